@@ -1,0 +1,189 @@
+// The Python module sepconv._native: geometry, the kernels on host memory, threads.
+//
+// A buffer is passed as an object with the buffer protocol (its bytes are counted against the
+// geometry), as an integer address (an engine's own tensor, which the engine's adapter has
+// checked), or as None.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+
+#include <array>
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+// A view of one argument, released with the object.
+class Buffer {
+ public:
+  Buffer(const char* name, nb::handle object, int64_t elements, size_t itemsize, bool writable) {
+    if (object.is_none()) return;
+    if (PyLong_Check(object.ptr())) {
+      address_ = PyLong_AsVoidPtr(object.ptr());
+      if (PyErr_Occurred()) throw nb::python_error();
+      return;
+    }
+    const int flags = PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
+    held_ = true;
+    address_ = view_.buf;
+    const auto expected = static_cast<Py_ssize_t>(elements * static_cast<int64_t>(itemsize));
+    if (view_.len != expected) {
+      const std::string message = std::string(name) + ": a buffer of " +
+                                  std::to_string(expected) + " bytes was expected. Received: " +
+                                  std::to_string(view_.len) + " bytes.";
+      PyBuffer_Release(&view_);
+      throw std::invalid_argument(message);
+    }
+  }
+  ~Buffer() {
+    if (held_) PyBuffer_Release(&view_);
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  void* get() const { return address_; }
+
+ private:
+  Py_buffer view_{};
+  bool held_ = false;
+  void* address_ = nullptr;
+};
+
+size_t itemsize(int dtype) { return dtype == static_cast<int>(sepconv::DType::f32) ? 4 : 8; }
+
+std::array<int64_t, 4> four(nb::tuple values) {
+  if (values.size() != 4) throw std::invalid_argument("A shape of 4 sizes was expected.");
+  std::array<int64_t, 4> out{};
+  for (size_t i = 0; i < 4; ++i) out[i] = nb::cast<int64_t>(values[i]);
+  return out;
+}
+
+sepconv::Geometry make_geometry(nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {
+  if (spec.size() != sepconv::kSpecSize) throw std::invalid_argument("spec: 10 integers expected.");
+  std::array<int64_t, sepconv::kSpecSize> s{};
+  for (size_t i = 0; i < s.size(); ++i) s[i] = nb::cast<int64_t>(spec[i]);
+  const sepconv::Spec plain{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
+  return sepconv::resolve(plain, four(x_shape).data(), four(kernel_shape).data());
+}
+
+void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
+             nb::handle pointwise_kernel, int64_t filters, nb::handle bias, int activation,
+             nb::handle y) {
+  const size_t size = itemsize(dtype);
+  const int64_t cm = g.c * g.m;
+  const bool separable = !pointwise_kernel.is_none();
+  const int64_t out = separable ? filters : cm;
+  Buffer bx("x", x, g.n * g.h * g.w * g.c, size, false);
+  Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, size, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, size, false);
+  Buffer bb("bias", bias, out, size, false);
+  Buffer by("out", y, g.n * g.ho * g.wo * out, size, true);
+  const sepconv::Forward args{bx.get(),
+                              bk.get(),
+                              bp.get(),
+                              filters,
+                              bb.get(),
+                              static_cast<sepconv::Activation>(activation),
+                              by.get()};
+  nb::gil_scoped_release release;
+  sepconv::forward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
+}
+
+void backward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
+              nb::handle pointwise_kernel, bool separable, int64_t filters, nb::handle dy,
+              nb::handle dx, nb::handle ddepthwise, nb::handle dpointwise, nb::handle dbias) {
+  const size_t size = itemsize(dtype);
+  const int64_t cm = g.c * g.m;
+  const int64_t out = separable ? filters : cm;
+  Buffer bx("x", x, g.n * g.h * g.w * g.c, size, false);
+  Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, size, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, size, false);
+  Buffer bdy("dy", dy, g.n * g.ho * g.wo * out, size, false);
+  Buffer bdx("dx", dx, g.n * g.h * g.w * g.c, size, true);
+  Buffer bdk("ddepthwise", ddepthwise, g.kh * g.kw * cm, size, true);
+  Buffer bdp("dpointwise", dpointwise, cm * filters, size, true);
+  Buffer bdb("dbias", dbias, out, size, true);
+  const sepconv::Backward args{bx.get(),  bk.get(),  bp.get(),  separable, filters,
+                               bdy.get(), bdx.get(), bdk.get(), bdp.get(), bdb.get()};
+  nb::gil_scoped_release release;
+  sepconv::backward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
+}
+
+void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
+                       bool channels_first, int dtype, nb::handle x, nb::handle kernel,
+                       nb::handle bias, int activation, nb::handle y) {
+  const size_t size = itemsize(dtype);
+  Buffer bx("x", x, images * pixels * channels, size, false);
+  Buffer bk("pointwise_kernel", kernel, channels * filters, size, false);
+  Buffer bb("bias", bias, filters, size, false);
+  Buffer by("out", y, images * pixels * filters, size, true);
+  const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
+  nb::gil_scoped_release release;
+  sepconv::pointwise_forward(static_cast<sepconv::DType>(dtype), p, bx.get(), bk.get(), bb.get(),
+                             static_cast<sepconv::Activation>(activation), by.get(),
+                             sepconv::pool());
+}
+
+void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
+                        bool channels_first, int dtype, nb::handle x, nb::handle kernel,
+                        nb::handle dy, nb::handle dx, nb::handle dkernel, nb::handle dbias) {
+  const size_t size = itemsize(dtype);
+  Buffer bx("x", x, images * pixels * channels, size, false);
+  Buffer bk("pointwise_kernel", kernel, channels * filters, size, false);
+  Buffer bdy("dy", dy, images * pixels * filters, size, false);
+  Buffer bdx("dx", dx, images * pixels * channels, size, true);
+  Buffer bdk("dkernel", dkernel, channels * filters, size, true);
+  Buffer bdb("dbias", dbias, filters, size, true);
+  const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
+  nb::gil_scoped_release release;
+  sepconv::pointwise_backward(static_cast<sepconv::DType>(dtype), p, bx.get(), bk.get(), bdy.get(),
+                              bdx.get(), bdk.get(), bdb.get(), sepconv::pool());
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  nb::class_<sepconv::Geometry>(m, "Geometry")
+      .def("__init__",
+           [](sepconv::Geometry* self, nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {
+             new (self) sepconv::Geometry(make_geometry(spec, x_shape, kernel_shape));
+           })
+      .def_prop_ro("x_shape",
+                   [](const sepconv::Geometry& g) {
+                     return g.channels_first ? nb::make_tuple(g.n, g.c, g.h, g.w)
+                                             : nb::make_tuple(g.n, g.h, g.w, g.c);
+                   })
+      .def_prop_ro("kernel_shape",
+                   [](const sepconv::Geometry& g) { return nb::make_tuple(g.kh, g.kw, g.c, g.m); })
+      .def(
+          "output_shape",
+          [](const sepconv::Geometry& g, int64_t channels) {
+            return g.channels_first ? nb::make_tuple(g.n, channels, g.ho, g.wo)
+                                    : nb::make_tuple(g.n, g.ho, g.wo, channels);
+          },
+          "channels"_a)
+      .def_prop_ro("depthwise_channels", [](const sepconv::Geometry& g) { return g.c * g.m; })
+      .def_prop_ro("pads", [](const sepconv::Geometry& g) {
+        const int64_t bottom = (g.ho - 1) * g.sh + (g.kh - 1) * g.dh + 1 - g.h - g.pt;
+        const int64_t right = (g.wo - 1) * g.sw + (g.kw - 1) * g.dw + 1 - g.w - g.pl;
+        return nb::make_tuple(nb::make_tuple(g.pt, bottom), nb::make_tuple(g.pl, right));
+      });
+  m.def("forward", &forward, "geometry"_a, "dtype"_a, "x"_a, "depthwise_kernel"_a,
+        "pointwise_kernel"_a.none(), "filters"_a, "bias"_a.none(), "activation"_a, "y"_a);
+  m.def("backward", &backward, "geometry"_a, "dtype"_a, "x"_a.none(), "depthwise_kernel"_a.none(),
+        "pointwise_kernel"_a.none(), "separable"_a, "filters"_a, "dy"_a, "dx"_a.none(),
+        "ddepthwise"_a.none(), "dpointwise"_a.none(), "dbias"_a.none());
+  m.def("pointwise_forward", &pointwise_forward, "images"_a, "pixels"_a, "channels"_a, "filters"_a,
+        "channels_first"_a, "dtype"_a, "x"_a, "kernel"_a, "bias"_a.none(), "activation"_a, "y"_a);
+  m.def("pointwise_backward", &pointwise_backward, "images"_a, "pixels"_a, "channels"_a,
+        "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
+        "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());
+  m.def("num_threads", &sepconv::num_threads);
+  m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
+  m.def("isa_name", &sepconv::isa_name);
+}

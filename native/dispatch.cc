@@ -1,0 +1,5 @@
+// Picks the instruction-set level.
+#include "dispatch.h"
+namespace sepconv {
+const char* isa_name() { return "generic"; }
+}

@@ -1,0 +1,69 @@
+// The entry points that the bindings call. Every buffer is dense, in C order, of one dtype.
+#pragma once
+#include <cstdint>
+
+#include "geometry.h"
+#include "threads.h"
+
+namespace sepconv {
+
+enum class DType : int32_t { f32 = 0, f64 = 1 };
+enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2 };
+
+// Shapes, where C = g.c, M = g.m and CM = C * M; channels_first moves the last axis to the second:
+//   x [n, h, w, C]   depthwise_kernel [kh, kw, C, M]   pointwise_kernel [CM, filters]
+//   y, dy [n, ho, wo, filters], or [n, ho, wo, CM] where there is no pointwise kernel
+//   bias [filters] or [CM]
+struct Forward {
+  const void* x;
+  const void* depthwise_kernel;
+  const void* pointwise_kernel;  // null: the depthwise step alone
+  int64_t filters;               // ignored where pointwise_kernel is null
+  const void* bias;              // null: none
+  Activation activation;
+  void* y;
+};
+
+// Gradients of sum(y * dy), where y has no activation. Each output may be null and is then not
+// computed; an input that only such outputs need may be null too: x is needed for every gradient
+// but dx and dbias, depthwise_kernel for dx and dpointwise, pointwise_kernel for dx and ddepthwise
+// of a separable convolution (`separable` says which of the two it is).
+struct Backward {
+  const void* x;
+  const void* depthwise_kernel;
+  const void* pointwise_kernel;
+  bool separable;
+  int64_t filters;
+  const void* dy;
+  void* dx;
+  void* ddepthwise;
+  void* dpointwise;
+  void* dbias;
+};
+
+// Both may be called from any number of threads at once. They throw std::bad_alloc where scratch
+// memory cannot be had, and nothing else.
+SEPCONV_API void forward(DType dtype, const Geometry& g, const Forward& args, Runner& runner);
+SEPCONV_API void backward(DType dtype, const Geometry& g, const Backward& args, Runner& runner);
+
+// The 1x1 product alone, over `images` images of `pixels` pixels: x [images, pixels, channels],
+// kernel [channels, filters], y [images, pixels, filters]; channels_first moves the last axis of
+// x and y to the second.
+struct Pointwise {
+  int64_t images, pixels, channels, filters;
+  bool channels_first;
+};
+SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const void* x,
+                                   const void* kernel, const void* bias, Activation activation,
+                                   void* y, Runner& runner);
+// As `Backward`: null outputs are skipped.
+SEPCONV_API void pointwise_backward(DType dtype, const Pointwise& p, const void* x,
+                                    const void* kernel, const void* dy, void* dx, void* dkernel,
+                                    void* dbias, Runner& runner);
+
+// The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "neon" or "generic".
+// Chosen at the first call, by the processor or by the environment variable SEPCONV_ISA; throws
+// std::invalid_argument where that names a level unknown or not runnable here.
+SEPCONV_API const char* isa_name();
+
+}  // namespace sepconv

@@ -1,0 +1,314 @@
+// The thread pool, the runner over an engine's threads, and each thread's scratch memory.
+#include "threads.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+
+namespace sepconv {
+namespace {
+
+inline void pause_cpu() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// One call of run(). Helpers may look at it after run() has returned, so it is counted.
+class Job {
+ public:
+  Job(int64_t tasks, TaskFunction function, void* context)
+      : tasks_(tasks), function_(function), context_(context) {}
+
+  // Works through tasks until none is left to claim.
+  void help() {
+    int64_t ended = 0;
+    for (;;) {
+      const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks_) break;
+      function_(context_, task);
+      ++ended;
+    }
+    if (ended != 0) ended_.fetch_add(ended, std::memory_order_release);
+  }
+
+  // Waits for tasks that other threads have claimed; those threads are running them, so this
+  // never waits for a thread to become free.
+  void wait() {
+    for (int spins = 0; ended_.load(std::memory_order_acquire) != tasks_; ++spins) {
+      if (spins < 4096)
+        pause_cpu();
+      else
+        std::this_thread::yield();
+    }
+  }
+
+  void retain() { references_.fetch_add(1, std::memory_order_relaxed); }
+  void release() {
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+ private:
+  const int64_t tasks_;
+  const TaskFunction function_;
+  void* const context_;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int64_t> ended_{0};
+  std::atomic<int> references_{1};
+};
+
+void run_alone(int64_t tasks, TaskFunction function, void* context) {
+  for (int64_t task = 0; task < tasks; ++task) function(context, task);
+}
+
+int available_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned count = std::thread::hardware_concurrency();
+  return count == 0 ? 1 : static_cast<int>(count);
+}
+
+int initial_threads() {
+  const char* text = std::getenv("SEPCONV_NUM_THREADS");
+  if (text != nullptr) {
+    char* end = nullptr;
+    const long value = std::strtol(text, &end, 10);
+    if (end != text && *end == '\0' && value >= 1 && value <= kMaxThreads)
+      return static_cast<int>(value);
+  }
+  const int processors = available_processors();
+  return processors < kMaxThreads ? processors : kMaxThreads;
+}
+
+std::atomic<int>& thread_bound() {
+  static std::atomic<int> bound{initial_threads()};
+  return bound;
+}
+
+class Pool : public Runner {
+ public:
+  Pool() { run = &Pool::run_tasks; }
+
+ private:
+  // About 20 us of pauses: longer would take a core from the engine's own threads.
+  static constexpr int kSpins = 500;
+
+  static void run_tasks(Runner* self, int64_t tasks, TaskFunction function, void* context) {
+    static_cast<Pool*>(self)->run_here(tasks, function, context);
+  }
+
+  void run_here(int64_t tasks, TaskFunction function, void* context) {
+    const int bound = num_threads();
+    // A pool at work for another caller, or for this one further up the stack, is left alone.
+    std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
+    if (tasks <= 1 || bound == 1 || !turn.try_lock()) {
+      run_alone(tasks, function, context);
+      return;
+    }
+    const int helpers = static_cast<int>(tasks < bound ? tasks : bound) - 1;
+    ensure_workers(helpers);
+    Job* job = new (std::nothrow) Job(tasks, function, context);
+    if (job == nullptr) {
+      run_alone(tasks, function, context);
+      return;
+    }
+    bool wake;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = job;
+      helpers_ = helpers;
+      wake = parked_ > 0;
+      generation_.fetch_add(1, std::memory_order_release);
+    }
+    if (wake) condition_.notify_all();
+    job->help();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      job_ = nullptr;
+    }
+    job->wait();
+    job->release();
+  }
+
+  void ensure_workers(int wanted) {
+    while (workers_ < wanted) {
+      try {
+        std::thread([this, index = workers_] { work(index); }).detach();
+      } catch (const std::system_error&) {
+        return;  // fewer threads than wished for; the caller does the rest
+      }
+      ++workers_;
+    }
+  }
+
+  void work(int index) {
+    uint64_t seen = 0;
+    for (;;) {
+      for (int spin = 0; spin < kSpins; ++spin) {
+        if (generation_.load(std::memory_order_acquire) != seen) break;
+        pause_cpu();
+      }
+      Job* job = nullptr;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        ++parked_;
+        condition_.wait(lock, [&] { return generation_.load() != seen; });
+        --parked_;
+        seen = generation_.load();
+        if (job_ != nullptr && index < helpers_) {
+          job = job_;
+          job->retain();
+        }
+      }
+      if (job != nullptr) {
+        job->help();
+        job->release();
+      }
+    }
+  }
+
+  std::mutex turn_;  // held by the caller whose job the pool works on
+  std::mutex mutex_;
+  std::condition_variable condition_;
+  std::atomic<uint64_t> generation_{0};
+  Job* job_ = nullptr;
+  int helpers_ = 0;
+  int parked_ = 0;
+  int workers_ = 0;  // guarded by turn_
+};
+
+std::atomic<Pool*> the_pool{nullptr};
+
+// After fork() the child has no workers and maybe a locked mutex: it starts over with a new pool.
+void forget_pool_in_child() { the_pool.store(nullptr, std::memory_order_relaxed); }
+
+}  // namespace
+
+Runner& pool() {
+  Pool* existing = the_pool.load(std::memory_order_acquire);
+  if (existing != nullptr) return *existing;
+#if !defined(_WIN32)
+  static const int registered = pthread_atfork(nullptr, nullptr, &forget_pool_in_child);
+  (void)registered;
+#endif
+  Pool* fresh = new Pool;  // never destroyed: workers may outlive every static object
+  if (the_pool.compare_exchange_strong(existing, fresh)) return *fresh;
+  delete fresh;
+  return *existing;
+}
+
+int num_threads() { return thread_bound().load(std::memory_order_relaxed); }
+
+void set_num_threads(int count) {
+  if (count < 1) count = 1;
+  if (count > kMaxThreads) count = kMaxThreads;
+  thread_bound().store(count, std::memory_order_relaxed);
+}
+
+ExternalRunner external_runner(void* pool, void (*schedule)(void*, void (*)(void*), void*),
+                               int concurrency) {
+  ExternalRunner runner;
+  runner.pool = pool;
+  runner.schedule = schedule;
+  runner.concurrency = concurrency;
+  runner.run = [](Runner* base, int64_t tasks, TaskFunction function, void* context) {
+    auto* self = static_cast<ExternalRunner*>(base);
+    int64_t helpers = self->concurrency;
+    const int64_t bound = num_threads();
+    if (helpers > bound) helpers = bound;
+    if (helpers > tasks) helpers = tasks;
+    Job* job = helpers > 1 ? new (std::nothrow) Job(tasks, function, context) : nullptr;
+    if (job == nullptr) {
+      run_alone(tasks, function, context);
+      return;
+    }
+    for (int64_t i = 1; i < helpers; ++i) {
+      job->retain();
+      self->schedule(
+          self->pool,
+          [](void* argument) {
+            Job* scheduled = static_cast<Job*>(argument);
+            scheduled->help();
+            scheduled->release();
+          },
+          job);
+    }
+    job->help();
+    job->wait();
+    job->release();
+  };
+  return runner;
+}
+
+namespace {
+
+constexpr size_t kScratchAlignment = 64;
+
+struct ThreadScratch {
+  void* memory = nullptr;
+  size_t bytes = 0;
+  ~ThreadScratch() { release(); }
+  void release() {
+    ::operator delete(memory, std::align_val_t{kScratchAlignment}, std::nothrow);
+    memory = nullptr;
+    bytes = 0;
+  }
+  void* get(size_t wanted) {
+    if (wanted > bytes) {
+      release();
+      memory = ::operator new(wanted, std::align_val_t{kScratchAlignment}, std::nothrow);
+      if (memory != nullptr) bytes = wanted;
+    }
+    return memory;
+  }
+};
+
+thread_local ThreadScratch thread_scratch;
+
+struct ScratchRun {
+  ScratchTaskFunction function;
+  void* context;
+  size_t bytes;
+  std::atomic<bool> failed{false};
+};
+
+}  // namespace
+
+void run_with_scratch(Runner& runner, int64_t tasks, size_t scratch_bytes,
+                      ScratchTaskFunction function, void* context) {
+  ScratchRun call{function, context, scratch_bytes};
+  runner.run(
+      &runner, tasks,
+      [](void* argument, int64_t task) {
+        auto& call = *static_cast<ScratchRun*>(argument);
+        void* scratch = nullptr;
+        if (call.bytes != 0) {
+          scratch = thread_scratch.get(call.bytes);
+          if (scratch == nullptr) {
+            call.failed.store(true, std::memory_order_relaxed);
+            return;
+          }
+        }
+        call.function(call.context, task, scratch);
+      },
+      &call);
+  if (call.failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
+}
+
+}  // namespace sepconv

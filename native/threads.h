@@ -1,0 +1,47 @@
+// How kernels run in parallel: a Runner is handed tasks, and works through them on our own pool or
+// on an engine's threads.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "geometry.h"
+
+namespace sepconv {
+
+using TaskFunction = void (*)(void* context, int64_t task);
+
+// Plain function pointers and no virtual functions, so that nothing inline of it can leak out of a
+// file compiled for a higher instruction set.
+struct Runner {
+  // Calls function(context, t) once for every t in [0, tasks), in any order and on any threads,
+  // and returns when all have ended. `function` does not throw.
+  void (*run)(Runner* self, int64_t tasks, TaskFunction function, void* context);
+};
+
+// As run(), with `scratch_bytes` of 64-byte aligned memory for each task, which is the running
+// thread's own and kept by it for the next call. Throws std::bad_alloc where it cannot be had.
+using ScratchTaskFunction = void (*)(void* context, int64_t task, void* scratch);
+void run_with_scratch(Runner& runner, int64_t tasks, size_t scratch_bytes,
+                      ScratchTaskFunction function, void* context);
+
+inline constexpr int kMaxThreads = 256;
+
+// Our own pool: the caller and up to num_threads() - 1 workers.
+SEPCONV_API Runner& pool();
+
+// The bound on threads: SEPCONV_NUM_THREADS at first, else the processors this process may use.
+SEPCONV_API int num_threads();
+SEPCONV_API void set_num_threads(int count);  // clamped to 1 .. kMaxThreads
+
+// A runner over an engine's own threads. `schedule(pool, job, argument)` asks the engine to call
+// job(argument) soon on one of its threads; it may do so late or after run() has returned.
+struct ExternalRunner : Runner {
+  void* pool;
+  void (*schedule)(void* pool, void (*job)(void*), void* argument);
+  int concurrency;  // how many threads to ask for at most, the caller included
+};
+SEPCONV_API ExternalRunner external_runner(void* pool,
+                                           void (*schedule)(void*, void (*)(void*), void*),
+                                           int concurrency);
+
+}  // namespace sepconv

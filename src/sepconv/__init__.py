@@ -1,0 +1,58 @@
+"""Depthwise and depthwise-separable convolution that is fast on CPUs.
+
+The functions here take NumPy arrays (or anything with DLPack on the CPU). ``sepconv.jax``,
+``sepconv.torch`` and ``sepconv.tensorflow`` have the same for their engine's arrays, and
+``sepconv.layers`` the Keras layers; each is imported when it is first asked for, so that
+``import sepconv`` touches no engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from sepconv import reference
+from sepconv._native import isa_name, num_threads, set_num_threads
+from sepconv._types import DepthwiseGrads, SeparableGrads
+from sepconv.functional import (
+    depthwise_conv1d,
+    depthwise_conv1d_grad,
+    depthwise_conv2d,
+    depthwise_conv2d_grad,
+    separable_conv1d,
+    separable_conv1d_grad,
+    separable_conv2d,
+    separable_conv2d_grad,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DepthwiseGrads",
+    "SeparableGrads",
+    "__version__",
+    "depthwise_conv1d",
+    "depthwise_conv1d_grad",
+    "depthwise_conv2d",
+    "depthwise_conv2d_grad",
+    "isa_name",
+    "num_threads",
+    "reference",
+    "separable_conv1d",
+    "separable_conv1d_grad",
+    "separable_conv2d",
+    "separable_conv2d_grad",
+    "set_num_threads",
+]
+
+_LAZY = ("jax", "torch", "tensorflow", "layers")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"sepconv.{name}")
+    raise AttributeError(f"module 'sepconv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_LAZY])

@@ -1,0 +1,22 @@
+"""The named tuples that gradients come in."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class DepthwiseGrads(NamedTuple):
+    """Gradients of a depthwise convolution, each in the shape of what it is the gradient of."""
+
+    x: Any
+    depthwise_kernel: Any
+    bias: Any
+
+
+class SeparableGrads(NamedTuple):
+    """Gradients of a separable convolution, each in the shape of what it is the gradient of."""
+
+    x: Any
+    depthwise_kernel: Any
+    pointwise_kernel: Any
+    bias: Any

@@ -1,0 +1,496 @@
+"""Depthwise and separable convolution of NumPy arrays, forward and backward.
+
+Arrays are float32 or float64, all of one dtype. C-contiguous arrays are used in place, others are
+copied first; anything with DLPack on the CPU passes without a copy. The GIL is released while a
+kernel runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sepconv import _native
+from sepconv._types import DepthwiseGrads, SeparableGrads
+from sepconv.geometry import (
+    ConvSpec,
+    Padding,
+    activation_code,
+    check_bias,
+    check_pointwise_kernel,
+    check_rank,
+    conv_spec,
+    conv_spec_1d,
+    resolve,
+)
+
+__all__ = [
+    "depthwise_conv1d",
+    "depthwise_conv1d_grad",
+    "depthwise_conv2d",
+    "depthwise_conv2d_grad",
+    "separable_conv1d",
+    "separable_conv1d_grad",
+    "separable_conv2d",
+    "separable_conv2d_grad",
+]
+
+Sizes = int | tuple[int, ...] | list[int]
+
+_DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+
+
+def _array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
+    """`value` as a C-contiguous array in native byte order, of `dtype` if one is given."""
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "__dlpack__"):
+        array = np.from_dlpack(value)
+    else:
+        array = np.asarray(value, dtype)
+    if array.dtype not in _DTYPES:
+        native = array.dtype.newbyteorder("=")
+        if native not in _DTYPES:
+            raise TypeError(
+                f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}; "
+                f"convert it with {name}.astype('float32')."
+            )
+        array = array.astype(native)
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(
+            f"{name} must have the dtype of the first argument, {dtype}. "
+            f"Received: {name}.dtype={array.dtype}"
+        )
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        array = np.array(array, order="C")
+    return array
+
+
+def _output(
+    out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, *inputs: np.ndarray | None
+) -> np.ndarray:
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"out must have the shape {shape} and the dtype {dtype}. "
+            f"Received: out.shape={out.shape}, out.dtype={out.dtype}"
+        )
+    if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
+        raise ValueError("out must be C-contiguous, aligned and writable.")
+    if any(a is not None and np.may_share_memory(out, a) for a in inputs):
+        raise ValueError("out must not share memory with an input.")
+    return out
+
+
+def _forward(
+    x: np.ndarray,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    bias: Any,
+    spec: ConvSpec,
+    activation: str | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    code = activation_code(activation)
+    kernel = _array("depthwise_kernel", depthwise_kernel, x.dtype)
+    geometry = resolve(spec, x.shape, kernel.shape)
+    channels = geometry.depthwise_channels
+    if pointwise_kernel is not None:
+        pointwise_kernel = _array("pointwise_kernel", pointwise_kernel, x.dtype)
+        channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
+    if bias is not None:
+        bias = _array("bias", bias, x.dtype)
+        check_bias(bias.shape, channels)
+    shape = geometry.output_shape(channels)
+    y = _output(out, shape, x.dtype, x, kernel, pointwise_kernel, bias)
+    _native.forward(
+        geometry, _DTYPES[x.dtype], x, kernel, pointwise_kernel, channels, bias, code, y
+    )
+    return y
+
+
+def _backward(
+    x: np.ndarray, depthwise_kernel: Any, pointwise_kernel: Any, dy: Any, spec: ConvSpec
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+    kernel = _array("depthwise_kernel", depthwise_kernel, x.dtype)
+    geometry = resolve(spec, x.shape, kernel.shape)
+    channels = geometry.depthwise_channels
+    dpointwise = None
+    separable = pointwise_kernel is not None
+    if separable:
+        pointwise_kernel = _array("pointwise_kernel", pointwise_kernel, x.dtype)
+        channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
+        dpointwise = np.empty(pointwise_kernel.shape, x.dtype)
+    dy = _array("dy", dy, x.dtype)
+    if dy.shape != geometry.output_shape(channels):
+        raise ValueError(
+            f"dy must have the shape of the output, {geometry.output_shape(channels)}. "
+            f"Received: dy.shape={dy.shape}"
+        )
+    dx, dkernel = np.empty(x.shape, x.dtype), np.empty(kernel.shape, x.dtype)
+    dbias = np.empty(channels, x.dtype)
+    _native.backward(
+        geometry,
+        _DTYPES[x.dtype],
+        x,
+        kernel,
+        pointwise_kernel,
+        separable,
+        channels,
+        dy,
+        dx,
+        dkernel,
+        dpointwise,
+        dbias,
+    )
+    return dx, dkernel, dpointwise, dbias
+
+
+def depthwise_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Convolves each channel by itself.
+
+    Args:
+        x: input, (batch, height, width, C), or (batch, C, height, width) where `data_format` is
+            ``"channels_first"``; float32 or float64.
+        depthwise_kernel: (kernel_height, kernel_width, C, M), where M is the depth multiplier.
+        bias: None, or (C * M,).
+        strides: a positive integer, or two: (height, width). They may differ.
+        padding: ``"valid"``, ``"same"`` (as TensorFlow and Keras pad) or
+            ``((top, bottom), (left, right))``.
+        dilation_rate: a positive integer, or two. May be combined with strides.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+        activation: None, ``"relu"`` or ``"relu6"``, applied before the result is stored.
+        out: an array for the result, C-contiguous and apart from the inputs.
+
+    Returns:
+        (batch, out_height, out_width, C * M), or its channels_first form, of the dtype of `x`.
+        Output channel ``c * M + m`` is input channel ``c`` under ``depthwise_kernel[..., c, m]``.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> x = np.arange(9, dtype="float32").reshape(1, 3, 3, 1)
+        >>> depthwise_conv2d(x, np.ones((2, 2, 1, 1), "float32"))[0, :, :, 0]
+        array([[ 8., 12.],
+               [20., 24.]], dtype=float32)
+
+    Source: Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
+    """
+    spec = conv_spec(strides, padding, dilation_rate, data_format)
+    return _forward(_array("x", x), depthwise_kernel, None, bias, spec, activation, out)
+
+
+def separable_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """A depthwise convolution, then a 1x1 convolution that mixes channels.
+
+    The depthwise result is never written to memory as a whole.
+
+    Args:
+        x: as for `depthwise_conv2d`.
+        depthwise_kernel: (kernel_height, kernel_width, C, M).
+        pointwise_kernel: (1, 1, C * M, F).
+        bias: None, or (F,).
+        strides: as for `depthwise_conv2d`, and so the rest.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+        activation: see there; applied after the 1x1 convolution.
+        out: see there.
+
+    Returns:
+        (batch, out_height, out_width, F), or its channels_first form.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> x = np.ones((1, 4, 4, 2), "float32")
+        >>> kernels = np.ones((3, 3, 2, 1), "float32"), np.ones((1, 1, 2, 5), "float32")
+        >>> separable_conv2d(x, *kernels, padding="same", strides=(1, 2)).shape
+        (1, 4, 2, 5)
+
+    Source: Chollet, Xception, 2017, https://arxiv.org/abs/1610.02357
+    """
+    if pointwise_kernel is None:
+        raise TypeError("pointwise_kernel must be an array. Received: None")
+    spec = conv_spec(strides, padding, dilation_rate, data_format)
+    x = _array("x", x)
+    return _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, activation, out)
+
+
+def depthwise_conv2d_grad(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+) -> DepthwiseGrads:
+    """The gradients of ``sum(depthwise_conv2d(x, depthwise_kernel, bias, ...) * dy)``.
+
+    Args:
+        x: as for `depthwise_conv2d`.
+        depthwise_kernel: see there.
+        dy: the gradient for the output (before any activation), in the output's shape.
+        strides: see there.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+
+    Returns:
+        A named tuple ``(x, depthwise_kernel, bias)`` of gradients.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> x, kernel = np.ones((1, 3, 3, 1)), np.full((2, 2, 1, 1), 2.0)
+        >>> depthwise_conv2d_grad(x, kernel, np.ones((1, 2, 2, 1))).bias
+        array([4.])
+    """
+    spec = conv_spec(strides, padding, dilation_rate, data_format)
+    dx, dkernel, _, dbias = _backward(_array("x", x), depthwise_kernel, None, dy, spec)
+    return DepthwiseGrads(dx, dkernel, dbias)
+
+
+def separable_conv2d_grad(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+) -> SeparableGrads:
+    """The gradients of ``sum(separable_conv2d(x, kernels..., bias, ...) * dy)``.
+
+    Args:
+        x: as for `separable_conv2d`.
+        depthwise_kernel: see there.
+        pointwise_kernel: see there.
+        dy: the gradient for the output (before any activation), in the output's shape.
+        strides: see there.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+
+    Returns:
+        A named tuple ``(x, depthwise_kernel, pointwise_kernel, bias)`` of gradients.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> ones = np.ones((1, 1, 1, 1))
+        >>> separable_conv2d_grad(ones, 2 * ones, 3 * ones, ones).x
+        array([[[[6.]]]])
+    """
+    if pointwise_kernel is None:
+        raise TypeError("pointwise_kernel must be an array. Received: None")
+    spec = conv_spec(strides, padding, dilation_rate, data_format)
+    return SeparableGrads(*_backward(_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec))
+
+
+def _image(x: np.ndarray, name: str, data_format: str) -> np.ndarray:
+    """A batch of sequences as images one pixel high."""
+    check_rank(name, x.shape, 3, "(batch, length, channels) in the order of data_format")
+    return np.expand_dims(x, 2 if data_format == "channels_first" else 1)
+
+
+def _sequence(x: np.ndarray, data_format: str) -> np.ndarray:
+    return x[:, :, 0] if data_format == "channels_first" else x[:, 0]
+
+
+def _kernel_image(name: str, kernel: Any, dtype: np.dtype) -> np.ndarray:
+    kernel = _array(name, kernel, dtype)
+    check_rank(name, kernel.shape, 3, "(kernel_size, channels, outputs)")
+    return kernel[None]
+
+
+def depthwise_conv1d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """`depthwise_conv2d` along one axis.
+
+    Args:
+        x: (batch, length, C), or (batch, C, length).
+        depthwise_kernel: (kernel_size, C, M).
+        bias: None, or (C * M,).
+        strides: a positive integer.
+        padding: ``"valid"``, ``"same"``, ``"causal"`` (all of it before the input) or
+            ``(left, right)``.
+        dilation_rate: a positive integer.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+        activation: as for `depthwise_conv2d`.
+        out: see there.
+
+    Returns:
+        (batch, out_length, C * M), or (batch, C * M, out_length).
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> x = np.array([[[1.0], [2.0], [3.0]]])
+        >>> depthwise_conv1d(x, np.ones((2, 1, 1)), padding="causal")[0, :, 0]
+        array([1., 3., 5.])
+    """
+    x = _array("x", x)
+    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
+    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
+    if out is not None:
+        out = _image(out, "out", data_format)
+    y = _forward(_image(x, "x", data_format), kernel, None, bias, spec, activation, out)
+    return _sequence(y, data_format)
+
+
+def separable_conv1d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """`separable_conv2d` along one axis.
+
+    Args:
+        x: (batch, length, C), or (batch, C, length).
+        depthwise_kernel: (kernel_size, C, M).
+        pointwise_kernel: (1, C * M, F).
+        bias: None, or (F,).
+        strides: as for `depthwise_conv1d`, and so the rest.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+        activation: see there.
+        out: see there.
+
+    Returns:
+        (batch, out_length, F), or (batch, F, out_length).
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> x = np.ones((1, 5, 2))
+        >>> separable_conv1d(x, np.ones((3, 2, 1)), np.ones((1, 2, 4))).shape
+        (1, 3, 4)
+    """
+    x = _array("x", x)
+    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
+    pointwise = _kernel_image("pointwise_kernel", pointwise_kernel, x.dtype)
+    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
+    if out is not None:
+        out = _image(out, "out", data_format)
+    y = _forward(_image(x, "x", data_format), kernel, pointwise, bias, spec, activation, out)
+    return _sequence(y, data_format)
+
+
+def depthwise_conv1d_grad(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+) -> DepthwiseGrads:
+    """The gradients of ``sum(depthwise_conv1d(x, depthwise_kernel, bias, ...) * dy)``.
+
+    Arguments are those of `depthwise_conv1d`; `dy` has the output's shape.
+
+    Example:
+        >>> depthwise_conv1d_grad(np.ones((1, 3, 1)), np.ones((2, 1, 1)), np.ones((1, 2, 1))).bias
+        array([2.])
+    """
+    x = _array("x", x)
+    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
+    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
+    dy = _image(_array("dy", dy, x.dtype), "dy", data_format)
+    dx, dkernel, _, dbias = _backward(_image(x, "x", data_format), kernel, None, dy, spec)
+    return DepthwiseGrads(_sequence(dx, data_format), dkernel[0], dbias)
+
+
+def separable_conv1d_grad(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+) -> SeparableGrads:
+    """The gradients of ``sum(separable_conv1d(x, kernels..., bias, ...) * dy)``.
+
+    Arguments are those of `separable_conv1d`; `dy` has the output's shape.
+
+    Example:
+        >>> ones = np.ones((1, 1, 1))
+        >>> separable_conv1d_grad(ones, ones, 2 * ones, ones).depthwise_kernel
+        array([[[2.]]])
+    """
+    x = _array("x", x)
+    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
+    pointwise = _kernel_image("pointwise_kernel", pointwise_kernel, x.dtype)
+    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
+    dy = _image(_array("dy", dy, x.dtype), "dy", data_format)
+    dx, dkernel, dpointwise, dbias = _backward(
+        _image(x, "x", data_format), kernel, pointwise, dy, spec
+    )
+    return SeparableGrads(_sequence(dx, data_format), dkernel[0], dpointwise[0], dbias)

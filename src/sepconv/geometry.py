@@ -1,0 +1,285 @@
+"""The arguments of a convolution, checked once and handed down as one value.
+
+`conv_spec` turns what a user wrote (strides, padding, dilation_rate, data_format) into a
+`ConvSpec`, and `resolve` applies that to shapes. Everything below this file may assume that its
+arguments are right. The arithmetic of sizes and padding itself is in ``native/geometry.cc``, since
+TensorFlow's operations need it at run time without Python.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from sepconv._native import Geometry
+
+__all__ = [
+    "ACTIVATIONS",
+    "ConvSpec",
+    "Geometry",
+    "activation_code",
+    "check_bias",
+    "check_pointwise_kernel",
+    "check_rank",
+    "conv_spec",
+    "conv_spec_1d",
+    "resolve",
+]
+
+#: The activations that kernels apply in registers, with the numbers they know them by.
+ACTIVATIONS = {None: 0, "linear": 0, "relu": 1, "relu6": 2}
+
+Padding = str | Sequence[Sequence[int]] | Sequence[int]
+
+
+class ConvSpec(NamedTuple):
+    """A convolution's arguments that depend on no shape; hashable, and ten integers as a tuple.
+
+    The order is that of ``Spec`` in ``native/geometry.h``. `same` is 1 where padding is to be
+    computed from the input's size, and the four pads are then 0.
+    """
+
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    same: int
+    pad_top: int
+    pad_bottom: int
+    pad_left: int
+    pad_right: int
+    channels_first: int
+
+    @property
+    def data_format(self) -> str:
+        """``"channels_last"`` or ``"channels_first"``."""
+        return "channels_first" if self.channels_first else "channels_last"
+
+
+def _integer(name: str, value: Any, received: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must consist of integers. Received: {name}={received!r}") from None
+
+
+def _positive(name: str, value: Any, rank: int) -> tuple[int, ...]:
+    """`value` as a tuple of `rank` positive integers; a single one counts for every axis."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        sizes = tuple(_integer(name, v, value) for v in value)
+    else:
+        sizes = (_integer(name, value, value),) * rank
+    if len(sizes) != rank:
+        noun = "one integer" if rank == 1 else f"an integer or {rank} integers"
+        raise ValueError(f"{name} must be {noun}. Received: {name}={value!r}")
+    if any(v <= 0 for v in sizes):
+        raise ValueError(f"{name} must be positive. Received: {name}={value!r}")
+    if any(v >= 2**62 for v in sizes):
+        raise ValueError(f"{name} is too large. Received: {name}={value!r}")
+    return sizes
+
+
+def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
+    form = "((top, bottom), (left, right))" if rank == 2 else "(left, right)"
+    expected = (
+        f"padding must be 'valid', 'same'{'' if rank == 2 else ', causal'} or {form} with "
+        f"integers of at least 0. Received: padding={value!r}"
+    )
+    try:
+        pairs = [tuple(pair) for pair in value]
+    except TypeError:
+        if rank == 1:
+            try:
+                pairs = [tuple(value)]
+            except TypeError:
+                raise ValueError(expected) from None
+        else:
+            raise ValueError(expected) from None
+    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(expected)
+    flat = tuple(_integer("padding", v, value) for pair in pairs for v in pair)
+    if any(v < 0 for v in flat) or any(v >= 2**62 for v in flat):
+        raise ValueError(expected)
+    return flat
+
+
+def _data_format(value: Any) -> int:
+    if value not in ("channels_last", "channels_first"):
+        raise ValueError(
+            "data_format must be 'channels_last' or 'channels_first'. "
+            f"Received: data_format={value!r}"
+        )
+    return int(value == "channels_first")
+
+
+def _freeze(value: Any) -> Any:
+    """Lists as tuples, so that a call's arguments can key a cache."""
+    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def conv_spec(
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> ConvSpec:
+    """Checks the arguments of a 2-D convolution and gathers them.
+
+    Args:
+        strides: one positive integer, or two: (height, width).
+        padding: ``"valid"`` (none), ``"same"`` (an output of ``ceil(size / stride)``, the odd
+            row or column of padding after the input, as TensorFlow does) or
+            ``((top, bottom), (left, right))``.
+        dilation_rate: one positive integer, or two.
+        data_format: ``"channels_last"`` (NHWC) or ``"channels_first"`` (NCHW).
+
+    Raises:
+        ValueError: a value is out of range or unknown.
+        TypeError: a size is no integer.
+
+    Example:
+        >>> conv_spec(strides=2, padding="same").stride_w
+        2
+    """
+    try:
+        return _conv_spec(_freeze(strides), _freeze(padding), _freeze(dilation_rate), data_format)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+    return _conv_spec.__wrapped__(strides, padding, dilation_rate, data_format)
+
+
+@lru_cache(maxsize=1024)
+def _conv_spec(strides: Any, padding: Any, dilation_rate: Any, data_format: Any) -> ConvSpec:
+    stride = _positive("strides", strides, 2)
+    dilation = _positive("dilation_rate", dilation_rate, 2)
+    same, pads = 0, (0, 0, 0, 0)
+    if isinstance(padding, str):
+        lowered = padding.lower()
+        if lowered not in ("valid", "same"):
+            raise ValueError(
+                "padding must be 'valid', 'same' or ((top, bottom), (left, right)). "
+                f"Received: padding={padding!r}"
+            )
+        same = int(lowered == "same")
+    else:
+        pads = _explicit_padding(padding, 2)
+    return ConvSpec(*stride, *dilation, same, *pads, _data_format(data_format))
+
+
+def conv_spec_1d(
+    kernel_size: int,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> ConvSpec:
+    """As `conv_spec` for one spatial axis, which becomes the width of an image one pixel high.
+
+    `padding` may also be ``"causal"``: ``(kernel_size - 1) * dilation_rate`` before the input, so
+    that no output sees a later input, or ``(left, right)``.
+
+    Example:
+        >>> conv_spec_1d(3, padding="causal", dilation_rate=2).pad_left
+        4
+    """
+    (stride,) = _positive("strides", strides, 1)
+    (dilation,) = _positive("dilation_rate", dilation_rate, 1)
+    if isinstance(padding, str):
+        lowered = padding.lower()
+        if lowered == "causal":
+            pads = ((0, 0), ((kernel_size - 1) * dilation, 0))
+        elif lowered in ("valid", "same"):
+            pads = lowered
+        else:
+            raise ValueError(
+                "padding must be 'valid', 'same', 'causal' or (left, right). "
+                f"Received: padding={padding!r}"
+            )
+    else:
+        left, right = _explicit_padding(padding, 1)
+        pads = ((0, 0), (left, right))
+    return conv_spec((1, stride), pads, (1, dilation), data_format)
+
+
+@lru_cache(maxsize=4096)
+def resolve(
+    spec: ConvSpec, x_shape: tuple[int, ...], depthwise_kernel_shape: tuple[int, ...]
+) -> Geometry:
+    """Applies a spec to shapes and returns what the kernels work with.
+
+    Args:
+        spec: the convolution's arguments.
+        x_shape: (batch, height, width, channels), or (batch, channels, height, width).
+        depthwise_kernel_shape: (kernel_height, kernel_width, channels, depth_multiplier).
+
+    Returns:
+        A `Geometry` with ``x_shape``, ``kernel_shape``, ``pads``, ``depthwise_channels`` and
+        ``output_shape(channels)``.
+
+    Raises:
+        ValueError: ranks, channels or sizes do not fit, or the output would be empty.
+
+    Example:
+        >>> resolve(conv_spec(strides=2), (1, 9, 9, 4), (3, 3, 4, 2)).output_shape(8)
+        (1, 4, 4, 8)
+    """
+    check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
+    check_rank(
+        "depthwise_kernel",
+        depthwise_kernel_shape,
+        4,
+        "(kernel_height, kernel_width, channels, depth_multiplier)",
+    )
+    return Geometry(tuple(spec), tuple(x_shape), tuple(depthwise_kernel_shape))
+
+
+def check_rank(name: str, shape: Sequence[int], rank: int, meaning: str) -> None:
+    """Raises a ValueError unless `shape` has `rank` axes."""
+    if len(shape) != rank:
+        raise ValueError(
+            f"{name} must have {rank} axes: {meaning}. Received: {name}.shape={tuple(shape)}"
+        )
+
+
+def check_pointwise_kernel(shape: Sequence[int], channels: int) -> int:
+    """The number of filters of a pointwise kernel of `shape`, which must take `channels`.
+
+    Raises:
+        ValueError: the shape is not (1, 1, channels, filters).
+    """
+    if len(shape) != 4 or shape[0] != 1 or shape[1] != 1 or shape[2] != channels or shape[3] < 1:
+        raise ValueError(
+            f"pointwise_kernel must have the shape (1, 1, {channels}, filters), where {channels} "
+            "is the input's channels times depth_multiplier. "
+            f"Received: pointwise_kernel.shape={tuple(shape)}"
+        )
+    return shape[3]
+
+
+def check_bias(shape: Sequence[int], channels: int) -> None:
+    """Raises a ValueError unless a bias of `shape` fits `channels` outputs."""
+    if tuple(shape) != (channels,):
+        raise ValueError(
+            f"bias must have the shape ({channels},), one value an output channel. "
+            f"Received: bias.shape={tuple(shape)}"
+        )
+
+
+def activation_code(activation: str | None) -> int:
+    """The number that kernels know an activation by.
+
+    Raises:
+        ValueError: it is none of `ACTIVATIONS`.
+    """
+    try:
+        return ACTIVATIONS[activation]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"activation must be one of {list(ACTIVATIONS)}; apply any other to the result. "
+            f"Received: activation={activation!r}"
+        ) from None
+
+

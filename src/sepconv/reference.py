@@ -1,0 +1,235 @@
+"""Depthwise and separable convolution in float64, written to be read.
+
+These functions are the meaning of every other implementation in this package: the tests hold the
+kernels against them. They are slow, follow the definition a kernel tap at a time, and share no
+code with the rest, padding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sepconv._types import DepthwiseGrads, SeparableGrads
+
+__all__ = [
+    "depthwise_conv2d",
+    "depthwise_conv2d_grad",
+    "separable_conv2d",
+    "separable_conv2d_grad",
+]
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _pads(
+    padding: str | Sequence[Sequence[int]],
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> list[tuple[int, int]]:
+    """(before, after) for both axes."""
+    if padding == "valid":
+        return [(0, 0), (0, 0)]
+    if padding == "same":
+        pads = []
+        for s, k, step, d in zip(size, kernel, stride, dilation, strict=True):
+            outputs = -(-s // step)
+            total = max((outputs - 1) * step + (k - 1) * d + 1 - s, 0)
+            pads.append((total // 2, total - total // 2))
+        return pads
+    return [(padding[0][0], padding[0][1]), (padding[1][0], padding[1][1])]
+
+
+class _Taps:
+    """The padded input, and the window of it that each kernel tap sees."""
+
+    def __init__(self, x, kernel_size, strides, padding, dilation_rate, data_format):
+        x = np.asarray(x, np.float64)
+        self.channels_first = data_format == "channels_first"
+        if self.channels_first:
+            x = x.transpose(0, 2, 3, 1)
+        self.stride, self.dilation = _pair(strides), _pair(dilation_rate)
+        self.kernel_size = kernel_size
+        self.shape = x.shape
+        self.pads = _pads(padding, x.shape[1:3], kernel_size, self.stride, self.dilation)
+        self.padded = np.pad(x, [(0, 0), *self.pads, (0, 0)])
+        self.out = [
+            (self.padded.shape[axis + 1] - (kernel_size[axis] - 1) * self.dilation[axis] - 1)
+            // self.stride[axis]
+            + 1
+            for axis in range(2)
+        ]
+
+    def __iter__(self):
+        """Yields (i, j, rows, columns): the tap and the slices of the padded input it sees."""
+        for i in range(self.kernel_size[0]):
+            for j in range(self.kernel_size[1]):
+                rows, columns = (
+                    slice(start, start + (count - 1) * step + 1, step)
+                    for start, count, step in zip(
+                        (i * self.dilation[0], j * self.dilation[1]),
+                        self.out,
+                        self.stride,
+                        strict=True,
+                    )
+                )
+                yield i, j, rows, columns
+
+    def unpad(self, padded):
+        """The part of a padded array that lies over the input."""
+        (top, _), (left, _) = self.pads
+        return padded[:, top : top + self.shape[1], left : left + self.shape[2]]
+
+    def to_layout(self, x):
+        """From channels_last to the caller's data_format."""
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if self.channels_first else x
+
+    def from_layout(self, x):
+        """From the caller's data_format to channels_last."""
+        x = np.asarray(x, np.float64)
+        return x.transpose(0, 2, 3, 1) if self.channels_first else x
+
+
+def _activate(y, activation):
+    if activation == "relu":
+        return np.maximum(y, 0)
+    if activation == "relu6":
+        return np.clip(y, 0, 6)
+    return y
+
+
+def depthwise_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+    activation: str | None = None,
+) -> np.ndarray:
+    """``y[n, p, q, c*M + m] = sum_ij x[n, p*s + i*d - pad, ...][c] * kernel[i, j, c, m] + bias``.
+
+    Example:
+        >>> depthwise_conv2d(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)))[0, :, :, 0]
+        array([[4., 4.],
+               [4., 4.]])
+    """
+    kernel = np.asarray(depthwise_kernel, np.float64)
+    kh, kw, channels, multiplier = kernel.shape
+    taps = _Taps(x, (kh, kw), strides, padding, dilation_rate, data_format)
+    y = np.zeros((taps.shape[0], *taps.out, channels, multiplier))
+    for i, j, rows, columns in taps:
+        y += taps.padded[:, rows, columns, :, None] * kernel[i, j]
+    y = y.reshape(*y.shape[:3], channels * multiplier)
+    if bias is not None:
+        y = y + np.asarray(bias, np.float64)
+    return taps.to_layout(_activate(y, activation))
+
+
+def separable_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+    activation: str | None = None,
+) -> np.ndarray:
+    """A depthwise convolution, then ``pointwise_kernel[0, 0]`` as a matrix at every pixel.
+
+    Example:
+        >>> separable_conv2d(np.ones((1, 1, 1, 2)), np.ones((1, 1, 2, 1)), np.ones((1, 1, 2, 3)))
+        array([[[[2., 2., 2.]]]])
+    """
+    axis = 1 if data_format == "channels_first" else 3
+    middle = depthwise_conv2d(
+        x,
+        depthwise_kernel,
+        strides=strides,
+        padding=padding,
+        dilation_rate=dilation_rate,
+        data_format=data_format,
+    )
+    y = np.moveaxis(middle, axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
+    if bias is not None:
+        y = y + np.asarray(bias, np.float64)
+    return np.ascontiguousarray(np.moveaxis(_activate(y, activation), 3, axis))
+
+
+def depthwise_conv2d_grad(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> DepthwiseGrads:
+    """The gradients of ``sum(depthwise_conv2d(x, depthwise_kernel, bias) * dy)``.
+
+    Example:
+        >>> x, kernel, dy = np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), np.ones((1, 2, 2, 1))
+        >>> depthwise_conv2d_grad(x, kernel, dy).x[0, :, :, 0]
+        array([[1., 2., 1.],
+               [2., 4., 2.],
+               [1., 2., 1.]])
+    """
+    kernel = np.asarray(depthwise_kernel, np.float64)
+    kh, kw, channels, multiplier = kernel.shape
+    taps = _Taps(x, (kh, kw), strides, padding, dilation_rate, data_format)
+    dy = taps.from_layout(dy)
+    dbias = dy.sum((0, 1, 2))
+    dy = dy.reshape(*dy.shape[:3], channels, multiplier)
+    dx = np.zeros_like(taps.padded)
+    dkernel = np.zeros_like(kernel)
+    for i, j, rows, columns in taps:
+        dx[:, rows, columns] += (dy * kernel[i, j]).sum(-1)
+        dkernel[i, j] = np.einsum("npqc,npqcm->cm", taps.padded[:, rows, columns], dy)
+    return DepthwiseGrads(taps.to_layout(taps.unpad(dx)), dkernel, dbias)
+
+
+def separable_conv2d_grad(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray,
+    dy: np.ndarray,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> SeparableGrads:
+    """The gradients of ``sum(separable_conv2d(x, kernels..., bias) * dy)``.
+
+    Example:
+        >>> ones = np.ones((1, 1, 1, 1))
+        >>> separable_conv2d_grad(3 * ones, ones, ones, ones).pointwise_kernel
+        array([[[[3.]]]])
+    """
+    axis = 1 if data_format == "channels_first" else 3
+    options = {
+        "strides": strides,
+        "padding": padding,
+        "dilation_rate": dilation_rate,
+        "data_format": data_format,
+    }
+    pointwise = np.asarray(pointwise_kernel, np.float64)[0, 0]
+    middle = np.moveaxis(depthwise_conv2d(x, depthwise_kernel, **options), axis, 3)
+    last = np.moveaxis(np.asarray(dy, np.float64), axis, 3)
+    dmiddle = np.moveaxis(last @ pointwise.T, 3, axis)
+    grads = depthwise_conv2d_grad(x, depthwise_kernel, dmiddle, **options)
+    dpointwise = np.einsum("npqc,npqf->cf", middle, last)
+    return SeparableGrads(
+        grads.x, grads.depthwise_kernel, dpointwise[None, None], last.sum((0, 1, 2))
+    )
