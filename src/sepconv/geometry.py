@@ -281,5 +281,3 @@ def activation_code(activation: str | None) -> int:
             f"activation must be one of {list(ACTIVATIONS)}; apply any other to the result. "
             f"Received: activation={activation!r}"
         ) from None
-
-

@@ -1,0 +1,244 @@
+"""The four public functions of an engine, made from the one thing that an engine implements.
+
+An engine supplies ``convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)`` on
+its own 4-D arrays, differentiable, where `pointwise_kernel` and `bias` may be None. What is the
+same for every engine (arguments, checks of shapes and dtypes, one dimension as a case of two) is
+here, so that the same mistake gets the same error everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sepconv.geometry import (
+    ConvSpec,
+    activation_code,
+    check_bias,
+    check_pointwise_kernel,
+    check_rank,
+    conv_spec,
+    conv_spec_1d,
+    resolve,
+)
+
+__all__ = ["Functions", "check_arguments", "functions"]
+
+Convolve = Callable[[Any, Any, Any, Any, ConvSpec, str | None], Any]
+
+#: Dtypes that engines accept. The half types are computed in float32.
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+_DOC = """{summary}
+
+Args:
+    x: {engine} array, {x_shape}, or with the channels second where `data_format` is
+        ``"channels_first"``; float32 or float64 (bfloat16 and float16 are computed in float32).
+    depthwise_kernel: {kernel_shape}, of the dtype of `x`.
+{pointwise}    bias: None, or one value an output channel.
+    strides: {sizes}.
+    padding: ``"valid"``, ``"same"``{causal} or ``{explicit}``.
+    dilation_rate: {sizes}; may be combined with strides.
+    data_format: ``"channels_last"`` or ``"channels_first"``.
+    activation: None, ``"relu"`` or ``"relu6"``.
+
+Returns:
+    {y_shape}, of the dtype of `x`. Differentiable for every array.
+
+Raises:
+    ValueError: an argument is out of range, or shapes do not fit.
+    TypeError: a dtype is not a floating one, or dtypes differ.
+"""
+
+
+class Functions(NamedTuple):
+    """An engine's public functions."""
+
+    depthwise_conv2d: Callable[..., Any]
+    separable_conv2d: Callable[..., Any]
+    depthwise_conv1d: Callable[..., Any]
+    separable_conv1d: Callable[..., Any]
+
+
+def _dtype_name(array: Any) -> str:
+    """``"float32"`` for NumPy's, JAX's, PyTorch's and TensorFlow's float32."""
+    dtype = array.dtype
+    return getattr(dtype, "name", None) or str(dtype).removeprefix("torch.")
+
+
+def _check_dtypes(arrays: dict[str, Any]) -> None:
+    expected = _dtype_name(arrays["x"])
+    if expected not in DTYPES:
+        raise TypeError(f"x must be of one of the dtypes {DTYPES}. Received: x.dtype={expected}")
+    for name, array in arrays.items():
+        if array is not None and _dtype_name(array) != expected:
+            raise TypeError(
+                f"{name} must have the dtype of x, {expected}. "
+                f"Received: {name}.dtype={_dtype_name(array)}"
+            )
+
+
+def _known(size: int | None, stand_in: int) -> int:
+    return stand_in if size is None else size
+
+
+def check_arguments(
+    x: Any, depthwise_kernel: Any, pointwise_kernel: Any, bias: Any, spec: ConvSpec
+) -> None:
+    """Raises where 4-D arguments do not fit each other, as far as their shapes are known.
+
+    TensorFlow may not know a size (None) while it traces; such a size is checked when the operation
+    runs.
+    """
+    _check_dtypes(
+        {
+            "x": x,
+            "depthwise_kernel": depthwise_kernel,
+            "pointwise_kernel": pointwise_kernel,
+            "bias": bias,
+        }
+    )
+    kernel_shape = tuple(depthwise_kernel.shape)
+    check_rank(
+        "depthwise_kernel",
+        kernel_shape,
+        4,
+        "(kernel_height, kernel_width, channels, depth_multiplier)",
+    )
+    x_shape = tuple(x.shape)
+    check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
+    rows, columns, channels = (2, 3, 1) if spec.channels_first else (1, 2, 3)
+    known = list(x_shape)
+    known[0] = _known(known[0], 1)
+    known[rows] = _known(known[rows], (kernel_shape[0] - 1) * spec.dilation_h + 1)
+    known[columns] = _known(known[columns], (kernel_shape[1] - 1) * spec.dilation_w + 1)
+    known[channels] = _known(known[channels], kernel_shape[2])
+    outputs = resolve(spec, tuple(known), kernel_shape).depthwise_channels
+    if pointwise_kernel is not None:
+        outputs = check_pointwise_kernel(tuple(pointwise_kernel.shape), outputs)
+    if bias is not None:
+        check_bias(tuple(bias.shape), outputs)
+
+
+def _document(function: Callable[..., Any], engine: str, rank: int, separable: bool) -> None:
+    space = "height, width" if rank == 2 else "length"
+    kernel = "kernel_height, kernel_width" if rank == 2 else "kernel_size"
+    ones = "1, 1" if rank == 2 else "1"
+    verb = (
+        "A depthwise convolution, then a 1x1 convolution that mixes channels"
+        if separable
+        else "Convolves each channel by itself"
+    )
+    function.__doc__ = _DOC.format(
+        summary=f"{verb}; for {engine}, on the CPU by sepconv's kernels.",
+        engine=engine,
+        x_shape=f"(batch, {space}, C)",
+        kernel_shape=f"({kernel}, C, M)",
+        pointwise=f"    pointwise_kernel: ({ones}, C * M, F).\n" if separable else "",
+        sizes="a positive integer, or two" if rank == 2 else "a positive integer",
+        causal="" if rank == 2 else ', ``"causal"``',
+        explicit="((top, bottom), (left, right))" if rank == 2 else "(left, right)",
+        y_shape=f"(batch, {space}, {'F' if separable else 'C * M'})",
+    )
+    function.__name__ = f"{'separable' if separable else 'depthwise'}_conv{rank}d"
+    function.__qualname__ = function.__name__
+
+
+def functions(engine: str, convolve: Convolve, as_array: Callable[[Any], Any]) -> Functions:
+    """Makes an engine's public functions.
+
+    Args:
+        engine: the engine's name as its users write it, for the docstrings.
+        convolve: see the top of this file.
+        as_array: makes an array of the engine from what the user passed (identity for its own).
+    """
+
+    def convolve_2d(x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+        activation_code(activation)
+        check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
+        return convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
+
+    def convolve_1d(x, depthwise_kernel, pointwise_kernel, bias, activation, *arguments):
+        check_rank("x", x.shape, 3, "(batch, length, channels) in the order of data_format")
+        meaning = "(kernel_size, channels, outputs)"
+        check_rank("depthwise_kernel", depthwise_kernel.shape, 3, meaning)
+        if pointwise_kernel is not None:
+            check_rank("pointwise_kernel", pointwise_kernel.shape, 3, meaning)
+            pointwise_kernel = pointwise_kernel[None]
+        spec = conv_spec_1d(depthwise_kernel.shape[0], *arguments)
+        first = bool(spec.channels_first)
+        image = x[:, :, None] if first else x[:, None]
+        y = convolve_2d(image, depthwise_kernel[None], pointwise_kernel, bias, spec, activation)
+        return y[:, :, 0] if first else y[:, 0]
+
+    def optional(value):
+        return None if value is None else as_array(value)
+
+    def depthwise_conv2d(
+        x,
+        depthwise_kernel,
+        bias=None,
+        *,
+        strides=1,
+        padding="valid",
+        dilation_rate=1,
+        data_format="channels_last",
+        activation=None,
+    ):
+        spec = conv_spec(strides, padding, dilation_rate, data_format)
+        x, kernel = as_array(x), as_array(depthwise_kernel)
+        return convolve_2d(x, kernel, None, optional(bias), spec, activation)
+
+    def separable_conv2d(
+        x,
+        depthwise_kernel,
+        pointwise_kernel,
+        bias=None,
+        *,
+        strides=1,
+        padding="valid",
+        dilation_rate=1,
+        data_format="channels_last",
+        activation=None,
+    ):
+        spec = conv_spec(strides, padding, dilation_rate, data_format)
+        x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
+        return convolve_2d(x, kernel, pointwise, optional(bias), spec, activation)
+
+    def depthwise_conv1d(
+        x,
+        depthwise_kernel,
+        bias=None,
+        *,
+        strides=1,
+        padding="valid",
+        dilation_rate=1,
+        data_format="channels_last",
+        activation=None,
+    ):
+        x, kernel = as_array(x), as_array(depthwise_kernel)
+        arguments = (strides, padding, dilation_rate, data_format)
+        return convolve_1d(x, kernel, None, optional(bias), activation, *arguments)
+
+    def separable_conv1d(
+        x,
+        depthwise_kernel,
+        pointwise_kernel,
+        bias=None,
+        *,
+        strides=1,
+        padding="valid",
+        dilation_rate=1,
+        data_format="channels_last",
+        activation=None,
+    ):
+        x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
+        arguments = (strides, padding, dilation_rate, data_format)
+        return convolve_1d(x, kernel, pointwise, optional(bias), activation, *arguments)
+
+    made = Functions(depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d)
+    for function, (rank, separable) in zip(
+        made, ((2, False), (2, True), (1, False), (1, True)), strict=True
+    ):
+        _document(function, engine, rank, separable)
+    return made
