@@ -1,0 +1,212 @@
+// The depthwise step over whole tensors: which kernel serves which layout, how the work is cut into
+// tasks, and how partial sums are put together.
+//
+// Tasks are cut by the geometry alone and partial sums are added in a fixed order, so that results
+// do not depend on the number of threads.
+#pragma once
+#include "kernel_gradient.h"
+#include "planar.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+template <class T>
+bool is_planar(const Geometry& g) {
+  return g.channels_first || g.c * g.m < kLanes<T>;
+}
+
+inline Correlation forward_correlation(const Geometry& g) {
+  return {g.h, g.w, g.c * g.m, g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.pt, g.pl, g.wo};
+}
+
+// Rows of outputs cut into bands: band `index` of image index / count.
+struct Bands {
+  int64_t rows;   // in the largest band
+  int64_t count;  // an image
+};
+
+// Bands of about `wanted` rows of `total`, all as even as they come.
+inline Bands cut_bands(int64_t total, int64_t wanted) {
+  const int64_t count = ceil_div(total, min_of(max_of(1, wanted), total));
+  return {ceil_div(total, count), count};
+}
+
+// The input rows [first, last) that output rows [p0, p1) see.
+inline TapRange input_rows(const Geometry& g, int64_t p0, int64_t p1) {
+  const int64_t first = min_of(max_of(0, p0 * g.sh - g.pt), g.h);
+  const int64_t last = min_of(g.h, (p1 - 1) * g.sh + (g.kh - 1) * g.dh + 1 - g.pt);
+  return {first, max_of(first, last)};
+}
+
+// Repeats each of `count` values `m` times.
+template <class T>
+void repeat(const T* from, int64_t count, int64_t m, T* to) {
+  if (m == 2) {
+    for (int64_t i = 0; i < count; ++i) to[2 * i] = to[2 * i + 1] = from[i];
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t r = 0; r < m; ++r) to[i * m + r] = from[i];
+}
+
+// A band of the input as the channelwise kernels want it, c * m channels: the image itself, or
+// where m > 1 its rows with every channel repeated, in scratch.
+template <class T>
+struct Expanded {
+  Correlation correlation;
+  const T* image;
+  int64_t p0;  // the band's first output row in terms of `correlation`
+};
+
+template <class T>
+int64_t expanded_elements(const Geometry& g, int64_t band_rows) {
+  if (g.m == 1) return 0;
+  return min_of(g.h, (band_rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * g.c * g.m;
+}
+
+template <class T>
+Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T* scratch) {
+  Correlation correlation = forward_correlation(g);
+  if (g.m == 1) return {correlation, image, p0};
+  const TapRange rows = input_rows(g, p0, p1);
+  repeat(image + rows.first * g.w * g.c, (rows.last - rows.first) * g.w * g.c, g.m, scratch);
+  correlation.in_h = rows.last - rows.first;
+  correlation.pt = g.pt + rows.first - p0 * g.sh;
+  return {correlation, scratch, 0};
+}
+
+// --- forward -----------------------------------------------------------------------------------
+
+// Computes bands of the depthwise result of a channels_last input.
+template <class T>
+class DepthwiseBands {
+ public:
+  DepthwiseBands(const Geometry& geometry, int64_t band_rows)
+      : g(geometry), band_rows_(band_rows), planar_(geometry, is_planar<T>(geometry) ? band_rows : 0) {}
+
+  bool planar() const { return is_planar<T>(g); }
+  int64_t scratch() const {
+    return planar() ? planar_.all_phases() + planar_.phase_elements
+                    : expanded_elements<T>(g, band_rows_);
+  }
+
+  // Outputs of one image (`x` is its start); a box of fewer than all channels or columns only where
+  // planar() is false, and where m > 1 with all columns.
+  void compute(const T* x, const T* kernel, const T* bias, Activation activation, const Box& box,
+               T* out, int64_t out_row, int64_t out_pixel, T* scratch) const {
+    if (!planar()) {
+      const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
+      const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
+      correlate(band.correlation, band.image, kernel, bias, activation, local, out, out_row,
+                out_pixel);
+      return;
+    }
+    const int64_t channels = g.c * g.m, rows = box.p1 - box.p0;
+    T* phases = scratch;
+    T* flat = scratch + planar_.all_phases();
+    for (int64_t c = 0; c < g.c; ++c) {
+      fill_phases(planar_, box.p0, rows, Plane<const T>{x + c, g.w * g.c, g.c}, phases);
+      for (int64_t m = 0; m < g.m; ++m) {
+        const int64_t o = c * g.m + m;
+        planar_forward(planar_, rows, phases, kernel + o, channels,
+                       bias == nullptr ? T(0) : bias[o], activation, flat);
+        for (int64_t p = 0; p < rows; ++p)
+          for (int64_t q = 0; q < g.wo; ++q)
+            out[p * out_row + q * out_pixel + o] = flat[p * planar_.pitch + q];
+      }
+    }
+  }
+
+ private:
+  const Geometry& g;
+  const int64_t band_rows_;
+  const Planar<T> planar_;
+};
+
+// How many parts the channels are cut into where rows alone give too few tasks. Parts begin at
+// whole vectors.
+template <class T>
+int64_t channel_parts(const Geometry& g, int64_t tasks) {
+  if (is_planar<T>(g) || g.m != 1 || tasks >= 16) return 1;
+  return max_of(1, min_of(16 / max_of(1, tasks), g.c / (4 * kLanes<T>)));
+}
+
+template <class T>
+TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
+  const int64_t vectors = channels / kLanes<T>;
+  const int64_t first = part_start(vectors, count, index) * kLanes<T>;
+  const int64_t last = part_start(vectors, count, index + 1) * kLanes<T>;
+  return {first, index + 1 == count ? channels : last};
+}
+
+template <class T>
+void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, const T* bias,
+                            Activation activation, T* y, Runner& runner) {
+  const int64_t channels = g.c * g.m;
+  // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
+  int64_t wanted = 32768 / max_of(1, channels * g.wo);
+  if (g.m != 1 || is_planar<T>(g)) wanted = max_of(wanted, g.kh);
+  const Bands bands = cut_bands(g.ho, wanted);
+  const DepthwiseBands<T> depthwise(g, bands.rows);
+  const int64_t split = channel_parts<T>(g, g.n * bands.count);
+  parallel<T>(runner, g.n * bands.count * split, depthwise.scratch(),
+              [&](int64_t task, T* scratch) {
+                const int64_t part = task % split, band = task / split % bands.count;
+                const int64_t n = task / split / bands.count;
+                const TapRange c = split == 1 ? TapRange{0, channels}
+                                              : channel_range<T>(channels, split, part);
+                const Box box{part_start(g.ho, bands.count, band),
+                              part_start(g.ho, bands.count, band + 1),
+                              0,
+                              g.wo,
+                              c.first,
+                              c.last};
+                depthwise.compute(x + n * g.h * g.w * g.c, kernel, bias, activation, box,
+                                  y + (n * g.ho + box.p0) * g.wo * channels + c.first,
+                                  g.wo * channels, channels, scratch);
+              });
+}
+
+// Rows a band of a plane may have so that its phases stay in about 256 KiB.
+template <class T>
+int64_t planar_rows(const Geometry& g) {
+  const int64_t row = (g.wo + (g.kw - 1) * g.dw / g.sw) * g.sh * g.sw;
+  return max_of(1, max_of((g.kh - 1) * g.dh / g.sh, 65536 / max_of(1, row)));
+}
+
+template <class T>
+void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, const T* bias,
+                             Activation activation, T* y, Runner& runner) {
+  const int64_t channels = g.c * g.m;
+  const Bands bands = cut_bands(g.ho, planar_rows<T>(g));
+  const Planar<T> planar(g, bands.rows);
+  parallel<T>(runner, g.n * g.c * bands.count, planar.all_phases() + planar.phase_elements,
+              [&](int64_t task, T* phases) {
+                T* flat = phases + planar.all_phases();
+                const int64_t band = task % bands.count, plane = task / bands.count;
+                const int64_t c = plane % g.c;
+                const int64_t p0 = part_start(g.ho, bands.count, band);
+                const int64_t rows = part_start(g.ho, bands.count, band + 1) - p0;
+                fill_phases(planar, p0, rows, Plane<const T>{x + plane * g.h * g.w, g.w, 1},
+                            phases);
+                for (int64_t m = 0; m < g.m; ++m) {
+                  const int64_t o = c * g.m + m;
+                  planar_forward(planar, rows, phases, kernel + o, channels,
+                                 bias == nullptr ? T(0) : bias[o], activation, flat);
+                  T* out = y + ((plane * g.m + m) * g.ho + p0) * g.wo;
+                  for (int64_t p = 0; p < rows; ++p)
+                    for (int64_t q = 0; q < g.wo; ++q)
+                      out[p * g.wo + q] = flat[p * planar.pitch + q];
+                }
+              });
+}
+
+template <class T>
+void depthwise_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
+                       Activation activation, T* y, Runner& runner) {
+  if (g.channels_first)
+    depthwise_forward_first(g, x, kernel, bias, activation, y, runner);
+  else
+    depthwise_forward_last(g, x, kernel, bias, activation, y, runner);
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,320 @@
+// The depthwise step's input and kernel gradients over whole tensors.
+#pragma once
+#include "depthwise.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// --- input gradient ----------------------------------------------------------------------------
+
+inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
+  while (b != 0) {
+    const int64_t r = a % b;
+    a = b;
+    b = r;
+  }
+  return a;
+}
+
+// Along one axis, the input positions x with (x + pad) % stride == residue are a correlation of dy
+// at stride 1 with those taps i for which i * dilation % stride == residue, flipped.
+struct AxisPhase {
+  int64_t taps;      // how many
+  int64_t first;     // the first such i
+  int64_t step;      // from one to the next
+  int64_t dilation;  // of dy
+  int64_t pad;       // of dy
+};
+
+inline AxisPhase axis_phase(int64_t kernel, int64_t stride, int64_t dilation, int64_t residue) {
+  const int64_t common = greatest_common_divisor(stride, dilation);
+  AxisPhase phase{0, 0, stride / common, dilation / common, 0};
+  while (phase.first < kernel && phase.first * dilation % stride != residue) {
+    if (++phase.first > phase.step) return phase;  // residues repeat after `step` taps
+  }
+  if (phase.first >= kernel) return phase;
+  phase.taps = (kernel - 1 - phase.first) / phase.step + 1;
+  phase.pad = (phase.first + (phase.taps - 1) * phase.step) * dilation / stride;
+  return phase;
+}
+
+// The positions of a residue as r * stride + residue - pad, for r in [first, last), within
+// [from, to).
+inline TapRange axis_range(int64_t from, int64_t to, int64_t stride, int64_t residue,
+                           int64_t pad) {
+  const int64_t first = ceil_div(from + pad - residue, stride);
+  return {first, max_of(first, ceil_div(to + pad - residue, stride))};
+}
+
+// The kernel, flipped and sorted by phase: phase (a, b)'s taps stand together.
+template <class T>
+class FlippedKernel {
+ public:
+  FlippedKernel(const Geometry& g, const T* kernel)
+      : weights_(g.kh * g.kw * g.c * g.m), starts_(g.sh * g.sw) {
+    const int64_t channels = g.c * g.m;
+    T* to = weights_.get();
+    for (int64_t a = 0; a < g.sh; ++a)
+      for (int64_t b = 0; b < g.sw; ++b) {
+        starts_.get()[a * g.sw + b] = to - weights_.get();
+        const AxisPhase rows = axis_phase(g.kh, g.sh, g.dh, a);
+        const AxisPhase columns = axis_phase(g.kw, g.sw, g.dw, b);
+        for (int64_t i = rows.taps - 1; i >= 0; --i)
+          for (int64_t j = columns.taps - 1; j >= 0; --j) {
+            const T* from = kernel + ((rows.first + i * rows.step) * g.kw + columns.first +
+                                      j * columns.step) *
+                                         channels;
+            for (int64_t c = 0; c < channels; ++c) to[c] = from[c];
+            to += channels;
+          }
+      }
+  }
+  const T* phase(int64_t index) { return weights_.get() + starts_.get()[index]; }
+
+ private:
+  Workspace<T> weights_;
+  Workspace<int64_t> starts_;
+};
+
+template <class T>
+void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel, T* dx,
+                                Runner& runner) {
+  const int64_t channels = g.c * g.m;
+  FlippedKernel<T> flipped(g, kernel);
+  const Bands bands = cut_bands(g.h, max_of(g.sh, 32768 / (channels * g.w)));
+  const int64_t split = channel_parts<T>(g, g.n * bands.count);
+  const int64_t scratch = g.m == 1 ? 0 : bands.rows * g.w * channels;
+  parallel<T>(runner, g.n * bands.count * split, scratch, [&](int64_t task, T* wide) {
+    const int64_t part = task % split, band = task / split % bands.count;
+    const int64_t n = task / split / bands.count;
+    const int64_t h0 = part_start(g.h, bands.count, band);
+    const int64_t h1 = part_start(g.h, bands.count, band + 1);
+    const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+    T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
+    for (int64_t a = 0; a < g.sh; ++a)
+      for (int64_t b = 0; b < g.sw; ++b) {
+        const AxisPhase rows = axis_phase(g.kh, g.sh, g.dh, a);
+        const AxisPhase columns = axis_phase(g.kw, g.sw, g.dw, b);
+        const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
+        const TapRange q = axis_range(0, g.w, g.sw, b, g.pl);
+        if (p.first == p.last || q.first == q.last) continue;
+        // No taps: zero rows of one tap make the correlation write zeros.
+        const bool none = rows.taps == 0 || columns.taps == 0;
+        const Correlation correlation{g.ho,
+                                      g.wo,
+                                      channels,
+                                      none ? 0 : rows.taps,
+                                      none ? 1 : columns.taps,
+                                      1,
+                                      1,
+                                      rows.dilation,
+                                      columns.dilation,
+                                      rows.pad,
+                                      columns.pad,
+                                      q.last};
+        const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
+        T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
+                 (q.first * g.sw + b - g.pl) * channels + c.first;
+        correlate<T>(correlation, dy + n * g.ho * g.wo * channels, flipped.phase(a * g.sw + b),
+                     nullptr, Activation::none, box, out, g.sh * g.w * channels, g.sw * channels);
+      }
+    if (g.m == 1) return;
+    T* narrow = dx + (n * g.h + h0) * g.w * g.c;
+    for (int64_t i = 0; i < (h1 - h0) * g.w * g.c; ++i) {
+      T total = wide[i * g.m];
+      for (int64_t m = 1; m < g.m; ++m) total += wide[i * g.m + m];
+      narrow[i] = total;
+    }
+  });
+}
+
+// The planes of a tensor with `channels` channels, `h` x `w` pixels.
+template <class T>
+Plane<T> plane_of(const Geometry& g, T* data, int64_t channels, int64_t h, int64_t w, int64_t n,
+                  int64_t c) {
+  if (g.channels_first) return {data + (n * channels + c) * h * w, w, 1};
+  return {data + n * h * w * channels + c, w * channels, channels};
+}
+
+template <class T>
+void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* dx,
+                           Runner& runner) {
+  const int64_t channels = g.c * g.m;
+  // Bands of input rows; each takes the rows of outputs that see it.
+  const Bands bands = cut_bands(g.h, planar_rows<T>(g) * g.sh);
+  const int64_t most_rows = min_of(g.ho, (bands.rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
+  const Planar<T> planar(g, most_rows);
+  parallel<T>(
+      runner, g.n * g.c * bands.count, planar.all_phases() + flat_elements(planar),
+      [&](int64_t task, T* phases) {
+        const int64_t band = task % bands.count, c = task / bands.count % g.c;
+        const int64_t n = task / bands.count / g.c;
+        const int64_t h0 = part_start(g.h, bands.count, band);
+        const int64_t h1 = part_start(g.h, bands.count, band + 1);
+        const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
+        const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
+        const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
+        for (int64_t h = h0; h < h1; ++h)
+          for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = 0;
+        if (p1 <= p0) return;
+        fill_zero(phases, planar.all_phases());
+        for (int64_t m = 0; m < g.m; ++m) {
+          const int64_t o = c * g.m + m;
+          const Plane<const T> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
+          const T* flat = fill_flat(planar, p0, p1 - p0, in, phases + planar.all_phases());
+          planar_input_gradient(planar, p1 - p0, flat, kernel + o, channels, phases);
+        }
+        for_phase_runs(planar, p0, p1 - p0,
+                       [&](int64_t element, int64_t h, int64_t w, int64_t count) {
+                         if (h < h0 || h >= h1) return;
+                         T* to = out.data + h * out.row_step + w * out.pixel_step;
+                         for (int64_t t = 0; t < count; ++t)
+                           to[t * g.sw * out.pixel_step] = phases[element + t];
+                       });
+      });
+}
+
+template <class T>
+void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx,
+                              Runner& runner) {
+  if (is_planar<T>(g))
+    input_gradient_planar(g, dy, kernel, dx, runner);
+  else
+    input_gradient_channelwise(g, dy, kernel, dx, runner);
+}
+
+// --- kernel gradient ---------------------------------------------------------------------------
+
+// Adds up `count` partial results of `size` elements into `total`, in order.
+template <class T>
+void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runner& runner) {
+  const int64_t tasks = parts(size, 16384);
+  parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
+    for (int64_t i = part_start(size, tasks, task); i < part_start(size, tasks, task + 1); ++i) {
+      T value = 0;
+      for (int64_t k = 0; k < count; ++k) value += partials[k * size + i];
+      total[i] = value;
+    }
+  });
+}
+
+// Into how many groups, each with partial sums of its own, `units` of work are put.
+inline int64_t group_count(int64_t units, int64_t bytes_each) {
+  constexpr int64_t kBudget = 8 << 20;
+  return max_of(1, min_of(min_of(units, 32), kBudget / max_of(1, bytes_each)));
+}
+
+template <class T>
+void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* dk,
+                                 Runner& runner) {
+  const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
+  int64_t wanted = 16384 / (channels * g.wo);
+  if (g.m != 1) wanted = max_of(wanted, g.kh);
+  const Bands bands = cut_bands(g.ho, wanted);
+  const int64_t units = g.n * bands.count;
+  const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
+  const int64_t split = channel_parts<T>(g, groups);
+  Workspace<T> partials(groups * size);
+  fill_zero(partials.get(), groups * size);
+  const int64_t sums = taps * kLanes<T>;
+  parallel<T>(runner, groups * split, sums + expanded_elements<T>(g, bands.rows),
+              [&](int64_t task, T* scratch) {
+                const int64_t part = task % split, group = task / split;
+                const TapRange c = split == 1 ? TapRange{0, channels}
+                                              : channel_range<T>(channels, split, part);
+                const int64_t last = part_start(units, groups, group + 1);
+                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+                  const int64_t n = unit / bands.count, band = unit % bands.count;
+                  const int64_t p0 = part_start(g.ho, bands.count, band);
+                  const int64_t p1 = part_start(g.ho, bands.count, band + 1);
+                  const Expanded<T> wide =
+                      expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
+                  add_kernel_gradient(wide.correlation, wide.image,
+                                      dy + (n * g.ho + p0) * g.wo * channels, wide.p0,
+                                      wide.p0 + p1 - p0, c.first, c.last,
+                                      partials.get() + group * size,
+                                      reinterpret_cast<Vec<T>*>(scratch));
+                }
+              });
+  add_partials(partials.get(), groups, size, dk, runner);
+}
+
+template <class T>
+void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+  const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
+  const Bands bands = cut_bands(g.ho, planar_rows<T>(g));
+  const Planar<T> planar(g, bands.rows);
+  const int64_t units = g.n * bands.count;
+  // Channels are tasks already; with enough of them no partial sums are needed.
+  const int64_t groups =
+      min_of(group_count(units, size * static_cast<int64_t>(sizeof(T))), ceil_div(32, g.c));
+  Workspace<T> partials(groups * size);
+  fill_zero(partials.get(), groups * size);
+  parallel<T>(runner, groups * g.c, planar.all_phases() + flat_elements(planar),
+              [&](int64_t task, T* phases) {
+                const int64_t c = task % g.c, group = task / g.c;
+                T* sums = partials.get() + group * size;
+                const int64_t last = part_start(units, groups, group + 1);
+                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+                  const int64_t n = unit / bands.count, band = unit % bands.count;
+                  const int64_t p0 = part_start(g.ho, bands.count, band);
+                  const int64_t rows = part_start(g.ho, bands.count, band + 1) - p0;
+                  fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, c), phases);
+                  for (int64_t m = 0; m < g.m; ++m) {
+                    const int64_t o = c * g.m + m;
+                    const T* flat =
+                        fill_flat(planar, p0, rows, plane_of(g, dy, channels, g.ho, g.wo, n, o),
+                                  phases + planar.all_phases());
+                    planar_kernel_gradient(planar, rows, phases, flat, sums + o, channels);
+                  }
+                }
+              });
+  add_partials(partials.get(), groups, size, dk, runner);
+}
+
+template <class T>
+void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+  if (is_planar<T>(g))
+    kernel_gradient_planar(g, x, dy, dk, runner);
+  else
+    kernel_gradient_channelwise(g, x, dy, dk, runner);
+}
+
+// --- bias gradient -----------------------------------------------------------------------------
+
+// The sum of dy over all but its channels.
+template <class T>
+void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channels_first,
+                   const T* dy, T* dbias, Runner& runner) {
+  if (channels_first) {
+    const int64_t tasks = parts(channels, ceil_div(16384, max_of(1, images * pixels)));
+    parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
+      for (int64_t c = part_start(channels, tasks, task);
+           c < part_start(channels, tasks, task + 1); ++c) {
+        T total = 0;
+        for (int64_t n = 0; n < images; ++n) {
+          const T* plane = dy + (n * channels + c) * pixels;
+          Vec<T> lanes = zero<T>();
+          int64_t i = 0;
+          for (; i + kLanes<T> <= pixels; i += kLanes<T>) lanes += load(plane + i);
+          T rest = 0;
+          for (; i < pixels; ++i) rest += plane[i];
+          total += sum<T>(lanes) + rest;
+        }
+        dbias[c] = total;
+      }
+    });
+    return;
+  }
+  const int64_t rows = images * pixels;
+  const int64_t groups = min_of(32, parts(rows, 16384 / max_of(1, channels)));
+  Workspace<T> partials(groups * channels);
+  parallel<T>(runner, groups, 0, [&](int64_t group, T*) {
+    T* sums = partials.get() + group * channels;
+    fill_zero(sums, channels);
+    for (int64_t r = part_start(rows, groups, group); r < part_start(rows, groups, group + 1); ++r)
+      for (int64_t c = 0; c < channels; ++c) sums[c] += dy[r * channels + c];
+  });
+  add_partials(partials.get(), groups, channels, dbias, runner);
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

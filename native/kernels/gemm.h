@@ -1,0 +1,172 @@
+// Matrix products on packed panels: C[m, n] (+)= sum_k A[m, k] B[k, n].
+//
+// B is packed into panels of kPanel columns, [ceil(n / kPanel)][k][kPanel], the last one filled
+// up with zeros. A is read in place with any strides, kRows rows at a time: a micro-kernel holds
+// kRows x kPanel sums in registers, and a step loads one row of a panel and broadcasts kRows
+// values of A.
+#pragma once
+#include "vec.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+inline constexpr int kPanelVectors = 2;
+inline constexpr int kRows = kRegisters == 32 ? 12 : 6;
+
+template <class T>
+inline constexpr int kPanel = kPanelVectors * kLanes<T>;
+
+// What happens to a finished tile of sums.
+template <class T>
+struct Epilogue {
+  bool accumulate = false;        // add to C instead of replacing it
+  const T* column_bias = nullptr;  // one value a column
+  const T* row_bias = nullptr;     // one value a row
+  Activation activation = Activation::none;
+};
+
+template <class T>
+struct MatrixA {
+  const T* data;
+  int64_t row, col;  // strides
+  MatrixA at(int64_t m, int64_t k) const { return {data + m * row + k * col, row, col}; }
+};
+
+// Packs `columns` (at most kPanel) columns of B, whose element (k, n) is b[k * row + n * col].
+template <class T>
+void pack_panel(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, T* panel) {
+  constexpr int kWidth = kPanel<T>;
+  if (columns == kWidth && col == 1) {
+    for (int64_t k = 0; k < depth; ++k)
+#pragma GCC unroll 4
+      for (int v = 0; v < kPanelVectors; ++v)
+        store(panel + k * kWidth + v * kLanes<T>, load(b + k * row + v * kLanes<T>));
+    return;
+  }
+  if (columns < kWidth) fill_zero(panel, depth * kWidth);
+  if (row == 1) {  // B is transposed: follow its rows
+    for (int64_t n = 0; n < columns; ++n)
+      for (int64_t k = 0; k < depth; ++k) panel[k * kWidth + n] = b[k + n * col];
+    return;
+  }
+  for (int64_t k = 0; k < depth; ++k)
+    for (int64_t n = 0; n < columns; ++n) panel[k * kWidth + n] = b[k * row + n * col];
+}
+
+template <class T>
+inline int64_t panels(int64_t columns) {
+  return ceil_div(columns, kPanel<T>);
+}
+
+template <class T>
+inline int64_t packed_elements(int64_t depth, int64_t columns) {
+  return panels<T>(columns) * depth * kPanel<T>;
+}
+
+template <class T>
+void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, T* packed) {
+  for (int64_t n = 0; n < columns; n += kPanel<T>)
+    pack_panel(depth, min_of(kPanel<T>, columns - n), b + n * col, row, col, packed + n * depth);
+}
+
+// ROWS x (VECTORS * lanes) sums; `panel` has rows of kPanel.
+template <class T, int ROWS, int VECTORS>
+void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c, int64_t c_row,
+           int64_t columns, const Epilogue<T>& e) {
+  constexpr int kVec = kLanes<T>;
+  Vec<T> acc[ROWS][VECTORS];
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) acc[i][v] = zero<T>();
+  const T* from = a.data;
+  const int64_t a_row = a.row, a_col = a.col;
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec<T> b[VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) b[v] = load(panel + v * kVec);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+      const T s = from[i * a_row];
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) acc[i][v] += s * b[v];
+    }
+    from += a_col;
+    panel += kPanel<T>;
+  }
+  const bool whole = columns == VECTORS * kVec;
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i) {
+    const T shift = e.row_bias == nullptr ? T(0) : e.row_bias[i];
+    T* out = c + i * c_row;
+#pragma GCC unroll 4
+    for (int v = 0; v < VECTORS; ++v) {
+      Vec<T> value = acc[i][v];
+      if (e.row_bias != nullptr) value += shift;
+      if (whole) {
+        if (e.column_bias != nullptr) value += load(e.column_bias + v * kVec);
+        if (e.accumulate) value += load(out + v * kVec);
+        store(out + v * kVec, activate<T>(value, e.activation));
+      } else {
+        for (int lane = 0; lane < kVec && v * kVec + lane < columns; ++lane) {
+          const int64_t n = v * kVec + lane;
+          T single = value[lane];
+          if (e.column_bias != nullptr) single += e.column_bias[n];
+          if (e.accumulate) single += out[n];
+          out[n] = activate_scalar(single, e.activation);
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+using Micro = void (*)(int64_t, const MatrixA<T>&, const T*, T*, int64_t, int64_t,
+                       const Epilogue<T>&);
+
+template <class T, int VECTORS>
+Micro<T> pick_micro(int64_t rows) {
+  if constexpr (kRows == 12) {
+    switch (rows) {
+      case 12: return micro<T, 12, VECTORS>;
+      case 11: return micro<T, 11, VECTORS>;
+      case 10: return micro<T, 10, VECTORS>;
+      case 9: return micro<T, 9, VECTORS>;
+      case 8: return micro<T, 8, VECTORS>;
+      case 7: return micro<T, 7, VECTORS>;
+      default: break;
+    }
+  }
+  switch (rows) {
+    case 6: return micro<T, 6, VECTORS>;
+    case 5: return micro<T, 5, VECTORS>;
+    case 4: return micro<T, 4, VECTORS>;
+    case 3: return micro<T, 3, VECTORS>;
+    case 2: return micro<T, 2, VECTORS>;
+    default: return micro<T, 1, VECTORS>;
+  }
+}
+
+// All rows of A by `columns` columns whose panels start at `packed`; `c` is element (0, 0).
+template <class T>
+void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a, const T* packed,
+              T* c, int64_t c_row, const Epilogue<T>& epilogue) {
+  // Rows are shared out evenly over the micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
+  const int64_t groups = ceil_div(rows, kRows);
+  for (int64_t n = 0; n < columns; n += kPanel<T>) {
+    const int64_t width = min_of(kPanel<T>, columns - n);
+    const T* panel = packed + n * depth;
+    int64_t m = 0;
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t count = (rows - m) / (groups - group) + ((rows - m) % (groups - group) != 0);
+      Epilogue<T> e = epilogue;
+      if (e.column_bias != nullptr) e.column_bias += n;
+      if (e.row_bias != nullptr) e.row_bias += m;
+      const Micro<T> kernel =
+          width <= kLanes<T> ? pick_micro<T, 1>(count) : pick_micro<T, 2>(count);
+      kernel(depth, a.at(m, 0), panel, c + m * c_row + n, c_row, width, e);
+      m += count;
+    }
+  }
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,51 @@
+// The kernels of one instruction set and one dtype: compiled once for each, with
+// SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES and SEPCONV_REAL given by the build.
+#include "kernel_table.h"
+#include "separable.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+namespace {
+
+using T = SEPCONV_REAL;
+
+void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
+  if (args.pointwise_kernel != nullptr)
+    separable_forward<T>(g, args, runner);
+  else
+    depthwise_forward<T>(g, static_cast<const T*>(args.x),
+                         static_cast<const T*>(args.depthwise_kernel),
+                         static_cast<const T*>(args.bias), args.activation,
+                         static_cast<T*>(args.y), runner);
+}
+
+void product(const Pointwise& p, const void* x, const void* kernel, const void* bias,
+             Activation activation, void* y, Runner& runner) {
+  pointwise_product<T>(p.images, p.pixels, p.channels_first,
+                       forward_weights(static_cast<const T*>(kernel), p.channels, p.filters),
+                       static_cast<const T*>(x), static_cast<const T*>(bias), activation,
+                       static_cast<T*>(y), runner);
+}
+
+void product_backward(const Pointwise& p, const void* x, const void* kernel, const void* dy,
+                      void* dx, void* dkernel, void* dbias, Runner& runner) {
+  const T* gradient = static_cast<const T*>(dy);
+  if (dx != nullptr)
+    pointwise_product<T>(p.images, p.pixels, p.channels_first,
+                         gradient_weights(static_cast<const T*>(kernel), p.channels, p.filters),
+                         gradient, nullptr, Activation::none, static_cast<T*>(dx), runner);
+  if (dkernel != nullptr)
+    pointwise_kernel_gradient<T>(p, static_cast<const T*>(x), gradient, static_cast<T*>(dkernel),
+                                 runner);
+  if (dbias != nullptr)
+    bias_gradient<T>(p.images, p.pixels, p.filters, p.channels_first, gradient,
+                     static_cast<T*>(dbias), runner);
+}
+
+}  // namespace
+
+const KernelTable& SEPCONV_TABLE() {
+  static const KernelTable table{&forward_all, &backward_all<T>, &product, &product_backward};
+  return table;
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

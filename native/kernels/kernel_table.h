@@ -1,0 +1,31 @@
+// What one instruction set offers for one dtype; filled by instantiate.cc, picked in dispatch.cc.
+#pragma once
+#include "../dispatch.h"
+
+namespace sepconv {
+
+struct KernelTable {
+  void (*forward)(const Geometry&, const Forward&, Runner&);
+  void (*backward)(const Geometry&, const Backward&, Runner&);
+  void (*pointwise_forward)(const Pointwise&, const void* x, const void* kernel, const void* bias,
+                            Activation, void* y, Runner&);
+  void (*pointwise_backward)(const Pointwise&, const void* x, const void* kernel, const void* dy,
+                             void* dx, void* dkernel, void* dbias, Runner&);
+};
+
+// Which levels a build has depends on its processor family (see CMakeLists.txt).
+#define SEPCONV_DECLARE_LEVEL(level)       \
+  namespace level {                        \
+  const KernelTable& f32_table();          \
+  const KernelTable& f64_table();          \
+  }
+#if defined(SEPCONV_X86)
+SEPCONV_DECLARE_LEVEL(v2)
+SEPCONV_DECLARE_LEVEL(v3)
+SEPCONV_DECLARE_LEVEL(v4)
+#else
+SEPCONV_DECLARE_LEVEL(baseline)
+#endif
+#undef SEPCONV_DECLARE_LEVEL
+
+}  // namespace sepconv

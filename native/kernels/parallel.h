@@ -1,0 +1,55 @@
+// Runs a lambda over tasks, each with scratch memory; and whole-call workspaces.
+#pragma once
+#include <new>
+
+#include "../threads.h"
+#include "vec.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Calls f(task, scratch) for every task, scratch being room for `elements` of T.
+template <class T, class F>
+void parallel(Runner& runner, int64_t tasks, int64_t elements, F&& f) {
+  if (tasks <= 0) return;
+  struct Call {
+    F* function;
+  } call{&f};
+  run_with_scratch(
+      runner, tasks, static_cast<size_t>(elements) * sizeof(T),
+      [](void* context, int64_t task, void* scratch) {
+        (*static_cast<Call*>(context)->function)(task, static_cast<T*>(scratch));
+      },
+      &call);
+}
+
+// Memory for one call, shared by its tasks.
+template <class T>
+class Workspace {
+ public:
+  explicit Workspace(int64_t elements)
+      : data_(elements == 0 ? nullptr
+                            : static_cast<T*>(::operator new(
+                                  static_cast<size_t>(elements) * sizeof(T), kAlignment))) {}
+  ~Workspace() {
+    if (data_ != nullptr) ::operator delete(data_, kAlignment);
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  T* get() { return data_; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  T* data_;
+};
+
+// How many parts `total` items are cut into so that each has about `wanted` of them or more.
+inline int64_t parts(int64_t total, int64_t wanted) {
+  return max_of(1, total / max_of(1, wanted));
+}
+
+// The start of part `index` out of `count` even parts of `total`.
+inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
+  return total / count * index + min_of(index, total % count);
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

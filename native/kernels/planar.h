@@ -1,0 +1,213 @@
+// Depthwise convolution a channel at a time, vectorised over pixels: for channels_first, and for
+// images with fewer channels than a vector has lanes.
+//
+// The rows of the input that a band of outputs needs are copied into scratch, padded, and split by
+// the stride into phases: phase (a, b) holds the padded pixels (r*sh + a, q*sw + b). All phases
+// have rows of the same `pitch`. Tap (i, j) then sees, for output (p, q), element
+// (p + i*dh/sh, q + j*dw/sw) of one phase; with outputs laid out in rows of `pitch` too, a tap is a
+// constant shift and the convolution of any stride and dilation is one over flat arrays. The
+// pitch - wo columns computed for nothing at each row's end are dropped when copied out.
+#pragma once
+#include "correlate.h"
+#include "parallel.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// A channel of an image: element (row, column) is data[row * row_step + column * pixel_step].
+template <class T>
+struct Plane {
+  T* data;
+  int64_t row_step, pixel_step;
+};
+
+struct PlanarTap {
+  int64_t shift;  // within its phase
+  int64_t index;  // i * kw + j
+};
+
+inline constexpr int kPlanarTile = 4;  // vectors of outputs computed together
+
+// What the bands of one convolution share. A band is at most `band_rows` rows of outputs.
+template <class T>
+class Planar {
+ public:
+  Planar(const Geometry& geometry, int64_t band_rows)
+      : g(geometry),
+        phases_h(min_of(g.sh, (g.kh - 1) * g.dh + 1)),
+        phases_w(min_of(g.sw, (g.kw - 1) * g.dw + 1)),
+        pitch(g.wo + (g.kw - 1) * g.dw / g.sw),
+        extra_rows((g.kh - 1) * g.dh / g.sh),
+        phase_elements(round_up((band_rows + extra_rows + 1) * pitch + kStep, kLanes<T>)),
+        lead(round_up((extra_rows + 1) * pitch, kLanes<T>)),
+        taps_(g.kh * g.kw),
+        starts_(phases_h * phases_w + 1) {
+    int64_t count = 0;
+    for (int64_t a = 0; a < phases_h; ++a)
+      for (int64_t s = 0; s < phases_w; ++s) {
+        starts_.get()[a * phases_w + s] = count;
+        for (int64_t i = 0; i < g.kh; ++i) {
+          if (i * g.dh % g.sh != a) continue;
+          for (int64_t j = 0; j < g.kw; ++j) {
+            if (j * g.dw % g.sw != s) continue;
+            taps_.get()[count++] = {i * g.dh / g.sh * pitch + j * g.dw / g.sw, i * g.kw + j};
+          }
+        }
+      }
+    starts_.get()[phases_h * phases_w] = count;
+  }
+
+  static constexpr int64_t kStep = kPlanarTile * kLanes<T>;
+
+  const Geometry& g;
+  const int64_t phases_h, phases_w;  // phases that some tap sees
+  const int64_t pitch;               // elements of a flat row
+  const int64_t extra_rows;          // rows of a phase beyond the band's
+  const int64_t phase_elements;      // with room for a tile that reads past its end
+  const int64_t lead;                // zeros that planar_input_gradient reads before `flat`
+
+  int64_t phases() const { return phases_h * phases_w; }
+  int64_t all_phases() const { return phases() * phase_elements; }
+  const PlanarTap* taps() const { return taps_.get(); }
+  int64_t first_tap(int64_t phase) const { return starts_.get()[phase]; }
+
+ private:
+  mutable Workspace<PlanarTap> taps_;  // those of one phase stand together
+  mutable Workspace<int64_t> starts_;
+};
+
+// Calls f(element, h, w, count) for every run of pixels that a row of phases and the image share:
+// phase element `element` + t is image pixel (h, w + t * sw). The band begins at output row p0.
+template <class T, class F>
+void for_phase_runs(const Planar<T>& planar, int64_t p0, int64_t rows, F&& f) {
+  const Geometry& g = planar.g;
+  for (int64_t a = 0; a < planar.phases_h; ++a)
+    for (int64_t s = 0; s < planar.phases_w; ++s) {
+      const int64_t start = s - g.pl;  // the image column of the phase's column 0
+      const int64_t first = start >= 0 ? 0 : ceil_div(-start, g.sw);
+      const int64_t last = min_of(planar.pitch, ceil_div(g.w - start, g.sw));
+      if (first >= last) continue;
+      for (int64_t r = 0; r < rows + planar.extra_rows; ++r) {
+        const int64_t h = (p0 + r) * g.sh + a - g.pt;
+        if (h < 0 || h >= g.h) continue;
+        f((a * planar.phases_w + s) * planar.phase_elements + r * planar.pitch + first, h,
+          start + first * g.sw, last - first);
+      }
+    }
+}
+
+template <class T>
+void fill_phases(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const T>& x,
+                 T* phases) {
+  fill_zero(phases, planar.all_phases());
+  const int64_t step = x.pixel_step * planar.g.sw;
+  for_phase_runs(planar, p0, rows, [&](int64_t element, int64_t h, int64_t w, int64_t count) {
+    const T* from = x.data + h * x.row_step + w * x.pixel_step;
+    T* to = phases + element;
+    if (step == 1)
+      for (int64_t t = 0; t < count; ++t) to[t] = from[t];
+    else
+      for (int64_t t = 0; t < count; ++t) to[t] = from[t * step];
+  });
+}
+
+// flat[f] = bias + sum over taps of weight * phases[f + shift]; weights are `weight_step` apart.
+template <class T>
+void planar_forward(const Planar<T>& planar, int64_t rows, const T* phases, const T* weights,
+                    int64_t weight_step, T bias, Activation activation, T* flat) {
+  constexpr int kVec = kLanes<T>;
+  for (int64_t f = 0; f < rows * planar.pitch; f += kPlanarTile * kVec) {
+    Vec<T> acc[kPlanarTile];
+#pragma GCC unroll 8
+    for (int u = 0; u < kPlanarTile; ++u) acc[u] = broadcast(bias);
+    for (int64_t phase = 0; phase < planar.phases(); ++phase) {
+      const T* here = phases + phase * planar.phase_elements + f;
+      for (int64_t tap = planar.first_tap(phase); tap < planar.first_tap(phase + 1); ++tap) {
+        const T* from = here + planar.taps()[tap].shift;
+        const T w = weights[planar.taps()[tap].index * weight_step];
+#pragma GCC unroll 8
+        for (int u = 0; u < kPlanarTile; ++u) acc[u] += w * load(from + u * kVec);
+      }
+    }
+#pragma GCC unroll 8
+    for (int u = 0; u < kPlanarTile; ++u)
+      store(flat + f + u * kVec, activate<T>(acc[u], activation));
+  }
+}
+
+// The size of `flat` with its leading zeros, and of what planar_forward writes.
+template <class T>
+int64_t flat_elements(const Planar<T>& planar) {
+  return planar.lead + planar.phase_elements;
+}
+
+// Lays a plane of output gradients out in rows of `pitch` behind `lead` zeros, with zeros in
+// between and after. Returns where output (p0, 0) is.
+template <class T>
+T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const T>& dy,
+             T* memory) {
+  fill_zero(memory, flat_elements(planar));
+  T* flat = memory + planar.lead;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = dy.data + (p0 + r) * dy.row_step;
+    T* to = flat + r * planar.pitch;
+    if (dy.pixel_step == 1)
+      for (int64_t q = 0; q < planar.g.wo; ++q) to[q] = from[q];
+    else
+      for (int64_t q = 0; q < planar.g.wo; ++q) to[q] = from[q * dy.pixel_step];
+  }
+  return flat;
+}
+
+// Adds the input gradient that a band's `flat` output gradients give under one kernel, to phases.
+template <class T>
+void planar_input_gradient(const Planar<T>& planar, int64_t rows, const T* flat, const T* weights,
+                           int64_t weight_step, T* phases) {
+  constexpr int kVec = kLanes<T>;
+  const int64_t elements = (rows + planar.extra_rows) * planar.pitch;
+  for (int64_t phase = 0; phase < planar.phases(); ++phase) {
+    T* to = phases + phase * planar.phase_elements;
+    for (int64_t f = 0; f < elements; f += kPlanarTile * kVec) {
+      Vec<T> acc[kPlanarTile];
+#pragma GCC unroll 8
+      for (int u = 0; u < kPlanarTile; ++u) acc[u] = load(to + f + u * kVec);
+      for (int64_t tap = planar.first_tap(phase); tap < planar.first_tap(phase + 1); ++tap) {
+        const T* from = flat + f - planar.taps()[tap].shift;
+        const T w = weights[planar.taps()[tap].index * weight_step];
+#pragma GCC unroll 8
+        for (int u = 0; u < kPlanarTile; ++u) acc[u] += w * load(from + u * kVec);
+      }
+#pragma GCC unroll 8
+      for (int u = 0; u < kPlanarTile; ++u) store(to + f + u * kVec, acc[u]);
+    }
+  }
+}
+
+// dk[tap] += sum of flat[f] * phases[f + shift]; taps are `step` apart in dk.
+template <class T>
+void planar_kernel_gradient(const Planar<T>& planar, int64_t rows, const T* phases, const T* flat,
+                            T* dk, int64_t step) {
+  constexpr int kVec = kLanes<T>;
+  constexpr int kTaps = 8;
+  const int64_t elements = rows * planar.pitch;
+  for (int64_t phase = 0; phase < planar.phases(); ++phase) {
+    const T* here = phases + phase * planar.phase_elements;
+    const int64_t last = planar.first_tap(phase + 1);
+    for (int64_t tap = planar.first_tap(phase); tap < last; tap += kTaps) {
+      const T* from[kTaps];
+      for (int u = 0; u < kTaps; ++u)
+        from[u] = here + planar.taps()[min_of(tap + u, last - 1)].shift;
+      Vec<T> acc[kTaps];
+#pragma GCC unroll 8
+      for (int u = 0; u < kTaps; ++u) acc[u] = zero<T>();
+      for (int64_t f = 0; f < elements; f += kVec) {
+        const Vec<T> dy = load(flat + f);
+#pragma GCC unroll 8
+        for (int u = 0; u < kTaps; ++u) acc[u] += load(from[u] + f) * dy;
+      }
+      for (int u = 0; u < kTaps && tap + u < last; ++u)
+        dk[planar.taps()[tap + u].index * step] += sum<T>(acc[u]);
+    }
+  }
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,186 @@
+// The 1x1 convolution over whole tensors: product and kernel gradient, in either layout.
+#pragma once
+#include "depthwise_gradient.h"
+#include "gemm.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Rows of A that a task takes through all panels, so that a panel, once in L1, serves them all.
+inline constexpr int64_t kTilePixels = 96;
+
+// A [depth, outputs] matrix of weights with any strides.
+template <class T>
+struct Weights {
+  const T* data;
+  int64_t depth, outputs;
+  int64_t depth_step, output_step;
+};
+
+// Weights packed once a call, by all threads.
+template <class T>
+class PackedWeights {
+ public:
+  PackedWeights(const Weights<T>& w, Runner& runner)
+      : packed_(packed_elements<T>(w.depth, w.outputs)) {
+    const int64_t count = panels<T>(w.outputs);
+    const int64_t tasks = min_of(count, parts(w.depth * w.outputs, 16384));
+    parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
+      const int64_t first = part_start(count, tasks, task) * kPanel<T>;
+      const int64_t last = min_of(part_start(count, tasks, task + 1) * kPanel<T>, w.outputs);
+      pack(w.depth, last - first, w.data + first * w.output_step, w.depth_step, w.output_step,
+           packed_.get() + first * w.depth);
+    });
+  }
+  // The panels from output `first`, a multiple of kPanel.
+  const T* from(int64_t first, int64_t depth) const { return packed_.get() + first * depth; }
+
+ private:
+  mutable Workspace<T> packed_;
+};
+
+// Weights as rows of one output each, contiguous along the depth.
+template <class T>
+class WeightRows {
+ public:
+  explicit WeightRows(const Weights<T>& w) : copy_(w.depth_step == 1 ? 0 : w.depth * w.outputs) {
+    matrix_ = {w.data, w.output_step, w.depth_step};
+    if (w.depth_step == 1) return;
+    for (int64_t k = 0; k < w.depth; ++k)
+      for (int64_t n = 0; n < w.outputs; ++n)
+        copy_.get()[n * w.depth + k] = w.data[k * w.depth_step + n * w.output_step];
+    matrix_ = {copy_.get(), w.depth, 1};
+  }
+  const MatrixA<T>& matrix() const { return matrix_; }
+
+ private:
+  Workspace<T> copy_;
+  MatrixA<T> matrix_;
+};
+
+// Into how many groups of whole panels (or of kRows rows) `outputs` are cut to make about 16 tasks
+// of `tasks`.
+inline int64_t output_parts(int64_t tasks, int64_t outputs, int64_t granule) {
+  return max_of(1, min_of(16 / max_of(1, tasks), outputs / granule));
+}
+
+// y[n, p, o] = bias[o] + sum_k x[n, p, k] * weights[k, o], channels_last.
+template <class T>
+void product_last(int64_t rows, const Weights<T>& w, const T* x, const T* bias,
+                  Activation activation, T* y, Runner& runner) {
+  const PackedWeights<T> packed(w, runner);
+  const int64_t tiles = max_of(rows == 0 ? 0 : 1, ceil_div(rows, kTilePixels));
+  const int64_t panel_count = panels<T>(w.outputs);
+  const int64_t split = output_parts(tiles, panel_count, 2);
+  parallel<T>(runner, tiles * split, 0, [&](int64_t task, T*) {
+    const int64_t part = task % split, tile = task / split;
+    const int64_t first = part_start(rows, tiles, tile);
+    const int64_t count = part_start(rows, tiles, tile + 1) - first;
+    const int64_t o0 = part_start(panel_count, split, part) * kPanel<T>;
+    const int64_t o1 = min_of(part_start(panel_count, split, part + 1) * kPanel<T>, w.outputs);
+    Epilogue<T> e;
+    e.column_bias = bias == nullptr ? nullptr : bias + o0;
+    e.activation = activation;
+    multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1},
+             packed.from(o0, w.depth), y + first * w.outputs + o0, w.outputs, e);
+  });
+}
+
+// The same, channels_first.
+template <class T>
+void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T* x, const T* bias,
+                   Activation activation, T* y, Runner& runner) {
+  const WeightRows<T> weights(w);
+  const int64_t tiles = ceil_div(pixels, 2 * kTilePixels);
+  const int64_t split = output_parts(images * tiles, w.outputs, 4 * kRows);
+  const int64_t most = ceil_div(pixels, tiles);
+  parallel<T>(runner, images * tiles * split, packed_elements<T>(w.depth, most),
+              [&](int64_t task, T* packed) {
+                const int64_t part = task % split, tile = task / split % tiles;
+                const int64_t n = task / split / tiles;
+                const int64_t first = part_start(pixels, tiles, tile);
+                const int64_t count = part_start(pixels, tiles, tile + 1) - first;
+                const int64_t o0 = part_start(w.outputs, split, part);
+                const int64_t o1 = part_start(w.outputs, split, part + 1);
+                pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
+                Epilogue<T> e;
+                e.row_bias = bias == nullptr ? nullptr : bias + o0;
+                e.activation = activation;
+                multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), packed,
+                         y + (n * w.outputs + o0) * pixels + first, pixels, e);
+              });
+}
+
+template <class T>
+void pointwise_product(int64_t images, int64_t pixels, bool channels_first, const Weights<T>& w,
+                       const T* x, const T* bias, Activation activation, T* y, Runner& runner) {
+  if (channels_first)
+    product_first(images, pixels, w, x, bias, activation, y, runner);
+  else
+    product_last(images * pixels, w, x, bias, activation, y, runner);
+}
+
+// How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
+// sums of their own, times `split` ranges of channels, each range small enough for L2.
+struct GradientCut {
+  int64_t groups, split;
+};
+
+template <class T>
+GradientCut gradient_cut(int64_t units, int64_t channels, int64_t filters, bool may_split) {
+  const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
+  const int64_t groups = group_count(units, bytes);
+  if (!may_split) return {groups, 1};
+  int64_t split = max_of(ceil_div(bytes, 256 << 10), ceil_div(16, groups));
+  return {groups, max_of(1, min_of(split, channels / kPanel<T>))};
+}
+
+// Adds the product of `pixels` pixels to dkernel [channels, filters]: `a` is (channel, pixel),
+// element (pixel, filter) of dy is dy[pixel * dy_pixel + filter * dy_filter]. `packed` is scratch.
+template <class T>
+void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
+                            const MatrixA<T>& a, const T* dy, int64_t dy_pixel, int64_t dy_filter,
+                            T* dkernel, T* packed) {
+  pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
+  Epilogue<T> e;
+  e.accumulate = true;
+  multiply(channels, filters, pixels, a, packed, dkernel, filters, e);
+}
+
+template <class T>
+void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* dkernel,
+                               Runner& runner) {
+  const int64_t images = s.channels_first ? s.images : 1;
+  const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;
+  const int64_t tiles = ceil_div(pixels, 2 * kTilePixels);
+  const int64_t units = images * tiles;
+  const auto [groups, split] = gradient_cut<T>(units, s.channels, s.filters, true);
+  const int64_t size = s.channels * s.filters;
+  Workspace<T> partials(groups * size);
+  fill_zero(partials.get(), groups * size);
+  const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
+  parallel<T>(
+      runner, groups * split, packed_elements<T>(most, s.filters),
+      [&, groups = groups, split = split](int64_t task, T* packed) {
+        const TapRange c = channel_range<T>(s.channels, split, task % split);
+        const int64_t group = task / split;
+        for (int64_t unit = part_start(units, groups, group);
+             unit < part_start(units, groups, group + 1); ++unit) {
+          const int64_t n = unit / tiles, tile = unit % tiles;
+          const int64_t first = part_start(pixels, tiles, tile);
+          const int64_t count = part_start(pixels, tiles, tile + 1) - first;
+          T* to = partials.get() + group * size + c.first * s.filters;
+          if (s.channels_first)
+            add_pointwise_gradient(
+                c.last - c.first, s.filters, count,
+                MatrixA<T>{x + (n * s.channels + c.first) * pixels + first, pixels, 1},
+                dy + n * s.filters * pixels + first, int64_t{1}, pixels, to, packed);
+          else
+            add_pointwise_gradient(c.last - c.first, s.filters, count,
+                                   MatrixA<T>{x + first * s.channels + c.first, 1, s.channels},
+                                   dy + first * s.filters, s.filters, int64_t{1}, to, packed);
+        }
+      });
+  add_partials(partials.get(), groups, size, dkernel, runner);
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

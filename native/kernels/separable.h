@@ -1,0 +1,243 @@
+// The separable convolution over whole tensors: depthwise tiles, computed in cache, feed the
+// pointwise product; the backward pass computes them again instead of keeping them.
+#pragma once
+#include "pointwise.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Tiles of outputs of about `pixels` pixels: whole rows, or pieces of one long row.
+struct Tiles {
+  Bands bands;
+  int64_t pieces;  // of a row; 1 where a band has several rows
+  int64_t count(const Geometry& g) const { return g.n * bands.count * pieces; }
+  int64_t pixels(const Geometry& g) const { return bands.rows * ceil_div(g.wo, pieces); }
+};
+
+struct Tile {
+  int64_t n, p0, p1, q0, q1;
+  int64_t pixels() const { return (p1 - p0) * (q1 - q0); }
+};
+
+inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
+  const Bands bands = cut_bands(g.ho, pixels / g.wo);
+  return {bands, pieces && bands.rows == 1 ? ceil_div(g.wo, pixels + pixels / 2) : 1};
+}
+
+inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
+  const int64_t piece = index % tiles.pieces, band = index / tiles.pieces % tiles.bands.count;
+  return {index / tiles.pieces / tiles.bands.count, part_start(g.ho, tiles.bands.count, band),
+          part_start(g.ho, tiles.bands.count, band + 1), part_start(g.wo, tiles.pieces, piece),
+          part_start(g.wo, tiles.pieces, piece + 1)};
+}
+
+// Tiles of the depthwise result in the layout that the pointwise product reads: channels_last as
+// [pixel][channel], channels_first as [channel][pixel] or as packed panels of pixels.
+template <class T>
+class DepthwiseTiles {
+ public:
+  DepthwiseTiles(const Geometry& geometry, const T* x, const T* kernel)
+      : g(geometry),
+        tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
+                        geometry.m == 1 && !is_planar<T>(geometry))),
+        x_(x),
+        kernel_(kernel),
+        bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows),
+        planar_(geometry, geometry.channels_first ? tiles.bands.rows : 0) {}
+
+  const Geometry& g;
+  const Tiles tiles;
+
+  int64_t scratch() const {
+    return g.channels_first ? planar_.all_phases() + planar_.phase_elements : bands_.scratch();
+  }
+  // Whether a range of channels can be computed apart.
+  bool may_split() const { return g.channels_first ? g.m == 1 : g.m == 1 && !bands_.planar(); }
+
+  // Channels [c0, c1) as [pixel][c1 - c0].
+  void rows(const Tile& t, int64_t c0, int64_t c1, T* out, T* scratch) const {
+    const Box box{t.p0, t.p1, t.q0, t.q1, c0, c1};
+    bands_.compute(x_ + t.n * g.h * g.w * g.c, kernel_, nullptr, Activation::none, box, out,
+                   (t.q1 - t.q0) * (c1 - c0), c1 - c0, scratch);
+  }
+
+  // Channels [c0, c1) as [c1 - c0][pixel].
+  void planes(const Tile& t, int64_t c0, int64_t c1, T* out, T* scratch) const {
+    each_plane(t, c0, c1, scratch, [&](int64_t o, const T* flat) {
+      T* to = out + o * t.pixels();
+      for (int64_t p = 0; p < t.p1 - t.p0; ++p)
+        for (int64_t q = 0; q < g.wo; ++q) to[p * g.wo + q] = flat[p * planar_.pitch + q];
+    });
+  }
+
+  // All channels as panels of pixels, [pixel / kPanel][channel][kPanel].
+  void packed(const Tile& t, T* out, T* scratch) const {
+    const int64_t channels = g.c * g.m, panel = channels * kPanel<T>;
+    const int64_t last = t.pixels() / kPanel<T>;
+    if (t.pixels() % kPanel<T> != 0) fill_zero(out + last * panel, panel);
+    each_plane(t, 0, channels, scratch, [&](int64_t o, const T* flat) {
+      T* to = out + o * kPanel<T>;
+      int64_t lane = 0;
+      for (int64_t p = 0; p < t.p1 - t.p0; ++p)
+        for (int64_t q = 0; q < g.wo; ++q) {
+          to[lane] = flat[p * planar_.pitch + q];
+          if (++lane == kPanel<T>) {
+            lane = 0;
+            to += panel;
+          }
+        }
+    });
+  }
+
+ private:
+  // Calls f(channel - c0, flat) with every channel's plane.
+  template <class F>
+  void each_plane(const Tile& t, int64_t c0, int64_t c1, T* phases, F&& f) const {
+    T* flat = phases + planar_.all_phases();
+    const int64_t rows = t.p1 - t.p0;
+    for (int64_t o = c0; o < c1; ++o) {
+      const int64_t c = o / g.m;
+      if (o == c0 || o % g.m == 0)
+        fill_phases(planar_, t.p0, rows,
+                    Plane<const T>{x_ + (t.n * g.c + c) * g.h * g.w, g.w, 1}, phases);
+      planar_forward(planar_, rows, phases, kernel_ + o, g.c * g.m, T(0), Activation::none, flat);
+      f(o - c0, flat);
+    }
+  }
+
+  const T* x_;
+  const T* kernel_;
+  const DepthwiseBands<T> bands_;
+  const Planar<T> planar_;
+};
+
+template <class T>
+Weights<T> forward_weights(const T* kernel, int64_t channels, int64_t filters) {
+  return {kernel, channels, filters, filters, 1};
+}
+
+template <class T>
+Weights<T> gradient_weights(const T* kernel, int64_t channels, int64_t filters) {
+  return {kernel, filters, channels, 1, filters};
+}
+
+template <class T>
+void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
+  const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
+  const T* x = static_cast<const T*>(args.x);
+  const T* kernel = static_cast<const T*>(args.depthwise_kernel);
+  const T* bias = static_cast<const T*>(args.bias);
+  T* y = static_cast<T*>(args.y);
+  const Weights<T> weights =
+      forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
+  const DepthwiseTiles<T> tiles(g, x, kernel);
+  const int64_t count = tiles.tiles.count(g);
+  if (count < 12) {
+    // Too few tiles to share out, and a result small enough for the cache: one step after the
+    // other, the second cut along the filters too.
+    Workspace<T> middle(g.n * pixels * channels);
+    depthwise_forward<T>(g, x, kernel, nullptr, Activation::none, middle.get(), runner);
+    pointwise_product<T>(g.n, pixels, g.channels_first, weights, middle.get(), bias,
+                         args.activation, y, runner);
+    return;
+  }
+  const int64_t most = tiles.tiles.pixels(g);
+  Epilogue<T> e;
+  e.activation = args.activation;
+  if (g.channels_first) {
+    e.row_bias = bias;
+    const WeightRows<T> rows(weights);
+    const int64_t panel = packed_elements<T>(channels, most);
+    parallel<T>(runner, count, panel + tiles.scratch(), [&](int64_t index, T* scratch) {
+      const Tile t = tile_at(g, tiles.tiles, index);
+      tiles.packed(t, scratch, scratch + panel);
+      multiply(filters, t.pixels(), channels, rows.matrix(), scratch,
+               y + t.n * filters * pixels + t.p0 * g.wo, pixels, e);
+    });
+    return;
+  }
+  e.column_bias = bias;
+  const PackedWeights<T> packed(weights, runner);
+  parallel<T>(runner, count, most * channels + tiles.scratch(), [&](int64_t index, T* scratch) {
+    const Tile t = tile_at(g, tiles.tiles, index);
+    tiles.rows(t, 0, channels, scratch, scratch + most * channels);
+    multiply(t.pixels(), filters, channels, MatrixA<T>{scratch, channels, 1},
+             packed.from(0, channels), y + ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters, filters,
+             e);
+  });
+}
+
+// The pointwise kernel's gradient, its depthwise tiles computed anew.
+template <class T>
+void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runner& runner) {
+  const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
+  const int64_t size = channels * filters;
+  const T* dy = static_cast<const T*>(args.dy);
+  const DepthwiseTiles<T> tiles(g, static_cast<const T*>(args.x),
+                                static_cast<const T*>(args.depthwise_kernel));
+  const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
+  const auto [groups, split] = gradient_cut<T>(units, channels, filters, tiles.may_split());
+  Workspace<T> partials(groups * size);
+  fill_zero(partials.get(), groups * size);
+  const int64_t packed = packed_elements<T>(most, filters);
+  // The last range may be the widest, since it takes what is no whole vector.
+  const int64_t widest = ceil_div(channels, split) + 2 * kLanes<T>;
+  parallel<T>(runner, groups * split, packed + most * widest + tiles.scratch(),
+              [&, groups = groups, split = split](int64_t task, T* scratch) {
+                const TapRange c = channel_range<T>(channels, split, task % split);
+                const int64_t group = task / split, width = c.last - c.first;
+                T* middle = scratch + packed;
+                T* rest = middle + most * widest;
+                T* to = partials.get() + group * size + c.first * filters;
+                for (int64_t unit = part_start(units, groups, group);
+                     unit < part_start(units, groups, group + 1); ++unit) {
+                  const Tile t = tile_at(g, tiles.tiles, unit);
+                  if (g.channels_first) {
+                    tiles.planes(t, c.first, c.last, middle, rest);
+                    add_pointwise_gradient(width, filters, t.pixels(),
+                                           MatrixA<T>{middle, t.pixels(), 1},
+                                           dy + t.n * filters * pixels + t.p0 * g.wo, int64_t{1},
+                                           pixels, to, scratch);
+                  } else {
+                    tiles.rows(t, c.first, c.last, middle, rest);
+                    add_pointwise_gradient(
+                        width, filters, t.pixels(), MatrixA<T>{middle, 1, width},
+                        dy + ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters, filters, int64_t{1},
+                        to, scratch);
+                  }
+                }
+              });
+  add_partials(partials.get(), groups, size, static_cast<T*>(args.dpointwise), runner);
+}
+
+template <class T>
+void depthwise_backward(const Geometry& g, const Backward& args, const T* dy, Runner& runner) {
+  if (args.dx != nullptr)
+    depthwise_input_gradient<T>(g, dy, static_cast<const T*>(args.depthwise_kernel),
+                                static_cast<T*>(args.dx), runner);
+  if (args.ddepthwise != nullptr)
+    depthwise_kernel_gradient<T>(g, static_cast<const T*>(args.x), dy,
+                                 static_cast<T*>(args.ddepthwise), runner);
+}
+
+template <class T>
+void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
+  const int64_t channels = g.c * g.m, pixels = g.ho * g.wo;
+  const T* dy = static_cast<const T*>(args.dy);
+  if (args.dbias != nullptr)
+    bias_gradient<T>(g.n, pixels, args.separable ? args.filters : channels, g.channels_first, dy,
+                     static_cast<T*>(args.dbias), runner);
+  if (!args.separable) {
+    depthwise_backward<T>(g, args, dy, runner);
+    return;
+  }
+  if (args.dpointwise != nullptr) recomputed_pointwise_gradient<T>(g, args, runner);
+  if (args.dx == nullptr && args.ddepthwise == nullptr) return;
+  Workspace<T> dmiddle(g.n * pixels * channels);
+  pointwise_product<T>(
+      g.n, pixels, g.channels_first,
+      gradient_weights(static_cast<const T*>(args.pointwise_kernel), channels, args.filters), dy,
+      nullptr, Activation::none, dmiddle.get(), runner);
+  depthwise_backward<T>(g, args, dmiddle.get(), runner);
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,97 @@
+// The vector type of the instruction set that this file is compiled for, and its few operations.
+//
+// Everything in native/kernels lives in a namespace named after the instruction set
+// (SEPCONV_ISA_NAMESPACE), and uses no function of the standard library that a compiler may leave
+// out of line: such a copy, compiled for a high level, could be the one the linker keeps for all.
+#pragma once
+#include <cstdint>
+
+#include "../dispatch.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+template <class T>
+inline constexpr int kLanes = SEPCONV_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+// Vector registers that a loop may count on.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int kRegisters = 32;
+#else
+inline constexpr int kRegisters = 16;
+#endif
+
+template <class T>
+struct VecTypes {
+  typedef T Aligned __attribute__((vector_size(SEPCONV_VECTOR_BYTES)));
+  typedef T Unaligned
+      __attribute__((vector_size(SEPCONV_VECTOR_BYTES), aligned(alignof(T)), may_alias));
+};
+
+template <class T>
+using Vec = typename VecTypes<T>::Aligned;
+
+template <class T>
+inline Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VecTypes<T>::Unaligned*>(p);
+}
+
+template <class T>
+inline void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename VecTypes<T>::Unaligned*>(p) = v;
+}
+
+template <class T>
+inline Vec<T> zero() {
+  return Vec<T>{};
+}
+
+template <class T>
+inline Vec<T> broadcast(T value) {
+  Vec<T> v;
+  for (int lane = 0; lane < kLanes<T>; ++lane) v[lane] = value;
+  return v;
+}
+
+// Lanes are added in a fixed order, so that a sum does not depend on anything but its input.
+template <class T>
+inline T sum(Vec<T> v) {
+  T total = v[0];
+  for (int lane = 1; lane < kLanes<T>; ++lane) total += v[lane];
+  return total;
+}
+
+// The comparisons are written so that NaN stays NaN.
+template <class T>
+inline Vec<T> activate(Vec<T> v, Activation activation) {
+  if (activation == Activation::none) return v;
+  const Vec<T> nothing = zero<T>();
+  v = v < nothing ? nothing : v;
+  if (activation == Activation::relu6) {
+    const Vec<T> six = broadcast<T>(6);
+    v = v > six ? six : v;
+  }
+  return v;
+}
+
+template <class T>
+inline T activate_scalar(T v, Activation activation) {
+  if (activation == Activation::none) return v;
+  if (v < 0) v = 0;
+  if (activation == Activation::relu6 && v > 6) v = 6;
+  return v;
+}
+
+inline constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+inline constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+inline constexpr int64_t ceil_div(int64_t a, int64_t b) {  // b > 0, any a
+  return a / b + (a % b > 0 ? 1 : 0);
+}
+inline constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
+inline constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+template <class T>
+inline void fill_zero(T* p, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) p[i] = 0;
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE
