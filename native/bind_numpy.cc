@@ -148,6 +148,9 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // Environment variables that make no sense fail the import, not a call in the middle of work.
+  sepconv::num_threads();
+  sepconv::isa_name();
   nb::class_<sepconv::Geometry>(m, "Geometry")
       .def("__init__",
            [](sepconv::Geometry* self, nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {
@@ -184,6 +187,15 @@ NB_MODULE(_native, m) {
         "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
         "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());
   m.def("num_threads", &sepconv::num_threads);
-  m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
+  m.def(
+      "set_num_threads",
+      [](int count) {
+        if (count < 1 || count > sepconv::kMaxThreads)
+          throw std::invalid_argument("count must be from 1 to " +
+                                      std::to_string(sepconv::kMaxThreads) +
+                                      ". Received: count=" + std::to_string(count));
+        sepconv::set_num_threads(count);
+      },
+      "count"_a);
   m.def("isa_name", &sepconv::isa_name);
 }

@@ -22,7 +22,7 @@ const Level* levels(int* count) {
 #if defined(SEPCONV_X86)
   __builtin_cpu_init();
   static const Level all[] = {
-      {"x86-64-v2", true, &v2::f32_table, &v2::f64_table},
+      {"x86-64-v2", __builtin_cpu_supports("sse4.2") != 0, &v2::f32_table, &v2::f64_table},
       {"x86-64-v3", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
        &v3::f32_table, &v3::f64_table},
       {"x86-64-v4",
@@ -52,10 +52,10 @@ const Level& choose_level() {
     throw std::invalid_argument("SEPCONV_ISA must be one of the levels that run here: " + runnable +
                                 ". Received: SEPCONV_ISA=" + wanted);
   }
-  int best = 0;
-  for (int i = 0; i < count; ++i)
-    if (all[i].runnable) best = i;
-  return all[best];
+  for (int i = count - 1; i >= 0; --i)
+    if (all[i].runnable) return all[i];
+  throw std::invalid_argument("sepconv needs a processor with at least the level " +
+                              std::string(all[0].name) + ".");
 }
 
 const Level& level() {

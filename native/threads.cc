@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -86,11 +87,14 @@ int available_processors() {
 
 int initial_threads() {
   const char* text = std::getenv("SEPCONV_NUM_THREADS");
-  if (text != nullptr) {
+  if (text != nullptr && *text != '\0') {
     char* end = nullptr;
     const long value = std::strtol(text, &end, 10);
-    if (end != text && *end == '\0' && value >= 1 && value <= kMaxThreads)
-      return static_cast<int>(value);
+    if (*end != '\0' || value < 1 || value > kMaxThreads)
+      throw std::invalid_argument("SEPCONV_NUM_THREADS must be an integer from 1 to " +
+                                  std::to_string(kMaxThreads) +
+                                  ". Received: SEPCONV_NUM_THREADS=" + text);
+    return static_cast<int>(value);
   }
   const int processors = available_processors();
   return processors < kMaxThreads ? processors : kMaxThreads;

@@ -30,6 +30,7 @@ inline constexpr int kMaxThreads = 256;
 SEPCONV_API Runner& pool();
 
 // The bound on threads: SEPCONV_NUM_THREADS at first, else the processors this process may use.
+// The first call throws std::invalid_argument where that variable is no such number.
 SEPCONV_API int num_threads();
 SEPCONV_API void set_num_threads(int count);  // clamped to 1 .. kMaxThreads
 

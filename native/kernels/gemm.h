@@ -68,6 +68,21 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
     pack_panel(depth, min_of(kPanel<T>, columns - n), b + n * col, row, col, packed + n * depth);
 }
 
+// Stores a tile whose columns are no whole vectors; `sums` has rows of `sums_row`.
+template <class T>
+void finish_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c, int64_t c_row,
+                    const Epilogue<T>& e) {
+  for (int i = 0; i < rows; ++i)
+    for (int64_t n = 0; n < columns; ++n) {
+      T value = sums[i * sums_row + n];
+      if (e.row_bias != nullptr) value += e.row_bias[i];
+      if (e.column_bias != nullptr) value += e.column_bias[n];
+      T& out = c[i * c_row + n];
+      if (e.accumulate) value += out;
+      out = activate_scalar(value, e.activation);
+    }
+}
+
 // ROWS x (VECTORS * lanes) sums; `panel` has rows of kPanel.
 template <class T, int ROWS, int VECTORS>
 void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c, int64_t c_row,
@@ -93,28 +108,25 @@ void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c, int64_t c_r
     from += a_col;
     panel += kPanel<T>;
   }
-  const bool whole = columns == VECTORS * kVec;
+  if (columns != VECTORS * kVec) {
+    T sums[ROWS * VECTORS * kVec];
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) store(sums + (i * VECTORS + v) * kVec, acc[i][v]);
+    finish_partial(ROWS, columns, sums, VECTORS * kVec, c, c_row, e);
+    return;
+  }
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
-    const T shift = e.row_bias == nullptr ? T(0) : e.row_bias[i];
     T* out = c + i * c_row;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) {
       Vec<T> value = acc[i][v];
-      if (e.row_bias != nullptr) value += shift;
-      if (whole) {
-        if (e.column_bias != nullptr) value += load(e.column_bias + v * kVec);
-        if (e.accumulate) value += load(out + v * kVec);
-        store(out + v * kVec, activate<T>(value, e.activation));
-      } else {
-        for (int lane = 0; lane < kVec && v * kVec + lane < columns; ++lane) {
-          const int64_t n = v * kVec + lane;
-          T single = value[lane];
-          if (e.column_bias != nullptr) single += e.column_bias[n];
-          if (e.accumulate) single += out[n];
-          out[n] = activate_scalar(single, e.activation);
-        }
-      }
+      if (e.row_bias != nullptr) value += e.row_bias[i];
+      if (e.column_bias != nullptr) value += load(e.column_bias + v * kVec);
+      if (e.accumulate) value += load(out + v * kVec);
+      store(out + v * kVec, activate<T>(value, e.activation));
     }
   }
 }

@@ -1,0 +1,75 @@
+"""The compiled kernels. A buffer is an object with the buffer protocol, an address, or None."""
+
+from typing import Any
+
+class Geometry:
+    """A ConvSpec applied to shapes; see `sepconv.geometry.resolve`."""
+
+    def __init__(
+        self, spec: tuple[int, ...], x_shape: tuple[int, ...], kernel_shape: tuple[int, ...]
+    ) -> None: ...
+    @property
+    def x_shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def kernel_shape(self) -> tuple[int, int, int, int]: ...
+    @property
+    def depthwise_channels(self) -> int: ...
+    @property
+    def pads(self) -> tuple[tuple[int, int], tuple[int, int]]: ...
+    def output_shape(self, channels: int) -> tuple[int, int, int, int]: ...
+
+def forward(
+    geometry: Geometry,
+    dtype: int,
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    filters: int,
+    bias: Any,
+    activation: int,
+    y: Any,
+) -> None: ...
+def backward(
+    geometry: Geometry,
+    dtype: int,
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    separable: bool,
+    filters: int,
+    dy: Any,
+    dx: Any,
+    ddepthwise: Any,
+    dpointwise: Any,
+    dbias: Any,
+) -> None: ...
+def pointwise_forward(
+    images: int,
+    pixels: int,
+    channels: int,
+    filters: int,
+    channels_first: bool,
+    dtype: int,
+    x: Any,
+    kernel: Any,
+    bias: Any,
+    activation: int,
+    y: Any,
+) -> None: ...
+def pointwise_backward(
+    images: int,
+    pixels: int,
+    channels: int,
+    filters: int,
+    channels_first: bool,
+    dtype: int,
+    x: Any,
+    kernel: Any,
+    dy: Any,
+    dx: Any,
+    dkernel: Any,
+    dbias: Any,
+) -> None: ...
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+def isa_name() -> str: ...
