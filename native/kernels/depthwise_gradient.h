@@ -281,6 +281,22 @@ void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk
 
 // --- bias gradient -----------------------------------------------------------------------------
 
+// The sum of a contiguous run: vectors by the block, blocks in float64, since sums of many values of
+// either sign lose what they cancel.
+template <class T>
+double sum_run(const T* p, int64_t count) {
+  constexpr int64_t kBlock = 16 * kLanes<T>;
+  double total = 0;
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock) {
+    Vec<T> lanes = load(p + i);
+    for (int64_t v = kLanes<T>; v < kBlock; v += kLanes<T>) lanes += load(p + i + v);
+    total += static_cast<double>(sum<T>(lanes));
+  }
+  for (; i < count; ++i) total += static_cast<double>(p[i]);
+  return total;
+}
+
 // The sum of dy over all but its channels.
 template <class T>
 void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channels_first,
@@ -290,31 +306,29 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
     parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
       for (int64_t c = part_start(channels, tasks, task);
            c < part_start(channels, tasks, task + 1); ++c) {
-        T total = 0;
-        for (int64_t n = 0; n < images; ++n) {
-          const T* plane = dy + (n * channels + c) * pixels;
-          Vec<T> lanes = zero<T>();
-          int64_t i = 0;
-          for (; i + kLanes<T> <= pixels; i += kLanes<T>) lanes += load(plane + i);
-          T rest = 0;
-          for (; i < pixels; ++i) rest += plane[i];
-          total += sum<T>(lanes) + rest;
-        }
-        dbias[c] = total;
+        double total = 0;
+        for (int64_t n = 0; n < images; ++n)
+          total += sum_run(dy + (n * channels + c) * pixels, pixels);
+        dbias[c] = static_cast<T>(total);
       }
     });
     return;
   }
   const int64_t rows = images * pixels;
   const int64_t groups = min_of(32, parts(rows, 16384 / max_of(1, channels)));
-  Workspace<T> partials(groups * channels);
+  Workspace<double> partials(groups * channels);
   parallel<T>(runner, groups, 0, [&](int64_t group, T*) {
-    T* sums = partials.get() + group * channels;
+    double* sums = partials.get() + group * channels;
     fill_zero(sums, channels);
     for (int64_t r = part_start(rows, groups, group); r < part_start(rows, groups, group + 1); ++r)
-      for (int64_t c = 0; c < channels; ++c) sums[c] += dy[r * channels + c];
+      for (int64_t c = 0; c < channels; ++c)
+        sums[c] += static_cast<double>(dy[r * channels + c]);
   });
-  add_partials(partials.get(), groups, channels, dbias, runner);
+  for (int64_t c = 0; c < channels; ++c) {
+    double total = 0;
+    for (int64_t group = 0; group < groups; ++group) total += partials.get()[group * channels + c];
+    dbias[c] = static_cast<T>(total);
+  }
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE
