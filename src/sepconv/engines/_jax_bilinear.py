@@ -44,11 +44,11 @@ def input_shape(
     return (batch, channels, *size) if spec.channels_first else (batch, *size, channels)
 
 
-# --- The three primitives --------------------------------------------------------------------------
+# --- The three primitives -------------------------------------------------------------------------
 
 
 def depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
-    """x and a kernel [kh, kw, C, M] to y with C * M channels."""
+    """Convolves x by a kernel [kh, kw, C, M] to y with C * M channels."""
     return _depthwise.bind(x, kernel, spec=spec)
 
 
@@ -73,7 +73,7 @@ def _input_gradient_aval(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[in
 
 def _kernel_gradient_aval(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]) -> Any:
     channels, outputs = (a.shape[channel_axis(spec)] for a in (x, dy))
-    return output_aval(x, (*kernel_size, channels, outputs // channels))
+    return output_aval(x, (*kernel_size, channels, outputs // channels), batch=False)
 
 
 def _depthwise_on_cpu(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
@@ -100,7 +100,7 @@ def _shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
-# --- The same in JAX's own operations, for other devices than a CPU --------------------------------
+# --- The same in JAX's own operations, for other devices than a CPU -------------------------------
 
 
 def lax_depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
@@ -155,7 +155,7 @@ _kernel_gradient = make_primitive(
 )
 
 
-# --- Differentiation -------------------------------------------------------------------------------
+# --- Differentiation ------------------------------------------------------------------------------
 
 
 def _shape(array: Any) -> tuple[int, ...]:
@@ -197,9 +197,9 @@ ad.defbilinear(_input_gradient, _input_gradient_for_dy, _input_gradient_for_kern
 ad.defbilinear(_kernel_gradient, _kernel_gradient_for_x, _kernel_gradient_for_dy)
 
 
-# --- vmap ------------------------------------------------------------------------------------------
-# What is mapped over becomes part of an axis that the operation has already: of the batch, where the
-# kernel is shared; of the multiplier, where x is shared; of the channels otherwise.
+# --- vmap -----------------------------------------------------------------------------------------
+# What is mapped over becomes part of an axis that the operation has already: of the batch, where
+# the kernel is shared; of the multiplier, where x is shared; of the channels otherwise.
 
 
 def fold_batch(array: Any, axis: int) -> Any:

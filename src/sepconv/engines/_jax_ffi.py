@@ -1,8 +1,9 @@
 """Makes JAX primitives of the two XLA FFI handlers, with partitioning over the batch axis.
 
-A primitive lowers to one custom call on the CPU and to a function of JAX operations elsewhere. Where
-a program is spread over several CPU devices, arrays with a batch axis may stay sharded along it: each
-device then convolves its own part, and gradients that sum over the batch are added up with a `psum`.
+A primitive lowers to one custom call on the CPU and to a function of JAX operations elsewhere.
+Where a program is spread over several CPU devices, arrays with a batch axis may stay sharded along
+it: each device then convolves its own part, and gradients that sum over the batch are added up
+with a `psum`.
 """
 
 from __future__ import annotations
@@ -119,11 +120,17 @@ def align(*arrays: Any) -> list[Any]:
     return aligned
 
 
-def output_aval(like: Any, shape: Sequence[int]) -> Any:
-    """The abstract value of a result with the dtype and manual mesh axes of `like`."""
-    if hasattr(like, "mat"):
-        return jax.core.ShapedArray(tuple(shape), like.dtype, manual_axis_type=like.mat)
-    return jax.core.ShapedArray(tuple(shape), like.dtype, vma=like.vma)
+def output_aval(like: Any, shape: Sequence[int], batch: bool = True) -> Any:
+    """The abstract value of a result with the dtype and mesh axes of `like`.
+
+    Where `batch` holds, the first axis is the batch, as it is in `like`, and sharded as that is.
+    """
+    spec = [None for _ in shape]
+    if batch:
+        spec[0] = like.sharding.spec[0]
+    sharding = NamedSharding(like.sharding.mesh, PartitionSpec(*spec))
+    manual = {"manual_axis_type": like.mat} if hasattr(like, "mat") else {"vma": like.vma}
+    return jax.core.ShapedArray(tuple(shape), like.dtype, sharding=sharding, **manual)
 
 
 Call = Callable[..., Any]

@@ -1,8 +1,8 @@
 """The convolution on JAX arrays: one fused primitive with every rule of JAX's transformations.
 
 `convolve` computes forward in one call. Its tangent is a primitive that is linear in the operands'
-tangents, and the transpose of that one is a primitive that computes all wanted gradients in one call,
-so `jax.grad` costs one fused pass each way. Whatever else is asked of the three (further
+tangents, and the transpose of that one is a primitive that computes all wanted gradients in one
+call, so `jax.grad` costs one fused pass each way. Whatever else is asked of the three (further
 derivatives, batching over kernels, another platform than the CPU) follows from what they are
 composed of: the bilinear primitives of a depthwise convolution and a matrix product.
 """
@@ -79,8 +79,8 @@ class _Forward(NamedTuple):
 class _Linear(NamedTuple):
     """What the tangent and the backward pass are of.
 
-    `wanted` says for x, depthwise_kernel, pointwise_kernel and bias whether it has a tangent (of the
-    tangent primitive) or its gradient is asked for (of the backward primitive).
+    `wanted` says for x, depthwise_kernel, pointwise_kernel and bias whether it has a tangent (of
+    the tangent primitive) or its gradient is asked for (of the backward primitive).
     """
 
     spec: ConvSpec
@@ -121,7 +121,7 @@ class _Linear(NamedTuple):
         return spatial_size(tuple(shape), self.spec)
 
 
-# --- What the fused primitives are composed of -----------------------------------------------------
+# --- What the fused primitives are composed of ----------------------------------------------------
 
 
 def _mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
@@ -196,7 +196,7 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
     return gradients
 
 
-# --- Shapes and calls ------------------------------------------------------------------------------
+# --- Shapes and calls -----------------------------------------------------------------------------
 
 
 def _convolve_shape(x: Any, kernel: Any, pointwise: Any, spec: ConvSpec) -> tuple[int, ...]:
@@ -219,15 +219,16 @@ def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
 def _tangent_aval(*operands: Any, form: _Linear) -> Any:
     (x, _, pointwise), tangents = form.split(operands)
     dx, _, dpointwise, _ = form.spread(tangents)
-    batch = (x if dx is None else dx).shape[0]
     _, _, channels, multiplier = form.kernel_shape
     filters = channels * multiplier
     if form.separable:
         filters = (dpointwise if pointwise is None else pointwise).shape[3]
-    return output_aval(tangents[0], input_shape(form.spec, batch, form.y_size, filters))
+    like = x if dx is None else dx
+    return output_aval(like, input_shape(form.spec, like.shape[0], form.y_size, filters))
 
 
-def _gradient_shapes(dy: Any, form: _Linear) -> list[tuple[int, ...]]:
+def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:
+    dy = operands[-1]
     _, _, channels, multiplier = form.kernel_shape
     filters = dy.shape[channel_axis(form.spec)]
     shapes = (
@@ -236,17 +237,17 @@ def _gradient_shapes(dy: Any, form: _Linear) -> list[tuple[int, ...]]:
         (1, 1, channels * multiplier, filters),
         (filters,),
     )
-    return [shape for shape, wanted in zip(shapes, form.wanted, strict=True) if wanted]
-
-
-def _backward_aval(*operands: Any, form: _Linear) -> list[Any]:
-    dy = operands[-1]
-    return [output_aval(dy, shape) for shape in _gradient_shapes(dy, form)]
+    return [
+        output_aval(dy, shape, batch=i == 0)
+        for i, (shape, wanted) in enumerate(zip(shapes, form.wanted, strict=True))
+        if wanted
+    ]
 
 
 def _backward_on_cpu(*operands: Any, form: _Linear) -> Sequence[Any]:
     (x, kernel, pointwise), (dy,) = form.split(operands)
-    results = [jax.ShapeDtypeStruct(shape, dy.dtype) for shape in _gradient_shapes(dy, form)]
+    avals = _backward_avals(jax.typeof(dy), form=form)
+    results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     return backward_call(
         x,
         kernel,
@@ -271,7 +272,7 @@ _convolve = make_primitive(
 _tangent = make_primitive("tangent", abstract=_tangent_aval, elsewhere=_composed_tangent)
 _backward = make_primitive(
     "backward",
-    abstract=_backward_aval,
+    abstract=_backward_avals,
     on_cpu=_backward_on_cpu,
     elsewhere=_composed_backward,
     batch_flags=lambda form: (
@@ -282,7 +283,7 @@ _backward = make_primitive(
 )
 
 
-# --- Differentiation -------------------------------------------------------------------------------
+# --- Differentiation ------------------------------------------------------------------------------
 
 
 def _is_zero(value: Any) -> bool:
@@ -409,7 +410,7 @@ ad.primitive_transposes[_tangent] = _tangent_transpose
 ad.primitive_transposes[_backward] = _backward_transpose
 
 
-# --- vmap ------------------------------------------------------------------------------------------
+# --- vmap -----------------------------------------------------------------------------------------
 
 
 def _batch_convolve(operands: Sequence[Any], axes: Sequence[Any], *, form: _Forward) -> Any:
