@@ -233,10 +233,12 @@ def _partitioned(
         axes = batch_axes(mesh, arguments, outputs)
 
         def local(*arrays: Any) -> tuple[Any, ...]:
-            return tuple(
-                out if flag or not axes else jax.lax.psum(out, axes)
-                for out, flag in zip(wrapped(*arrays), results, strict=True)
-            )
+            # One device's program knows no mesh, whichever one the user has set.
+            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+                return tuple(
+                    out if flag or not axes else jax.lax.psum(out, axes)
+                    for out, flag in zip(wrapped(*arrays), results, strict=True)
+                )
 
         return mesh, local, shardings(mesh, axes, results), shardings(mesh, axes, operands)
 
