@@ -34,7 +34,7 @@ sepconv::DType dtype_of(const ffi::AnyBuffer& buffer) {
 
 sepconv::Geometry geometry_of(Integers spec, Integers x_shape, Integers kernel_shape) {
   if (spec.size() != sepconv::kSpecSize || x_shape.size() != 4 || kernel_shape.size() != 4)
-    fail("spec, x_shape or kernel_shape has a wrong number of integers.");
+    fail("spec, x's shape or the kernel's has a wrong number of integers.");
   const int64_t* s = spec.begin();
   const sepconv::Spec plain{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
   return sepconv::resolve(plain, x_shape.begin(), kernel_shape.begin());
@@ -144,14 +144,21 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer depthw
 }
 
 // The gradients that `wanted` names from dy and those of x, depthwise_kernel and pointwise_kernel
-// that `given` names: what no wanted gradient needs is not passed.
+// that `given` names: what no wanted gradient needs is not passed. `size` is x's height and width.
 ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs rest,
-                    ffi::RemainingRets gradients, Integers spec, Integers x_shape,
+                    ffi::RemainingRets gradients, Integers spec, Integers size,
                     Integers kernel_shape, int64_t separable, int64_t given, int64_t wanted) {
   return guarded([&] {
     const auto dims = dy.dimensions();
     if (dims.size() != 4) fail("dy must have 4 axes.");
-    const auto g = geometry_of(spec, x_shape, kernel_shape);
+    if (spec.size() != sepconv::kSpecSize || size.size() != 2 || kernel_shape.size() != 4)
+      fail("spec, size or kernel_shape has a wrong number of integers.");
+    const int64_t n = dims[0], h = size.begin()[0], w = size.begin()[1];
+    const int64_t c = kernel_shape.begin()[2];
+    const bool first = spec.begin()[sepconv::kSpecSize - 1] != 0;
+    const std::array<int64_t, 4> x_shape =
+        first ? std::array<int64_t, 4>{n, c, h, w} : std::array<int64_t, 4>{n, h, w, c};
+    const auto g = geometry_of(spec, Integers(x_shape.data(), 4), kernel_shape);
     const auto dtype = dtype_of(dy);
     const int64_t cm = g.c * g.m;
     const int64_t x_size = g.n * g.h * g.w * g.c;
@@ -205,7 +212,7 @@ XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
                            .RemainingArgs()
                            .RemainingRets()
                            .Attr<Integers>("spec")
-                           .Attr<Integers>("x_shape")
+                           .Attr<Integers>("size")
                            .Attr<Integers>("kernel_shape")
                            .Attr<int64_t>("separable")
                            .Attr<int64_t>("given")

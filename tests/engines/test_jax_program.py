@@ -117,6 +117,36 @@ def test_export_and_back():
     np.testing.assert_array_equal(again.call(*OPERANDS), sepconv.jax.separable_conv2d(*OPERANDS))
 
 
+def test_symbolic_sizes():
+    """Keras traces with symbols for what is None in an input's shape."""
+    batch, size = jax.export.symbolic_shape("b, s", constraints=["s >= 8"])
+    _, kernel, pointwise, bias = OPERANDS
+    x = jax.ShapeDtypeStruct((batch, size, size, 4), jnp.float64)
+    for padding, expected in (("valid", (size - 3) // 2 + 1), ("same", (size + 1) // 2)):
+        y = jax.eval_shape(
+            lambda x, padding=padding: sepconv.jax.separable_conv2d(
+                x, kernel, pointwise, bias, strides=2, padding=padding
+            ),
+            x,
+        )
+        assert y.shape == (batch, expected, expected, 6)
+    with pytest.raises(ValueError, match="input's channels"):
+        jax.eval_shape(lambda x: sepconv.jax.depthwise_conv2d(x, kernel[:, :, :3]), x)
+
+
+def test_export_for_any_batch():
+    (batch,) = jax.export.symbolic_shape("b")
+    names = ("sepconv_forward", "sepconv_backward")
+    exported = jax.export.export(
+        jax.jit(GRADIENT),
+        disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(name) for name in names],
+    )(jax.ShapeDtypeStruct((batch, 8, 9, 4), jnp.float64), *OPERANDS[1:])
+    x = normal(7, 5, 8, 9, 4)
+    found, expected = exported.call(x, *OPERANDS[1:]), GRADIENT(x, *OPERANDS[1:])
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
 def test_many_calls_at_once_end_and_agree():
     """Python threads, and within each a program of independent convolutions, share XLA's pool."""
     x, kernels = normal(0, 4, 32, 32, 16), normal(1, 8, 3, 3, 16, 2)

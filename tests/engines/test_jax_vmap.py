@@ -114,6 +114,12 @@ def test_nested_over_inputs_and_kernels():
     np.testing.assert_allclose(pairs[3, 2], expected, rtol=1e-12)
 
 
+def test_over_no_inputs():
+    x = np.zeros((0, 2, 6, 6, 3))
+    y = jax.vmap(sepconv.jax.depthwise_conv2d, (0, None))(x, normal(1, 3, 3, 3, 1))
+    assert y.shape == (0, 2, 4, 4, 3)
+
+
 def test_shared_operands_are_not_copied():
     """Over inputs one call over a larger batch; over kernels one call over the x that there is."""
     x, kernels = normal(0, 2, 6, 6, 3), normal(1, 4, 3, 3, 3, 1)

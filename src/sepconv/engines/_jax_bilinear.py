@@ -7,6 +7,7 @@ derivatives of any order consist of these three alone.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ __all__ = [
     "input_gradient",
     "input_shape",
     "kernel_gradient",
+    "output_shape",
     "spatial_size",
     "unfold_batch",
 ]
@@ -37,11 +39,36 @@ def channel_axis(spec: ConvSpec) -> int:
     return 1 if spec.channels_first else 3
 
 
-def input_shape(
-    spec: ConvSpec, batch: int, size: tuple[int, int], channels: int
-) -> tuple[int, int, int, int]:
-    """The shape of x."""
+def input_shape(spec: ConvSpec, batch: Any, size: Sequence[Any], channels: int) -> tuple[Any, ...]:
+    """The shape of an array with this height and width."""
     return (batch, channels, *size) if spec.channels_first else (batch, *size, channels)
+
+
+def spatial_size(shape: Sequence[Any], spec: ConvSpec) -> tuple[Any, Any]:
+    """The height and width of an array with this shape."""
+    return (shape[2], shape[3]) if spec.channels_first else (shape[1], shape[2])
+
+
+def output_shape(
+    spec: ConvSpec, x_shape: Sequence[Any], kernel_shape: Sequence[int], filters: int
+) -> tuple[Any, ...]:
+    """The shape of y with `filters` channels.
+
+    A batch, height or width may be one of JAX's symbols (`jax.export.symbolic_shape`), as Keras
+    passes where an input's size is None.
+    """
+    batch, size = x_shape[0], spatial_size(x_shape, spec)
+    if all(isinstance(n, int) for n in size):
+        known = input_shape(spec, 0, size, x_shape[channel_axis(spec)])
+        shape = resolve(spec, known, tuple(kernel_shape)).output_shape(filters)
+        return (batch, *shape[1:])
+    pads = (spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right)
+    strides, dilations = (spec.stride_h, spec.stride_w), (spec.dilation_h, spec.dilation_w)
+    out = tuple(
+        (n + stride - 1) // stride if spec.same else (n + pad - (k - 1) * d - 1) // stride + 1
+        for n, pad, k, stride, d in zip(size, pads, kernel_shape, strides, dilations, strict=False)
+    )
+    return input_shape(spec, batch, out, filters)
 
 
 # --- The three primitives -------------------------------------------------------------------------
@@ -63,8 +90,9 @@ def kernel_gradient(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, 
 
 
 def _depthwise_aval(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
-    geometry = resolve(spec, tuple(x.shape), tuple(kernel.shape))
-    return output_aval(x, geometry.output_shape(geometry.depthwise_channels))
+    return output_aval(
+        x, output_shape(spec, x.shape, kernel.shape, kernel.shape[2] * kernel.shape[3])
+    )
 
 
 def _input_gradient_aval(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
@@ -83,7 +111,7 @@ def _depthwise_on_cpu(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
 
 def _input_gradient_on_cpu(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
     dx = _shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
-    shapes = (dx.shape, kernel.shape)
+    shapes = (size, kernel.shape)
     return backward_call(None, kernel, None, dy, [dx], spec, *shapes, False, _X_ONLY)[0]
 
 
@@ -91,7 +119,7 @@ def _kernel_gradient_on_cpu(
     x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]
 ) -> Any:
     dk = _shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
-    shapes = (x.shape, dk.shape)
+    shapes = (spatial_size(x.shape, spec), dk.shape)
     return backward_call(x, None, None, dy, [dk], spec, *shapes, False, _KERNEL_ONLY)[0]
 
 
@@ -163,9 +191,9 @@ def _shape(array: Any) -> tuple[int, ...]:
     return tuple(getattr(array, "aval", array).shape)
 
 
-def spatial_size(shape: tuple[int, ...], spec: ConvSpec) -> tuple[int, int]:
-    """The height and width of an array with this shape."""
-    return shape[2:4] if spec.channels_first else shape[1:3]
+def _kernel_size(kernel: Any) -> tuple[int, int]:
+    height, width, _, _ = _shape(kernel)
+    return height, width
 
 
 def _depthwise_for_x(dy: Any, x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
@@ -173,7 +201,7 @@ def _depthwise_for_x(dy: Any, x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
 
 
 def _depthwise_for_kernel(dy: Any, x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
-    return kernel_gradient(x, dy, spec=spec, kernel_size=_shape(kernel)[:2])
+    return kernel_gradient(x, dy, spec=spec, kernel_size=_kernel_size(kernel))
 
 
 def _input_gradient_for_dy(ct: Any, dy: Any, kernel: Any, *, spec: ConvSpec, size: Any) -> Any:
@@ -181,7 +209,7 @@ def _input_gradient_for_dy(ct: Any, dy: Any, kernel: Any, *, spec: ConvSpec, siz
 
 
 def _input_gradient_for_kernel(ct: Any, dy: Any, kernel: Any, *, spec: ConvSpec, size: Any) -> Any:
-    return kernel_gradient(ct, dy, spec=spec, kernel_size=_shape(kernel)[:2])
+    return kernel_gradient(ct, dy, spec=spec, kernel_size=_kernel_size(kernel))
 
 
 def _kernel_gradient_for_x(ct: Any, x: Any, dy: Any, *, spec: ConvSpec, kernel_size: Any) -> Any:
@@ -208,9 +236,11 @@ def fold_batch(array: Any, axis: int) -> Any:
     return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
 
 
-def unfold_batch(array: Any, count: int) -> Any:
-    """The inverse of `fold_batch`; the mapped axis comes first."""
-    return array.reshape(count, array.shape[0] // count, *array.shape[1:])
+def unfold_batch(array: Any, like: Any, axis: int) -> Any:
+    """The inverse of `fold_batch` for `like` and `axis`; the mapped axis comes first."""
+    count = like.shape[axis]
+    batch = like.shape[1 if axis == 0 else 0]
+    return array.reshape(count, batch, *array.shape[1:])
 
 
 def _fold(array: Any, axis: int, into: int) -> Any:
@@ -256,7 +286,7 @@ def _batch_depthwise(operands: Any, axes: Any, *, spec: ConvSpec) -> Any:
     (x, kernel), (x_axis, kernel_axis) = operands, axes
     if kernel_axis is None:
         y = depthwise(fold_batch(x, x_axis), kernel, spec=spec)
-        return unfold_batch(y, x.shape[x_axis]), 0
+        return unfold_batch(y, x, x_axis), 0
     count = kernel.shape[kernel_axis]
     if x_axis is None:
         y = depthwise(x, _fold(kernel, kernel_axis, 3), spec=spec)
@@ -270,7 +300,7 @@ def _batch_input_gradient(operands: Any, axes: Any, *, spec: ConvSpec, size: Any
     (dy, kernel), (dy_axis, kernel_axis) = operands, axes
     gradient = functools.partial(input_gradient, spec=spec, size=size)
     if kernel_axis is None:
-        return unfold_batch(gradient(fold_batch(dy, dy_axis), kernel), dy.shape[dy_axis]), 0
+        return unfold_batch(gradient(fold_batch(dy, dy_axis), kernel), dy, dy_axis), 0
     count = kernel.shape[kernel_axis]
     if dy_axis is None:
         dy, dy_axis = _repeat(dy, count), 0

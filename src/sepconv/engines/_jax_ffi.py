@@ -79,22 +79,23 @@ def backward_call(
     dy: Any,
     results: Sequence[Any],
     spec: ConvSpec,
-    x_shape: Sequence[int],
+    size: Sequence[int],
     kernel_shape: Sequence[int],
     separable: bool,
     wanted: Sequence[bool],
 ) -> Sequence[Any]:
     """Calls the backward handler for the gradients that `wanted` names.
 
-    Operands that no wanted gradient needs may be None. `results` has the shapes and dtypes of the
-    wanted gradients, in the order x, depthwise_kernel, pointwise_kernel, bias.
+    Operands that no wanted gradient needs may be None. `size` is the height and width of x;
+    `results` has the shapes and dtypes of the wanted gradients, in the order x, depthwise_kernel,
+    pointwise_kernel, bias.
     """
     operands = [x, depthwise_kernel, pointwise_kernel]
     return jax.ffi.ffi_call("sepconv_backward", list(results))(
         dy,
         *(a for a in operands if a is not None),
         spec=_integers(spec),
-        x_shape=_integers(x_shape),
+        size=_integers(size),
         kernel_shape=_integers(kernel_shape),
         separable=np.int64(separable),
         given=_bits([a is not None for a in operands]),
@@ -168,19 +169,24 @@ def make_primitive(
         with jax.disable_jit(False):
             return compiled(**params)(*operands)
 
-    def lower_on_cpu(context: Any, *operands: Any, **params: Any) -> Any:
-        call = functools.partial(on_cpu, **params)
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results))
+    if on_cpu is not None and batch_flags is not None:
+        rule = _lowering_on_cpu(on_cpu, batch_flags, multiple_results)
+        mlir.register_lowering(primitive, rule, platform="cpu")
+        _announce(primitive)
+    return primitive
+
+
+def _lowering_on_cpu(on_cpu: Call, batch_flags: BatchFlags, multiple_results: bool) -> Call:
+    def rule(context: Any, *operands: Any, **params: Any) -> Any:
+        call: Call = functools.partial(on_cpu, **params)
         if _spread_over_devices(context.module_context.axis_context):
             call = _partitioned(call, *batch_flags(**params), multiple_results=multiple_results)
         return mlir.lower_fun(call, multiple_results)(context, *operands)
 
-    primitive.def_impl(run)
-    primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results))
-    if on_cpu is not None:
-        mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
-        _announce(primitive)
-    return primitive
+    return rule
 
 
 def _announce(primitive: Primitive) -> None:

@@ -10,7 +10,7 @@ composed of: the bilinear primitives of a depthwise convolution and a matrix pro
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from sepconv.engines._jax_bilinear import (
     input_gradient,
     input_shape,
     kernel_gradient,
+    output_shape,
     spatial_size,
     unfold_batch,
 )
@@ -35,7 +36,7 @@ from sepconv.engines._jax_ffi import (
     make_primitive,
     output_aval,
 )
-from sepconv.geometry import ACTIVATIONS, ConvSpec, resolve
+from sepconv.geometry import ACTIVATIONS, ConvSpec
 
 __all__ = ["convolve"]
 
@@ -84,7 +85,7 @@ class _Linear(NamedTuple):
     """
 
     spec: ConvSpec
-    size: tuple[int, int]
+    size: tuple[Any, Any]
     kernel_shape: tuple[int, int, int, int]
     separable: bool
     wanted: tuple[bool, bool, bool, bool]
@@ -109,16 +110,10 @@ class _Linear(NamedTuple):
         rest = list(values)
         return [rest.pop(0) if wanted else None for wanted in self.wanted]
 
-    def of(self, wanted: Sequence[bool]) -> _Linear:
+    def of(self, wanted: Iterable[bool]) -> _Linear:
         """The same for fewer."""
-        return self._replace(wanted=tuple(wanted))
-
-    @property
-    def y_size(self) -> tuple[int, int]:
-        """The height and width of y."""
-        x_shape = input_shape(self.spec, 1, self.size, self.kernel_shape[2])
-        shape = resolve(self.spec, x_shape, self.kernel_shape).output_shape(1)
-        return spatial_size(tuple(shape), self.spec)
+        x, kernel, pointwise, bias = wanted
+        return self._replace(wanted=(x, kernel, pointwise, bias))
 
 
 # --- What the fused primitives are composed of ----------------------------------------------------
@@ -199,10 +194,9 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
 # --- Shapes and calls -----------------------------------------------------------------------------
 
 
-def _convolve_shape(x: Any, kernel: Any, pointwise: Any, spec: ConvSpec) -> tuple[int, ...]:
-    geometry = resolve(spec, tuple(x.shape), tuple(kernel.shape))
-    filters = geometry.depthwise_channels if pointwise is None else pointwise.shape[3]
-    return tuple(geometry.output_shape(filters))
+def _convolve_shape(x: Any, kernel: Any, pointwise: Any, spec: ConvSpec) -> tuple[Any, ...]:
+    filters = kernel.shape[2] * kernel.shape[3] if pointwise is None else pointwise.shape[3]
+    return output_shape(spec, x.shape, kernel.shape, filters)
 
 
 def _convolve_aval(*operands: Any, form: _Forward) -> Any:
@@ -219,12 +213,13 @@ def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
 def _tangent_aval(*operands: Any, form: _Linear) -> Any:
     (x, _, pointwise), tangents = form.split(operands)
     dx, _, dpointwise, _ = form.spread(tangents)
+    like = x if dx is None else dx
     _, _, channels, multiplier = form.kernel_shape
     filters = channels * multiplier
     if form.separable:
         filters = (dpointwise if pointwise is None else pointwise).shape[3]
-    like = x if dx is None else dx
-    return output_aval(like, input_shape(form.spec, like.shape[0], form.y_size, filters))
+    x_shape = input_shape(form.spec, like.shape[0], form.size, channels)
+    return output_aval(like, output_shape(form.spec, x_shape, form.kernel_shape, filters))
 
 
 def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:
@@ -255,7 +250,7 @@ def _backward_on_cpu(*operands: Any, form: _Linear) -> Sequence[Any]:
         dy,
         results,
         form.spec,
-        input_shape(form.spec, dy.shape[0], form.size, form.kernel_shape[2]),
+        form.size,
         form.kernel_shape,
         form.separable,
         form.wanted,
@@ -320,9 +315,8 @@ def _convolve_transpose(dy: Any, *operands: Any, form: _Forward) -> list[Any]:
     if form.activation or sum(wanted[:3]) != 1 or wanted[3] != form.biased:
         raise NotImplementedError("The convolution is not linear in the given operands.")
     shape = tuple(getattr(x, "aval", x).shape), tuple(getattr(kernel, "aval", kernel).shape)
-    linear = _Linear(
-        form.spec, spatial_size(shape[0], form.spec), shape[1], form.separable, tuple(wanted)
-    )
+    size = spatial_size(shape[0], form.spec)
+    linear = _Linear(form.spec, size, shape[1], form.separable, (False,) * 4).of(wanted)
     if _is_zero(dy):
         return [
             None if not ad.is_undefined_primal(a) else ad.Zero(a.aval.to_tangent_aval())
@@ -370,8 +364,8 @@ def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
 def _tangent_linear(
     form: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], y: Any
 ) -> Any:
-    operands, _ = form.split(residuals)
-    return _apply_tangent(form, *operands, form.spread(tangents), y)
+    (x, kernel, pointwise), _ = form.split(residuals)
+    return _apply_tangent(form, x, kernel, pointwise, form.spread(tangents), y)
 
 
 def _backward_linear(
@@ -395,11 +389,12 @@ def _tangent_transpose(dy: Any, *operands: Any, form: _Linear) -> list[Any]:
 
 
 def _backward_transpose(cotangents: Sequence[Any], *operands: Any, form: _Linear) -> list[Any]:
-    residuals, (dy,) = form.split(operands)
+    (x, kernel, pointwise), (dy,) = form.split(operands)
     none = [None] * sum(form.given)
     if all(map(_is_zero, cotangents)):
         return [*none, ad.Zero(dy.aval.to_tangent_aval())]
-    return [*none, _apply_tangent(form, *residuals, form.spread(cotangents), dy.aval)]
+    tangents = form.spread(cotangents)
+    return [*none, _apply_tangent(form, x, kernel, pointwise, tangents, dy.aval)]
 
 
 ad.primitive_jvps[_convolve] = _convolve_jvp
@@ -417,7 +412,7 @@ def _batch_convolve(operands: Sequence[Any], axes: Sequence[Any], *, form: _Forw
     x, *rest = operands
     if all(axis is None for axis in axes[1:]):
         y = _convolve.bind(fold_batch(x, axes[0]), *rest, form=form)
-        return unfold_batch(y, x.shape[axes[0]]), 0
+        return unfold_batch(y, x, axes[0]), 0
     return jax.vmap(functools.partial(_composed_convolve, form=form), tuple(axes))(*operands), 0
 
 
