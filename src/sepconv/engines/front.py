@@ -78,8 +78,8 @@ def _check_dtypes(arrays: dict[str, Any]) -> None:
             )
 
 
-def _known(size: int | None, stand_in: int) -> int:
-    return stand_in if size is None else size
+def _known(size: Any, stand_in: int) -> int:
+    return size if isinstance(size, int) else stand_in
 
 
 def check_arguments(
@@ -87,8 +87,8 @@ def check_arguments(
 ) -> None:
     """Raises where 4-D arguments do not fit each other, as far as their shapes are known.
 
-    TensorFlow may not know a size (None) while it traces; such a size is checked when the operation
-    runs.
+    TensorFlow may not know a size (None) while it traces, and JAX may have a symbol for it; such a
+    size is checked when the operation runs or is compiled.
     """
     _check_dtypes(
         {

@@ -1,0 +1,236 @@
+// The Python module sepconv._xla: the convolution and its gradients as XLA FFI handlers.
+//
+// XLA passes dense buffers in C order and the attributes below; work runs on XLA's own threads.
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <array>
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace nb = nanobind;
+namespace ffi = xla::ffi;
+
+namespace {
+
+using Integers = ffi::Span<const int64_t>;
+
+// Which optional operands come with a call, and which gradients are asked for: bits in the order
+// of the operands (x, depthwise_kernel, pointwise_kernel, bias).
+constexpr int64_t kX = 1, kDepthwise = 2, kPointwise = 4, kBias = 8;
+
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+
+sepconv::DType dtype_of(const ffi::AnyBuffer& buffer) {
+  if (buffer.element_type() == ffi::F32) return sepconv::DType::f32;
+  if (buffer.element_type() == ffi::F64) return sepconv::DType::f64;
+  fail("sepconv's operations take float32 or float64.");
+}
+
+sepconv::Geometry geometry_of(Integers spec, Integers x_shape, Integers kernel_shape) {
+  if (spec.size() != sepconv::kSpecSize || x_shape.size() != 4 || kernel_shape.size() != 4)
+    fail("spec, x's shape or the kernel's has a wrong number of integers.");
+  const int64_t* s = spec.begin();
+  const sepconv::Spec plain{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
+  return sepconv::resolve(plain, x_shape.begin(), kernel_shape.begin());
+}
+
+// The address of a buffer, once it is known to be of one dtype and a given number of elements.
+void* address(const char* name, const ffi::AnyBuffer& buffer, sepconv::DType dtype,
+              int64_t elements) {
+  if (dtype_of(buffer) != dtype) fail(std::string(name) + " has another dtype than the rest.");
+  if (static_cast<int64_t>(buffer.element_count()) != elements)
+    fail(std::string(name) + ": " + std::to_string(elements) +
+         " elements were expected. Received: " + std::to_string(buffer.element_count()) + ".");
+  return buffer.untyped_data();
+}
+
+// Hands out a call's operands or results one after the other.
+class Operands {
+ public:
+  explicit Operands(ffi::RemainingArgs buffers) : buffers_(buffers) {}
+  ffi::AnyBuffer next() {
+    auto buffer = buffers_.get<ffi::AnyBuffer>(index_++);
+    if (!buffer) fail("An operand is missing.");
+    return *buffer;
+  }
+  void end() const {
+    if (index_ != buffers_.size()) fail("There are more operands than expected.");
+  }
+
+ private:
+  ffi::RemainingArgs buffers_;
+  size_t index_ = 0;
+};
+
+class Results {
+ public:
+  explicit Results(ffi::RemainingRets buffers) : buffers_(buffers) {}
+  ffi::AnyBuffer next() {
+    auto buffer = buffers_.get<ffi::AnyBuffer>(index_++);
+    if (!buffer) fail("A result is missing.");
+    return **buffer;
+  }
+  void end() const {
+    if (index_ != buffers_.size()) fail("There are more results than expected.");
+  }
+
+ private:
+  ffi::RemainingRets buffers_;
+  size_t index_ = 0;
+};
+
+// Where XLA gives no pool, num_threads() is 0 and the caller does all the work.
+sepconv::ExternalRunner runner_on(ffi::ThreadPool& pool) {
+  const int64_t threads = std::clamp<int64_t>(pool.num_threads(), 1, sepconv::kMaxThreads);
+  return sepconv::external_runner(
+      &pool,
+      [](void* scheduler, void (*job)(void*), void* argument) {
+        static_cast<ffi::ThreadPool*>(scheduler)->Schedule([job, argument] { job(argument); });
+      },
+      static_cast<int>(threads));
+}
+
+// Nothing may be thrown through XLA.
+template <class Work>
+ffi::Error guarded(Work work) {
+  try {
+    work();
+    return ffi::Error::Success();
+  } catch (const std::invalid_argument& error) {
+    return ffi::Error::InvalidArgument(error.what());
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "sepconv: there is no memory for a kernel's scratch buffers.");
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+// y from x, depthwise_kernel and those of pointwise_kernel and bias that `given` names.
+ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer depthwise_kernel,
+                   ffi::RemainingArgs rest, ffi::Result<ffi::AnyBuffer> y, Integers spec,
+                   int64_t given, int64_t activation) {
+  return guarded([&] {
+    const auto x_dims = x.dimensions();
+    const auto y_dims = y->dimensions();
+    if (y_dims.size() != 4) fail("y must have 4 axes.");
+    const auto g = geometry_of(spec, x_dims, depthwise_kernel.dimensions());
+    const auto dtype = dtype_of(x);
+    const int64_t cm = g.c * g.m;
+    const bool separable = (given & kPointwise) != 0;
+    const int64_t filters = separable ? y_dims[g.channels_first ? 1 : 3] : cm;
+    if (activation < 0 || activation > 2) fail("activation must be 0, 1 or 2.");
+    Operands operands(rest);
+    sepconv::Forward args{};
+    args.x = address("x", x, dtype, g.n * g.h * g.w * g.c);
+    args.depthwise_kernel =
+        address("depthwise_kernel", depthwise_kernel, dtype, g.kh * g.kw * cm);
+    if (separable)
+      args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
+    args.filters = filters;
+    if (given & kBias) args.bias = address("bias", operands.next(), dtype, filters);
+    operands.end();
+    args.activation = static_cast<sepconv::Activation>(activation);
+    args.y = address("y", *y, dtype, g.n * g.ho * g.wo * filters);
+    auto runner = runner_on(pool);
+    sepconv::forward(dtype, g, args, runner);
+  });
+}
+
+// The gradients that `wanted` names from dy and those of x, depthwise_kernel and pointwise_kernel
+// that `given` names: what no wanted gradient needs is not passed. `size` is x's height and width.
+ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs rest,
+                    ffi::RemainingRets gradients, Integers spec, Integers size,
+                    Integers kernel_shape, int64_t separable, int64_t given, int64_t wanted) {
+  return guarded([&] {
+    const auto dims = dy.dimensions();
+    if (dims.size() != 4) fail("dy must have 4 axes.");
+    if (spec.size() != sepconv::kSpecSize || size.size() != 2 || kernel_shape.size() != 4)
+      fail("spec, size or kernel_shape has a wrong number of integers.");
+    const int64_t n = dims[0], h = size.begin()[0], w = size.begin()[1];
+    const int64_t c = kernel_shape.begin()[2];
+    const bool first = spec.begin()[sepconv::kSpecSize - 1] != 0;
+    const std::array<int64_t, 4> x_shape =
+        first ? std::array<int64_t, 4>{n, c, h, w} : std::array<int64_t, 4>{n, h, w, c};
+    const auto g = geometry_of(spec, Integers(x_shape.data(), 4), kernel_shape);
+    const auto dtype = dtype_of(dy);
+    const int64_t cm = g.c * g.m;
+    const int64_t x_size = g.n * g.h * g.w * g.c;
+    const int64_t depthwise_size = g.kh * g.kw * cm;
+    const int64_t filters = dims[g.channels_first ? 1 : 3];
+    if (separable == 0 && filters != cm) fail("dy has a wrong number of channels.");
+    if (((wanted & (kDepthwise | kPointwise)) != 0 && (given & kX) == 0) ||
+        ((wanted & (kX | kPointwise)) != 0 && (given & kDepthwise) == 0) ||
+        (separable != 0 && (wanted & (kX | kDepthwise)) != 0 && (given & kPointwise) == 0))
+      fail("An operand that a wanted gradient needs is not given.");
+    Operands operands(rest);
+    Results results(gradients);
+    sepconv::Backward args{};
+    if (given & kX) args.x = address("x", operands.next(), dtype, x_size);
+    if (given & kDepthwise)
+      args.depthwise_kernel =
+          address("depthwise_kernel", operands.next(), dtype, depthwise_size);
+    if (given & kPointwise)
+      args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
+    operands.end();
+    args.separable = separable != 0;
+    args.filters = filters;
+    args.dy = address("dy", dy, dtype, g.n * g.ho * g.wo * filters);
+    if (wanted & kX) args.dx = address("dx", results.next(), dtype, x_size);
+    if (wanted & kDepthwise)
+      args.ddepthwise = address("ddepthwise", results.next(), dtype, depthwise_size);
+    if (wanted & kPointwise)
+      args.dpointwise = address("dpointwise", results.next(), dtype, cm * filters);
+    if (wanted & kBias) args.dbias = address("dbias", results.next(), dtype, filters);
+    results.end();
+    auto runner = runner_on(pool);
+    sepconv::backward(dtype, g, args, runner);
+  });
+}
+
+XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .RemainingArgs()
+                           .Ret<ffi::AnyBuffer>()
+                           .Attr<Integers>("spec")
+                           .Attr<int64_t>("given")
+                           .Attr<int64_t>("activation"));
+
+XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .Attr<Integers>("spec")
+                           .Attr<Integers>("size")
+                           .Attr<Integers>("kernel_shape")
+                           .Attr<int64_t>("separable")
+                           .Attr<int64_t>("given")
+                           .Attr<int64_t>("wanted"));
+
+nb::capsule capsule_of(XLA_FFI_Handler* handler) {
+  return nb::capsule(reinterpret_cast<void*>(handler));
+}
+
+}  // namespace
+
+NB_MODULE(_xla, m) {
+  m.def("registrations", [] {
+    nb::dict handlers;
+    handlers["sepconv_forward"] = capsule_of(forward_handler);
+    handlers["sepconv_backward"] = capsule_of(backward_handler);
+    return handlers;
+  });
+  // The FFI version of the headers: XLA takes a handler of at most its own.
+  m.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+}

@@ -1,0 +1,327 @@
+"""Depthwise convolution, its input gradient and its kernel gradient as JAX primitives.
+
+Each is linear in either of its two operands, and the transpose of each is another of the three, so
+derivatives of any order consist of these three alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.interpreters import ad, batching
+
+from sepconv.engines._jax_ffi import backward_call, forward_call, make_primitive, output_aval
+from sepconv.geometry import ConvSpec, resolve
+
+__all__ = [
+    "channel_axis",
+    "depthwise",
+    "fold_batch",
+    "input_gradient",
+    "input_shape",
+    "kernel_gradient",
+    "output_shape",
+    "spatial_size",
+    "unfold_batch",
+]
+
+_X_ONLY = (True, False, False, False)
+_KERNEL_ONLY = (False, True, False, False)
+
+
+def channel_axis(spec: ConvSpec) -> int:
+    """The axis of channels in a 4-D array."""
+    return 1 if spec.channels_first else 3
+
+
+def input_shape(spec: ConvSpec, batch: Any, size: Sequence[Any], channels: int) -> tuple[Any, ...]:
+    """The shape of an array with this height and width."""
+    return (batch, channels, *size) if spec.channels_first else (batch, *size, channels)
+
+
+def spatial_size(shape: Sequence[Any], spec: ConvSpec) -> tuple[Any, Any]:
+    """The height and width of an array with this shape."""
+    return (shape[2], shape[3]) if spec.channels_first else (shape[1], shape[2])
+
+
+def output_shape(
+    spec: ConvSpec, x_shape: Sequence[Any], kernel_shape: Sequence[int], filters: int
+) -> tuple[Any, ...]:
+    """The shape of y with `filters` channels.
+
+    A batch, height or width may be one of JAX's symbols (`jax.export.symbolic_shape`), as Keras
+    passes where an input's size is None.
+    """
+    batch, size = x_shape[0], spatial_size(x_shape, spec)
+    if all(isinstance(n, int) for n in size):
+        known = input_shape(spec, 0, size, x_shape[channel_axis(spec)])
+        shape = resolve(spec, known, tuple(kernel_shape)).output_shape(filters)
+        return (batch, *shape[1:])
+    pads = (spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right)
+    strides, dilations = (spec.stride_h, spec.stride_w), (spec.dilation_h, spec.dilation_w)
+    out = tuple(
+        (n + stride - 1) // stride if spec.same else (n + pad - (k - 1) * d - 1) // stride + 1
+        for n, pad, k, stride, d in zip(size, pads, kernel_shape, strides, dilations, strict=False)
+    )
+    return input_shape(spec, batch, out, filters)
+
+
+# --- The three primitives -------------------------------------------------------------------------
+
+
+def depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
+    """Convolves x by a kernel [kh, kw, C, M] to y with C * M channels."""
+    return _depthwise.bind(x, kernel, spec=spec)
+
+
+def input_gradient(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
+    """The gradient for an x of the given height and width."""
+    return _input_gradient.bind(dy, kernel, spec=spec, size=size)
+
+
+def kernel_gradient(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]) -> Any:
+    """The gradient for a kernel of the given height and width."""
+    return _kernel_gradient.bind(x, dy, spec=spec, kernel_size=kernel_size)
+
+
+def _depthwise_aval(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
+    return output_aval(
+        x, output_shape(spec, x.shape, kernel.shape, kernel.shape[2] * kernel.shape[3])
+    )
+
+
+def _input_gradient_aval(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
+    return output_aval(dy, input_shape(spec, dy.shape[0], size, kernel.shape[2]))
+
+
+def _kernel_gradient_aval(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]) -> Any:
+    channels, outputs = (a.shape[channel_axis(spec)] for a in (x, dy))
+    return output_aval(x, (*kernel_size, channels, outputs // channels), batch=False)
+
+
+def _depthwise_on_cpu(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
+    y = _shape_of(_depthwise_aval, x, kernel, spec=spec)
+    return forward_call(x, kernel, None, None, y, spec, 0)
+
+
+def _input_gradient_on_cpu(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
+    dx = _shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
+    shapes = (size, kernel.shape)
+    return backward_call(None, kernel, None, dy, [dx], spec, *shapes, False, _X_ONLY)[0]
+
+
+def _kernel_gradient_on_cpu(
+    x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]
+) -> Any:
+    dk = _shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
+    shapes = (spatial_size(x.shape, spec), dk.shape)
+    return backward_call(x, None, None, dy, [dk], spec, *shapes, False, _KERNEL_ONLY)[0]
+
+
+def _shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
+    aval = rule(*map(jax.typeof, operands), **params)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+# --- The same in JAX's own operations, for other devices than a CPU -------------------------------
+
+
+def lax_depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
+    """`depthwise` as a grouped convolution of JAX's."""
+    kh, kw, channels, multiplier = kernel.shape
+    pads = resolve(spec, tuple(x.shape), tuple(kernel.shape)).pads
+    layout = "NCHW" if spec.channels_first else "NHWC"
+    return lax.conv_general_dilated(
+        x,
+        kernel.reshape(kh, kw, 1, channels * multiplier),
+        (spec.stride_h, spec.stride_w),
+        # What follows the last window is cut off: a negative pad there would say the same.
+        [(before, max(after, 0)) for before, after in pads],
+        rhs_dilation=(spec.dilation_h, spec.dilation_w),
+        dimension_numbers=(layout, "HWIO", layout),
+        feature_group_count=channels,
+    )
+
+
+def lax_input_gradient(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
+    """`input_gradient` as the transpose of JAX's convolution."""
+    x = _shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
+    return jax.linear_transpose(lambda x: lax_depthwise(x, kernel, spec=spec), x)(dy)[0]
+
+
+def lax_kernel_gradient(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]) -> Any:
+    """`kernel_gradient` as the transpose of JAX's convolution."""
+    kernel = _shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
+    return jax.linear_transpose(lambda k: lax_depthwise(x, k, spec=spec), kernel)(dy)[0]
+
+
+_depthwise = make_primitive(
+    "depthwise",
+    abstract=_depthwise_aval,
+    on_cpu=_depthwise_on_cpu,
+    elsewhere=lax_depthwise,
+    batch_flags=lambda **_: ((True, False), (True,)),
+)
+_input_gradient = make_primitive(
+    "input_gradient",
+    abstract=_input_gradient_aval,
+    on_cpu=_input_gradient_on_cpu,
+    elsewhere=lax_input_gradient,
+    batch_flags=lambda **_: ((True, False), (True,)),
+)
+_kernel_gradient = make_primitive(
+    "kernel_gradient",
+    abstract=_kernel_gradient_aval,
+    on_cpu=_kernel_gradient_on_cpu,
+    elsewhere=lax_kernel_gradient,
+    batch_flags=lambda **_: ((True, True), (False,)),
+)
+
+
+# --- Differentiation ------------------------------------------------------------------------------
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    """The shape of an array, or of one that a transposition is to find the cotangent of."""
+    return tuple(getattr(array, "aval", array).shape)
+
+
+def _kernel_size(kernel: Any) -> tuple[int, int]:
+    height, width, _, _ = _shape(kernel)
+    return height, width
+
+
+def _depthwise_for_x(dy: Any, x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
+    return input_gradient(dy, kernel, spec=spec, size=spatial_size(_shape(x), spec))
+
+
+def _depthwise_for_kernel(dy: Any, x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
+    return kernel_gradient(x, dy, spec=spec, kernel_size=_kernel_size(kernel))
+
+
+def _input_gradient_for_dy(ct: Any, dy: Any, kernel: Any, *, spec: ConvSpec, size: Any) -> Any:
+    return depthwise(ct, kernel, spec=spec)
+
+
+def _input_gradient_for_kernel(ct: Any, dy: Any, kernel: Any, *, spec: ConvSpec, size: Any) -> Any:
+    return kernel_gradient(ct, dy, spec=spec, kernel_size=_kernel_size(kernel))
+
+
+def _kernel_gradient_for_x(ct: Any, x: Any, dy: Any, *, spec: ConvSpec, kernel_size: Any) -> Any:
+    return input_gradient(dy, ct, spec=spec, size=spatial_size(_shape(x), spec))
+
+
+def _kernel_gradient_for_dy(ct: Any, x: Any, dy: Any, *, spec: ConvSpec, kernel_size: Any) -> Any:
+    return depthwise(x, ct, spec=spec)
+
+
+ad.defbilinear(_depthwise, _depthwise_for_x, _depthwise_for_kernel)
+ad.defbilinear(_input_gradient, _input_gradient_for_dy, _input_gradient_for_kernel)
+ad.defbilinear(_kernel_gradient, _kernel_gradient_for_x, _kernel_gradient_for_dy)
+
+
+# --- vmap -----------------------------------------------------------------------------------------
+# What is mapped over becomes part of an axis that the operation has already: of the batch, where
+# the kernel is shared; of the multiplier, where x is shared; of the channels otherwise.
+
+
+def fold_batch(array: Any, axis: int) -> Any:
+    """Makes a mapped axis the outer part of the batch."""
+    array = jnp.moveaxis(array, axis, 0)
+    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
+
+
+def unfold_batch(array: Any, like: Any, axis: int) -> Any:
+    """The inverse of `fold_batch` for `like` and `axis`; the mapped axis comes first."""
+    count = like.shape[axis]
+    batch = like.shape[1 if axis == 0 else 0]
+    return array.reshape(count, batch, *array.shape[1:])
+
+
+def _fold(array: Any, axis: int, into: int) -> Any:
+    """Makes a mapped axis the outer part of the axis that is number `into` without it."""
+    array = jnp.moveaxis(array, axis, into)
+    shape = array.shape
+    return array.reshape(*shape[:into], shape[into] * shape[into + 1], *shape[into + 2 :])
+
+
+def _unfold(array: Any, count: int, axis: int) -> Any:
+    """The inverse of `_fold`; the mapped axis comes first."""
+    shape = array.shape
+    array = array.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
+    return jnp.moveaxis(array, axis, 0)
+
+
+def _fold_outputs(dy: Any, axis: int, channels: int, spec: ConvSpec) -> Any:
+    """Makes a mapped axis of y the outer part of its multiplier: C * M to C * (B * M) channels."""
+    at = channel_axis(spec)
+    dy = jnp.moveaxis(dy, axis, 0)
+    count, *rest = dy.shape
+    split = dy.reshape(count, *rest[:at], channels, rest[at] // channels, *rest[at + 1 :])
+    merged = jnp.moveaxis(split, 0, at + 1)
+    return merged.reshape(*rest[:at], rest[at] * count, *rest[at + 1 :])
+
+
+def _unfold_outputs(y: Any, count: int, channels: int, spec: ConvSpec) -> Any:
+    """The inverse of `_fold_outputs`; the mapped axis comes first."""
+    at = channel_axis(spec)
+    shape = y.shape
+    each = shape[at] // (channels * count)
+    split = y.reshape(*shape[:at], channels, count, each, *shape[at + 1 :])
+    return jnp.moveaxis(split, at + 1, 0).reshape(
+        count, *shape[:at], channels * each, *shape[at + 1 :]
+    )
+
+
+def _repeat(array: Any, count: int) -> Any:
+    return jnp.broadcast_to(array, (count, *array.shape))
+
+
+def _batch_depthwise(operands: Any, axes: Any, *, spec: ConvSpec) -> Any:
+    (x, kernel), (x_axis, kernel_axis) = operands, axes
+    if kernel_axis is None:
+        y = depthwise(fold_batch(x, x_axis), kernel, spec=spec)
+        return unfold_batch(y, x, x_axis), 0
+    count = kernel.shape[kernel_axis]
+    if x_axis is None:
+        y = depthwise(x, _fold(kernel, kernel_axis, 3), spec=spec)
+        return _unfold_outputs(y, count, x.shape[channel_axis(spec)], spec), 0
+    at = channel_axis(spec)
+    y = depthwise(_fold(x, x_axis, at), _fold(kernel, kernel_axis, 2), spec=spec)
+    return _unfold(y, count, at), 0
+
+
+def _batch_input_gradient(operands: Any, axes: Any, *, spec: ConvSpec, size: Any) -> Any:
+    (dy, kernel), (dy_axis, kernel_axis) = operands, axes
+    gradient = functools.partial(input_gradient, spec=spec, size=size)
+    if kernel_axis is None:
+        return unfold_batch(gradient(fold_batch(dy, dy_axis), kernel), dy, dy_axis), 0
+    count = kernel.shape[kernel_axis]
+    if dy_axis is None:
+        dy, dy_axis = _repeat(dy, count), 0
+    at = channel_axis(spec)
+    dx = gradient(_fold(dy, dy_axis, at), _fold(kernel, kernel_axis, 2))
+    return _unfold(dx, count, at), 0
+
+
+def _batch_kernel_gradient(operands: Any, axes: Any, *, spec: ConvSpec, kernel_size: Any) -> Any:
+    (x, dy), (x_axis, dy_axis) = operands, axes
+    gradient = functools.partial(kernel_gradient, spec=spec, kernel_size=kernel_size)
+    at = channel_axis(spec)
+    if x_axis is None:
+        dk = gradient(x, _fold_outputs(dy, dy_axis, x.shape[at], spec))
+        return _unfold(dk, dy.shape[dy_axis], 3), 0
+    count = x.shape[x_axis]
+    if dy_axis is None:
+        dy, dy_axis = _repeat(dy, count), 0
+    return _unfold(gradient(_fold(x, x_axis, at), _fold(dy, dy_axis, at)), count, 2), 0
+
+
+batching.primitive_batchers[_depthwise] = _batch_depthwise
+batching.primitive_batchers[_input_gradient] = _batch_input_gradient
+batching.primitive_batchers[_kernel_gradient] = _batch_kernel_gradient

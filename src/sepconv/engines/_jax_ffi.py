@@ -1,0 +1,282 @@
+"""Makes JAX primitives of the two XLA FFI handlers, with partitioning over the batch axis.
+
+A primitive lowers to one custom call on the CPU and to a function of JAX operations elsewhere.
+Where a program is spread over several CPU devices, arrays with a batch axis may stay sharded along
+it: each device then convolves its own part, and gradients that sum over the batch are added up
+with a `psum`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+from jax.sharding import NamedSharding, PartitionSpec
+
+from sepconv.geometry import ConvSpec
+
+__all__ = ["align", "backward_call", "forward_call", "make_primitive", "output_aval"]
+
+try:
+    from sepconv import _xla
+except ImportError as error:
+    raise ImportError(
+        "sepconv was built without its operations for JAX, since jaxlib was not installed then. "
+        "Install jaxlib and build sepconv again: "
+        "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
+    ) from error
+
+for _name, _handler in _xla.registrations().items():
+    try:
+        jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
+    except Exception as error:
+        raise ImportError(
+            f"XLA in jaxlib {jax.lib.__version__} does not take sepconv's operations, which were "
+            f"built for version {'.'.join(map(str, _xla.api_version))} of its FFI. Upgrade jaxlib, "
+            "or build sepconv against the installed one: "
+            "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
+        ) from error
+
+
+def _integers(values: Sequence[int]) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def _bits(flags: Sequence[bool]) -> np.int64:
+    return np.int64(sum(1 << i for i, flag in enumerate(flags) if flag))
+
+
+def forward_call(
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    bias: Any,
+    y: Any,
+    spec: ConvSpec,
+    code: int,
+) -> Any:
+    """Calls the forward handler; `y` has the result's shape and dtype, `code` is an activation."""
+    operands = [x, depthwise_kernel, pointwise_kernel, bias]
+    return jax.ffi.ffi_call("sepconv_forward", y)(
+        *(a for a in operands if a is not None),
+        spec=_integers(spec),
+        given=_bits([a is not None for a in operands]),
+        activation=np.int64(code),
+    )
+
+
+def backward_call(
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    dy: Any,
+    results: Sequence[Any],
+    spec: ConvSpec,
+    size: Sequence[int],
+    kernel_shape: Sequence[int],
+    separable: bool,
+    wanted: Sequence[bool],
+) -> Sequence[Any]:
+    """Calls the backward handler for the gradients that `wanted` names.
+
+    Operands that no wanted gradient needs may be None. `size` is the height and width of x;
+    `results` has the shapes and dtypes of the wanted gradients, in the order x, depthwise_kernel,
+    pointwise_kernel, bias.
+    """
+    operands = [x, depthwise_kernel, pointwise_kernel]
+    return jax.ffi.ffi_call("sepconv_backward", list(results))(
+        dy,
+        *(a for a in operands if a is not None),
+        spec=_integers(spec),
+        size=_integers(size),
+        kernel_shape=_integers(kernel_shape),
+        separable=np.int64(separable),
+        given=_bits([a is not None for a in operands]),
+        wanted=_bits(wanted),
+    )
+
+
+def _varying(aval: Any) -> frozenset:
+    """The manual mesh axes (of `jax.shard_map`) along which an array differs."""
+    manual = getattr(aval, "mat", None)
+    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying
+
+
+def align(*arrays: Any) -> list[Any]:
+    """The arrays, made to vary over the same manual mesh axes, as `jax.shard_map` asks for."""
+    axes = [_varying(jax.typeof(a)) if a is not None else frozenset() for a in arrays]
+    every = frozenset().union(*axes)
+    aligned = []
+    for array, own in zip(arrays, axes, strict=True):
+        if array is not None and every - own:
+            array = jax.lax.pcast(array, tuple(sorted(every - own)), to="varying")
+        aligned.append(array)
+    return aligned
+
+
+def output_aval(like: Any, shape: Sequence[int], batch: bool = True) -> Any:
+    """The abstract value of a result with the dtype and mesh axes of `like`.
+
+    Where `batch` holds, the first axis is the batch, as it is in `like`, and sharded as that is.
+    """
+    spec = [None for _ in shape]
+    if batch:
+        spec[0] = like.sharding.spec[0]
+    sharding = NamedSharding(like.sharding.mesh, PartitionSpec(*spec))
+    manual = {"manual_axis_type": like.mat} if hasattr(like, "mat") else {"vma": like.vma}
+    return jax.core.ShapedArray(tuple(shape), like.dtype, sharding=sharding, **manual)
+
+
+Call = Callable[..., Any]
+BatchFlags = Callable[..., tuple[Sequence[bool], Sequence[bool]]]
+
+
+def make_primitive(
+    name: str,
+    *,
+    abstract: Call,
+    elsewhere: Call,
+    on_cpu: Call | None = None,
+    batch_flags: BatchFlags | None = None,
+    multiple_results: bool = False,
+) -> Primitive:
+    """Makes a primitive without rules for differentiation and batching.
+
+    Args:
+        name: what it is called in a printed program.
+        abstract: its shape rule.
+        elsewhere: operands and parameters to results, by JAX operations.
+        on_cpu: the same by one FFI call; None where the operations serve the CPU too.
+        batch_flags: parameters to (for each operand, for each result): is its first axis the batch?
+            Needed with `on_cpu`.
+        multiple_results: whether it returns a list.
+    """
+    primitive = Primitive(f"sepconv_{name}")
+    primitive.multiple_results = multiple_results
+
+    @functools.lru_cache(maxsize=1024)
+    def compiled(**params: Any) -> Call:
+        return jax.jit(functools.partial(primitive.bind, **params))
+
+    def run(*operands: Any, **params: Any) -> Any:
+        with jax.disable_jit(False):
+            return compiled(**params)(*operands)
+
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results))
+    if on_cpu is not None and batch_flags is not None:
+        rule = _lowering_on_cpu(on_cpu, batch_flags, multiple_results)
+        mlir.register_lowering(primitive, rule, platform="cpu")
+        _announce(primitive)
+    return primitive
+
+
+def _lowering_on_cpu(on_cpu: Call, batch_flags: BatchFlags, multiple_results: bool) -> Call:
+    def rule(context: Any, *operands: Any, **params: Any) -> Any:
+        call: Call = functools.partial(on_cpu, **params)
+        if _spread_over_devices(context.module_context.axis_context):
+            call = _partitioned(call, *batch_flags(**params), multiple_results=multiple_results)
+        return mlir.lower_fun(call, multiple_results)(context, *operands)
+
+    return rule
+
+
+def _announce(primitive: Primitive) -> None:
+    """Has JAX say which devices a program is for when it lowers the primitive.
+
+    `custom_partitioning` asks for that, and JAX looks for it in the program before our lowering has
+    put it there. The switch is private to JAX; should it move, sharded arrays are gathered before
+    a convolution, which is slower and no less right.
+    """
+    try:
+        from jax._src.dispatch import prim_requires_devices_during_lowering
+    except ImportError:
+        return
+    prim_requires_devices_during_lowering.add(primitive)
+
+
+def _spread_over_devices(axis_context: Any) -> bool:
+    """Whether XLA's partitioner will cut the program being lowered into one a device."""
+    devices = getattr(axis_context, "device_assignment", None)
+    mesh = getattr(axis_context, "abstract_mesh", None)
+    return devices is not None and len(devices) > 1 and mesh is not None
+
+
+def _partitioned(
+    call: Call, operands: Sequence[bool], results: Sequence[bool], *, multiple_results: bool
+) -> Call:
+    """`call` with rules that keep the batch axis sharded; see `make_primitive` for the flags."""
+
+    def wrapped(*arrays: Any) -> tuple[Any, ...]:
+        out = call(*arrays)
+        return tuple(out) if multiple_results else (out,)
+
+    def batch_axes(mesh: Any, arguments: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """The mesh axes along which to cut the batch: those of the first array that is cut."""
+        for flags, arrays in ((operands, arguments), (results, outputs)):
+            for flag, array in zip(flags, arrays, strict=True):
+                spec = getattr(array.sharding, "spec", None)
+                if flag and spec and spec[0]:
+                    axes = spec[0] if isinstance(spec[0], tuple) else (spec[0],)
+                    # Parts of unequal size are padded with what no gradient may be summed over.
+                    if array.shape[0] % math.prod(mesh.shape[axis] for axis in axes) == 0:
+                        return axes
+        return ()
+
+    def shardings(mesh: Any, axes: Sequence[str], flags: Sequence[bool]) -> tuple[Any, ...]:
+        cut = PartitionSpec(tuple(axes) or None)
+        return tuple(NamedSharding(mesh, cut if flag else PartitionSpec()) for flag in flags)
+
+    def partition(mesh: Any, arguments: Any, outputs: Any) -> Any:
+        axes = batch_axes(mesh, arguments, outputs)
+
+        def local(*arrays: Any) -> tuple[Any, ...]:
+            # One device's program knows no mesh, whichever one the user has set.
+            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+                return tuple(
+                    out if flag or not axes else jax.lax.psum(out, axes)
+                    for out, flag in zip(wrapped(*arrays), results, strict=True)
+                )
+
+        return mesh, local, shardings(mesh, axes, results), shardings(mesh, axes, operands)
+
+    def infer(mesh: Any, arguments: Any, outputs: Any) -> tuple[Any, ...]:
+        return shardings(mesh, batch_axes(mesh, arguments, ()), results)
+
+    def rule(mesh: Any, operand_types: Any, result_types: Any) -> Any:
+        """Shardy's view of it: the batch is one factor, every other axis one that is not cut."""
+        whole: list[str] = []
+
+        def name_axes(flag: bool, rank: int) -> str:
+            names = ["n"] if flag else []
+            for _ in range(rank - len(names)):
+                whole.append(f"w{len(whole)}")
+                names.append(whole[-1])
+            return " ".join(names)
+
+        def side(flags: Sequence[bool], types: Sequence[Any]) -> str:
+            return ", ".join(
+                name_axes(flag, len(t.shape)) for flag, t in zip(flags, types, strict=True)
+            )
+
+        text = f"{side(operands, operand_types)} -> {side(results, result_types)}"
+        extra: dict[str, Any] = {"need_replication_factors": tuple(whole)}
+        if not any(results):
+            extra["reduction_factors"] = ("n",)
+        return text, extra
+
+    function = custom_partitioning(wrapped)
+    function.def_partition(
+        partition=partition, infer_sharding_from_operands=infer, sharding_rule=rule
+    )
+    if multiple_results:
+        return function
+    return lambda *arrays: function(*arrays)[0]

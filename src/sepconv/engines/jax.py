@@ -1,0 +1,419 @@
+"""The convolution on JAX arrays: one fused primitive with every rule of JAX's transformations.
+
+`convolve` computes forward in one call. Its tangent is a primitive that is linear in the operands'
+tangents, and the transpose of that one is a primitive that computes all wanted gradients in one
+call, so `jax.grad` costs one fused pass each way. Whatever else is asked of the three (further
+derivatives, batching over kernels, another platform than the CPU) follows from what they are
+composed of: the bilinear primitives of a depthwise convolution and a matrix product.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.interpreters import ad, batching
+
+from sepconv.engines._jax_bilinear import (
+    channel_axis,
+    depthwise,
+    fold_batch,
+    input_gradient,
+    input_shape,
+    kernel_gradient,
+    output_shape,
+    spatial_size,
+    unfold_batch,
+)
+from sepconv.engines._jax_ffi import (
+    align,
+    backward_call,
+    forward_call,
+    make_primitive,
+    output_aval,
+)
+from sepconv.geometry import ACTIVATIONS, ConvSpec
+
+__all__ = ["convolve"]
+
+
+def convolve(
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any | None,
+    bias: Any | None,
+    spec: ConvSpec,
+    activation: str | None,
+) -> jax.Array:
+    """A depthwise or separable convolution of 4-D arrays that fit each other.
+
+    Half types are computed in float32, and their gradients too.
+    """
+    dtype = x.dtype
+    operands = [x, depthwise_kernel, pointwise_kernel, bias]
+    if dtype in (jnp.bfloat16, jnp.float16):
+        operands = [None if a is None else a.astype(jnp.float32) for a in operands]
+    form = _Forward(spec, pointwise_kernel is not None, bias is not None, ACTIVATIONS[activation])
+    y = _convolve.bind(*(a for a in align(*operands) if a is not None), form=form)
+    return y.astype(dtype)
+
+
+class _Forward(NamedTuple):
+    """What a fused forward call is; the operands are x, depthwise_kernel and what this names."""
+
+    spec: ConvSpec
+    separable: bool
+    biased: bool
+    activation: int
+
+    def split(self, operands: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
+        """(x, depthwise_kernel, pointwise_kernel, bias), None where there is none."""
+        x, kernel, *rest = operands
+        pointwise = rest[0] if self.separable else None
+        return x, kernel, pointwise, rest[-1] if self.biased else None
+
+
+class _Linear(NamedTuple):
+    """What the tangent and the backward pass are of.
+
+    `wanted` says for x, depthwise_kernel, pointwise_kernel and bias whether it has a tangent (of
+    the tangent primitive) or its gradient is asked for (of the backward primitive).
+    """
+
+    spec: ConvSpec
+    size: tuple[Any, Any]
+    kernel_shape: tuple[int, int, int, int]
+    separable: bool
+    wanted: tuple[bool, bool, bool, bool]
+
+    @property
+    def given(self) -> tuple[bool, bool, bool]:
+        """Which of x, depthwise_kernel and pointwise_kernel come as operands: those needed."""
+        x, kernel, pointwise, _ = self.wanted
+        return kernel or pointwise, x or pointwise, self.separable and (x or kernel)
+
+    def split(self, operands: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """([x, depthwise_kernel, pointwise_kernel] with None for what is not given, the rest)."""
+        rest = list(operands)
+        return [rest.pop(0) if given else None for given in self.given], rest
+
+    def join(self, x: Any, kernel: Any, pointwise: Any) -> list[Any]:
+        """Of these, what is given."""
+        return [a for a, g in zip((x, kernel, pointwise), self.given, strict=True) if g]
+
+    def spread(self, values: Sequence[Any]) -> list[Any]:
+        """Values for the wanted as a list of four with None for the others."""
+        rest = list(values)
+        return [rest.pop(0) if wanted else None for wanted in self.wanted]
+
+    def of(self, wanted: Iterable[bool]) -> _Linear:
+        """The same for fewer."""
+        x, kernel, pointwise, bias = wanted
+        return self._replace(wanted=(x, kernel, pointwise, bias))
+
+
+# --- What the fused primitives are composed of ----------------------------------------------------
+
+
+def _mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
+    """Multiplies the channels of every pixel by a matrix."""
+    y = lax.dot_general(x, matrix, (((channel_axis(spec),), (0,)), ((), ())))
+    return jnp.moveaxis(y, 3, 1) if spec.channels_first else y
+
+
+def _add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
+    return y + (bias[:, None, None] if spec.channels_first else bias)
+
+
+def _add(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def _active(y: Any, activation: int) -> Any:
+    """Where the activation of a result y passes tangents on; None where it always does."""
+    if activation == ACTIVATIONS["relu"]:
+        return y > 0
+    if activation == ACTIVATIONS["relu6"]:
+        return (y > 0) & (y < 6)
+    return None
+
+
+def _composed_convolve(*operands: Any, form: _Forward) -> Any:
+    x, kernel, pointwise, bias = form.split(operands)
+    y = depthwise(x, kernel, spec=form.spec)
+    if pointwise is not None:
+        y = _mix(y, pointwise[0, 0], form.spec)
+    if bias is not None:
+        y = _add_bias(y, bias, form.spec)
+    if form.activation == ACTIVATIONS["relu"]:
+        y = jnp.maximum(y, 0)
+    elif form.activation == ACTIVATIONS["relu6"]:
+        y = jnp.clip(y, 0, 6)
+    return y
+
+
+def _composed_tangent(*operands: Any, form: _Linear) -> Any:
+    (x, kernel, pointwise), tangents = form.split(operands)
+    dx, dkernel, dpointwise, dbias = form.spread(tangents)
+    spec = form.spec
+    t = None
+    if dx is not None:
+        t = depthwise(dx, kernel, spec=spec)
+    if dkernel is not None:
+        t = _add(t, depthwise(x, dkernel, spec=spec))
+    if form.separable:
+        t = None if t is None else _mix(t, pointwise[0, 0], spec)
+        if dpointwise is not None:
+            t = _add(t, _mix(depthwise(x, kernel, spec=spec), dpointwise[0, 0], spec))
+    return t if dbias is None else _add_bias(t, dbias, spec)
+
+
+def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
+    (x, kernel, pointwise), (dy,) = form.split(operands)
+    spec = form.spec
+    pixels = tuple(axis for axis in range(4) if axis != channel_axis(spec))
+    dmiddle = dy if pointwise is None else _mix(dy, pointwise[0, 0].T, spec)
+    gradients = []
+    if form.wanted[0]:
+        gradients.append(input_gradient(dmiddle, kernel, spec=spec, size=form.size))
+    if form.wanted[1]:
+        size = form.kernel_shape[:2]
+        gradients.append(kernel_gradient(x, dmiddle, spec=spec, kernel_size=size))
+    if form.wanted[2]:
+        middle = depthwise(x, kernel, spec=spec)
+        gradients.append(lax.dot_general(middle, dy, ((pixels, pixels), ((), ())))[None, None])
+    if form.wanted[3]:
+        gradients.append(dy.sum(pixels))
+    return gradients
+
+
+# --- Shapes and calls -----------------------------------------------------------------------------
+
+
+def _convolve_shape(x: Any, kernel: Any, pointwise: Any, spec: ConvSpec) -> tuple[Any, ...]:
+    filters = kernel.shape[2] * kernel.shape[3] if pointwise is None else pointwise.shape[3]
+    return output_shape(spec, x.shape, kernel.shape, filters)
+
+
+def _convolve_aval(*operands: Any, form: _Forward) -> Any:
+    x, kernel, pointwise, _ = form.split(operands)
+    return output_aval(x, _convolve_shape(x, kernel, pointwise, form.spec))
+
+
+def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
+    x, kernel, pointwise, bias = form.split(operands)
+    y = jax.ShapeDtypeStruct(_convolve_shape(x, kernel, pointwise, form.spec), x.dtype)
+    return forward_call(x, kernel, pointwise, bias, y, form.spec, form.activation)
+
+
+def _tangent_aval(*operands: Any, form: _Linear) -> Any:
+    (x, _, pointwise), tangents = form.split(operands)
+    dx, _, dpointwise, _ = form.spread(tangents)
+    like = x if dx is None else dx
+    _, _, channels, multiplier = form.kernel_shape
+    filters = channels * multiplier
+    if form.separable:
+        filters = (dpointwise if pointwise is None else pointwise).shape[3]
+    x_shape = input_shape(form.spec, like.shape[0], form.size, channels)
+    return output_aval(like, output_shape(form.spec, x_shape, form.kernel_shape, filters))
+
+
+def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:
+    dy = operands[-1]
+    _, _, channels, multiplier = form.kernel_shape
+    filters = dy.shape[channel_axis(form.spec)]
+    shapes = (
+        input_shape(form.spec, dy.shape[0], form.size, channels),
+        form.kernel_shape,
+        (1, 1, channels * multiplier, filters),
+        (filters,),
+    )
+    return [
+        output_aval(dy, shape, batch=i == 0)
+        for i, (shape, wanted) in enumerate(zip(shapes, form.wanted, strict=True))
+        if wanted
+    ]
+
+
+def _backward_on_cpu(*operands: Any, form: _Linear) -> Sequence[Any]:
+    (x, kernel, pointwise), (dy,) = form.split(operands)
+    avals = _backward_avals(jax.typeof(dy), form=form)
+    results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+    return backward_call(
+        x,
+        kernel,
+        pointwise,
+        dy,
+        results,
+        form.spec,
+        form.size,
+        form.kernel_shape,
+        form.separable,
+        form.wanted,
+    )
+
+
+_convolve = make_primitive(
+    "convolve",
+    abstract=_convolve_aval,
+    on_cpu=_convolve_on_cpu,
+    elsewhere=_composed_convolve,
+    batch_flags=lambda form: ((True, False) + (False,) * (form.separable + form.biased), (True,)),
+)
+_tangent = make_primitive("tangent", abstract=_tangent_aval, elsewhere=_composed_tangent)
+_backward = make_primitive(
+    "backward",
+    abstract=_backward_avals,
+    on_cpu=_backward_on_cpu,
+    elsewhere=_composed_backward,
+    batch_flags=lambda form: (
+        (*form.join(True, False, False), True),
+        tuple(i == 0 for i, wanted in enumerate(form.wanted) if wanted),
+    ),
+    multiple_results=True,
+)
+
+
+# --- Differentiation ------------------------------------------------------------------------------
+
+
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, ad.Zero)
+
+
+def _apply_tangent(
+    form: _Linear, x: Any, kernel: Any, pointwise: Any, tangents: Sequence[Any], y: Any
+) -> Any:
+    """The tangent of y from those of the operands that have one; `y` has its shape and dtype."""
+    form = form.of(not (t is None or _is_zero(t)) for t in tangents)
+    if not any(form.wanted[:3]):
+        return _add_bias(jnp.zeros(y.shape, y.dtype), tangents[3], form.spec)
+    present = [t for t, wanted in zip(tangents, form.wanted, strict=True) if wanted]
+    return _tangent.bind(*form.join(x, kernel, pointwise), *present, form=form)
+
+
+def _convolve_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Forward) -> Any:
+    y = _convolve.bind(*primals, form=form)
+    if all(map(_is_zero, tangents)):
+        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
+    x, kernel, pointwise, _ = form.split(primals)
+    size = spatial_size(tuple(x.shape), form.spec)
+    linear = _Linear(form.spec, size, tuple(kernel.shape), form.separable, (False,) * 4)
+    t = _apply_tangent(linear, x, kernel, pointwise, form.split(tangents), y)
+    active = _active(y, form.activation)
+    return y, t if active is None else jnp.where(active, t, 0)
+
+
+def _convolve_transpose(dy: Any, *operands: Any, form: _Forward) -> list[Any]:
+    """For a convolution that is linear in what is undefined: one operand, and the bias if any."""
+    x, kernel, pointwise, bias = form.split(operands)
+    wanted = [a is not None and ad.is_undefined_primal(a) for a in (x, kernel, pointwise, bias)]
+    if form.activation or sum(wanted[:3]) != 1 or wanted[3] != form.biased:
+        raise NotImplementedError("The convolution is not linear in the given operands.")
+    shape = tuple(getattr(x, "aval", x).shape), tuple(getattr(kernel, "aval", kernel).shape)
+    size = spatial_size(shape[0], form.spec)
+    linear = _Linear(form.spec, size, shape[1], form.separable, (False,) * 4).of(wanted)
+    if _is_zero(dy):
+        return [
+            None if not ad.is_undefined_primal(a) else ad.Zero(a.aval.to_tangent_aval())
+            for a in operands
+        ]
+    found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, form=linear))
+    present = (True, True, form.separable, form.biased)
+    return [gradient for gradient, here in zip(found, present, strict=True) if here]
+
+
+def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
+    """Derivatives and batching of a primitive that is linear in its last operands.
+
+    Args:
+        primitive: the primitive.
+        composed: the same function, made of primitives that have every rule.
+        linear: (form, residuals, tangents of the linear operands, result) to the tangent of the
+            result, where the residuals have none.
+    """
+
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Linear) -> Any:
+        residuals = sum(form.given)
+        if all(map(_is_zero, tangents[:residuals])):
+            out = primitive.bind(*primals, form=form)
+            return out, linear(form, primals[:residuals], tangents[residuals:], out)
+        moving = [i for i, t in enumerate(tangents) if not _is_zero(t)]
+
+        def along(*values: Any) -> Any:
+            operands = list(primals)
+            for i, value in zip(moving, values, strict=True):
+                operands[i] = value
+            return composed(*operands, form=form)
+
+        return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+    def batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Linear) -> Any:
+        mapped = jax.vmap(functools.partial(composed, form=form), tuple(axes))
+        out = mapped(*operands)
+        return out, [0] * len(out) if primitive.multiple_results else 0
+
+    ad.primitive_jvps[primitive] = jvp
+    batching.primitive_batchers[primitive] = batch
+
+
+def _tangent_linear(
+    form: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], y: Any
+) -> Any:
+    (x, kernel, pointwise), _ = form.split(residuals)
+    return _apply_tangent(form, x, kernel, pointwise, form.spread(tangents), y)
+
+
+def _backward_linear(
+    form: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], _: Any
+) -> Any:
+    return _backward.bind(*residuals, *tangents, form=form)
+
+
+def _tangent_transpose(dy: Any, *operands: Any, form: _Linear) -> list[Any]:
+    residuals, tangents = form.split(operands)
+    none = [None] * sum(form.given)
+    if _is_zero(dy):
+        return none + [
+            ad.Zero(t.aval.to_tangent_aval()) if ad.is_undefined_primal(t) else None
+            for t in tangents
+        ]
+    wanted = [t is not None and ad.is_undefined_primal(t) for t in form.spread(tangents)]
+    fewer = form.of(wanted)
+    found = fewer.spread(_backward.bind(*fewer.join(*residuals), dy, form=fewer))
+    return none + [g for g, asked in zip(found, form.wanted, strict=True) if asked]
+
+
+def _backward_transpose(cotangents: Sequence[Any], *operands: Any, form: _Linear) -> list[Any]:
+    (x, kernel, pointwise), (dy,) = form.split(operands)
+    none = [None] * sum(form.given)
+    if all(map(_is_zero, cotangents)):
+        return [*none, ad.Zero(dy.aval.to_tangent_aval())]
+    tangents = form.spread(cotangents)
+    return [*none, _apply_tangent(form, x, kernel, pointwise, tangents, dy.aval)]
+
+
+ad.primitive_jvps[_convolve] = _convolve_jvp
+ad.primitive_transposes[_convolve] = _convolve_transpose
+_linear_rules(_tangent, _composed_tangent, _tangent_linear)
+_linear_rules(_backward, _composed_backward, _backward_linear)
+ad.primitive_transposes[_tangent] = _tangent_transpose
+ad.primitive_transposes[_backward] = _backward_transpose
+
+
+# --- vmap -----------------------------------------------------------------------------------------
+
+
+def _batch_convolve(operands: Sequence[Any], axes: Sequence[Any], *, form: _Forward) -> Any:
+    x, *rest = operands
+    if all(axis is None for axis in axes[1:]):
+        y = _convolve.bind(fold_batch(x, axes[0]), *rest, form=form)
+        return unfold_batch(y, x, axes[0]), 0
+    return jax.vmap(functools.partial(_composed_convolve, form=form), tuple(axes))(*operands), 0
+
+
+batching.primitive_batchers[_convolve] = _batch_convolve
