@@ -9,7 +9,7 @@ TensorFlow's operations need it at run time without Python.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ __all__ = [
     "ConvSpec",
     "Geometry",
     "activation_code",
+    "build_spec",
     "check_bias",
     "check_pointwise_kernel",
     "check_rank",
@@ -148,11 +149,16 @@ def conv_spec(
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
-    return _conv_spec.__wrapped__(strides, padding, dilation_rate, data_format)
+    return build_spec(strides, padding, dilation_rate, data_format)
 
 
-@lru_cache(maxsize=1024)
-def _conv_spec(strides: Any, padding: Any, dilation_rate: Any, data_format: Any) -> ConvSpec:
+def build_spec(
+    strides: int | Sequence[int],
+    padding: Padding,
+    dilation_rate: int | Sequence[int],
+    data_format: str,
+) -> ConvSpec:
+    """`conv_spec` without its cache, for where Python code is traced (torch.compile reads it)."""
     stride = _positive("strides", strides, 2)
     dilation = _positive("dilation_rate", dilation_rate, 2)
     same, pads = 0, (0, 0, 0, 0)
@@ -169,17 +175,21 @@ def _conv_spec(strides: Any, padding: Any, dilation_rate: Any, data_format: Any)
     return ConvSpec(*stride, *dilation, same, *pads, _data_format(data_format))
 
 
+_conv_spec = lru_cache(maxsize=1024)(build_spec)
+
+
 def conv_spec_1d(
     kernel_size: int,
     strides: int | Sequence[int] = 1,
     padding: Padding = "valid",
     dilation_rate: int | Sequence[int] = 1,
     data_format: str = "channels_last",
+    build: Callable[..., ConvSpec] = conv_spec,
 ) -> ConvSpec:
     """As `conv_spec` for one spatial axis, which becomes the width of an image one pixel high.
 
     `padding` may also be ``"causal"``: ``(kernel_size - 1) * dilation_rate`` before the input, so
-    that no output sees a later input, or ``(left, right)``.
+    that no output sees a later input, or ``(left, right)``. `build` is `conv_spec` or `build_spec`.
 
     Example:
         >>> conv_spec_1d(3, padding="causal", dilation_rate=2).pad_left
@@ -201,7 +211,7 @@ def conv_spec_1d(
     else:
         left, right = _explicit_padding(padding, 1)
         pads = ((0, 0), (left, right))
-    return conv_spec((1, stride), pads, (1, dilation), data_format)
+    return build((1, stride), pads, (1, dilation), data_format)
 
 
 @lru_cache(maxsize=4096)
