@@ -148,6 +148,9 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
 }  // namespace
 
 NB_MODULE(_native, m) {
+  // PyTorch keeps the functions registered with it, and so what their caches hold, until the
+  // process ends: nanobind would report that as leaks at every exit.
+  nb::set_leak_warnings(false);
   nb::class_<sepconv::Geometry>(m, "Geometry")
       .def("__init__",
            [](sepconv::Geometry* self, nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {
