@@ -82,12 +82,15 @@ def _positive(name: str, value: Any, rank: int) -> tuple[int, ...]:
     return sizes
 
 
-def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
+def _padding_error(value: Any, rank: int) -> ValueError:
     form = "((top, bottom), (left, right))" if rank == 2 else "(left, right)"
-    expected = (
+    return ValueError(
         f"padding must be 'valid', 'same'{'' if rank == 2 else ', causal'} or {form} with "
         f"integers of at least 0. Received: padding={value!r}"
     )
+
+
+def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
     try:
         pairs = [tuple(pair) for pair in value]
     except TypeError:
@@ -95,14 +98,14 @@ def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
             try:
                 pairs = [tuple(value)]
             except TypeError:
-                raise ValueError(expected) from None
+                raise _padding_error(value, rank) from None
         else:
-            raise ValueError(expected) from None
+            raise _padding_error(value, rank) from None
     if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(expected)
+        raise _padding_error(value, rank)
     flat = tuple(_integer("padding", v, value) for pair in pairs for v in pair)
     if any(v < 0 for v in flat) or any(v >= 2**62 for v in flat):
-        raise ValueError(expected)
+        raise _padding_error(value, rank)
     return flat
 
 
@@ -115,9 +118,10 @@ def _data_format(value: Any) -> int:
     return int(value == "channels_first")
 
 
-def _freeze(value: Any) -> Any:
-    """Lists as tuples, so that a call's arguments can key a cache."""
-    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
+def _plain(value: Any) -> bool:
+    """Whether `value` can key a cache. A list cannot; nor can 2.0 and True, which equal 2 and 1."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and all(map(_plain, value)))
 
 
 def conv_spec(
@@ -144,11 +148,9 @@ def conv_spec(
         >>> conv_spec(strides=2, padding="same").stride_w
         2
     """
-    try:
-        return _conv_spec(_freeze(strides), _freeze(padding), _freeze(dilation_rate), data_format)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
+    arguments = strides, padding, dilation_rate, data_format
+    if _plain(arguments):
+        return _conv_spec(*arguments)
     return build_spec(strides, padding, dilation_rate, data_format)
 
 
