@@ -36,6 +36,7 @@ __all__ = ["as_tensor", "convolve", "is_traced"]
 is_traced = torch.compiler.is_compiling
 
 _CODES = {torch.float32: 0, torch.float64: 1}
+_ACTIVATIONS = tuple(sorted(set(ACTIVATIONS.values())))
 _HALF = (torch.bfloat16, torch.float16)
 
 _library = torch.library.Library("sepconv", "DEF")
@@ -96,6 +97,8 @@ def _forward_cpu(
     spec: list[int],
     activation: int,
 ) -> Tensor:
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {_ACTIVATIONS}. Received: {activation}")
     separable, biased = pointwise_kernel is not None, bias is not None
     geometry, code, channels, shape = _plan(
         tuple(spec),
@@ -227,6 +230,11 @@ def _forward_fake(
     pads = spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right
     height = _output_size(x.shape[rows], kh, spec.stride_h, spec.dilation_h, spec.same, pads[0])
     width = _output_size(x.shape[columns], kw, spec.stride_w, spec.dilation_w, spec.same, pads[1])
+    # Where sizes are symbols the check above has passed them by.
+    torch._check_value(
+        height > 0 and width > 0,
+        lambda: f"The output would be empty. Received: x.shape={tuple(x.shape)}",
+    )
     outputs = channels * multiplier if pointwise_kernel is None else pointwise_kernel.shape[3]
     if spec.channels_first:
         return x.new_empty((x.shape[0], outputs, height, width))
@@ -264,7 +272,8 @@ def as_tensor(value: Any) -> Tensor:
             raise TypeError(f"A tensor was expected. Received: {value!r}") from error
     device = value.device.type
     if (
-        torch.is_autocast_enabled(device)
+        (device == "cpu" or torch.amp.is_autocast_available(device))
+        and torch.is_autocast_enabled(device)
         and value.is_floating_point()
         and value.dtype != torch.float64
     ):

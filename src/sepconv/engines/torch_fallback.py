@@ -20,6 +20,11 @@ def _pads(spec: tuple[int, ...], x: tuple[int, ...], kernel: tuple[int, ...]) ->
     return [left, right, top, bottom]
 
 
+def _dense(a: Tensor) -> Tensor:
+    """`a` contiguous, with the strides of a new tensor also for axes of size 0 or 1."""
+    return a.contiguous().view(-1).view(a.shape)
+
+
 class _Depthwise:
     """The arguments of both directions as `torch.nn.functional.conv2d` wants them."""
 
@@ -45,7 +50,7 @@ class _Depthwise:
 
     def layout(self, a: Tensor) -> Tensor:
         """From channels_first to the layout of `spec`, contiguous."""
-        return (a if self.spec.channels_first else a.permute(0, 2, 3, 1)).contiguous()
+        return _dense(a if self.spec.channels_first else a.permute(0, 2, 3, 1))
 
     def forward(self) -> Tensor:
         return functional.conv2d(
@@ -121,6 +126,6 @@ def backward(
     if dx is not None:
         dx = depthwise.layout(dx)
     return tuple(
-        dy.new_empty((0,)) if grad is None else grad.contiguous()
+        dy.new_empty((0,)) if grad is None else _dense(grad)
         for grad in (dx, dkernel, dpointwise, dbias)
     )
