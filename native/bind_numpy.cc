@@ -151,6 +151,9 @@ NB_MODULE(_native, m) {
   // Environment variables that make no sense fail the import, not a call in the middle of work.
   sepconv::num_threads();
   sepconv::isa_name();
+  // PyTorch keeps the functions registered with it, and so what their caches hold, until the
+  // process ends: nanobind would report that as leaks at every exit.
+  nb::set_leak_warnings(false);
   nb::class_<sepconv::Geometry>(m, "Geometry")
       .def("__init__",
            [](sepconv::Geometry* self, nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {

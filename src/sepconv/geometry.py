@@ -9,7 +9,7 @@ TensorFlow's operations need it at run time without Python.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ __all__ = [
     "ConvSpec",
     "Geometry",
     "activation_code",
+    "build_spec",
     "check_bias",
     "check_pointwise_kernel",
     "check_rank",
@@ -81,12 +82,15 @@ def _positive(name: str, value: Any, rank: int) -> tuple[int, ...]:
     return sizes
 
 
-def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
+def _padding_error(value: Any, rank: int) -> ValueError:
     form = "((top, bottom), (left, right))" if rank == 2 else "(left, right)"
-    expected = (
+    return ValueError(
         f"padding must be 'valid', 'same'{'' if rank == 2 else ', causal'} or {form} with "
         f"integers of at least 0. Received: padding={value!r}"
     )
+
+
+def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
     try:
         pairs = [tuple(pair) for pair in value]
     except TypeError:
@@ -94,14 +98,14 @@ def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
             try:
                 pairs = [tuple(value)]
             except TypeError:
-                raise ValueError(expected) from None
+                raise _padding_error(value, rank) from None
         else:
-            raise ValueError(expected) from None
+            raise _padding_error(value, rank) from None
     if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(expected)
+        raise _padding_error(value, rank)
     flat = tuple(_integer("padding", v, value) for pair in pairs for v in pair)
     if any(v < 0 for v in flat) or any(v >= 2**62 for v in flat):
-        raise ValueError(expected)
+        raise _padding_error(value, rank)
     return flat
 
 
@@ -114,9 +118,10 @@ def _data_format(value: Any) -> int:
     return int(value == "channels_first")
 
 
-def _freeze(value: Any) -> Any:
-    """Lists as tuples, so that a call's arguments can key a cache."""
-    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
+def _plain(value: Any) -> bool:
+    """Whether `value` can key a cache. A list cannot; nor can 2.0 and True, which equal 2 and 1."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and all(map(_plain, value)))
 
 
 def conv_spec(
@@ -143,16 +148,19 @@ def conv_spec(
         >>> conv_spec(strides=2, padding="same").stride_w
         2
     """
-    try:
-        return _conv_spec(_freeze(strides), _freeze(padding), _freeze(dilation_rate), data_format)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-    return _conv_spec.__wrapped__(strides, padding, dilation_rate, data_format)
+    arguments = strides, padding, dilation_rate, data_format
+    if _plain(arguments):
+        return _conv_spec(*arguments)
+    return build_spec(strides, padding, dilation_rate, data_format)
 
 
-@lru_cache(maxsize=1024)
-def _conv_spec(strides: Any, padding: Any, dilation_rate: Any, data_format: Any) -> ConvSpec:
+def build_spec(
+    strides: int | Sequence[int],
+    padding: Padding,
+    dilation_rate: int | Sequence[int],
+    data_format: str,
+) -> ConvSpec:
+    """`conv_spec` without its cache, for where Python code is traced (torch.compile reads it)."""
     stride = _positive("strides", strides, 2)
     dilation = _positive("dilation_rate", dilation_rate, 2)
     same, pads = 0, (0, 0, 0, 0)
@@ -169,17 +177,21 @@ def _conv_spec(strides: Any, padding: Any, dilation_rate: Any, data_format: Any)
     return ConvSpec(*stride, *dilation, same, *pads, _data_format(data_format))
 
 
+_conv_spec = lru_cache(maxsize=1024)(build_spec)
+
+
 def conv_spec_1d(
     kernel_size: int,
     strides: int | Sequence[int] = 1,
     padding: Padding = "valid",
     dilation_rate: int | Sequence[int] = 1,
     data_format: str = "channels_last",
+    build: Callable[..., ConvSpec] = conv_spec,
 ) -> ConvSpec:
     """As `conv_spec` for one spatial axis, which becomes the width of an image one pixel high.
 
     `padding` may also be ``"causal"``: ``(kernel_size - 1) * dilation_rate`` before the input, so
-    that no output sees a later input, or ``(left, right)``.
+    that no output sees a later input, or ``(left, right)``. `build` is `conv_spec` or `build_spec`.
 
     Example:
         >>> conv_spec_1d(3, padding="causal", dilation_rate=2).pad_left
@@ -201,7 +213,7 @@ def conv_spec_1d(
     else:
         left, right = _explicit_padding(padding, 1)
         pads = ((0, 0), (left, right))
-    return conv_spec((1, stride), pads, (1, dilation), data_format)
+    return build((1, stride), pads, (1, dilation), data_format)
 
 
 @lru_cache(maxsize=4096)

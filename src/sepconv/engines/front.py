@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from sepconv.geometry import (
     ConvSpec,
     activation_code,
+    build_spec,
     check_bias,
     check_pointwise_kernel,
     check_rank,
@@ -78,6 +79,11 @@ def _check_dtypes(arrays: dict[str, Any]) -> None:
             )
 
 
+def _require_pointwise(pointwise_kernel: Any) -> None:
+    if pointwise_kernel is None:
+        raise TypeError("pointwise_kernel must be an array. Received: None")
+
+
 def _known(size: Any, stand_in: int) -> int:
     return size if isinstance(size, int) else stand_in
 
@@ -87,8 +93,8 @@ def check_arguments(
 ) -> None:
     """Raises where 4-D arguments do not fit each other, as far as their shapes are known.
 
-    TensorFlow may not know a size (None) while it traces, and JAX may have a symbol for it; such a
-    size is checked when the operation runs or is compiled.
+    While an engine traces it may not know a size (TensorFlow: None) or know it by a symbol
+    (PyTorch, JAX); such a size is checked when the operation runs.
     """
     _check_dtypes(
         {
@@ -107,6 +113,8 @@ def check_arguments(
     )
     x_shape = tuple(x.shape)
     check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
+    if not all(isinstance(size, int) for size in kernel_shape):
+        return
     rows, columns, channels = (2, 3, 1) if spec.channels_first else (1, 2, 3)
     known = list(x_shape)
     known[0] = _known(known[0], 1)
@@ -144,18 +152,29 @@ def _document(function: Callable[..., Any], engine: str, rank: int, separable: b
     function.__qualname__ = function.__name__
 
 
-def functions(engine: str, convolve: Convolve, as_array: Callable[[Any], Any]) -> Functions:
+def functions(
+    engine: str,
+    convolve: Convolve,
+    as_array: Callable[[Any], Any],
+    traced: Callable[[], bool] = lambda: False,
+) -> Functions:
     """Makes an engine's public functions.
 
     Args:
         engine: the engine's name as its users write it, for the docstrings.
         convolve: see the top of this file.
         as_array: makes an array of the engine from what the user passed (identity for its own).
+        traced: whether a compiler is reading this very Python code, which then must meet neither
+            caches nor C++; `convolve` then calls `check_arguments` itself.
     """
+
+    def make_spec(*arguments):
+        return build_spec(*arguments) if traced() else conv_spec(*arguments)
 
     def convolve_2d(x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
         activation_code(activation)
-        check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
+        if not traced():
+            check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
         return convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
 
     def convolve_1d(x, depthwise_kernel, pointwise_kernel, bias, activation, *arguments):
@@ -165,7 +184,7 @@ def functions(engine: str, convolve: Convolve, as_array: Callable[[Any], Any]) -
         if pointwise_kernel is not None:
             check_rank("pointwise_kernel", pointwise_kernel.shape, 3, meaning)
             pointwise_kernel = pointwise_kernel[None]
-        spec = conv_spec_1d(depthwise_kernel.shape[0], *arguments)
+        spec = conv_spec_1d(depthwise_kernel.shape[0], *arguments, make_spec)
         first = bool(spec.channels_first)
         image = x[:, :, None] if first else x[:, None]
         y = convolve_2d(image, depthwise_kernel[None], pointwise_kernel, bias, spec, activation)
@@ -185,7 +204,7 @@ def functions(engine: str, convolve: Convolve, as_array: Callable[[Any], Any]) -
         data_format="channels_last",
         activation=None,
     ):
-        spec = conv_spec(strides, padding, dilation_rate, data_format)
+        spec = make_spec(strides, padding, dilation_rate, data_format)
         x, kernel = as_array(x), as_array(depthwise_kernel)
         return convolve_2d(x, kernel, None, optional(bias), spec, activation)
 
@@ -201,7 +220,8 @@ def functions(engine: str, convolve: Convolve, as_array: Callable[[Any], Any]) -
         data_format="channels_last",
         activation=None,
     ):
-        spec = conv_spec(strides, padding, dilation_rate, data_format)
+        _require_pointwise(pointwise_kernel)
+        spec = make_spec(strides, padding, dilation_rate, data_format)
         x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
         return convolve_2d(x, kernel, pointwise, optional(bias), spec, activation)
 
@@ -232,6 +252,7 @@ def functions(engine: str, convolve: Convolve, as_array: Callable[[Any], Any]) -
         data_format="channels_last",
         activation=None,
     ):
+        _require_pointwise(pointwise_kernel)
         x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
         arguments = (strides, padding, dilation_rate, data_format)
         return convolve_1d(x, kernel, pointwise, optional(bias), activation, *arguments)

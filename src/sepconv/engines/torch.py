@@ -1,0 +1,312 @@
+"""PyTorch's side: the operations ``sepconv::forward`` and ``sepconv::backward``.
+
+Each has a kernel for the CPU (ours), one for every other device (PyTorch's own operations, see
+`torch_fallback`), a fake one that only knows shapes (for torch.compile and torch.export), rules for
+vmap (see `torch_vmap`) and derivatives (see `torch_autograd`).
+
+The operations take and give contiguous tensors alone. Memory formats, half types and autocast are
+dealt with before they are called, so that fake and real kernels cannot disagree about strides.
+
+They are registered by the low-level forms of ``torch.library`` rather than by ``custom_op``, whose
+wrappers cost more time than a small convolution.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepconv import _native
+from sepconv.engines import torch_autograd, torch_fallback, torch_vmap
+from sepconv.engines.front import check_arguments
+from sepconv.geometry import (
+    ACTIVATIONS,
+    ConvSpec,
+    Geometry,
+    check_bias,
+    check_pointwise_kernel,
+    resolve,
+)
+
+__all__ = ["as_tensor", "convolve", "is_traced"]
+
+is_traced = torch.compiler.is_compiling
+
+_CODES = {torch.float32: 0, torch.float64: 1}
+_ACTIVATIONS = tuple(sorted(set(ACTIVATIONS.values())))
+_HALF = (torch.bfloat16, torch.float16)
+
+_library = torch.library.Library("sepconv", "DEF")
+_TAGS = (torch.Tag.pt2_compliant_tag,)
+_library.define(
+    "forward(Tensor x, Tensor depthwise_kernel, Tensor? pointwise_kernel, Tensor? bias, "
+    "int[] spec, int activation) -> Tensor",
+    tags=_TAGS,
+)
+# The gradients of sum(forward(...) * dy) without activation, for x, depthwise_kernel,
+# pointwise_kernel and bias; one that is not wanted is an empty tensor.
+_library.define(
+    "backward(Tensor x, Tensor depthwise_kernel, Tensor? pointwise_kernel, Tensor dy, "
+    "int[] spec, bool[] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
+    tags=_TAGS,
+)
+_forward = torch.ops.sepconv.forward.default
+_backward = torch.ops.sepconv.backward.default
+
+
+# --- on the CPU ------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    spec: tuple[int, ...],
+    x: tuple[int, ...],
+    depthwise: tuple[int, ...],
+    pointwise: tuple[int, ...] | None,
+    *dtypes: torch.dtype | None,
+) -> tuple[Geometry, int, int, tuple[int, ...]]:
+    """The geometry, the dtype's number, the output's channels and its shape.
+
+    The operations can be called with anything, from a graph as well as by
+    ``torch.ops.sepconv.forward``, and a kernel must not read beyond a tensor: so everything is
+    checked here again, once a combination of shapes.
+    """
+    if dtypes[0] not in _CODES or any(d not in (None, dtypes[0]) for d in dtypes):
+        raise TypeError(
+            f"Tensors of one dtype, float32 or float64, were expected. Received: {dtypes}"
+        )
+    geometry = resolve(ConvSpec(*spec), x, depthwise)
+    channels = geometry.depthwise_channels
+    if pointwise is not None:
+        channels = check_pointwise_kernel(pointwise, channels)
+    return geometry, _CODES[dtypes[0]], channels, geometry.output_shape(channels)
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _forward_cpu(
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    bias: Tensor | None,
+    spec: list[int],
+    activation: int,
+) -> Tensor:
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {_ACTIVATIONS}. Received: {activation}")
+    separable, biased = pointwise_kernel is not None, bias is not None
+    geometry, code, channels, shape = _plan(
+        tuple(spec),
+        x.shape,
+        depthwise_kernel.shape,
+        pointwise_kernel.shape if separable else None,
+        x.dtype,
+        depthwise_kernel.dtype,
+        pointwise_kernel.dtype if separable else None,
+        bias.dtype if biased else None,
+    )
+    if biased:
+        check_bias(bias.shape, channels)
+        bias = bias.contiguous()
+    if separable:
+        pointwise_kernel = pointwise_kernel.contiguous()
+    x, depthwise_kernel = x.contiguous(), depthwise_kernel.contiguous()
+    y = torch.empty(shape, dtype=x.dtype)
+    _native.forward(
+        geometry,
+        code,
+        x.data_ptr(),
+        depthwise_kernel.data_ptr(),
+        _address(pointwise_kernel),
+        channels,
+        _address(bias),
+        activation,
+        y.data_ptr(),
+    )
+    return y
+
+
+def _gradients(
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    dy: Tensor,
+    wanted: list[bool],
+    channels: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Uninitialised tensors for the gradients, empty ones for those not wanted."""
+    like = pointwise_kernel if pointwise_kernel is not None else depthwise_kernel
+    shapes = (x.shape, depthwise_kernel.shape, like.shape, (channels,))
+    return tuple(
+        dy.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True)
+    )
+
+
+def _backward_cpu(
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    dy: Tensor,
+    spec: list[int],
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    separable = pointwise_kernel is not None
+    geometry, code, channels, shape = _plan(
+        tuple(spec),
+        x.shape,
+        depthwise_kernel.shape,
+        pointwise_kernel.shape if separable else None,
+        x.dtype,
+        depthwise_kernel.dtype,
+        pointwise_kernel.dtype if separable else None,
+        dy.dtype,
+    )
+    if dy.shape != shape:
+        raise ValueError(f"dy must have the shape {shape}. Received: dy.shape={tuple(dy.shape)}")
+    if wanted[2] and not separable:
+        raise ValueError("There is no pointwise_kernel to compute a gradient for.")
+    grads = _gradients(x, depthwise_kernel, pointwise_kernel, dy, wanted, channels)
+    if separable:
+        pointwise_kernel = pointwise_kernel.contiguous()
+    # For its own gradient alone x is not read, and may then stay as it is.
+    if wanted[1] or wanted[2]:
+        x = x.contiguous()
+    depthwise_kernel, dy = depthwise_kernel.contiguous(), dy.contiguous()
+    _native.backward(
+        geometry,
+        code,
+        x.data_ptr(),
+        depthwise_kernel.data_ptr(),
+        _address(pointwise_kernel),
+        separable,
+        channels,
+        dy.data_ptr(),
+        *(grad.data_ptr() if want else None for grad, want in zip(grads, wanted, strict=True)),
+    )
+    return grads
+
+
+_library.impl("forward", _forward_cpu, "CPU")
+_library.impl("backward", _backward_cpu, "CPU")
+
+
+# --- on other devices ------------------------------------------------------------------------
+
+_library.impl("forward", torch_fallback.forward, "CompositeExplicitAutograd")
+_library.impl("backward", torch_fallback.backward, "CompositeExplicitAutograd")
+
+
+# --- shapes alone ----------------------------------------------------------------------------
+
+
+def _output_size(size: Any, kernel: Any, stride: int, dilation: int, same: int, pads: int) -> Any:
+    """What `resolve` computes, in arithmetic that holds for symbolic sizes too.
+
+    Under torch.compile a size may be a symbol, which C++ and a cache's key would force to become
+    one number, and so a graph for that size alone.
+    """
+    if same:
+        return (size - 1) // stride + 1
+    return (size + pads - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def _forward_fake(
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    bias: Tensor | None,
+    spec: list[int],
+    activation: int,
+) -> Tensor:
+    spec = ConvSpec(*spec)
+    check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
+    kh, kw, channels, multiplier = depthwise_kernel.shape
+    rows, columns = (2, 3) if spec.channels_first else (1, 2)
+    pads = spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right
+    height = _output_size(x.shape[rows], kh, spec.stride_h, spec.dilation_h, spec.same, pads[0])
+    width = _output_size(x.shape[columns], kw, spec.stride_w, spec.dilation_w, spec.same, pads[1])
+    # Where sizes are symbols the check above has passed them by.
+    torch._check_value(
+        height > 0 and width > 0,
+        lambda: f"The output would be empty. Received: x.shape={tuple(x.shape)}",
+    )
+    outputs = channels * multiplier if pointwise_kernel is None else pointwise_kernel.shape[3]
+    if spec.channels_first:
+        return x.new_empty((x.shape[0], outputs, height, width))
+    return x.new_empty((x.shape[0], height, width, outputs))
+
+
+def _backward_fake(
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    dy: Tensor,
+    spec: list[int],
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    channels = dy.shape[1 if ConvSpec(*spec).channels_first else 3]
+    return _gradients(x, depthwise_kernel, pointwise_kernel, dy, wanted, channels)
+
+
+torch.library.register_fake("sepconv::forward", _forward_fake, lib=_library)
+torch.library.register_fake("sepconv::backward", _backward_fake, lib=_library)
+
+torch_autograd.register(_library, _forward, _backward)
+torch_vmap.register(_library, _forward, _backward)
+
+
+# --- what the front calls --------------------------------------------------------------------
+
+
+def as_tensor(value: Any) -> Tensor:
+    """`value` as a tensor, in autocast's dtype where that is on, as PyTorch's convolutions do."""
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(f"A tensor was expected. Received: {value!r}") from error
+    device = value.device.type
+    if (
+        (device == "cpu" or torch.amp.is_autocast_available(device))
+        and torch.is_autocast_enabled(device)
+        and value.is_floating_point()
+        and value.dtype != torch.float64
+    ):
+        return value.to(torch.get_autocast_dtype(device))
+    return value
+
+
+def convolve(
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    bias: Tensor | None,
+    spec: ConvSpec,
+    activation: str | None,
+) -> Tensor:
+    """See `sepconv.engines.front`."""
+    dtype = x.dtype
+    half = dtype in _HALF and x.device.type == "cpu"
+    if half:
+        x, depthwise_kernel, pointwise_kernel, bias = (
+            None if t is None else t.to(torch.float32)
+            for t in (x, depthwise_kernel, pointwise_kernel, bias)
+        )
+    # A channels_first tensor in channels_last memory is, permuted, a contiguous NHWC tensor.
+    permuted = False
+    if not x.is_contiguous():
+        nhwc = x.permute(0, 2, 3, 1)
+        permuted = bool(spec.channels_first) and nhwc.is_contiguous()
+        if permuted:
+            x, spec = nhwc, ConvSpec(*spec[:9], 0)
+        else:
+            x = x.contiguous()
+    y = _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, ACTIVATIONS[activation])
+    if permuted:
+        y = y.permute(0, 3, 1, 2)
+    return y.to(dtype) if half else y

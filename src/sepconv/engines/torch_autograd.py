@@ -1,0 +1,246 @@
+"""The derivatives of the operations of `sepconv.engines.torch`, of any order and in both modes.
+
+``backward`` computes the gradients of ``forward``, and whatever a derivative of ``backward``
+consists of is again a depthwise convolution, a gradient of one, or a matrix product: so these two
+operations are enough.
+
+``torch.library.register_autograd`` would do the same for reverse mode, at 15 microseconds more a
+call, and does not work under ``torch.func.grad``; so the kernels for the dispatch key Autograd are
+written here, as PyTorch writes those of its own operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+
+from sepconv.geometry import ACTIVATIONS
+
+__all__ = ["register"]
+
+_RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
+
+# What torch.library's own Autograd kernels use to reach the kernels below autograd.
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+
+
+def _call(operation: Any, *arguments: Any) -> Any:
+    """Calls an operation below autograd from within a Function, which has turned gradients off.
+
+    Below one level of torch.func's transforms may be another, which needs them on.
+    """
+    if not torch._C._are_functorch_transforms_active():
+        with _below_autograd():
+            return operation(*arguments)
+    with _below_autograd(), torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        return operation(*arguments)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The sum of two tensors, where None is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
+def _masked(dy: Tensor, y: Tensor, activation: int) -> Tensor:
+    """`dy` where the activation that gave `y` let its argument pass, else 0."""
+    if activation == _RELU:
+        return torch.ops.aten.threshold_backward.default(dy, y, 0)
+    if activation == _RELU6:
+        return torch.ops.aten.hardtanh_backward.default(dy, y, 0, 6)
+    return dy
+
+
+class _Parts:
+    """What derivatives are made of: the depthwise convolution D(x, k) and 1x1 products."""
+
+    def __init__(self, forward: Any, backward: Any, spec: Any) -> None:
+        self.forward, self.backward, self.spec = forward, backward, spec
+        self.axis = -3 if spec[9] else -1  # the channels'
+
+    def convolved(self, x: Tensor | None, kernel: Tensor | None) -> Tensor | None:
+        """D(x, kernel)."""
+        if x is None or kernel is None:
+            return None
+        return self.forward(x, kernel, None, None, self.spec, 0)
+
+    def input_gradient(self, x: Tensor, kernel: Tensor | None, dm: Tensor | None) -> Tensor | None:
+        """The gradient of <D(x, kernel), dm> for x, whose shape alone matters."""
+        if kernel is None or dm is None:
+            return None
+        wanted = (True, False, False, False)
+        return self.backward(x, kernel, None, dm, self.spec, wanted)[0]
+
+    def kernel_gradient(self, x: Tensor | None, kernel: Tensor, dm: Tensor | None) -> Tensor | None:
+        """The gradient of <D(x, kernel), dm> for the kernel, whose shape alone matters."""
+        if x is None or dm is None:
+            return None
+        wanted = (False, True, False, False)
+        return self.backward(x, kernel, None, dm, self.spec, wanted)[1]
+
+    def last(self, a: Tensor) -> Tensor:
+        """With the channels last."""
+        return a.movedim(self.axis, -1)
+
+    def product(self, a: Tensor | None, pointwise: Tensor | None) -> Tensor | None:
+        """The 1x1 convolution of a."""
+        if a is None or pointwise is None:
+            return None
+        return (self.last(a) @ pointwise[0, 0]).movedim(-1, self.axis)
+
+    def product_transposed(self, a: Tensor | None, pointwise: Tensor | None) -> Tensor | None:
+        """The gradient of <product(m, pointwise), a> for m."""
+        if a is None or pointwise is None:
+            return None
+        return (self.last(a) @ pointwise[0, 0].mT).movedim(-1, self.axis)
+
+    def correlation(self, m: Tensor | None, dy: Tensor | None) -> Tensor | None:
+        """The gradient of <product(m, pointwise), dy> for the pointwise kernel."""
+        if m is None or dy is None:
+            return None
+        return (self.last(m).flatten(0, 2).mT @ self.last(dy).flatten(0, 2))[None, None]
+
+    def filled(self, bias: Tensor | None, like: Tensor) -> Tensor | None:
+        """The bias at every pixel."""
+        if bias is None:
+            return None
+        return bias.expand(self.last(like).shape).movedim(-1, self.axis)
+
+    def change(self, tangents: Any, x: Tensor, kernel: Tensor, pointwise: Any, like: Tensor) -> Any:
+        """The directional derivative of ``forward`` without activation."""
+        tx, tk, tp, tb = tangents
+        t = _sum(self.convolved(tx, kernel), self.convolved(x, tk))
+        if pointwise is not None:
+            t = self.product(t, pointwise)
+            if tp is not None:
+                t = _sum(t, self.product(self.convolved(x, kernel), tp))
+        return _sum(t, self.filled(tb, like))
+
+
+def register(library: torch.library.Library, forward: Any, backward: Any) -> None:
+    """Registers the Autograd kernels of ``sepconv::forward`` and ``sepconv::backward``."""
+
+    class Forward(torch.autograd.Function):
+        """The derivative of ``forward`` is ``backward``, after that of the activation."""
+
+        @staticmethod
+        def forward(ctx, x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+            y = _call(forward, x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
+            saved = x, depthwise_kernel, pointwise_kernel, y if activation else None
+            ctx.save_for_backward(*saved)
+            if forward_ad._current_level >= 0:
+                ctx.save_for_forward(x, depthwise_kernel, pointwise_kernel, y)
+            ctx.spec, ctx.activation = spec, activation
+            return y
+
+        @staticmethod
+        def backward(ctx, dy):
+            x, kernel, pointwise, y = ctx.saved_tensors
+            dy = _masked(dy, y, ctx.activation)
+            wanted = ctx.needs_input_grad[:4]
+            grads = backward(x, kernel, pointwise, dy, ctx.spec, wanted)
+            return *(g if want else None for g, want in zip(grads, wanted, strict=True)), None, None
+
+        @staticmethod
+        def jvp(ctx, *tangents):
+            x, kernel, pointwise, y = ctx.saved_tensors
+            parts = _Parts(forward, backward, ctx.spec)
+            change = parts.change(tangents[:4], x, kernel, pointwise, y)
+            return _masked(change.contiguous(), y, ctx.activation)
+
+    class Backward(torch.autograd.Function):
+        """The derivatives of ``backward``, from the differentiable operations themselves.
+
+        Call m = D(x, k) and p the pointwise kernel. ``backward`` gives dx and dk, the gradients of
+        <D(x, k), dm> with dm = dy p', and dp = m' dy and db = 1' dy. Their products with
+        cotangents (gx, gk, gp, gb) sum to <t p + m gp + 1 gb, dy> with t = D(gx, k) + D(x, gk):
+        the change of ``forward`` in the direction of the cotangents, times dy.
+        """
+
+        @staticmethod
+        def forward(ctx, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted):
+            grads = _call(backward, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted)
+            ctx.save_for_backward(x, depthwise_kernel, pointwise_kernel, dy)
+            if forward_ad._current_level >= 0:
+                ctx.save_for_forward(x, depthwise_kernel, pointwise_kernel, dy)
+            ctx.spec, ctx.wanted, ctx.shapes = spec, wanted, [g.shape for g in grads]
+            ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(*(g for g, w in zip(grads, wanted, strict=True) if not w))
+            return grads
+
+        @staticmethod
+        def backward(ctx, gx, gk, gp, gb):
+            x, k, p, dy = ctx.saved_tensors
+            need_x, need_k, need_p, need_dy = ctx.needs_input_grad[:4]
+            parts = _Parts(forward, backward, ctx.spec)
+            dm = dy if p is None else parts.product_transposed(dy, p)
+            dm_of_gp = parts.product_transposed(dy, gp)
+            dx = dk = dp = ddy = None
+            if need_x:
+                dx = _sum(parts.input_gradient(x, k, dm_of_gp), parts.input_gradient(x, gk, dm))
+            if need_k:
+                dk = _sum(parts.kernel_gradient(x, k, dm_of_gp), parts.kernel_gradient(gx, k, dm))
+            if need_p:
+                t = _sum(parts.convolved(gx, k), parts.convolved(x, gk))
+                dp = parts.correlation(t, dy)
+            if need_dy:
+                ddy = parts.change((gx, gk, gp, gb), x, k, p, dy)
+            return dx, dk, dp, ddy, None, None
+
+        @staticmethod
+        def jvp(ctx, tx, tk, tp, tdy, *_):
+            x, k, p, dy = ctx.saved_tensors
+            want_x, want_k, want_p, want_b = ctx.wanted
+            parts = _Parts(forward, backward, ctx.spec)
+            dm = dy if p is None else parts.product_transposed(dy, p)
+            tdm = tdy
+            if p is not None:
+                tdm = _sum(parts.product_transposed(tdy, p), parts.product_transposed(dy, tp))
+            dx = dk = dp = db = None
+            if want_x:
+                dx = _sum(parts.input_gradient(x, k, tdm), parts.input_gradient(x, tk, dm))
+            if want_k:
+                dk = _sum(parts.kernel_gradient(x, k, tdm), parts.kernel_gradient(tx, k, dm))
+            if want_p:
+                t = _sum(parts.convolved(tx, k), parts.convolved(x, tk))
+                dp = parts.correlation(t, dy)
+                if tdy is not None:
+                    dp = _sum(dp, parts.correlation(parts.convolved(x, k), tdy))
+            if want_b and tdy is not None:
+                db = parts.last(tdy).sum((0, 1, 2))
+            return tuple(
+                dy.new_zeros(shape) if t is None and want else t
+                for t, shape, want in zip((dx, dk, dp, db), ctx.shapes, ctx.wanted, strict=True)
+            )
+
+    def kernel(operation, function):
+        def run(first, second, third, fourth, spec, last):
+            differentiated = forward_ad._current_level >= 0 or (
+                torch.is_grad_enabled()
+                and (
+                    first.requires_grad
+                    or second.requires_grad
+                    or (third is not None and third.requires_grad)
+                    or (fourth is not None and fourth.requires_grad)
+                )
+            )
+            if not differentiated:
+                with _below_autograd():
+                    return operation(first, second, third, fourth, spec, last)
+            if not torch._C._are_functorch_transforms_active():
+                return function.apply(first, second, third, fourth, spec, last)
+            # torch.func calls this kernel once a level of its transforms. Function.apply is meant
+            # for all levels at once; the one beneath it is for one.
+            with enable_single_level_autograd_function():
+                apply = super(torch.autograd.Function, function).apply
+                return apply(first, second, third, fourth, spec, last)
+
+        return run
+
+    library.impl("forward", kernel(forward, Forward), "Autograd")
+    library.impl("backward", kernel(backward, Backward), "Autograd")

@@ -1,0 +1,111 @@
+"""What ``torch.vmap`` makes of the operations of `sepconv.engines.torch`.
+
+A mapped axis of the input alone joins the batch. Where kernels are mapped too it joins the
+channels, which a depthwise convolution keeps apart: C channels for each of B become B * C, and one
+call serves all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sepconv.geometry import ACTIVATIONS
+
+__all__ = ["register"]
+
+
+def _leading(tensor: Tensor | None, axis: int | None, count: int) -> Tensor | None:
+    """With the mapped axis first, repeated if there was none."""
+    if tensor is None:
+        return None
+    if axis is None:
+        return tensor.expand(count, *tensor.shape)
+    return tensor.movedim(axis, 0)
+
+
+def _join(tensor: Tensor, axis: int) -> Tensor:
+    """Merges the leading axis into what is, without it, `axis`."""
+    return tensor.movedim(0, axis).flatten(axis, axis + 1)
+
+
+def _part(tensor: Tensor, axis: int, count: int) -> Tensor:
+    """Undoes `_join`."""
+    return tensor.unflatten(axis, (count, tensor.shape[axis] // count)).movedim(axis, 0)
+
+
+def register(library: torch.library.Library, forward: Any, backward: Any) -> None:
+    """Registers the rules for ``sepconv::forward`` and ``sepconv::backward``."""
+
+    def depthwise(x, kernel, spec, count):
+        channels = 1 if spec[9] else 3
+        y = forward(_join(x, channels), _join(kernel, 2), None, None, spec, 0)
+        return _part(y, channels, count)
+
+    def map_forward(info, in_dims, x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+        count = info.batch_size
+        if all(axis is None for axis in in_dims[1:4]):
+            images = _join(x.movedim(in_dims[0], 0), 0)
+            y = forward(images, depthwise_kernel, pointwise_kernel, bias, spec, activation)
+            return _part(y, 0, count), 0
+        x, k, p, b = (
+            _leading(t, axis, count)
+            for t, axis in zip(
+                (x, depthwise_kernel, pointwise_kernel, bias), in_dims[:4], strict=True
+            )
+        )
+        y = depthwise(x, k, spec, count)
+        channels = 2 if spec[9] else 4
+        y = y.movedim(channels, -1)
+        if p is not None:
+            y = y @ p
+        if b is not None:
+            y = y + b[:, None, None, None]
+        if activation == ACTIVATIONS["relu"]:
+            y = functional.relu(y)
+        elif activation == ACTIVATIONS["relu6"]:
+            y = functional.relu6(y)
+        return y.movedim(-1, channels), 0
+
+    def map_backward(info, in_dims, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted):
+        count = info.batch_size
+        x, k, p, dy = (
+            _leading(t, axis, count)
+            for t, axis in zip(
+                (x, depthwise_kernel, pointwise_kernel, dy), in_dims[:4], strict=True
+            )
+        )
+        kernels_mapped = in_dims[1] is not None or in_dims[2] is not None
+        if not kernels_mapped and not any(wanted[1:]):
+            grads = backward(
+                _join(x, 0), depthwise_kernel, pointwise_kernel, _join(dy, 0), spec, wanted
+            )
+            return (_part(grads[0], 0, count), *_none(grads, count)[1:]), (0, 0, 0, 0)
+        channels = 1 if spec[9] else 3
+        last = dy.movedim(channels + 1, -1)
+        dpointwise = dbias = dy.new_empty((count, 0))
+        if wanted[3]:
+            dbias = last.sum((1, 2, 3))
+        if p is not None:
+            if wanted[2]:
+                middle = depthwise(x, k, spec, count).movedim(channels + 1, -1)
+                dpointwise = middle.flatten(1, 3).mT @ last.flatten(1, 3)
+                dpointwise = dpointwise[:, None, None]
+            dy = (last @ p.mT).movedim(-1, channels + 1)
+        dx = dkernel = dy.new_empty((count, 0))
+        if wanted[0] or wanted[1]:
+            only = [*wanted[:2], False, False]
+            grads = backward(_join(x, channels), _join(k, 2), None, _join(dy, channels), spec, only)
+            dx = _part(grads[0], channels, count) if wanted[0] else dx
+            dkernel = _part(grads[1], 2, count) if wanted[1] else dkernel
+        return (dx, dkernel, dpointwise, dbias), (0, 0, 0, 0)
+
+    torch.library.register_vmap("sepconv::forward", map_forward, lib=library)
+    torch.library.register_vmap("sepconv::backward", map_backward, lib=library)
+
+
+def _none(grads: tuple[Tensor, ...], count: int) -> tuple[Tensor, ...]:
+    return tuple(g.new_empty((count, 0)) for g in grads)
