@@ -14,13 +14,10 @@ import tensorflow as tf
 
 from sepconv.geometry import ConvSpec, activation_code, resolve
 
-try:  # Only for noticing that XLA will compile what is being traced; there is no public way.
-    from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext as _in_xla
+try:  # Only to notice that XLA will compile what is being traced; there is no public way.
+    from tensorflow.python.ops import control_flow_util
 except ImportError:
-
-    def _in_xla(graph: Any) -> bool:  # noqa: ARG001
-        return False
-
+    control_flow_util = None
 
 __all__ = ["as_array", "convolve", "stock"]
 
@@ -48,7 +45,7 @@ _operations = _load()
 _HALF = (tf.bfloat16, tf.float16)
 
 Array = tf.Tensor
-Optional = list[tf.Tensor]  # none or one, as the operations take an optional input
+Maybe = list[tf.Tensor]  # none or one, as the operations take an optional input
 
 
 # ---- the operations, with the static shapes that their C++ shape functions cannot see
@@ -78,7 +75,7 @@ def _static_output(x: Array, kernel: Array, channels: int | None, spec: list[int
     return shape
 
 
-def _channels(kernel: Array, pointwise: Optional) -> int | None:
+def _channels(kernel: Array, pointwise: Maybe) -> int | None:
     if pointwise:
         return pointwise[0].shape[3]
     channels, multiplier = kernel.shape[2:]
@@ -86,7 +83,7 @@ def _channels(kernel: Array, pointwise: Optional) -> int | None:
 
 
 def _forward(
-    x: Array, kernel: Array, pointwise: Optional, bias: Optional, spec: list[int], activation: int
+    x: Array, kernel: Array, pointwise: Maybe, bias: Maybe, spec: list[int], activation: int
 ) -> Array:
     y = _operations.sepconv_forward(x, kernel, pointwise, bias, spec=spec, activation=activation)
     if not tf.executing_eagerly():
@@ -95,7 +92,7 @@ def _forward(
 
 
 def _backward(
-    x: Array, kernel: Array, pointwise: Optional, dy: Array, spec: list[int], wanted: list[bool]
+    x: Array, kernel: Array, pointwise: Maybe, dy: Array, spec: list[int], wanted: list[bool]
 ) -> list[Array | None]:
     """The gradients for x, the two kernels and the bias; None for what is not wanted."""
     if not any(wanted):
@@ -203,7 +200,9 @@ def stock(
             _same_padding(_size(x, i + 1), _size(depthwise_kernel, i), strides[i], dilations[i])
             for i in range(2)
         ]
-    x = tf.pad(x, [(0, 0), *pads, (0, 0)])
+    # Some of TensorFlow's operations give a batch of none the wrong shape: lend it an image.
+    empty = x.shape[0] == 0
+    x = tf.pad(x, [(0, int(empty)), *pads, (0, 0)])
     direct = strides[0] == strides[1] and dilations == (1, 1)
     step = strides[0] if direct else 1
     y = tf.nn.depthwise_conv2d(
@@ -213,6 +212,8 @@ def stock(
         y = y[:, :: strides[0], :: strides[1]]
     if pointwise_kernel is not None:
         y = tf.nn.conv2d(y, pointwise_kernel, 1, "VALID")
+    if empty:
+        y = y[:0]
     if bias is not None:
         y = tf.nn.bias_add(y, bias)
     code = activation_code(activation)
@@ -236,8 +237,10 @@ def _same_padding(size: Any, kernel: Any, stride: int, dilation: int) -> tuple[A
 
 def _runs_on_cpu(x: Array) -> bool:
     """Whether what consumes `x` will run on a CPU, without XLA."""
-    if not tf.executing_eagerly() and _in_xla(tf.compat.v1.get_default_graph()):
-        return False
+    if not tf.executing_eagerly() and control_flow_util is not None:
+        graph = tf.compat.v1.get_default_graph()
+        if control_flow_util.GraphOrParentsInXlaContext(graph):
+            return False
     if x.device:
         return "CPU" in x.device.upper()
     # A graph's tensor that nobody has placed goes where TensorFlow thinks best.
