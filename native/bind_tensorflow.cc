@@ -4,8 +4,8 @@
 // each argument, and the derivatives of the backward operation are F and the backward operation
 // with one argument replaced (see engines/tensorflow.py).
 //
-// Nothing that a graph or a user hands to an operation may crash: every size is checked here, at run
-// time, where all of them are known.
+// Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
+// run time, where all of them are known.
 #include <array>
 #include <cstring>
 #include <exception>
@@ -65,9 +65,9 @@ struct Attributes {
   sepconv::Spec spec;
   TF_DataType type;
   bool separable;
-  bool biased = false;                                           // forward only
-  sepconv::Activation activation = sepconv::Activation::none;    // forward only
-  bool wanted[4] = {};                                           // backward only
+  bool biased = false;                                         // forward only
+  sepconv::Activation activation = sepconv::Activation::none;  // forward only
+  bool wanted[4] = {};  // backward only: x, depthwise_kernel, pointwise_kernel, bias
 
   sepconv::DType dtype() const {
     return type == TF_FLOAT ? sepconv::DType::f32 : sepconv::DType::f64;

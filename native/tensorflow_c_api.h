@@ -2,7 +2,7 @@
 // bind_tensorflow.cc calls, declared here so that the package builds without TensorFlow.
 //
 // That API keeps its binary form across releases, which TensorFlow's C++ one does not; so one build
-// serves every TensorFlow a user may install. Checked against the headers of TensorFlow 2.21:
+// serves every TensorFlow a user may install. Checked against the headers of 2.18 and 2.21:
 // tests/engines/test_tensorflow_c_api.py compiles this file with SEPCONV_TENSORFLOW_HEADERS, which
 // takes the types from the installed TensorFlow, and a wrong declaration below is then an error.
 #pragma once

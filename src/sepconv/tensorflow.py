@@ -4,7 +4,9 @@ The functions are those of `sepconv`, on ``tf.Tensor`` (or what ``tf.convert_to_
 They work eagerly and in ``tf.function``, with sizes of batch, height and width that are unknown
 while tracing, and have derivatives of every order. A SavedModel that uses them loads in a process
 that has imported this module. Where a function is compiled by XLA (``jit_compile=True``), or runs
-on another device than a CPU, TensorFlow's own operations compute the same.
+on another device than a CPU, TensorFlow's own operations compute the same; a function that was
+traced without XLA cannot be called from one that XLA compiles. ``tf.vectorized_map`` runs the
+operations one element after another.
 
 Example:
     >>> import tensorflow as tf
