@@ -1,0 +1,358 @@
+// TensorFlow's two operations, SepconvForward and SepconvBackward, as kernels on the CPU.
+//
+// Two are enough for derivatives of any order: with y = F(x, depthwise, pointwise), F is linear in
+// each argument, and the derivatives of the backward operation are F and the backward operation
+// with one argument replaced (see engines/tensorflow.py).
+//
+// Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
+// run time, where all of them are known.
+#include <array>
+#include <cstring>
+#include <exception>
+#include <initializer_list>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "dispatch.h"
+#include "tensorflow_c_api.h"
+
+namespace {
+
+constexpr const char* kForward = "SepconvForward";
+constexpr const char* kBackward = "SepconvBackward";
+
+template <class T, void (*destroy)(T*)>
+struct Deleter {
+  void operator()(T* object) const { destroy(object); }
+};
+using Status = std::unique_ptr<TF_Status, Deleter<TF_Status, TF_DeleteStatus>>;
+using Tensor = std::unique_ptr<TF_Tensor, Deleter<TF_Tensor, TF_DeleteTensor>>;
+using Shape = std::unique_ptr<TF_ShapeHandle, Deleter<TF_ShapeHandle, TF_DeleteShapeHandle>>;
+using Sizes = std::array<int64_t, 4>;
+
+// Thrown where TensorFlow has put its own error into the status.
+struct TensorFlowError {};
+
+void check(const Status& status) {
+  if (TF_GetCode(status.get()) != TF_OK) throw TensorFlowError{};
+}
+
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+
+// Runs `body` and puts whatever it throws into `status`; no exception may enter TensorFlow. Returns
+// whether all went well.
+template <class Body>
+bool guarded(const Status& status, Body body) {
+  try {
+    body();
+    return true;
+  } catch (const TensorFlowError&) {
+  } catch (const std::invalid_argument& error) {
+    TF_SetStatus(status.get(), TF_INVALID_ARGUMENT, error.what());
+  } catch (const std::bad_alloc&) {
+    TF_SetStatus(status.get(), TF_RESOURCE_EXHAUSTED, "sepconv: out of memory.");
+  } catch (const std::exception& error) {
+    TF_SetStatus(status.get(), TF_INTERNAL, error.what());
+  }
+  return false;
+}
+
+// ---- attributes
+
+struct Attributes {
+  sepconv::Spec spec;
+  TF_DataType type;
+  bool separable;
+  bool biased = false;                                         // forward only
+  sepconv::Activation activation = sepconv::Activation::none;  // forward only
+  bool wanted[4] = {};  // backward only: x, depthwise_kernel, pointwise_kernel, bias
+
+  sepconv::DType dtype() const {
+    return type == TF_FLOAT ? sepconv::DType::f32 : sepconv::DType::f64;
+  }
+  int64_t itemsize() const { return type == TF_FLOAT ? 4 : 8; }
+};
+
+void require_length(TF_OpKernelConstruction* ctx, const char* name, int expected,
+                    const Status& status) {
+  int32_t length = 0, total = 0;
+  TF_OpKernelConstruction_GetAttrSize(ctx, name, &length, &total, status.get());
+  check(status);
+  if (length != expected)
+    fail(std::string(name) + " must be " + std::to_string(expected) + " values. Received: " +
+         std::to_string(length) + ".");
+}
+
+int64_t integer(TF_OpKernelConstruction* ctx, const char* name, int64_t last,
+                const Status& status) {
+  int64_t value = 0;
+  TF_OpKernelConstruction_GetAttrInt64(ctx, name, &value, status.get());
+  check(status);
+  if (value < 0 || value > last)
+    fail(std::string(name) + " must be 0 to " + std::to_string(last) + ". Received: " +
+         std::to_string(value) + ".");
+  return value;
+}
+
+Attributes read_attributes(TF_OpKernelConstruction* ctx, bool forward, const Status& status) {
+  Attributes a{};
+  TF_OpKernelConstruction_GetAttrType(ctx, "T", &a.type, status.get());
+  check(status);
+  int64_t s[sepconv::kSpecSize];
+  require_length(ctx, "spec", sepconv::kSpecSize, status);
+  TF_OpKernelConstruction_GetAttrInt64List(ctx, "spec", s, sepconv::kSpecSize, status.get());
+  check(status);
+  a.spec = {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
+  a.separable = integer(ctx, "num_pointwise", 1, status) != 0;
+  if (forward) {
+    a.biased = integer(ctx, "num_bias", 1, status) != 0;
+    a.activation = static_cast<sepconv::Activation>(integer(ctx, "activation", 2, status));
+  } else {
+    TF_Bool wanted[4];
+    require_length(ctx, "wanted", 4, status);
+    TF_OpKernelConstruction_GetAttrBoolList(ctx, "wanted", wanted, 4, status.get());
+    check(status);
+    for (int i = 0; i < 4; ++i) a.wanted[i] = wanted[i] != 0;
+    if (a.wanted[2] && !a.separable)
+      fail("wanted asks for a gradient of pointwise_kernel, and there is none.");
+  }
+  return a;
+}
+
+template <bool forward>
+void* create(TF_OpKernelConstruction* ctx) {
+  const Status status(TF_NewStatus());
+  Attributes* attributes = nullptr;
+  if (!guarded(status, [&] { attributes = new Attributes(read_attributes(ctx, forward, status)); }))
+    TF_OpKernelConstruction_Failure(ctx, status.get());
+  return attributes;
+}
+
+void destroy(void* kernel) { delete static_cast<Attributes*>(kernel); }
+
+// ---- inputs and outputs
+
+std::string shape_text(const TF_Tensor* tensor) {
+  std::string text = "(";
+  for (int i = 0; i < TF_NumDims(tensor); ++i)
+    text += (i ? ", " : "") + std::to_string(TF_Dim(tensor, i));
+  return text + ")";
+}
+
+Sizes four(const char* name, const TF_Tensor* tensor) {
+  if (TF_NumDims(tensor) != 4)
+    fail(std::string(name) + " must have 4 axes. Received: " + name + ".shape=" +
+         shape_text(tensor));
+  Sizes sizes{};
+  for (int i = 0; i < 4; ++i) sizes[static_cast<size_t>(i)] = TF_Dim(tensor, i);
+  return sizes;
+}
+
+// One run of a kernel: the inputs that both operations have, checked.
+class Call {
+ public:
+  Call(const Attributes& a, TF_OpKernelContext* ctx, const Status& status)
+      : attributes(a), ctx_(ctx), status_(status) {
+    x_ = input(0);
+    depthwise_ = input(1);
+    const Sizes x_shape = four("x", x_.get());
+    depthwise_shape = four("depthwise_kernel", depthwise_.get());
+    g = sepconv::resolve(a.spec, x_shape.data(), depthwise_shape.data());
+    const int64_t channels = g.c * g.m;
+    filters = channels;
+    if (a.separable) {
+      pointwise_ = input(2);
+      pointwise_shape = four("pointwise_kernel", pointwise_.get());
+      const Sizes& p = pointwise_shape;
+      if (p[0] != 1 || p[1] != 1 || p[2] != channels || p[3] < 1)
+        fail("pointwise_kernel must have the shape (1, 1, " + std::to_string(channels) +
+             ", filters). Received: pointwise_kernel.shape=" + shape_text(pointwise_.get()));
+      filters = p[3];
+    }
+    // resolve() has checked c * m channels. An output that overflows would abort in TensorFlow.
+    int64_t bytes = 8;
+    for (const int64_t size : {g.n, g.ho, g.wo, filters})
+      if (size != 0 && __builtin_mul_overflow(bytes, size, &bytes))
+        fail("The output would have more elements than memory can address.");
+  }
+
+  Tensor input(int index) {
+    TF_Tensor* tensor = nullptr;
+    TF_GetInput(ctx_, index, &tensor, status_.get());
+    check(status_);
+    return Tensor(tensor);
+  }
+
+  // An output of `count` sizes; its shape is known not to overflow.
+  void* output(int index, const int64_t* sizes, int count) {
+    int64_t bytes = attributes.itemsize();
+    for (int i = 0; i < count; ++i) bytes *= sizes[i];
+    const Tensor tensor(TF_AllocateOutput(ctx_, index, attributes.type, sizes, count,
+                                          static_cast<size_t>(bytes), status_.get()));
+    check(status_);
+    return TF_TensorData(tensor.get());
+  }
+
+  // TensorFlow holds the buffers until the kernel returns.
+  const void* x() const { return TF_TensorData(x_.get()); }
+  const void* depthwise() const { return TF_TensorData(depthwise_.get()); }
+  const void* pointwise() const { return pointwise_ ? TF_TensorData(pointwise_.get()) : nullptr; }
+
+  Sizes x_sizes() const { return layout(g.h, g.w, g.c); }
+  Sizes y_sizes() const { return layout(g.ho, g.wo, filters); }
+
+  const Attributes& attributes;
+  sepconv::Geometry g{};
+  int64_t filters = 0;
+  Sizes depthwise_shape{}, pointwise_shape{};
+
+ private:
+  Sizes layout(int64_t h, int64_t w, int64_t channels) const {
+    return g.channels_first ? Sizes{g.n, channels, h, w} : Sizes{g.n, h, w, channels};
+  }
+
+  TF_OpKernelContext* const ctx_;
+  const Status& status_;
+  Tensor x_, depthwise_, pointwise_;
+};
+
+// ---- the two operations
+
+void run_forward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
+  Call call(a, ctx, status);
+  Tensor bias;
+  if (a.biased) {
+    bias = call.input(a.separable ? 3 : 2);
+    if (TF_NumDims(bias.get()) != 1 || TF_Dim(bias.get(), 0) != call.filters)
+      fail("bias must have the shape (" + std::to_string(call.filters) +
+           "). Received: bias.shape=" + shape_text(bias.get()));
+  }
+  void* y = call.output(0, call.y_sizes().data(), 4);
+  if (call.g.n == 0) return;
+  const sepconv::Forward args{call.x(),
+                              call.depthwise(),
+                              call.pointwise(),
+                              call.filters,
+                              bias ? TF_TensorData(bias.get()) : nullptr,
+                              a.activation,
+                              y};
+  sepconv::forward(a.dtype(), call.g, args, sepconv::pool());
+}
+
+void run_backward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
+  Call call(a, ctx, status);
+  const Tensor dy = call.input(a.separable ? 3 : 2);
+  if (four("dy", dy.get()) != call.y_sizes()) {
+    const Sizes y = call.y_sizes();
+    fail("dy must have the shape of the output, (" + std::to_string(y[0]) + ", " +
+         std::to_string(y[1]) + ", " + std::to_string(y[2]) + ", " + std::to_string(y[3]) +
+         "). Received: dy.shape=" + shape_text(dy.get()));
+  }
+  // An output that is not wanted must exist all the same; it is empty.
+  const auto gradient = [&](int index, const int64_t* sizes, int count) {
+    const int64_t none = 0;
+    if (!a.wanted[index]) {
+      call.output(index, &none, 1);
+      return static_cast<void*>(nullptr);
+    }
+    void* data = call.output(index, sizes, count);
+    if (call.g.n == 0) {  // the sum over no images
+      int64_t bytes = a.itemsize();
+      for (int i = 0; i < count; ++i) bytes *= sizes[i];
+      if (bytes != 0) std::memset(data, 0, static_cast<size_t>(bytes));
+    }
+    return data;
+  };
+  void* dx = gradient(0, call.x_sizes().data(), 4);
+  void* ddepthwise = gradient(1, call.depthwise_shape.data(), 4);
+  void* dpointwise = gradient(2, call.pointwise_shape.data(), 4);
+  void* dbias = gradient(3, &call.filters, 1);
+  if (call.g.n == 0 || !(a.wanted[0] || a.wanted[1] || a.wanted[2] || a.wanted[3])) return;
+  const sepconv::Backward args{call.x(),     call.depthwise(), call.pointwise(),
+                               a.separable,  call.filters,     TF_TensorData(dy.get()),
+                               dx,           ddepthwise,       dpointwise,
+                               dbias};
+  sepconv::backward(a.dtype(), call.g, args, sepconv::pool());
+}
+
+template <void (*run)(const Attributes&, TF_OpKernelContext*, const Status&)>
+void compute(void* kernel, TF_OpKernelContext* ctx) {
+  const Status status(TF_NewStatus());
+  if (!guarded(status, [&] { run(*static_cast<const Attributes*>(kernel), ctx, status); }))
+    TF_OpKernelContext_Failure(ctx, status.get());
+}
+
+// ---- shapes while a graph is built
+//
+// The C API lets a shape function see no attribute but types, so the spec is hidden from it: it
+// can tell the rank and the batch size. engines/tensorflow.py sets the rest.
+
+void infer_forward(TF_ShapeInferenceContext* ctx, TF_Status* status) {
+  const Shape x(TF_NewShapeHandle()), batch(TF_NewShapeHandle()), rest(TF_NewShapeHandle()),
+      y(TF_NewShapeHandle());
+  const auto good = [&] { return TF_GetCode(status) == TF_OK; };
+  TF_ShapeInferenceContextGetInput(ctx, 0, x.get(), status);
+  if (good()) TF_ShapeInferenceContextWithRank(ctx, x.get(), 4, x.get(), status);
+  if (good()) TF_ShapeInferenceContextSubshape(ctx, x.get(), 0, 1, batch.get(), status);
+  // Three new unknown sizes: those of x would count as known to be equal to it.
+  if (good()) TF_ShapeInferenceContextWithRank(ctx, rest.get(), 3, rest.get(), status);
+  if (good())
+    TF_ShapeInferenceContextConcatenateShapes(ctx, batch.get(), rest.get(), y.get(), status);
+  if (good()) TF_ShapeInferenceContextSetOutput(ctx, 0, y.get(), status);
+}
+
+void infer_backward(TF_ShapeInferenceContext* ctx, TF_Status* status) {
+  TF_ShapeInferenceContextSetUnknownShape(ctx, status);
+}
+
+// ---- registration, when the library is loaded
+
+struct Definition {
+  const char* name;
+  std::initializer_list<const char*> inputs, outputs, attributes;
+  void (*infer)(TF_ShapeInferenceContext*, TF_Status*);
+  void* (*create)(TF_OpKernelConstruction*);
+  void (*compute)(void*, TF_OpKernelContext*);
+};
+
+// Where this fails, TensorFlow knows no such operation and the Python module says so.
+void register_operation(const Definition& definition) {
+  const Status status(TF_NewStatus());
+  TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(definition.name);
+  for (const char* input : definition.inputs) TF_OpDefinitionBuilderAddInput(op, input);
+  for (const char* output : definition.outputs) TF_OpDefinitionBuilderAddOutput(op, output);
+  for (const char* attribute : definition.attributes) TF_OpDefinitionBuilderAddAttr(op, attribute);
+  TF_OpDefinitionBuilderSetShapeInferenceFunction(op, definition.infer);
+  TF_RegisterOpDefinition(op, status.get());
+  if (TF_GetCode(status.get()) != TF_OK) return;
+
+  TF_KernelBuilder* kernel = TF_NewKernelBuilder(definition.name, "CPU", definition.create,
+                                                 definition.compute, &destroy);
+  TF_RegisterKernelBuilder(definition.name, kernel, status.get());
+}
+
+const bool registered = [] {
+  register_operation({kForward,
+                      {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
+                       "bias: num_bias * T"},
+                      {"y: T"},
+                      {"T: {float, double}", "num_pointwise: int >= 0", "num_bias: int >= 0",
+                       "spec: list(int)", "activation: int = 0"},
+                      &infer_forward,
+                      &create<true>,
+                      &compute<&run_forward>});
+  register_operation({kBackward,
+                      {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
+                       "dy: T"},
+                      {"dx: T", "ddepthwise_kernel: T", "dpointwise_kernel: T", "dbias: T"},
+                      {"T: {float, double}", "num_pointwise: int >= 0", "spec: list(int)",
+                       "wanted: list(bool)"},
+                      &infer_backward,
+                      &create<false>,
+                      &compute<&run_backward>});
+  return true;
+}();
+
+}  // namespace
