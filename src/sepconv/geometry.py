@@ -26,6 +26,7 @@ __all__ = [
     "check_rank",
     "conv_spec",
     "conv_spec_1d",
+    "positive_sizes",
     "resolve",
 ]
 
@@ -66,8 +67,17 @@ def _integer(name: str, value: Any, received: Any) -> int:
         raise TypeError(f"{name} must consist of integers. Received: {name}={received!r}") from None
 
 
-def _positive(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    """`value` as a tuple of `rank` positive integers; a single one counts for every axis."""
+def positive_sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
+    """`value` as a tuple of `rank` positive integers; a single one counts for every axis.
+
+    Raises:
+        ValueError: there are not one or `rank` of them, or one is not positive.
+        TypeError: one is no integer.
+
+    Example:
+        >>> positive_sizes("strides", 2, 2)
+        (2, 2)
+    """
     if isinstance(value, Sequence) and not isinstance(value, str):
         sizes = tuple(_integer(name, v, value) for v in value)
     else:
@@ -161,8 +171,8 @@ def build_spec(
     data_format: str,
 ) -> ConvSpec:
     """`conv_spec` without its cache, for where Python code is traced (torch.compile reads it)."""
-    stride = _positive("strides", strides, 2)
-    dilation = _positive("dilation_rate", dilation_rate, 2)
+    stride = positive_sizes("strides", strides, 2)
+    dilation = positive_sizes("dilation_rate", dilation_rate, 2)
     same, pads = 0, (0, 0, 0, 0)
     if isinstance(padding, str):
         lowered = padding.lower()
@@ -197,8 +207,8 @@ def conv_spec_1d(
         >>> conv_spec_1d(3, padding="causal", dilation_rate=2).pad_left
         4
     """
-    (stride,) = _positive("strides", strides, 1)
-    (dilation,) = _positive("dilation_rate", dilation_rate, 1)
+    (stride,) = positive_sizes("strides", strides, 1)
+    (dilation,) = positive_sizes("dilation_rate", dilation_rate, 1)
     if isinstance(padding, str):
         lowered = padding.lower()
         if lowered == "causal":

@@ -11,7 +11,7 @@ _MODULES = {
     "jax": "sepconv.jax",
     "torch": "sepconv.torch",
     "tensorflow": "sepconv.tensorflow",
-    "numpy": "sepconv.functional",
+    "numpy": "sepconv.engines.numpy",
 }
 
 

@@ -1,0 +1,51 @@
+"""NumPy as one of Keras' engines: inference, with the same checks and dtypes as the others.
+
+`sepconv.functional` is the NumPy API and takes float32 and float64 alone. Keras' dtype policies
+also have half types here, as on every engine, and those are computed in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sepconv import functional
+from sepconv.engines.front import functions
+from sepconv.geometry import ConvSpec
+
+__all__ = ["depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"]
+
+
+def _convolve(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    pointwise_kernel: np.ndarray | None,
+    bias: np.ndarray | None,
+    spec: ConvSpec,
+    activation: str | None,
+) -> np.ndarray:
+    dtype = x.dtype
+    arrays: list[Any] = [x, depthwise_kernel, pointwise_kernel, bias]
+    if dtype.itemsize < 4:
+        arrays = [None if a is None else a.astype(np.float32) for a in arrays]
+    x, depthwise_kernel, pointwise_kernel, bias = arrays
+    options = {
+        "strides": (spec.stride_h, spec.stride_w),
+        "padding": "same"
+        if spec.same
+        else ((spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)),
+        "dilation_rate": (spec.dilation_h, spec.dilation_w),
+        "data_format": spec.data_format,
+        "activation": activation,
+    }
+    if pointwise_kernel is None:
+        y = functional.depthwise_conv2d(x, depthwise_kernel, bias, **options)
+    else:
+        y = functional.separable_conv2d(x, depthwise_kernel, pointwise_kernel, bias, **options)
+    return y.astype(dtype, copy=False)
+
+
+depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
+    "NumPy", _convolve, np.asarray
+)

@@ -1,0 +1,31 @@
+"""Keras' depthwise and separable convolutions, computed by sepconv on Keras' backend of the moment.
+
+Example:
+    >>> import keras
+    >>> from sepconv import layers
+    >>> model = keras.Sequential([
+    ...     keras.Input((32, 32, 3)),
+    ...     layers.SeparableConv2D(8, 3, strides=(2, 1), activation="relu"),
+    ...     layers.DepthwiseConv2D(3, padding="same"),
+    ... ])
+    >>> model.output_shape
+    (None, 15, 30, 8)
+    >>> isinstance(model.layers[0], keras.layers.SeparableConv2D)
+    True
+"""
+
+from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
+from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
+from sepconv.layers.saving import custom_objects, load_model, stock_objects
+from sepconv.layers.separable_conv1d import SeparableConv1D
+from sepconv.layers.separable_conv2d import SeparableConv2D
+
+__all__ = [
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "custom_objects",
+    "load_model",
+    "stock_objects",
+]

@@ -1,0 +1,194 @@
+"""What the four layers share: Keras' layer with its computation, shapes and files replaced.
+
+A layer derives from one of the two mixins here and from Keras' class of the same name. Weights,
+initializers, regularizers, constraints, dtype policies and the config are Keras'.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from sepconv.engines import load
+from sepconv.geometry import ConvSpec, conv_spec, conv_spec_1d, positive_sizes, resolve
+
+__all__ = ["DepthwiseMixin", "SeparableMixin"]
+
+#: What Keras 2 wrote into these layers' configs since they were subclasses of `Conv`. None of it
+#: had an effect there, so a config with it means the same without it.
+_KERAS_2_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
+
+
+class _ConvolutionMixin:
+    """Comes before Keras' class in a layer's bases.
+
+    Class attributes of a layer:
+        _rank: the number of spatial axes.
+        _function: the name of the engine's function that computes the layer.
+        _stock: Keras' class.
+    """
+
+    _rank: ClassVar[int]
+    _function: ClassVar[str]
+    _stock: ClassVar[type[keras.layers.Layer]]
+
+    def __init__(
+        self,
+        *,
+        kernel_size: Any,
+        strides: Any,
+        padding: Any,
+        dilation_rate: Any,
+        depth_multiplier: Any,
+        **arguments: Any,
+    ) -> None:
+        rank = self._rank
+        kernel_size = positive_sizes("kernel_size", kernel_size, rank)
+        (depth_multiplier,) = positive_sizes("depth_multiplier", depth_multiplier, 1)
+        spec = _spec(kernel_size, strides, padding, dilation_rate, "channels_last")
+        sizes = (spec.stride_h, spec.stride_w), (spec.dilation_h, spec.dilation_w)
+        strides, dilation_rate = (size[-rank:] for size in sizes)
+        if isinstance(padding, str):
+            padding = padding.lower()
+        elif rank == 2:
+            padding = ((spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right))
+        else:
+            padding = (spec.pad_left, spec.pad_right)
+        super().__init__(
+            kernel_size=kernel_size,
+            strides=strides,
+            # Keras' constructor knows two paddings; what it does with them is replaced below.
+            padding="valid",
+            dilation_rate=dilation_rate,
+            depth_multiplier=depth_multiplier,
+            **arguments,
+        )
+        self.padding = padding
+        self.input_spec = keras.InputSpec(ndim=rank + 2)
+        self._convolve = getattr(load(keras.backend.backend()), self._function)
+        if keras.backend.backend() == "tensorflow":
+            # XLA cannot compile an operation that TensorFlow loaded from a library.
+            self.supports_jit = False
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        axis = 1 if self.data_format == "channels_first" else -1
+        channels = input_shape[axis]
+        if channels is None:
+            raise ValueError(
+                f"The number of channels of the inputs of {self.name!r} must be known, since its "
+                f"kernels have that size. Received: input_shape={input_shape} with "
+                f"data_format={self.data_format!r}"
+            )
+        super().build(input_shape)
+        self.input_spec = keras.InputSpec(ndim=self._rank + 2, axes={axis: channels})
+
+    def call(self, inputs: Any) -> Any:
+        inputs = ops.convert_to_tensor(inputs)
+        self._check_dtype(inputs.dtype)
+        # `__call__` has cast all of them already; `stateless_call` comes here without it.
+        tensors = [ops.convert_to_tensor(t, self.compute_dtype) for t in self._kernels()]
+        bias = ops.convert_to_tensor(self.bias, self.compute_dtype) if self.use_bias else None
+        fused = _kernel_activation(self.activation)
+        outputs = self._convolve(
+            ops.cast(inputs, self.compute_dtype),
+            *tensors,
+            bias,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+            activation=fused,
+        )
+        if self.activation is None or fused is not None:
+            return outputs
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        rank, first = self._rank, self.data_format == "channels_first"
+        if len(input_shape) != rank + 2:
+            raise ValueError(
+                f"The inputs of {self.name!r} must have {rank + 2} axes. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        batch, *rest = input_shape
+        channels = rest.pop(0 if first else -1)
+        # A size that is not known yet gets a stand-in that fits, and its result is thrown away.
+        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)]
+        known = [r if size is None else size for size, r in zip(rest, reach, strict=True)]
+        ones = (1,) * (2 - rank)
+        image, stand_in = (*ones, *known), channels or 1
+        shape = (1, stand_in, *image) if first else (1, *image, stand_in)
+        kernel_shape = (*ones, *self.kernel_size, stand_in, self.depth_multiplier)
+        arguments = self.strides, self.padding, self.dilation_rate, self.data_format
+        output = resolve(_spec(self.kernel_size, *arguments), shape, kernel_shape).output_shape(1)
+        sizes = (output[2:] if first else output[1:3])[-rank:]
+        space = [None if size is None else out for size, out in zip(rest, sizes, strict=True)]
+        outputs = self._output_channels(channels)
+        return (batch, outputs, *space) if first else (batch, *space, outputs)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        self._check_dtype(inputs.dtype)
+        return super().compute_output_spec(inputs)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
+        # A registered class takes precedence over `custom_objects`, so this is the one place
+        # where `stock_objects()` can be heard.
+        if keras.saving.get_registered_object(cls.__name__) is cls._stock:
+            return cls._stock.from_config(config)
+        return super().from_config({k: v for k, v in config.items() if k not in _KERAS_2_KEYS})
+
+    def _check_dtype(self, dtype: Any) -> None:
+        name = keras.backend.standardize_dtype(dtype)
+        if not keras.backend.is_float_dtype(name):
+            raise TypeError(
+                f"The inputs of {self.name!r} must be of a floating dtype. Received: "
+                f"inputs.dtype={name}; convert them, as with keras.ops.cast(inputs, 'float32')."
+            )
+
+    def _kernels(self) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def _output_channels(self, channels: int | None) -> int | None:
+        raise NotImplementedError
+
+
+class DepthwiseMixin(_ConvolutionMixin):
+    """Makes one of Keras' depthwise convolutions ours."""
+
+    def _kernels(self) -> tuple[Any, ...]:
+        return (self.kernel,)
+
+    def _output_channels(self, channels: int | None) -> int | None:
+        return None if channels is None else channels * self.depth_multiplier
+
+
+class SeparableMixin(_ConvolutionMixin):
+    """Makes one of Keras' separable convolutions ours."""
+
+    def __init__(self, *, filters: Any, **arguments: Any) -> None:
+        (filters,) = positive_sizes("filters", filters, 1)
+        super().__init__(filters=filters, **arguments)
+
+    def _kernels(self) -> tuple[Any, ...]:
+        return self.depthwise_kernel, self.pointwise_kernel
+
+    def _output_channels(self, channels: int | None) -> int | None:
+        return self.filters
+
+
+def _spec(
+    kernel_size: tuple[int, ...], strides: Any, padding: Any, dilation_rate: Any, data_format: str
+) -> ConvSpec:
+    if len(kernel_size) == 2:
+        return conv_spec(strides, padding, dilation_rate, data_format)
+    return conv_spec_1d(kernel_size[0], strides, padding, dilation_rate, data_format)
+
+
+def _kernel_activation(activation: Any) -> str | None:
+    """The name under which the kernels apply an activation themselves, or None."""
+    if activation is keras.activations.relu:
+        return "relu"
+    return "relu6" if activation is keras.activations.relu6 else None

@@ -1,0 +1,124 @@
+"""Picks Keras' backend for these tests, and what they share: one step of an engine's autodiff."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+
+ENGINES = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
+os.environ.setdefault("KERAS_BACKEND", ENGINES[0])
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+keras = pytest.importorskip("keras")
+
+import numpy as np  # noqa: E402
+
+BACKEND = keras.backend.backend()
+
+
+def pytest_collection_modifyitems(items):
+    if BACKEND in ENGINES or BACKEND == "numpy":
+        return
+    skip = pytest.mark.skip(reason=f"SEPCONV_TEST_ENGINES excludes KERAS_BACKEND={BACKEND}")
+    for item in items:
+        if os.path.dirname(__file__) in str(item.path):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def engine():
+    return BACKEND
+
+
+@pytest.fixture
+def trains():
+    """Skips where Keras' backend has no gradients."""
+    if BACKEND == "numpy":
+        pytest.skip("Keras' numpy backend does not train")
+
+
+@pytest.fixture
+def float64():
+    """A context in which float64 is what it says, which JAX must be asked for."""
+    if BACKEND != "jax":
+        return contextlib.nullcontext
+    import jax
+
+    return lambda: jax.enable_x64(True)
+
+
+@pytest.fixture
+def gradients(trains):
+    """`gradients(layers, x, dy)` -> a list of arrays for each layer.
+
+    They are its output, then the gradients of sum(output * dy) for the input and each weight.
+    """
+    return {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}[BACKEND]
+
+
+@pytest.fixture
+def forward():
+    """`forward(layer, x)` -> the output as an array."""
+    if BACKEND == "jax":
+        return lambda layer, x: np.asarray(
+            _compile(lambda w, x: _apply(layer, w, x))(_values(layer), x)
+        )
+    return lambda layer, x: keras.ops.convert_to_numpy(layer(x))
+
+
+def _values(layer):
+    return [v.value for v in layer.trainable_variables]
+
+
+def _compile(function):
+    """One compilation of everything; an operation at a time would take several times as long."""
+    import jax
+
+    return jax.jit(function)
+
+
+def _apply(layer, weights, x):
+    return layer.stateless_call(weights, [], x)[0]
+
+
+def _jax(layers, x, dy):
+    import jax
+
+    def differentiate(weights, x, dy):
+        results = []
+        for layer, values in zip(layers, weights, strict=True):
+            y, pull = jax.vjp(lambda w, x, layer=layer: _apply(layer, w, x), values, x)
+            dweights, dx = pull(dy)
+            results.append([y, dx, *dweights])
+        return results
+
+    results = _compile(differentiate)([_values(layer) for layer in layers], x, dy)
+    return [[np.asarray(a) for a in result] for result in results]
+
+
+def _torch(layers, x, dy):
+    import torch
+
+    results = []
+    for layer in layers:
+        leaf = torch.tensor(x, requires_grad=True)
+        y = layer(leaf)
+        grads = torch.autograd.grad((y * torch.tensor(dy)).sum(), [leaf, *_values(layer)])
+        results.append([a.detach().numpy() for a in (y, *grads)])
+    return results
+
+
+def _tensorflow(layers, x, dy):
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    results = []
+    for layer in layers:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+            total = tf.reduce_sum(y * dy)
+        results.append([a.numpy() for a in (y, *tape.gradient(total, [x, *_values(layer)]))])
+    return results
