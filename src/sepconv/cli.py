@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs",
         type=_positive,
         metavar="N",
-        help="how often each network sees the training set (default: 10 for digits, "
-        "4 for fashion-mnist)",
+        help="how often each network sees the training set (default: 8 for digits, "
+        "3 for fashion-mnist)",
     )
     demo.add_argument(
         "--seed",

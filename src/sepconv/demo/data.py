@@ -123,8 +123,8 @@ def _fashion_mnist(folder: Path = FASHION_MNIST, train: int = 4000, test: int = 
     return Pictures("Fashion-MNIST", *parts, FASHION_CLASSES)
 
 
-#: Name on the command line -> (reader, epochs that bring stock JAX to its end in about 3 minutes).
-DATA_SETS = {"digits": (_digits, 10), "fashion-mnist": (_fashion_mnist, 4)}
+#: Name on the command line -> (reader, epochs that bring stock JAX to its end in about 2 minutes).
+DATA_SETS = {"digits": (_digits, 8), "fashion-mnist": (_fashion_mnist, 3)}
 
 
 def load(name: str) -> Pictures:

@@ -53,6 +53,7 @@ class Run:
     Attributes:
         layers: as in `Job`.
         epoch_seconds: the time of each epoch's training steps, compilation within the first.
+        compile_seconds: how much longer the very first step took than steps do.
         history: ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy`` after each epoch, as Keras
             names them; ``val_`` is the held-out test set.
         peak_bytes: the most memory held while training, above what was held before.
@@ -62,6 +63,7 @@ class Run:
 
     layers: str
     epoch_seconds: list[float]
+    compile_seconds: float
     history: dict[str, list[float]]
     peak_bytes: int
     kernels: dict[str, list]
@@ -71,11 +73,6 @@ class Run:
     def seconds_an_epoch(self) -> float:
         """The median epoch, without the first, which compiles, where there are others."""
         return statistics.median(self.epoch_seconds[1:] or self.epoch_seconds)
-
-    @property
-    def first_epoch_extra(self) -> float:
-        """How much longer the first epoch took: compilation and warming up."""
-        return max(0.0, self.epoch_seconds[0] - self.seconds_an_epoch)
 
     @property
     def test_accuracy(self) -> float:
@@ -150,19 +147,21 @@ def _forget_peak() -> None:
         file.write("5")
 
 
-def _watch(tell: Callable[[dict], None], epoch_seconds: list[float]) -> Any:
-    """A Keras callback that tells of each step and times each epoch's steps, without the test."""
+def _watch(tell: Callable[[dict], None], step_seconds: list[list[float]]) -> Any:
+    """A Keras callback that tells of each step and times it: a list of seconds an epoch."""
     import keras
 
     class Watch(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-            self.epoch, self.start = epoch, time.perf_counter()
-            epoch_seconds.append(0.0)
+            step_seconds.append([])
+            self.epoch, self.last = epoch, time.perf_counter()
 
         def on_train_batch_end(self, batch: int, logs: dict) -> None:
             # Reading the loss waits for the step to end, on engines that run ahead.
             loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
-            epoch_seconds[-1] = time.perf_counter() - self.start
+            now = time.perf_counter()
+            step_seconds[-1].append(now - self.last)
+            self.last = now
             tell({"event": "batch", "epoch": self.epoch, "loss": loss, "accuracy": accuracy})
 
         def on_epoch_end(self, epoch: int, logs: dict) -> None:
@@ -211,7 +210,7 @@ def train(
         metrics=["accuracy"],
     )
     keras.utils.set_random_seed(seed)  # the order of the pictures, whatever building drew
-    epoch_seconds: list[float] = []
+    step_seconds: list[list[float]] = []
     _forget_peak()
     before = _memory("VmRSS")
     history = model.fit(
@@ -220,7 +219,7 @@ def train(
         batch_size=BATCH_SIZE,
         epochs=epochs,
         validation_data=(pictures.x_test, pictures.y_test),
-        callbacks=[_watch(tell, epoch_seconds)],
+        callbacks=[_watch(tell, step_seconds)],
         verbose=0,
     ).history
     peak = _memory("VmHWM") - before
@@ -230,7 +229,16 @@ def train(
         if isinstance(layer, keras.layers.SeparableConv2D)
     }
     history = {name: [float(v) for v in values] for name, values in history.items()}
-    return Run(layers_name, epoch_seconds, history, peak, kernels, model.count_params())
+    step = statistics.median(seconds for epoch in step_seconds for seconds in epoch)
+    return Run(
+        layers=layers_name,
+        epoch_seconds=[sum(epoch) for epoch in step_seconds],
+        compile_seconds=max(0.0, step_seconds[0][0] - step),
+        history=history,
+        peak_bytes=peak,
+        kernels=kernels,
+        parameters=model.count_params(),
+    )
 
 
 def _pictures_of(kernel: Any) -> list:
