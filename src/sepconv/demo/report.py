@@ -69,10 +69,10 @@ p { margin: .5rem 0; max-width: 46rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; min-width: min(100%, 32rem);
   font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem 1.25rem .5rem 0; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .5rem 1rem .5rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th:first-child { text-align: left; font-weight: 400; }
-thead th { font-weight: 600; }
+thead th { font-weight: 600; white-space: normal; }
 thead th:nth-child(2) { color: var(--stock); } thead th:nth-child(3) { color: var(--ours); }
 tbody tr:last-child > * { font-weight: 700; border-bottom: 0; }
 figure { margin: 1rem 0; padding: 1rem; background: var(--card); border-radius: .5rem; }
@@ -102,7 +102,7 @@ def _curves(comparison: Comparison) -> str:
     """Loss by the epoch, and test accuracy by the seconds it took to get there."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
 
     runs = ((comparison.stock, _STOCK, "--", "o"), (comparison.ours, _OURS, "-", "s"))
     with mpl.rc_context(_STYLE):
@@ -116,12 +116,12 @@ def _curves(comparison: Comparison) -> str:
             by_time.plot(seconds, run.history["val_accuracy"], label=LABELS[run.layers], **style)
         by_epoch.set(title="Training loss", xlabel="epoch", yscale="log")
         by_epoch.xaxis.get_major_locator().set_params(integer=True)
-        by_epoch.grid(False, which="minor")
         by_time.set(
             title="Test accuracy", xlabel="seconds of training", xscale="log", ylim=(0, 1.03)
         )
         by_time.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         for axis in (by_epoch.yaxis, by_time.xaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         by_time.minorticks_off()
         by_epoch.minorticks_off()
@@ -144,7 +144,7 @@ def _mosaic(kernels: np.ndarray, columns: int) -> np.ndarray:
     return canvas
 
 
-def _kernels(comparison: Comparison, columns: int = 32) -> str:
+def _kernels(comparison: Comparison, columns: int = 16) -> str:
     """The depthwise kernels of every layer that sepconv trained."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -156,7 +156,7 @@ def _kernels(comparison: Comparison, columns: int = 32) -> str:
     heights = [mosaic.shape[0] for mosaic in mosaics.values()]
     with mpl.rc_context(_STYLE):
         figure = Figure(
-            figsize=(10, sum(heights) * 0.052 + 0.42 * len(heights)), layout="constrained"
+            figsize=(10, sum(heights) * 0.104 + 0.42 * len(heights)), layout="constrained"
         )
         axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for ax, (name, mosaic) in zip(axes, mosaics.items(), strict=True):
@@ -214,12 +214,13 @@ part by rounding. Right, how long each took to get there, compilation included; 
 logarithmic axis.</figcaption></figure>
 <h2>What the depthwise kernels learned</h2>
 <figure>{_kernels(comparison)}
-<figcaption>Every 5x5 depthwise kernel of the network that sepconv trained, each scaled by its own
+<figcaption>Every depthwise kernel of the network that sepconv trained, each scaled by its own
 largest weight: orange is negative, white zero, purple positive.</figcaption></figure>
 <h2>How it was measured</h2>
 <p>Each training ran alone, in a process of its own, with seed {comparison.seed} for the order of
 the pictures and the same weights at the start. Seconds an epoch is the median over the epochs
-after the first, of the training steps alone; compilation is what the first epoch took longer. Peak
+after the first, of the training steps alone; compilation is what the very first
+step took longer than others. Peak
 memory is what the process held at its most while training, above what it held before. Accuracy is
 that of the last epoch on pictures held out from training.</p>
 <dl>{facts}</dl>
