@@ -18,6 +18,7 @@ export MPLBACKEND := agg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help demo doctor test lint bench clean
 
 help: ## list the targets
@@ -33,9 +34,11 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 	$(VENV)/bin/sepconv doctor
 
 # Every part runs, whatever came of the ones before it; one that fails fails the whole.
-test: lint $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## check style and run the whole suite, on every engine
+test: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## check style and run the whole suite, on every engine
 	@failed=; \
 	run() { echo "== $$1"; shift; env "$$@" || failed=yes; }; \
+	run "formatting" $(PY) -m ruff format --check .; \
+	run "style" $(PY) -m ruff check .; \
 	run "core and command line" $(PY) -m pytest tests/core tests/cli; \
 	for engine in $(TEST_ENGINES); do \
 	  run "engines and layers on $$engine" SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
