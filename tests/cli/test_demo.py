@@ -63,7 +63,7 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path):
 def test_a_damaged_file_is_an_error(content, tmp_path):
     path = tmp_path / "file.gz"
     path.write_bytes(gzip.compress(content))
-    with pytest.raises(ValueError, match="file.gz is"):
+    with pytest.raises(ValueError, match=r"file\.gz is"):
         data.read_idx(path)
 
 

@@ -2,17 +2,17 @@
 
 import os
 
-import pytest
-
-keras = pytest.importorskip("keras")
-ENGINES = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
-if keras.backend.backend() not in ENGINES:
-    pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
-
+import keras
 import numpy as np
+import pytest
 
 from sepconv import layers
 from sepconv.bench.models import MODELS, eegnet, mobilenet, with_sepconv
+
+if keras.backend.backend() not in os.environ.get(
+    "SEPCONV_TEST_ENGINES", "jax,torch,tensorflow"
+).split(","):
+    pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
 
 
 def relative(received, expected):

@@ -2,18 +2,18 @@
 
 import os
 
-import pytest
-
-keras = pytest.importorskip("keras")
-ENGINES = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
-if keras.backend.backend() not in ENGINES:
-    pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
-
+import keras
 import numpy as np
+import pytest
 
 from sepconv import doctor, layers
 from sepconv.demo.data import Pictures
 from sepconv.demo.training import build_network, train
+
+if keras.backend.backend() not in os.environ.get(
+    "SEPCONV_TEST_ENGINES", "jax,torch,tensorflow"
+).split(","):
+    pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,11 +81,10 @@ def read_idx(path: Path) -> np.ndarray:
         content = file.read()
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise ValueError(f"{path} is not an IDX file of bytes: it starts with {content[:4]!r}")
-    rank = content[3]
-    start = 4 + 4 * rank
-    shape = np.frombuffer(content[4:start], ">u4")
-    if len(shape) != rank or len(content) - start != shape.prod():
-        raise ValueError(f"{path} is cut short: shape {shape.tolist()}, {len(content)} bytes")
+    start = 4 + 4 * content[3]
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    if len(content) != start + math.prod(shape):
+        raise ValueError(f"{path} is cut short: {len(content)} bytes for the shape {shape}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
