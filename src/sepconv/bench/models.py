@@ -1,0 +1,104 @@
+"""Two networks whose time goes into depthwise convolutions, and their twins on sepconv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["MODELS", "Workload", "eegnet", "mobilenet", "with_sepconv"]
+
+
+class Workload(NamedTuple):
+    """A network with the size of its training step.
+
+    Attributes:
+        build: makes the network, of Keras' own layers.
+        batch: examples a step.
+        shape: of one example.
+        classes: the number of outputs, logits.
+    """
+
+    build: Callable[[], Any]
+    batch: int
+    shape: tuple[int, ...]
+    classes: int
+
+
+def eegnet(electrodes: int = 64, samples: int = 256, classes: int = 4, dropout: float = 0.5) -> Any:
+    """EEGNet-8,2, which classifies the electric activity of a brain.
+
+    Args:
+        electrodes: rows of an example.
+        samples: its columns, over time.
+        classes: the number of outputs (logits).
+        dropout: the rate after each block.
+
+    Source: Lawhern et al., EEGNet, 2018, https://arxiv.org/abs/1611.08024
+    """
+    from keras import Input, Model, layers
+
+    inputs = Input((electrodes, samples, 1))
+    x = layers.Conv2D(8, (1, 64), padding="same", use_bias=False)(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.DepthwiseConv2D((electrodes, 1), depth_multiplier=2, use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("elu")(x)
+    x = layers.AveragePooling2D((1, 4))(x)
+    x = layers.Dropout(dropout)(x)
+    x = layers.SeparableConv2D(16, (1, 16), padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("elu")(x)
+    x = layers.AveragePooling2D((1, 8))(x)
+    x = layers.Dropout(dropout)(x)
+    return Model(inputs, layers.Dense(classes)(layers.Flatten()(x)))
+
+
+def mobilenet(size: int = 128, classes: int = 1000, alpha: float = 1.0) -> Any:
+    """Keras' own MobileNet, with random weights.
+
+    Args:
+        size: height and width of the pictures.
+        classes: the number of outputs (logits).
+        alpha: the width of the network, relative to the published one.
+
+    Source: Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
+    """
+    import keras
+
+    return keras.applications.MobileNet(
+        input_shape=(size, size, 3),
+        alpha=alpha,
+        weights=None,
+        classes=classes,
+        classifier_activation=None,
+    )
+
+
+def with_sepconv(model: Any) -> Any:
+    """A copy of a network, weights too, where sepconv computes the depthwise convolutions.
+
+    Args:
+        model: a functional or sequential Keras model; it stays as it is.
+    """
+    import keras
+
+    from sepconv import layers
+
+    ours = {
+        getattr(keras.layers, name): getattr(layers, name)
+        for name in ("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
+    }
+
+    def clone(layer: Any) -> Any:
+        return ours.get(type(layer), type(layer)).from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+#: Name on the command line -> what one training step of it is.
+MODELS = {
+    "eegnet": Workload(eegnet, 32, (64, 256, 1), 4),
+    "mobilenet": Workload(mobilenet, 8, (128, 128, 3), 1000),
+}

@@ -1,0 +1,157 @@
+"""Finds out what sepconv runs on here, whether each engine's adapter works, and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+__all__ = ["Finding", "cpu_model", "examine", "machine", "main", "probe"]
+
+#: Engine -> (the distributions that may bring it, the name that its users know it by).
+ENGINES = {
+    "jax": (("jax",), "JAX"),
+    "torch": (("torch",), "PyTorch"),
+    "tensorflow": (("tensorflow-cpu", "tensorflow"), "TensorFlow"),
+}
+
+
+class Finding(NamedTuple):
+    """One row of the doctor's table.
+
+    Attributes:
+        what: the thing looked at.
+        state: ``"ok"``, ``"missing"`` (optional, not installed) or ``"broken"``.
+        found: what was found, for people.
+        mend: how to mend it; empty where nothing is to be mended.
+    """
+
+    what: str
+    state: str
+    found: str
+    mend: str = ""
+
+
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(*distributions: str) -> str | None:
+    """The version of the first of them that is installed."""
+    for name in distributions:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def machine(engine: str | None = None) -> list[tuple[str, str]]:
+    """Rows (what, value): the processor, the kernels in use, and versions.
+
+    Args:
+        engine: adds the versions of Keras and of this engine.
+    """
+    import numpy as np
+
+    import sepconv
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    rows = [
+        ("processor", f"{cpu_model()}, {cores} logical cores for this process"),
+        ("instruction set", f"{sepconv.isa_name()} (SEPCONV_ISA chooses another)"),
+        ("threads", f"{sepconv.num_threads()} (SEPCONV_NUM_THREADS chooses another number)"),
+        ("sepconv", sepconv.__version__),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("NumPy", np.__version__),
+    ]
+    if engine is not None:
+        distributions, name = ENGINES[engine]
+        rows += [(name, _version(*distributions) or "unknown"), ("Keras", _version("keras") or "-")]
+    return rows
+
+
+def probe(engine: str) -> float:
+    """The relative error of a tiny separable convolution on an engine, against the reference.
+
+    Raises:
+        Exception: whatever kept the engine or its adapter from loading or from computing.
+    """
+    import numpy as np
+
+    from sepconv import engines, reference
+
+    rng = np.random.default_rng(0)
+    shapes = ((2, 6, 7, 3), (3, 3, 3, 2), (1, 1, 6, 5), (5,))
+    arrays = [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    expected = reference.separable_conv2d(*arrays, strides=2, padding="same")
+    y = engines.load(engine).separable_conv2d(*arrays, strides=2, padding="same")
+    return float(np.linalg.norm(np.asarray(y) - expected) / np.linalg.norm(expected))
+
+
+def _probe_apart(engine: str) -> tuple[float | None, str]:
+    """`probe` in a process of its own, which may crash: (error or None, what went wrong)."""
+    command = [sys.executable, "-P", "-m", "sepconv.doctor", engine]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return None, "no answer within 300 s"
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1]), ""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return None, lines[-1] if lines else f"the process ended with code {done.returncode}"
+
+
+def _examine_adapter(engine: str, name: str, found: str, mend: str) -> Finding:
+    error, problem = _probe_apart(engine)
+    if error is None:
+        return Finding(name, "broken", f"{found}, but sepconv.{engine} fails: {problem}", mend)
+    if not error < 1e-5:
+        wrong = f"{found}, but a convolution is off by {error:.1e}, relative"
+        return Finding(name, "broken", wrong, "Please report this, with the whole table.")
+    return Finding(name, "ok", f"{found}; a convolution is right to {error:.0e}")
+
+
+def _examine_engine(engine: str) -> Finding:
+    distributions, name = ENGINES[engine]
+    if importlib.util.find_spec(engine) is None:
+        return Finding(name, "missing", "not installed", f"pip install 'sepconv[{engine}]'")
+    rebuild = "Install sepconv anew, now that the engine is there: pip install --force-reinstall "
+    rebuild += "--no-deps --no-cache-dir sepconv (in a clone: pip install .)"
+    return _examine_adapter(engine, name, _version(*distributions) or "installed", rebuild)
+
+
+def examine() -> list[Finding]:
+    """Everything that `sepconv doctor` shows."""
+    rows = [Finding(what, "ok", value) for what, value in machine()]
+    rebuild = "Install sepconv anew: pip install --force-reinstall --no-deps sepconv"
+    rows.append(_examine_adapter("numpy", "NumPy kernels", "loaded", rebuild))
+    keras = _version("keras")
+    if keras is None:
+        mend = "Comes with any engine: pip install 'sepconv[jax]'"
+        rows.append(Finding("Keras", "missing", "not installed, so no sepconv.layers", mend))
+    else:
+        rows.append(Finding("Keras", "ok", keras))
+    return rows + [_examine_engine(engine) for engine in ENGINES]
+
+
+def main(arguments: list[str]) -> None:
+    """Prints `probe` of the one engine named."""
+    print(json.dumps(probe(arguments[0])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,54 @@
+"""The networks of the benchmarks compute the same with sepconv as with Keras' own layers."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from sepconv import layers
+from sepconv.bench.models import MODELS, eegnet, mobilenet, with_sepconv
+
+if keras.backend.backend() not in os.environ.get(
+    "SEPCONV_TEST_ENGINES", "jax,torch,tensorflow"
+).split(","):
+    pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
+
+
+def relative(received, expected):
+    return np.linalg.norm(received - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "replaced"),
+    [
+        (lambda: eegnet(8, 64, dropout=0.0), (8, 64, 1), 2),
+        (lambda: mobilenet(32, classes=7, alpha=0.25), (32, 32, 3), 13),
+    ],
+)
+def test_outputs_and_a_step_of_training_are_equal(build, shape, replaced):
+    keras.utils.set_random_seed(0)
+    stock = build()
+    ours = with_sepconv(stock)
+    kinds = (layers.DepthwiseConv2D, layers.SeparableConv2D)
+    assert sum(isinstance(layer, kinds) for layer in ours.layers) == replaced
+    assert not any(isinstance(layer, kinds) for layer in stock.layers)
+
+    x = np.random.default_rng(0).standard_normal((4, *shape), "float32")
+    y = np.arange(4) % 3
+    assert relative(ours.predict_on_batch(x), stock.predict_on_batch(x)) < 1e-4
+    for model in (stock, ours):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(1e-2), loss)
+        keras.utils.set_random_seed(1)
+        model.train_on_batch(x, y)
+    for received, expected in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        assert np.linalg.norm(received - expected) <= 1e-4 * max(1, np.linalg.norm(expected))
+
+
+def test_workloads_are_what_performance_md_says():
+    stock = MODELS["eegnet"].build()
+    assert stock.input_shape[1:] == MODELS["eegnet"].shape == (64, 256, 1)
+    assert stock.output_shape[1] == MODELS["eegnet"].classes
+    assert (MODELS["eegnet"].batch, MODELS["mobilenet"].batch) == (32, 8)
+    assert MODELS["mobilenet"].shape == (128, 128, 3)
