@@ -153,9 +153,14 @@ def test_sizes_unknown_while_tracing_are_checked_when_run():
         compiled(torch.randn(2, 5, 9, 3))
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("separable", [False, True])
-@pytest.mark.parametrize("activation", [0, 2])
+@pytest.mark.parametrize(
+    ("data_format", "separable", "activation"),
+    [
+        ("channels_last", True, 2),
+        ("channels_first", True, 0),
+        ("channels_last", False, 1),
+    ],
+)
 def test_opcheck(data_format, separable, activation):
     x, k, p, b = _tensors()
     spec = list(conv_spec((1, 2), "same", (1, 2), data_format))
@@ -165,7 +170,7 @@ def test_opcheck(data_format, separable, activation):
     b = b if separable else torch.randn(6, requires_grad=True)
     torch.library.opcheck(torch.ops.sepconv.forward.default, (x, k, p, b, spec, activation))
     dy = torch.randn_like(torch.ops.sepconv.forward(x, k, p, b, spec, 0)).requires_grad_()
-    for wanted in ([True] * 4, [True, False, False, True], [False, True, separable, False]):
+    for wanted in ([True] * 4, [False, True, False, True]):
         wanted[2] = wanted[2] and separable
         torch.library.opcheck(torch.ops.sepconv.backward.default, (x, k, p, dy, spec, wanted))
 

@@ -223,20 +223,20 @@ def _forward_fake(
     spec: list[int],
     activation: int,
 ) -> Tensor:
-    spec = ConvSpec(*spec)
-    check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
+    conv = ConvSpec(*spec)
+    check_arguments(x, depthwise_kernel, pointwise_kernel, bias, conv)
     kh, kw, channels, multiplier = depthwise_kernel.shape
-    rows, columns = (2, 3) if spec.channels_first else (1, 2)
-    pads = spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right
-    height = _output_size(x.shape[rows], kh, spec.stride_h, spec.dilation_h, spec.same, pads[0])
-    width = _output_size(x.shape[columns], kw, spec.stride_w, spec.dilation_w, spec.same, pads[1])
+    rows, columns = (2, 3) if conv.channels_first else (1, 2)
+    pads = conv.pad_top + conv.pad_bottom, conv.pad_left + conv.pad_right
+    height = _output_size(x.shape[rows], kh, conv.stride_h, conv.dilation_h, conv.same, pads[0])
+    width = _output_size(x.shape[columns], kw, conv.stride_w, conv.dilation_w, conv.same, pads[1])
     # Where sizes are symbols the check above has passed them by.
     torch._check_value(
         height > 0 and width > 0,
         lambda: f"The output would be empty. Received: x.shape={tuple(x.shape)}",
     )
     outputs = channels * multiplier if pointwise_kernel is None else pointwise_kernel.shape[3]
-    if spec.channels_first:
+    if conv.channels_first:
         return x.new_empty((x.shape[0], outputs, height, width))
     return x.new_empty((x.shape[0], height, width, outputs))
 

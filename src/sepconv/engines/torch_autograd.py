@@ -219,6 +219,10 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             )
 
     def kernel(operation, function):
+        # The dispatcher calls this once a level of torch.func's transforms, where Function.apply
+        # is made to see all levels at once: the one beneath it is for one, and quicker.
+        apply = super(torch.autograd.Function, function).apply
+
         def run(first, second, third, fourth, spec, last):
             differentiated = forward_ad._current_level >= 0 or (
                 torch.is_grad_enabled()
@@ -233,11 +237,8 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
                 with _below_autograd():
                     return operation(first, second, third, fourth, spec, last)
             if not torch._C._are_functorch_transforms_active():
-                return function.apply(first, second, third, fourth, spec, last)
-            # torch.func calls this kernel once a level of its transforms. Function.apply is meant
-            # for all levels at once; the one beneath it is for one.
+                return apply(first, second, third, fourth, spec, last)
             with enable_single_level_autograd_function():
-                apply = super(torch.autograd.Function, function).apply
                 return apply(first, second, third, fourth, spec, last)
 
         return run
