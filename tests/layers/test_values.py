@@ -115,6 +115,7 @@ def test_equals_the_reference_beyond_keras(name, engine, forward):
     for _ in range(COUNT // 2):
         arguments, shape = random_case(rng, name, engine, beyond=True)
         layer = getattr(layers, name)(**arguments)
+        layer.build(shape)
         x = rng.standard_normal(shape).astype("float32")
         y = forward(layer, x)
         assert y.shape == layer.compute_output_shape(shape)
