@@ -112,9 +112,10 @@ def test_equals_keras_own(name, engine, gradients, float64):
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_the_reference_beyond_keras(name, engine, forward):
     rng = np.random.default_rng(sum(map(ord, name)) + 1)
-    for _ in range(COUNT // 2):
+    for _ in range(COUNT // 4):
         arguments, shape = random_case(rng, name, engine, beyond=True)
         layer = getattr(layers, name)(**arguments)
+        layer.build(shape)
         x = rng.standard_normal(shape).astype("float32")
         y = forward(layer, x)
         assert y.shape == layer.compute_output_shape(shape)
@@ -124,7 +125,7 @@ def test_equals_the_reference_beyond_keras(name, engine, forward):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_equal_the_reference_beyond_keras(name, engine, gradients):
     rng = np.random.default_rng(sum(map(ord, name)) + 2)
-    for _ in range(COUNT // 5):
+    for _ in range(COUNT // 7):
         arguments, shape = random_case(rng, name, engine, beyond=True)
         arguments["activation"] = None
         layer = getattr(layers, name)(**arguments)
