@@ -29,6 +29,9 @@ def relative(received, expected):
 def test_outputs_and_a_step_of_training_are_equal(build, shape, replaced):
     keras.utils.set_random_seed(0)
     stock = build()
+    # Over a batch this small, batch norm would blow rounding up into large differences of gradients.
+    for layer in stock.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     ours = with_sepconv(stock)
     kinds = (layers.DepthwiseConv2D, layers.SeparableConv2D)
     assert sum(isinstance(layer, kinds) for layer in ours.layers) == replaced
