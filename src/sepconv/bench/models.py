@@ -53,13 +53,16 @@ def eegnet(electrodes: int = 64, samples: int = 256, classes: int = 4, dropout: 
     return Model(inputs, layers.Dense(classes)(layers.Flatten()(x)))
 
 
-def mobilenet(size: int = 128, classes: int = 1000, alpha: float = 1.0) -> Any:
+def mobilenet(
+    size: int = 128, classes: int = 1000, alpha: float = 1.0, dropout: float = 1e-3
+) -> Any:
     """Keras' own MobileNet, with random weights.
 
     Args:
         size: height and width of the pictures.
         classes: the number of outputs (logits).
         alpha: the width of the network, relative to the published one.
+        dropout: the rate before the last layer.
 
     Source: Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
     """
@@ -68,6 +71,7 @@ def mobilenet(size: int = 128, classes: int = 1000, alpha: float = 1.0) -> Any:
     return keras.applications.MobileNet(
         input_shape=(size, size, 3),
         alpha=alpha,
+        dropout=dropout,
         weights=None,
         classes=classes,
         classifier_activation=None,
