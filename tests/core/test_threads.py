@@ -70,10 +70,12 @@ def test_concurrent_calls():
         assert _equal(result, expected[i % len(shapes)])
 
 
-def test_the_number_is_clamped():
-    for wished, got in ((0, 1), (-3, 1), (10**6, 256)):
-        sepconv.set_num_threads(wished)
-        assert sepconv.num_threads() == got
+@pytest.mark.parametrize("count", [0, -3, 257, 10**6])
+def test_a_number_out_of_range_is_refused(count):
+    before = sepconv.num_threads()
+    with pytest.raises(ValueError, match=rf"count must be from 1 to 256. Received: count={count}"):
+        sepconv.set_num_threads(count)
+    assert sepconv.num_threads() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork() is Unix's")
@@ -98,23 +100,30 @@ assert np.array_equal(sepconv.separable_conv2d(x, k, p), expected)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("text", "expected"), [("3", "3"), ("1", "1"), ("x", None), ("0", None)])
-def test_the_environment_sets_the_number(text, expected):
-    code = "import sepconv; print(sepconv.num_threads())"
-    environment = os.environ | {"SEPCONV_NUM_THREADS": text}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+def _import_with(variable, text):
+    code = "import sepconv; print(sepconv.num_threads(), sepconv.isa_name())"
+    environment = os.environ | {variable: text}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
-    if expected is None:
-        environment.pop("SEPCONV_NUM_THREADS")
-        expected = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=True,
-        ).stdout.strip()
-    assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("text", ["3", "1"])
+def test_the_environment_sets_the_number(text):
+    assert _import_with("SEPCONV_NUM_THREADS", text).stdout.split()[0] == text
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "257", "3x"])
+def test_an_environment_that_makes_no_sense_fails_the_import(text):
+    done = _import_with("SEPCONV_NUM_THREADS", text)
+    assert done.returncode != 0
+    assert f"Received: SEPCONV_NUM_THREADS={text}" in done.stderr
+
+
+def test_an_unknown_instruction_set_fails_the_import():
+    done = _import_with("SEPCONV_ISA", "mmx")
+    assert done.returncode != 0
+    assert "SEPCONV_ISA must be one of the levels that run here" in done.stderr
 
 
 def test_another_thread_runs_while_a_kernel_does():
