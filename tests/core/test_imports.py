@@ -14,7 +14,7 @@ ROOT = Path(sepconv.__file__).parent
 
 #: From the lowest to the highest; a file may import its own layer and lower ones.
 LAYERS = (
-    ("_native", "_types"),
+    ("_native", "_xla", "_types"),
     ("geometry", "functional", "reference"),
     ("engines", *ENGINES),
     ("layers",),
