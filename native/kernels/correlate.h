@@ -3,9 +3,9 @@
 //
 //   out[p, q, c] = sum_ij in[p*sh + i*dh - pt, q*sw + j*dw - pl, c] * weights[i, j, c]
 //
-// A row of outputs is worked through a vector of channels at a time. Where every tap of a pixel
-// lies inside the row, `kTile` neighbouring outputs are computed together so that an input vector,
-// once loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
+// A row of outputs is worked through a vector of channels at a time, in runs of neighbours that have
+// the same taps inside the row. `kTile` of them are computed together so that an input vector, once
+// loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
 // vector overlaps the one before it.
 #pragma once
 #include "vec.h"
@@ -24,6 +24,8 @@ struct TapRange {
   int64_t first, last;
 };
 inline TapRange taps_inside(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
+  // Nearly always all are inside: the divisions below are worth avoiding.
+  if (start >= 0 && start + (taps - 1) * dilation < size) return {0, taps};
   const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
   const int64_t last = size - start <= 0 ? 0 : ceil_div(size - start, dilation);
   TapRange range{min_of(first, taps), min_of(last, taps)};
@@ -113,11 +115,13 @@ void run_fixed(const Run<T>& r, Vec<T> start, Activation activation) {
   if (q == r.count) return;
   if (r.count >= kTile) {
     run_tile<T, KW, STRIDE, ROWS, kTile>(r, held, r.count - kTile, start, activation);
-    return;
+  } else if (r.count >= 3) {
+    run_tile<T, KW, STRIDE, ROWS, 3>(r, held, 0, start, activation);
+    if (r.count > 3)
+      run_tile<T, KW, STRIDE, ROWS, 3>(r, held, r.count - 3, start, activation);
+  } else {
+    for (; q < r.count; ++q) run_tile<T, KW, STRIDE, ROWS, 1>(r, held, q, start, activation);
   }
-  for (; q + 2 <= r.count; q += 2)
-    run_tile<T, KW, STRIDE, ROWS, 2>(r, held, q, start, activation);
-  for (; q < r.count; ++q) run_tile<T, KW, STRIDE, ROWS, 1>(r, held, q, start, activation);
 }
 
 // Any taps, dilation and stride: a weight vector, once loaded, serves TILE outputs.
@@ -152,10 +156,12 @@ void run_general(const Run<T>& r, Vec<T> start, Activation activation) {
   if (q == r.count) return;
   if (r.count >= kTile) {
     run_tile_general<T, kTile>(r, r.count - kTile, start, activation);
-    return;
+  } else if (r.count >= 4) {
+    run_tile_general<T, 4>(r, 0, start, activation);
+    run_tile_general<T, 4>(r, r.count - 4, start, activation);
+  } else {
+    for (; q < r.count; ++q) run_tile_general<T, 1>(r, q, start, activation);
   }
-  for (; q + 2 <= r.count; q += 2) run_tile_general<T, 2>(r, q, start, activation);
-  for (; q < r.count; ++q) run_tile_general<T, 1>(r, q, start, activation);
 }
 
 template <class T>
@@ -236,17 +242,23 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
       T* out_here = out + (p - p0) * out_row + (c - c0);
       const T* in_here = image + (top + rows.first * g.dh) * in_row + c;
       const T* weights_here = weights + rows.first * run.weights_row + c;
+      // At an edge, neighbours that have the same taps inside (many of them where dilation is
+      // large) are one run.
       const auto edge = [&, q0 = q0](int64_t from, int64_t to) {
-        for (int64_t q = from; q < to; ++q) {
+        run.in_tap = g.dw * channels;
+        for (int64_t q = from; q < to; q += run.count) {
           const int64_t left = q * g.sw - g.pl;
           const TapRange taps = taps_inside(left, g.kw, g.dw, g.in_w);
+          run.count = 1;
+          for (; q + run.count < to; ++run.count) {
+            const TapRange next = taps_inside(left + run.count * g.sw, g.kw, g.dw, g.in_w);
+            if (next.first != taps.first || next.last != taps.last) break;
+          }
           run.taps = taps.last - taps.first;
-          run.in_tap = g.dw * channels;
           run.in = in_here + (left + taps.first * g.dw) * channels;
           run.weights = weights_here + taps.first * channels;
-          run.count = 1;
           run.out = out_here + (q - q0) * out_pixel;
-          run_tile_general<T, 1>(run, 0, start, activation);
+          run_general<T>(run, start, activation);
         }
       };
       edge(q0, inside.first);

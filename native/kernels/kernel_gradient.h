@@ -149,14 +149,21 @@ void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int6
         }
       }
       const auto edge = [&](int64_t from, int64_t to) {
-        for (int64_t q = from; q < to; ++q) {
+        GradientRun<T> part = run;
+        for (int64_t q = from; q < to; q += part.count) {
           const int64_t left = q * g.sw - g.pl;
           const TapRange taps = taps_inside(left, g.kw, g.dw, g.in_w);
-          const Vec<T> d = load(dy_here + q * channels);
-          for (int64_t i = rows.first; i < rows.last; ++i)
-            for (int64_t j = taps.first; j < taps.last; ++j)
-              sums[i * g.kw + j] +=
-                  load(image + (top + i * g.dh) * in_row + (left + j * g.dw) * channels + c) * d;
+          part.count = 1;
+          for (; q + part.count < to; ++part.count) {
+            const TapRange next = taps_inside(left + part.count * g.sw, g.kw, g.dw, g.in_w);
+            if (next.first != taps.first || next.last != taps.last) break;
+          }
+          part.taps = taps.last - taps.first;
+          part.dy = dy_here + q * channels;
+          for (int64_t i = rows.first; i < rows.last; ++i) {
+            part.in = image + (top + i * g.dh) * in_row + (left + taps.first * g.dw) * channels + c;
+            gradient_general(part, sums + i * g.kw + taps.first);
+          }
         }
       };
       edge(0, inside.first);

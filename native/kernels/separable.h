@@ -38,7 +38,7 @@ class DepthwiseTiles {
   DepthwiseTiles(const Geometry& geometry, const T* x, const T* kernel)
       : g(geometry),
         tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
-                        geometry.m == 1 && !is_planar<T>(geometry))),
+                        !expands(geometry) && !is_planar<T>(geometry))),
         x_(x),
         kernel_(kernel),
         bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows),
