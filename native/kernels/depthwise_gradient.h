@@ -75,6 +75,20 @@ class FlippedKernel {
   Workspace<int64_t> starts_;
 };
 
+// to[i] = the sum of from[i * m ... i * m + m - 1].
+template <class T>
+void add_neighbours(const T* from, int64_t count, int64_t m, T* to) {
+  if (m == 2) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i] + from[2 * i + 1];
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    T total = from[i * m];
+    for (int64_t r = 1; r < m; ++r) total += from[i * m + r];
+    to[i] = total;
+  }
+}
+
 // One phase of the input gradient as a correlation of dy.
 struct GradientPhase {
   AxisPhase rows, columns;
@@ -165,12 +179,7 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
                      box, out, g.sh * g.w * channels, g.sw * channels);
       }
     if (g.m == 1) return;
-    T* narrow = dx + (n * g.h + h0) * g.w * g.c;
-    for (int64_t i = 0; i < (h1 - h0) * g.w * g.c; ++i) {
-      T total = wide[i * g.m];
-      for (int64_t m = 1; m < g.m; ++m) total += wide[i * g.m + m];
-      narrow[i] = total;
-    }
+    add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
   });
 }
 
