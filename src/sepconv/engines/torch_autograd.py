@@ -11,6 +11,7 @@ written here, as PyTorch writes those of its own operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def _masked(dy: Tensor, y: Tensor, activation: int) -> Tensor:
 class _Parts:
     """What derivatives are made of: the depthwise convolution D(x, k) and 1x1 products."""
 
-    def __init__(self, forward: Any, backward: Any, spec: Any) -> None:
+    def __init__(self, forward: Any, backward: Any, spec: Sequence[int]) -> None:
         self.forward, self.backward, self.spec = forward, backward, spec
         self.axis = -3 if spec[9] else -1  # the channels'
 
@@ -129,7 +130,15 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
         """The derivative of ``forward`` is ``backward``, after that of the activation."""
 
         @staticmethod
-        def forward(ctx, x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+        def forward(
+            ctx: Any,
+            x: Tensor,
+            depthwise_kernel: Tensor,
+            pointwise_kernel: Tensor | None,
+            bias: Tensor | None,
+            spec: Sequence[int],
+            activation: int,
+        ) -> Tensor:
             y = _call(forward, x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
             saved = x, depthwise_kernel, pointwise_kernel, y if activation else None
             ctx.save_for_backward(*saved)
@@ -139,7 +148,7 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return y
 
         @staticmethod
-        def backward(ctx, dy):
+        def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
             x, kernel, pointwise, y = ctx.saved_tensors
             dy = _masked(dy, y, ctx.activation)
             wanted = ctx.needs_input_grad[:4]
@@ -147,7 +156,7 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return *(g if want else None for g, want in zip(grads, wanted, strict=True)), None, None
 
         @staticmethod
-        def jvp(ctx, *tangents):
+        def jvp(ctx: Any, *tangents: Any) -> Tensor:
             x, kernel, pointwise, y = ctx.saved_tensors
             parts = _Parts(forward, backward, ctx.spec)
             change = parts.change(tangents[:4], x, kernel, pointwise, y)
@@ -163,7 +172,15 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
         """
 
         @staticmethod
-        def forward(ctx, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted):
+        def forward(
+            ctx: Any,
+            x: Tensor,
+            depthwise_kernel: Tensor,
+            pointwise_kernel: Tensor | None,
+            dy: Tensor,
+            spec: Sequence[int],
+            wanted: Sequence[bool],
+        ) -> tuple[Tensor, ...]:
             grads = _call(backward, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted)
             ctx.save_for_backward(x, depthwise_kernel, pointwise_kernel, dy)
             if forward_ad._current_level >= 0:
@@ -174,7 +191,9 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return grads
 
         @staticmethod
-        def backward(ctx, gx, gk, gp, gb):
+        def backward(
+            ctx: Any, gx: Tensor | None, gk: Tensor | None, gp: Tensor | None, gb: Tensor | None
+        ) -> tuple[Tensor | None, ...]:
             x, k, p, dy = ctx.saved_tensors
             need_x, need_k, need_p, need_dy = ctx.needs_input_grad[:4]
             parts = _Parts(forward, backward, ctx.spec)
@@ -193,7 +212,14 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return dx, dk, dp, ddy, None, None
 
         @staticmethod
-        def jvp(ctx, tx, tk, tp, tdy, *_):
+        def jvp(
+            ctx: Any,
+            tx: Tensor | None,
+            tk: Tensor | None,
+            tp: Tensor | None,
+            tdy: Tensor | None,
+            *_: None,
+        ) -> tuple[Tensor | None, ...]:
             x, k, p, dy = ctx.saved_tensors
             want_x, want_k, want_p, want_b = ctx.wanted
             parts = _Parts(forward, backward, ctx.spec)
@@ -218,12 +244,19 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
                 for t, shape, want in zip((dx, dk, dp, db), ctx.shapes, ctx.wanted, strict=True)
             )
 
-    def kernel(operation, function):
+    def kernel(operation: Any, function: Any) -> Callable[..., Any]:
         # The dispatcher calls this once a level of torch.func's transforms, where Function.apply
         # is made to see all levels at once: the one beneath it is for one, and quicker.
         apply = super(torch.autograd.Function, function).apply
 
-        def run(first, second, third, fourth, spec, last):
+        def run(
+            first: Tensor,
+            second: Tensor,
+            third: Tensor | None,
+            fourth: Tensor | None,
+            spec: Sequence[int],
+            last: Any,
+        ) -> Any:
             differentiated = forward_ad._current_level >= 0 or (
                 torch.is_grad_enabled()
                 and (
