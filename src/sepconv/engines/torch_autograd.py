@@ -112,10 +112,34 @@ class _Parts:
             return None
         return bias.expand(self.last(like).shape).movedim(-1, self.axis)
 
+    def convolved_change(
+        self, x: Tensor, kernel: Tensor, tx: Tensor | None, tk: Tensor | None
+    ) -> Tensor | None:
+        """The change of D(x, kernel) along (tx, tk)."""
+        return _sum(self.convolved(tx, kernel), self.convolved(x, tk))
+
+    def gradient_changes(
+        self,
+        point: tuple[Tensor, Tensor, Tensor | None],
+        tangents: tuple[Tensor | None, Tensor | None, Tensor | None],
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The changes of the gradients of <D(x, kernel), dm> for x and for the kernel.
+
+        `point` and `tangents` are of (x, kernel, dm).
+        """
+        (x, kernel, dm), (tx, tk, tdm) = point, tangents
+        dx = dk = None
+        if wanted[0]:
+            dx = _sum(self.input_gradient(x, kernel, tdm), self.input_gradient(x, tk, dm))
+        if wanted[1]:
+            dk = _sum(self.kernel_gradient(x, kernel, tdm), self.kernel_gradient(tx, kernel, dm))
+        return dx, dk
+
     def change(self, tangents: Any, x: Tensor, kernel: Tensor, pointwise: Any, like: Tensor) -> Any:
         """The directional derivative of ``forward`` without activation."""
         tx, tk, tp, tb = tangents
-        t = _sum(self.convolved(tx, kernel), self.convolved(x, tk))
+        t = self.convolved_change(x, kernel, tx, tk)
         if pointwise is not None:
             t = self.product(t, pointwise)
             if tp is not None:
@@ -195,19 +219,15 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             ctx: Any, gx: Tensor | None, gk: Tensor | None, gp: Tensor | None, gb: Tensor | None
         ) -> tuple[Tensor | None, ...]:
             x, k, p, dy = ctx.saved_tensors
-            need_x, need_k, need_p, need_dy = ctx.needs_input_grad[:4]
+            needed = ctx.needs_input_grad
             parts = _Parts(forward, backward, ctx.spec)
             dm = dy if p is None else parts.product_transposed(dy, p)
-            dm_of_gp = parts.product_transposed(dy, gp)
-            dx = dk = dp = ddy = None
-            if need_x:
-                dx = _sum(parts.input_gradient(x, k, dm_of_gp), parts.input_gradient(x, gk, dm))
-            if need_k:
-                dk = _sum(parts.kernel_gradient(x, k, dm_of_gp), parts.kernel_gradient(gx, k, dm))
-            if need_p:
-                t = _sum(parts.convolved(gx, k), parts.convolved(x, gk))
-                dp = parts.correlation(t, dy)
-            if need_dy:
+            gdm = parts.product_transposed(dy, gp)
+            dx, dk = parts.gradient_changes((x, k, dm), (gx, gk, gdm), needed)
+            dp = ddy = None
+            if needed[2]:
+                dp = parts.correlation(parts.convolved_change(x, k, gx, gk), dy)
+            if needed[3]:
                 ddy = parts.change((gx, gk, gp, gb), x, k, p, dy)
             return dx, dk, dp, ddy, None, None
 
@@ -221,23 +241,18 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             *_: None,
         ) -> tuple[Tensor | None, ...]:
             x, k, p, dy = ctx.saved_tensors
-            want_x, want_k, want_p, want_b = ctx.wanted
             parts = _Parts(forward, backward, ctx.spec)
             dm = dy if p is None else parts.product_transposed(dy, p)
             tdm = tdy
             if p is not None:
                 tdm = _sum(parts.product_transposed(tdy, p), parts.product_transposed(dy, tp))
-            dx = dk = dp = db = None
-            if want_x:
-                dx = _sum(parts.input_gradient(x, k, tdm), parts.input_gradient(x, tk, dm))
-            if want_k:
-                dk = _sum(parts.kernel_gradient(x, k, tdm), parts.kernel_gradient(tx, k, dm))
-            if want_p:
-                t = _sum(parts.convolved(tx, k), parts.convolved(x, tk))
-                dp = parts.correlation(t, dy)
+            dx, dk = parts.gradient_changes((x, k, dm), (tx, tk, tdm), ctx.wanted)
+            dp = db = None
+            if ctx.wanted[2]:
+                dp = parts.correlation(parts.convolved_change(x, k, tx, tk), dy)
                 if tdy is not None:
                     dp = _sum(dp, parts.correlation(parts.convolved(x, k), tdy))
-            if want_b and tdy is not None:
+            if ctx.wanted[3] and tdy is not None:
                 db = parts.last(tdy).sum((0, 1, 2))
             return tuple(
                 dy.new_zeros(shape) if t is None and want else t
