@@ -34,11 +34,12 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 	$(VENV)/bin/sepconv doctor
 
 # Every part runs, whatever came of the ones before it; one that fails fails the whole.
-test: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## check style and run the whole suite, on every engine
+test: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## check style and types and run the whole suite, on every engine
 	@failed=; \
 	run() { echo "== $$1"; shift; env "$$@" || failed=yes; }; \
 	run "formatting" $(PY) -m ruff format --check .; \
 	run "style" $(PY) -m ruff check .; \
+	run "types" $(PY) -m mypy; \
 	run "core and command line" $(PY) -m pytest tests/core tests/cli; \
 	for engine in $(TEST_ENGINES); do \
 	  run "engines and layers on $$engine" SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
@@ -47,9 +48,10 @@ test: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_E
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
 
-lint: $(STAMPS)/extra-dev ## check style and formatting
+lint: $(STAMPS)/extra-dev ## check style, formatting and types
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 bench: $(STAMPS)/package $(STAMPS)/extra-bench $(STAMPS)/extra-$(ENGINE) ## time training steps against stock Keras
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model eegnet

@@ -120,6 +120,11 @@ def configurations(
             yield configuration
 
 
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """A float64 array of normally distributed numbers."""
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
 def assert_near(actual: Any, expected: Any, dtype: str, context: Any = "") -> None:
     """Raises where `actual` is further from `expected` than TOLERANCE[dtype], relative in norm.
 

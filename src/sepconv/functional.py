@@ -16,12 +16,14 @@ from sepconv._types import DepthwiseGrads, SeparableGrads
 from sepconv.geometry import (
     ConvSpec,
     Padding,
+    Sizes,
     activation_code,
     check_bias,
     check_pointwise_kernel,
     check_rank,
     conv_spec,
     conv_spec_1d,
+    require_pointwise_kernel,
     resolve,
 )
 
@@ -35,8 +37,6 @@ __all__ = [
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
-
-Sizes = int | tuple[int, ...] | list[int]
 
 _DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
 
@@ -115,7 +115,8 @@ def _forward(
 
 def _backward(
     x: np.ndarray, depthwise_kernel: Any, pointwise_kernel: Any, dy: Any, spec: ConvSpec
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+) -> SeparableGrads:
+    """The gradients; the one for the pointwise kernel is None where there is no such kernel."""
     kernel = _array("depthwise_kernel", depthwise_kernel, x.dtype)
     geometry = resolve(spec, x.shape, kernel.shape)
     channels = geometry.depthwise_channels
@@ -147,7 +148,7 @@ def _backward(
         dpointwise,
         dbias,
     )
-    return dx, dkernel, dpointwise, dbias
+    return SeparableGrads(dx, dkernel, dpointwise, dbias)
 
 
 def depthwise_conv2d(
@@ -241,8 +242,7 @@ def separable_conv2d(
 
     Source: Chollet, Xception, 2017, https://arxiv.org/abs/1610.02357
     """
-    if pointwise_kernel is None:
-        raise TypeError("pointwise_kernel must be an array. Received: None")
+    require_pointwise_kernel(pointwise_kernel)
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     x = _array("x", x)
     return _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, activation, out)
@@ -321,10 +321,9 @@ def separable_conv2d_grad(
         >>> separable_conv2d_grad(ones, 2 * ones, 3 * ones, ones).x
         array([[[[6.]]]])
     """
-    if pointwise_kernel is None:
-        raise TypeError("pointwise_kernel must be an array. Received: None")
+    require_pointwise_kernel(pointwise_kernel)
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    return SeparableGrads(*_backward(_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec))
+    return _backward(_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec)
 
 
 def _image(x: np.ndarray, name: str, data_format: str) -> np.ndarray:
@@ -340,7 +339,51 @@ def _sequence(x: np.ndarray, data_format: str) -> np.ndarray:
 def _kernel_image(name: str, kernel: Any, dtype: np.dtype) -> np.ndarray:
     kernel = _array(name, kernel, dtype)
     check_rank(name, kernel.shape, 3, "(kernel_size, channels, outputs)")
-    return kernel[None]
+    return np.expand_dims(kernel, 0)
+
+
+def _images(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray,
+    strides: Sizes,
+    padding: Padding,
+    dilation_rate: Sizes,
+    data_format: str,
+) -> tuple[np.ndarray, np.ndarray, ConvSpec]:
+    """The arguments of a 1-D convolution as those of a 2-D one."""
+    x = _array("x", x)
+    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
+    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
+    return _image(x, "x", data_format), kernel, spec
+
+
+def _forward_1d(
+    image: np.ndarray,
+    kernel: np.ndarray,
+    pointwise: np.ndarray | None,
+    bias: Any,
+    spec: ConvSpec,
+    activation: str | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    if isinstance(out, np.ndarray):  # anything else is refused by _output
+        out = _image(out, "out", spec.data_format)
+    y = _forward(image, kernel, pointwise, bias, spec, activation, out)
+    return _sequence(y, spec.data_format)
+
+
+def _backward_1d(
+    image: np.ndarray,
+    kernel: np.ndarray,
+    pointwise: np.ndarray | None,
+    dy: Any,
+    spec: ConvSpec,
+) -> SeparableGrads:
+    dy = _image(_array("dy", dy, image.dtype), "dy", spec.data_format)
+    dx, dkernel, dpointwise, dbias = _backward(image, kernel, pointwise, dy, spec)
+    if pointwise is not None:
+        dpointwise = dpointwise[0]
+    return SeparableGrads(_sequence(dx, spec.data_format), dkernel[0], dpointwise, dbias)
 
 
 def depthwise_conv1d(
@@ -381,13 +424,9 @@ def depthwise_conv1d(
         >>> depthwise_conv1d(x, np.ones((2, 1, 1)), padding="causal")[0, :, 0]
         array([1., 3., 5.])
     """
-    x = _array("x", x)
-    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
-    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
-    if out is not None:
-        out = _image(out, "out", data_format)
-    y = _forward(_image(x, "x", data_format), kernel, None, bias, spec, activation, out)
-    return _sequence(y, data_format)
+    geometry = strides, padding, dilation_rate, data_format
+    image, kernel, spec = _images(x, depthwise_kernel, *geometry)
+    return _forward_1d(image, kernel, None, bias, spec, activation, out)
 
 
 def separable_conv1d(
@@ -429,14 +468,11 @@ def separable_conv1d(
         >>> separable_conv1d(x, np.ones((3, 2, 1)), np.ones((1, 2, 4))).shape
         (1, 3, 4)
     """
-    x = _array("x", x)
-    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
-    pointwise = _kernel_image("pointwise_kernel", pointwise_kernel, x.dtype)
-    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
-    if out is not None:
-        out = _image(out, "out", data_format)
-    y = _forward(_image(x, "x", data_format), kernel, pointwise, bias, spec, activation, out)
-    return _sequence(y, data_format)
+    require_pointwise_kernel(pointwise_kernel)
+    geometry = strides, padding, dilation_rate, data_format
+    image, kernel, spec = _images(x, depthwise_kernel, *geometry)
+    pointwise = _kernel_image("pointwise_kernel", pointwise_kernel, image.dtype)
+    return _forward_1d(image, kernel, pointwise, bias, spec, activation, out)
 
 
 def depthwise_conv1d_grad(
@@ -457,12 +493,10 @@ def depthwise_conv1d_grad(
         >>> depthwise_conv1d_grad(np.ones((1, 3, 1)), np.ones((2, 1, 1)), np.ones((1, 2, 1))).bias
         array([2.])
     """
-    x = _array("x", x)
-    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
-    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
-    dy = _image(_array("dy", dy, x.dtype), "dy", data_format)
-    dx, dkernel, _, dbias = _backward(_image(x, "x", data_format), kernel, None, dy, spec)
-    return DepthwiseGrads(_sequence(dx, data_format), dkernel[0], dbias)
+    geometry = strides, padding, dilation_rate, data_format
+    image, kernel, spec = _images(x, depthwise_kernel, *geometry)
+    dx, dkernel, _, dbias = _backward_1d(image, kernel, None, dy, spec)
+    return DepthwiseGrads(dx, dkernel, dbias)
 
 
 def separable_conv1d_grad(
@@ -485,12 +519,8 @@ def separable_conv1d_grad(
         >>> separable_conv1d_grad(ones, ones, 2 * ones, ones).depthwise_kernel
         array([[[2.]]])
     """
-    x = _array("x", x)
-    kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
-    pointwise = _kernel_image("pointwise_kernel", pointwise_kernel, x.dtype)
-    spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
-    dy = _image(_array("dy", dy, x.dtype), "dy", data_format)
-    dx, dkernel, dpointwise, dbias = _backward(
-        _image(x, "x", data_format), kernel, pointwise, dy, spec
-    )
-    return SeparableGrads(_sequence(dx, data_format), dkernel[0], dpointwise[0], dbias)
+    require_pointwise_kernel(pointwise_kernel)
+    geometry = strides, padding, dilation_rate, data_format
+    image, kernel, spec = _images(x, depthwise_kernel, *geometry)
+    pointwise = _kernel_image("pointwise_kernel", pointwise_kernel, image.dtype)
+    return _backward_1d(image, kernel, pointwise, dy, spec)

@@ -27,12 +27,14 @@ __all__ = [
     "conv_spec",
     "conv_spec_1d",
     "positive_sizes",
+    "require_pointwise_kernel",
     "resolve",
 ]
 
 #: The activations that kernels apply in registers, with the numbers they know them by.
-ACTIVATIONS = {None: 0, "linear": 0, "relu": 1, "relu6": 2}
+ACTIVATIONS: dict[str | None, int] = {None: 0, "linear": 0, "relu": 1, "relu6": 2}
 
+Sizes = int | Sequence[int]
 Padding = str | Sequence[Sequence[int]] | Sequence[int]
 
 
@@ -135,9 +137,9 @@ def _plain(value: Any) -> bool:
 
 
 def conv_spec(
-    strides: int | Sequence[int] = 1,
+    strides: Sizes = 1,
     padding: Padding = "valid",
-    dilation_rate: int | Sequence[int] = 1,
+    dilation_rate: Sizes = 1,
     data_format: str = "channels_last",
 ) -> ConvSpec:
     """Checks the arguments of a 2-D convolution and gathers them.
@@ -165,15 +167,15 @@ def conv_spec(
 
 
 def build_spec(
-    strides: int | Sequence[int],
+    strides: Sizes,
     padding: Padding,
-    dilation_rate: int | Sequence[int],
+    dilation_rate: Sizes,
     data_format: str,
 ) -> ConvSpec:
     """`conv_spec` without its cache, for where Python code is traced (torch.compile reads it)."""
-    stride = positive_sizes("strides", strides, 2)
-    dilation = positive_sizes("dilation_rate", dilation_rate, 2)
-    same, pads = 0, (0, 0, 0, 0)
+    stride_h, stride_w = positive_sizes("strides", strides, 2)
+    dilation_h, dilation_w = positive_sizes("dilation_rate", dilation_rate, 2)
+    same = top = bottom = left = right = 0
     if isinstance(padding, str):
         lowered = padding.lower()
         if lowered not in ("valid", "same"):
@@ -183,8 +185,19 @@ def build_spec(
             )
         same = int(lowered == "same")
     else:
-        pads = _explicit_padding(padding, 2)
-    return ConvSpec(*stride, *dilation, same, *pads, _data_format(data_format))
+        top, bottom, left, right = _explicit_padding(padding, 2)
+    return ConvSpec(
+        stride_h,
+        stride_w,
+        dilation_h,
+        dilation_w,
+        same,
+        top,
+        bottom,
+        left,
+        right,
+        _data_format(data_format),
+    )
 
 
 _conv_spec = lru_cache(maxsize=1024)(build_spec)
@@ -192,9 +205,9 @@ _conv_spec = lru_cache(maxsize=1024)(build_spec)
 
 def conv_spec_1d(
     kernel_size: int,
-    strides: int | Sequence[int] = 1,
+    strides: Sizes = 1,
     padding: Padding = "valid",
-    dilation_rate: int | Sequence[int] = 1,
+    dilation_rate: Sizes = 1,
     data_format: str = "channels_last",
     build: Callable[..., ConvSpec] = conv_spec,
 ) -> ConvSpec:
@@ -209,6 +222,7 @@ def conv_spec_1d(
     """
     (stride,) = positive_sizes("strides", strides, 1)
     (dilation,) = positive_sizes("dilation_rate", dilation_rate, 1)
+    pads: Padding
     if isinstance(padding, str):
         lowered = padding.lower()
         if lowered == "causal":
@@ -264,6 +278,12 @@ def check_rank(name: str, shape: Sequence[int], rank: int, meaning: str) -> None
         raise ValueError(
             f"{name} must have {rank} axes: {meaning}. Received: {name}.shape={tuple(shape)}"
         )
+
+
+def require_pointwise_kernel(value: Any) -> None:
+    """Raises a TypeError where a separable convolution was called without its second kernel."""
+    if value is None:
+        raise TypeError("pointwise_kernel must be an array. Received: None")
 
 
 def check_pointwise_kernel(shape: Sequence[int], channels: int) -> int:

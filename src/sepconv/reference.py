@@ -7,7 +7,8 @@ code with the rest, padding included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +43,24 @@ def _pads(
             total = max((outputs - 1) * step + (k - 1) * d + 1 - s, 0)
             pads.append((total // 2, total - total // 2))
         return pads
-    return [(padding[0][0], padding[0][1]), (padding[1][0], padding[1][1])]
+    if isinstance(padding, str):
+        raise ValueError(f"padding is unknown. Received: padding={padding!r}")
+    (top, bottom), (left, right) = padding
+    return [(top, bottom), (left, right)]
 
 
 class _Taps:
     """The padded input, and the window of it that each kernel tap sees."""
 
-    def __init__(self, x, kernel_size, strides, padding, dilation_rate, data_format):
+    def __init__(
+        self,
+        x: np.ndarray,
+        kernel_size: tuple[int, int],
+        strides: int | Sequence[int],
+        padding: str | Sequence[Sequence[int]],
+        dilation_rate: int | Sequence[int],
+        data_format: str,
+    ) -> None:
         x = np.asarray(x, np.float64)
         self.channels_first = data_format == "channels_first"
         if self.channels_first:
@@ -65,7 +77,7 @@ class _Taps:
             for axis in range(2)
         ]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[int, int, slice, slice]]:
         """Yields (i, j, rows, columns): the tap and the slices of the padded input it sees."""
         for i in range(self.kernel_size[0]):
             for j in range(self.kernel_size[1]):
@@ -80,22 +92,22 @@ class _Taps:
                 )
                 yield i, j, rows, columns
 
-    def unpad(self, padded):
+    def unpad(self, padded: np.ndarray) -> np.ndarray:
         """The part of a padded array that lies over the input."""
         (top, _), (left, _) = self.pads
         return padded[:, top : top + self.shape[1], left : left + self.shape[2]]
 
-    def to_layout(self, x):
+    def to_layout(self, x: np.ndarray) -> np.ndarray:
         """From channels_last to the caller's data_format."""
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if self.channels_first else x
 
-    def from_layout(self, x):
+    def from_layout(self, x: np.ndarray) -> np.ndarray:
         """From the caller's data_format to channels_last."""
         x = np.asarray(x, np.float64)
         return x.transpose(0, 2, 3, 1) if self.channels_first else x
 
 
-def _activate(y, activation):
+def _activate(y: np.ndarray, activation: str | None) -> np.ndarray:
     if activation == "relu":
         return np.maximum(y, 0)
     if activation == "relu6":
@@ -218,7 +230,7 @@ def separable_conv2d_grad(
         array([[[[3.]]]])
     """
     axis = 1 if data_format == "channels_first" else 3
-    options = {
+    options: dict[str, Any] = {
         "strides": strides,
         "padding": padding,
         "dilation_rate": dilation_rate,

@@ -55,6 +55,8 @@ CASES = [
     (lambda: sepconv.depthwise_conv1d(X, K[0]), ValueError, "x must have 3 axes"),
     (lambda: sepconv.depthwise_conv1d(X[0], K), ValueError, "depthwise_kernel must have 3 axes"),
     (lambda: sepconv.separable_conv1d(X[0], K[0], P), ValueError, "pointwise_kernel must have 3"),
+    (lambda: sepconv.separable_conv1d(X[0], K[0], None), TypeError, "pointwise_kernel must be an"),
+    (lambda: sepconv.depthwise_conv1d(X[0], K[0], out=[0.0]), TypeError, "out must be a NumPy arr"),
     (lambda: sepconv.engines.load("theano"), ValueError, "Keras backends.*'theano'"),
     (lambda: sepconv.nothing, AttributeError, "no attribute 'nothing'"),
 ]

@@ -1,24 +1,14 @@
 """<A x, y> = <x, A* y> for every linear operation of sepconv.jax."""
 
-import os
-
-import pytest
-
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 import jax
 import numpy as np
+import pytest
 
 import sepconv.jax
 from sepconv.engines import _jax_bilinear as bilinear
 from sepconv.geometry import conv_spec, resolve
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def random_case(seed):

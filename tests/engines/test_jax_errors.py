@@ -1,18 +1,12 @@
 """Mistakes raise when a function of sepconv.jax is traced, with the argument named."""
 
-import os
-
-import pytest
-
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import sepconv.jax
 

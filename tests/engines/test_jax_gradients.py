@@ -1,30 +1,16 @@
 """Derivatives of sepconv.jax of every order and kind, and under JAX's other transformations."""
 
-import os
-
-import pytest
-
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from configurations import normal
 from jax import lax
 from jax.test_util import check_grads
 
 import sepconv.jax
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
-
+pytestmark = pytest.mark.usefixtures("x64")
 
 OPTIONS = {"strides": (2, 1), "dilation_rate": (1, 2), "padding": ((1, 0), (2, 1))}
 

@@ -1,18 +1,13 @@
 """What sepconv.jax compiles to, here and for other platforms, and how it runs there."""
 
-import os
-
-import pytest
-
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 import re
 import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from configurations import normal
 
 import sepconv
 import sepconv.jax
@@ -20,15 +15,7 @@ from sepconv.engines import _jax_bilinear as bilinear
 from sepconv.engines import jax as engine
 from sepconv.geometry import conv_spec
 
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def loss(x, kernel, pointwise, bias):

@@ -6,9 +6,6 @@ import sys
 
 import pytest
 
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 PRELUDE = """
 import re
 import jax, numpy as np

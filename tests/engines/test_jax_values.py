@@ -1,21 +1,15 @@
 """Values and gradients of sepconv.jax against JAX's own convolution, on random configurations."""
 
-import os
-
-import pytest
-
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 import jax
 import numpy as np
+import pytest
+from configurations import TOLERANCE
 from jax import lax
 
 import sepconv
 import sepconv.jax
 
 CONFIGURATIONS = 200
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
 @pytest.fixture(autouse=True)

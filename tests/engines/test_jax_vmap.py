@@ -1,31 +1,18 @@
 """vmap of sepconv.jax over inputs, over kernels and over both, against a loop."""
 
-import os
-
-import pytest
-
-if "jax" not in os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves JAX out", allow_module_level=True)
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from configurations import normal
 
 import sepconv.jax
 from sepconv.engines import _jax_bilinear as bilinear
 from sepconv.geometry import conv_spec
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 COUNT = 3
-
-
-@pytest.fixture(autouse=True)
-def _x64():
-    with jax.enable_x64(True):
-        yield
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def assert_equal_to_a_loop(function, arrays, axes):

@@ -11,8 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-if "tensorflow" not in os.environ.get("SEPCONV_TEST_ENGINES", "tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves TensorFlow out", allow_module_level=True)
 tf = pytest.importorskip("tensorflow")
 
 from sepconv import reference  # noqa: E402

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
-if "tensorflow" not in os.environ.get("SEPCONV_TEST_ENGINES", "tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves TensorFlow out", allow_module_level=True)
 tf = pytest.importorskip("tensorflow")
 
 from sepconv import tensorflow as sep  # noqa: E402

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
+from configurations import TOLERANCE
 
-if "tensorflow" not in os.environ.get("SEPCONV_TEST_ENGINES", "tensorflow").split(","):
-    pytest.skip("SEPCONV_TEST_ENGINES leaves TensorFlow out", allow_module_level=True)
 tf = pytest.importorskip("tensorflow")
 
 from sepconv import reference  # noqa: E402
@@ -17,7 +14,6 @@ from sepconv.engines.tensorflow import stock  # noqa: E402
 from sepconv.geometry import conv_spec  # noqa: E402
 
 SEEDS = range(240)
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
 def random_case(seed):

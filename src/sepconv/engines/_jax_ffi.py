@@ -19,6 +19,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxlib.version import __version__ as jaxlib_version
 
 from sepconv.geometry import ConvSpec
 
@@ -38,7 +39,7 @@ for _name, _handler in _xla.registrations().items():
         jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
     except Exception as error:
         raise ImportError(
-            f"XLA in jaxlib {jax.lib.__version__} does not take sepconv's operations, which were "
+            f"XLA in jaxlib {jaxlib_version} does not take sepconv's operations, which were "
             f"built for version {'.'.join(map(str, _xla.api_version))} of its FFI. Upgrade jaxlib, "
             "or build sepconv against the installed one: "
             "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
@@ -103,7 +104,7 @@ def backward_call(
     )
 
 
-def _varying(aval: Any) -> frozenset:
+def _varying(aval: Any) -> frozenset[Any]:
     """The manual mesh axes (of `jax.shard_map`) along which an array differs."""
     manual = getattr(aval, "mat", None)
     return getattr(aval, "vma", frozenset()) if manual is None else manual.varying

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from sepconv.geometry import (
     ConvSpec,
+    Padding,
+    Sizes,
     activation_code,
     build_spec,
     check_bias,
@@ -20,6 +22,7 @@ from sepconv.geometry import (
     check_rank,
     conv_spec,
     conv_spec_1d,
+    require_pointwise_kernel,
     resolve,
 )
 
@@ -79,11 +82,6 @@ def _check_dtypes(arrays: dict[str, Any]) -> None:
                 f"{name} must have the dtype of x, {expected}. "
                 f"Received: {name}.dtype={_dtype_name(array)}"
             )
-
-
-def _require_pointwise(pointwise_kernel: Any) -> None:
-    if pointwise_kernel is None:
-        raise TypeError("pointwise_kernel must be an array. Received: None")
 
 
 def _known(size: Any, stand_in: int) -> int:
@@ -170,91 +168,113 @@ def functions(
             caches nor C++; `convolve` then calls `check_arguments` itself.
     """
 
-    def make_spec(*arguments):
-        return build_spec(*arguments) if traced() else conv_spec(*arguments)
+    def make_spec(
+        strides: Sizes, padding: Padding, dilation_rate: Sizes, data_format: str
+    ) -> ConvSpec:
+        build = build_spec if traced() else conv_spec
+        return build(strides, padding, dilation_rate, data_format)
 
-    def convolve_2d(x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+    def convolve_2d(
+        x: Any,
+        depthwise_kernel: Any,
+        pointwise_kernel: Any,
+        bias: Any,
+        spec: ConvSpec,
+        activation: str | None,
+    ) -> Any:
         activation_code(activation)
         if not traced():
             check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
         return convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
 
-    def convolve_1d(x, depthwise_kernel, pointwise_kernel, bias, activation, *arguments):
+    def convolve_1d(
+        x: Any,
+        depthwise_kernel: Any,
+        pointwise_kernel: Any,
+        bias: Any,
+        activation: str | None,
+        strides: Sizes,
+        padding: Padding,
+        dilation_rate: Sizes,
+        data_format: str,
+    ) -> Any:
         check_rank("x", x.shape, 3, "(batch, length, channels) in the order of data_format")
         meaning = "(kernel_size, channels, outputs)"
         check_rank("depthwise_kernel", depthwise_kernel.shape, 3, meaning)
         if pointwise_kernel is not None:
             check_rank("pointwise_kernel", pointwise_kernel.shape, 3, meaning)
             pointwise_kernel = pointwise_kernel[None]
-        spec = conv_spec_1d(depthwise_kernel.shape[0], *arguments, make_spec)
+        spec = conv_spec_1d(
+            depthwise_kernel.shape[0], strides, padding, dilation_rate, data_format, make_spec
+        )
         first = bool(spec.channels_first)
         image = x[:, :, None] if first else x[:, None]
         y = convolve_2d(image, depthwise_kernel[None], pointwise_kernel, bias, spec, activation)
         return y[:, :, 0] if first else y[:, 0]
 
-    def optional(value):
+    def optional(value: Any) -> Any:
         return None if value is None else as_array(value)
 
     def depthwise_conv2d(
-        x,
-        depthwise_kernel,
-        bias=None,
+        x: Any,
+        depthwise_kernel: Any,
+        bias: Any = None,
         *,
-        strides=1,
-        padding="valid",
-        dilation_rate=1,
-        data_format="channels_last",
-        activation=None,
-    ):
+        strides: Sizes = 1,
+        padding: Padding = "valid",
+        dilation_rate: Sizes = 1,
+        data_format: str = "channels_last",
+        activation: str | None = None,
+    ) -> Any:
         spec = make_spec(strides, padding, dilation_rate, data_format)
         x, kernel = as_array(x), as_array(depthwise_kernel)
         return convolve_2d(x, kernel, None, optional(bias), spec, activation)
 
     def separable_conv2d(
-        x,
-        depthwise_kernel,
-        pointwise_kernel,
-        bias=None,
+        x: Any,
+        depthwise_kernel: Any,
+        pointwise_kernel: Any,
+        bias: Any = None,
         *,
-        strides=1,
-        padding="valid",
-        dilation_rate=1,
-        data_format="channels_last",
-        activation=None,
-    ):
-        _require_pointwise(pointwise_kernel)
+        strides: Sizes = 1,
+        padding: Padding = "valid",
+        dilation_rate: Sizes = 1,
+        data_format: str = "channels_last",
+        activation: str | None = None,
+    ) -> Any:
+        require_pointwise_kernel(pointwise_kernel)
         spec = make_spec(strides, padding, dilation_rate, data_format)
         x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
         return convolve_2d(x, kernel, pointwise, optional(bias), spec, activation)
 
     def depthwise_conv1d(
-        x,
-        depthwise_kernel,
-        bias=None,
+        x: Any,
+        depthwise_kernel: Any,
+        bias: Any = None,
         *,
-        strides=1,
-        padding="valid",
-        dilation_rate=1,
-        data_format="channels_last",
-        activation=None,
-    ):
+        strides: Sizes = 1,
+        padding: Padding = "valid",
+        dilation_rate: Sizes = 1,
+        data_format: str = "channels_last",
+        activation: str | None = None,
+    ) -> Any:
         x, kernel = as_array(x), as_array(depthwise_kernel)
         arguments = (strides, padding, dilation_rate, data_format)
         return convolve_1d(x, kernel, None, optional(bias), activation, *arguments)
 
     def separable_conv1d(
-        x,
-        depthwise_kernel,
-        pointwise_kernel,
-        bias=None,
+        x: Any,
+        depthwise_kernel: Any,
+        pointwise_kernel: Any,
+        bias: Any = None,
         *,
-        strides=1,
-        padding="valid",
-        dilation_rate=1,
-        data_format="channels_last",
-        activation=None,
-    ):
-        _require_pointwise(pointwise_kernel)
+        strides: Sizes = 1,
+        padding: Padding = "valid",
+        dilation_rate: Sizes = 1,
+        data_format: str = "channels_last",
+        activation: str | None = None,
+    ) -> Any:
+        require_pointwise_kernel(pointwise_kernel)
         x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
         arguments = (strides, padding, dilation_rate, data_format)
         return convolve_1d(x, kernel, pointwise, optional(bias), activation, *arguments)

@@ -376,7 +376,7 @@ def _backward_linear(
 
 def _tangent_transpose(dy: Any, *operands: Any, form: _Linear) -> list[Any]:
     residuals, tangents = form.split(operands)
-    none = [None] * sum(form.given)
+    none: list[Any] = [None] * sum(form.given)
     if _is_zero(dy):
         return none + [
             ad.Zero(t.aval.to_tangent_aval()) if ad.is_undefined_primal(t) else None

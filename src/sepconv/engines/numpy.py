@@ -30,7 +30,7 @@ def _convolve(
     if dtype.itemsize < 4:
         arrays = [None if a is None else a.astype(np.float32) for a in arrays]
     x, depthwise_kernel, pointwise_kernel, bias = arrays
-    options = {
+    options: dict[str, Any] = {
         "strides": (spec.stride_h, spec.stride_w),
         "padding": "same"
         if spec.same

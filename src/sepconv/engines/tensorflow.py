@@ -8,7 +8,7 @@ derivatives of any order need no third operation: see `_gradient_of_backward`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -44,31 +44,31 @@ _operations = _load()
 #: Computed in float32 and cast back.
 _HALF = (tf.bfloat16, tf.float16)
 
-Array = tf.Tensor
-Maybe = list[tf.Tensor]  # none or one, as the operations take an optional input
+Array: TypeAlias = tf.Tensor
+Maybe: TypeAlias = list[tf.Tensor]  # none or one, as the operations take an optional input
 
 
 # ---- the operations, with the static shapes that their C++ shape functions cannot see
 
 
-def _static_output(x: Array, kernel: Array, channels: int | None, spec: list[int]) -> list:
+def _static_output(x: Array, kernel: Array, channels: int | None, spec: list[int]) -> list[Any]:
     """The shape of y as far as it is known while a graph is traced."""
     kernel_shape = kernel.shape.as_list()
     sizes = x.shape.as_list()
     if None in kernel_shape:
         return [sizes[0], None, None, None]
-    spec = ConvSpec(*spec)
-    rows, columns, last = (2, 3, 1) if spec.channels_first else (1, 2, 3)
+    conv = ConvSpec(*spec)
+    rows, columns, last = (2, 3, 1) if conv.channels_first else (1, 2, 3)
     fits = {
         0: 1,
-        rows: (kernel_shape[0] - 1) * spec.dilation_h + 1,
-        columns: (kernel_shape[1] - 1) * spec.dilation_w + 1,
+        rows: (kernel_shape[0] - 1) * conv.dilation_h + 1,
+        columns: (kernel_shape[1] - 1) * conv.dilation_w + 1,
         last: kernel_shape[2],
     }
     unknown = [axis for axis in (0, rows, columns) if sizes[axis] is None]
     known = tuple(fits[axis] if size is None else size for axis, size in enumerate(sizes))
-    geometry = resolve(spec, known, tuple(kernel_shape))
-    shape = list(geometry.output_shape(1))
+    geometry = resolve(conv, known, tuple(kernel_shape))
+    shape: list[int | None] = list(geometry.output_shape(1))
     shape[last] = channels
     for axis in unknown:
         shape[axis] = None
@@ -261,7 +261,7 @@ def convolve(
     """See `sepconv.engines.front`."""
     if not _runs_on_cpu(x):
         return stock(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
-    arrays = x, depthwise_kernel, pointwise_kernel, bias
+    arrays: tuple[Any, ...] = x, depthwise_kernel, pointwise_kernel, bias
     if x.dtype in _HALF:
         arrays = tuple(None if a is None else tf.cast(a, tf.float32) for a in arrays)
     x32, kernel, pointwise, bias = arrays

@@ -85,6 +85,26 @@ def _plan(
     return geometry, _CODES[dtypes[0]], channels, geometry.output_shape(channels)
 
 
+def _planned(
+    spec: list[int],
+    x: Tensor,
+    depthwise_kernel: Tensor,
+    pointwise_kernel: Tensor | None,
+    fourth: Tensor | None,
+) -> tuple[Geometry, int, int, tuple[int, ...]]:
+    """`_plan` for an operation's tensors, the fourth of which is bias or dy."""
+    return _plan(
+        tuple(spec),
+        x.shape,
+        depthwise_kernel.shape,
+        None if pointwise_kernel is None else pointwise_kernel.shape,
+        x.dtype,
+        depthwise_kernel.dtype,
+        None if pointwise_kernel is None else pointwise_kernel.dtype,
+        None if fourth is None else fourth.dtype,
+    )
+
+
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -99,21 +119,11 @@ def _forward_cpu(
 ) -> Tensor:
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be one of {_ACTIVATIONS}. Received: {activation}")
-    separable, biased = pointwise_kernel is not None, bias is not None
-    geometry, code, channels, shape = _plan(
-        tuple(spec),
-        x.shape,
-        depthwise_kernel.shape,
-        pointwise_kernel.shape if separable else None,
-        x.dtype,
-        depthwise_kernel.dtype,
-        pointwise_kernel.dtype if separable else None,
-        bias.dtype if biased else None,
-    )
-    if biased:
+    geometry, code, channels, shape = _planned(spec, x, depthwise_kernel, pointwise_kernel, bias)
+    if bias is not None:
         check_bias(bias.shape, channels)
         bias = bias.contiguous()
-    if separable:
+    if pointwise_kernel is not None:
         pointwise_kernel = pointwise_kernel.contiguous()
     x, depthwise_kernel = x.contiguous(), depthwise_kernel.contiguous()
     y = torch.empty(shape, dtype=x.dtype)
@@ -138,7 +148,7 @@ def _gradients(
     dy: Tensor,
     wanted: list[bool],
     channels: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Uninitialised tensors for the gradients, empty ones for those not wanted."""
     like = pointwise_kernel if pointwise_kernel is not None else depthwise_kernel
     shapes = (x.shape, depthwise_kernel.shape, like.shape, (channels,))
@@ -154,24 +164,15 @@ def _backward_cpu(
     dy: Tensor,
     spec: list[int],
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     separable = pointwise_kernel is not None
-    geometry, code, channels, shape = _plan(
-        tuple(spec),
-        x.shape,
-        depthwise_kernel.shape,
-        pointwise_kernel.shape if separable else None,
-        x.dtype,
-        depthwise_kernel.dtype,
-        pointwise_kernel.dtype if separable else None,
-        dy.dtype,
-    )
+    geometry, code, channels, shape = _planned(spec, x, depthwise_kernel, pointwise_kernel, dy)
     if dy.shape != shape:
         raise ValueError(f"dy must have the shape {shape}. Received: dy.shape={tuple(dy.shape)}")
     if wanted[2] and not separable:
         raise ValueError("There is no pointwise_kernel to compute a gradient for.")
     grads = _gradients(x, depthwise_kernel, pointwise_kernel, dy, wanted, channels)
-    if separable:
+    if pointwise_kernel is not None:
         pointwise_kernel = pointwise_kernel.contiguous()
     # For its own gradient alone x is not read, and may then stay as it is.
     if wanted[1] or wanted[2]:
@@ -248,7 +249,7 @@ def _backward_fake(
     dy: Tensor,
     spec: list[int],
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     channels = dy.shape[1 if ConvSpec(*spec).channels_first else 3]
     return _gradients(x, depthwise_kernel, pointwise_kernel, dy, wanted, channels)
 
@@ -293,10 +294,9 @@ def convolve(
     dtype = x.dtype
     half = dtype in _HALF and x.device.type == "cpu"
     if half:
-        x, depthwise_kernel, pointwise_kernel, bias = (
-            None if t is None else t.to(torch.float32)
-            for t in (x, depthwise_kernel, pointwise_kernel, bias)
-        )
+        x, depthwise_kernel = x.float(), depthwise_kernel.float()
+        pointwise_kernel = None if pointwise_kernel is None else pointwise_kernel.float()
+        bias = None if bias is None else bias.float()
     # A channels_first tensor in channels_last memory is, permuted, a contiguous NHWC tensor.
     permuted = False
     if not x.is_contiguous():

@@ -11,6 +11,7 @@ written here, as PyTorch writes those of its own operations.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def _masked(dy: Tensor, y: Tensor, activation: int) -> Tensor:
 class _Parts:
     """What derivatives are made of: the depthwise convolution D(x, k) and 1x1 products."""
 
-    def __init__(self, forward: Any, backward: Any, spec: Any) -> None:
+    def __init__(self, forward: Any, backward: Any, spec: Sequence[int]) -> None:
         self.forward, self.backward, self.spec = forward, backward, spec
         self.axis = -3 if spec[9] else -1  # the channels'
 
@@ -111,10 +112,34 @@ class _Parts:
             return None
         return bias.expand(self.last(like).shape).movedim(-1, self.axis)
 
+    def convolved_change(
+        self, x: Tensor, kernel: Tensor, tx: Tensor | None, tk: Tensor | None
+    ) -> Tensor | None:
+        """The change of D(x, kernel) along (tx, tk)."""
+        return _sum(self.convolved(tx, kernel), self.convolved(x, tk))
+
+    def gradient_changes(
+        self,
+        point: tuple[Tensor, Tensor, Tensor | None],
+        tangents: tuple[Tensor | None, Tensor | None, Tensor | None],
+        wanted: Sequence[bool],
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The changes of the gradients of <D(x, kernel), dm> for x and for the kernel.
+
+        `point` and `tangents` are of (x, kernel, dm).
+        """
+        (x, kernel, dm), (tx, tk, tdm) = point, tangents
+        dx = dk = None
+        if wanted[0]:
+            dx = _sum(self.input_gradient(x, kernel, tdm), self.input_gradient(x, tk, dm))
+        if wanted[1]:
+            dk = _sum(self.kernel_gradient(x, kernel, tdm), self.kernel_gradient(tx, kernel, dm))
+        return dx, dk
+
     def change(self, tangents: Any, x: Tensor, kernel: Tensor, pointwise: Any, like: Tensor) -> Any:
         """The directional derivative of ``forward`` without activation."""
         tx, tk, tp, tb = tangents
-        t = _sum(self.convolved(tx, kernel), self.convolved(x, tk))
+        t = self.convolved_change(x, kernel, tx, tk)
         if pointwise is not None:
             t = self.product(t, pointwise)
             if tp is not None:
@@ -129,7 +154,15 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
         """The derivative of ``forward`` is ``backward``, after that of the activation."""
 
         @staticmethod
-        def forward(ctx, x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+        def forward(
+            ctx: Any,
+            x: Tensor,
+            depthwise_kernel: Tensor,
+            pointwise_kernel: Tensor | None,
+            bias: Tensor | None,
+            spec: Sequence[int],
+            activation: int,
+        ) -> Tensor:
             y = _call(forward, x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
             saved = x, depthwise_kernel, pointwise_kernel, y if activation else None
             ctx.save_for_backward(*saved)
@@ -139,7 +172,7 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return y
 
         @staticmethod
-        def backward(ctx, dy):
+        def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
             x, kernel, pointwise, y = ctx.saved_tensors
             dy = _masked(dy, y, ctx.activation)
             wanted = ctx.needs_input_grad[:4]
@@ -147,7 +180,7 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return *(g if want else None for g, want in zip(grads, wanted, strict=True)), None, None
 
         @staticmethod
-        def jvp(ctx, *tangents):
+        def jvp(ctx: Any, *tangents: Any) -> Tensor:
             x, kernel, pointwise, y = ctx.saved_tensors
             parts = _Parts(forward, backward, ctx.spec)
             change = parts.change(tangents[:4], x, kernel, pointwise, y)
@@ -163,7 +196,15 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
         """
 
         @staticmethod
-        def forward(ctx, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted):
+        def forward(
+            ctx: Any,
+            x: Tensor,
+            depthwise_kernel: Tensor,
+            pointwise_kernel: Tensor | None,
+            dy: Tensor,
+            spec: Sequence[int],
+            wanted: Sequence[bool],
+        ) -> tuple[Tensor, ...]:
             grads = _call(backward, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted)
             ctx.save_for_backward(x, depthwise_kernel, pointwise_kernel, dy)
             if forward_ad._current_level >= 0:
@@ -174,56 +215,63 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             return grads
 
         @staticmethod
-        def backward(ctx, gx, gk, gp, gb):
+        def backward(
+            ctx: Any, gx: Tensor | None, gk: Tensor | None, gp: Tensor | None, gb: Tensor | None
+        ) -> tuple[Tensor | None, ...]:
             x, k, p, dy = ctx.saved_tensors
-            need_x, need_k, need_p, need_dy = ctx.needs_input_grad[:4]
+            needed = ctx.needs_input_grad
             parts = _Parts(forward, backward, ctx.spec)
             dm = dy if p is None else parts.product_transposed(dy, p)
-            dm_of_gp = parts.product_transposed(dy, gp)
-            dx = dk = dp = ddy = None
-            if need_x:
-                dx = _sum(parts.input_gradient(x, k, dm_of_gp), parts.input_gradient(x, gk, dm))
-            if need_k:
-                dk = _sum(parts.kernel_gradient(x, k, dm_of_gp), parts.kernel_gradient(gx, k, dm))
-            if need_p:
-                t = _sum(parts.convolved(gx, k), parts.convolved(x, gk))
-                dp = parts.correlation(t, dy)
-            if need_dy:
+            gdm = parts.product_transposed(dy, gp)
+            dx, dk = parts.gradient_changes((x, k, dm), (gx, gk, gdm), needed)
+            dp = ddy = None
+            if needed[2]:
+                dp = parts.correlation(parts.convolved_change(x, k, gx, gk), dy)
+            if needed[3]:
                 ddy = parts.change((gx, gk, gp, gb), x, k, p, dy)
             return dx, dk, dp, ddy, None, None
 
         @staticmethod
-        def jvp(ctx, tx, tk, tp, tdy, *_):
+        def jvp(
+            ctx: Any,
+            tx: Tensor | None,
+            tk: Tensor | None,
+            tp: Tensor | None,
+            tdy: Tensor | None,
+            *_: None,
+        ) -> tuple[Tensor | None, ...]:
             x, k, p, dy = ctx.saved_tensors
-            want_x, want_k, want_p, want_b = ctx.wanted
             parts = _Parts(forward, backward, ctx.spec)
             dm = dy if p is None else parts.product_transposed(dy, p)
             tdm = tdy
             if p is not None:
                 tdm = _sum(parts.product_transposed(tdy, p), parts.product_transposed(dy, tp))
-            dx = dk = dp = db = None
-            if want_x:
-                dx = _sum(parts.input_gradient(x, k, tdm), parts.input_gradient(x, tk, dm))
-            if want_k:
-                dk = _sum(parts.kernel_gradient(x, k, tdm), parts.kernel_gradient(tx, k, dm))
-            if want_p:
-                t = _sum(parts.convolved(tx, k), parts.convolved(x, tk))
-                dp = parts.correlation(t, dy)
+            dx, dk = parts.gradient_changes((x, k, dm), (tx, tk, tdm), ctx.wanted)
+            dp = db = None
+            if ctx.wanted[2]:
+                dp = parts.correlation(parts.convolved_change(x, k, tx, tk), dy)
                 if tdy is not None:
                     dp = _sum(dp, parts.correlation(parts.convolved(x, k), tdy))
-            if want_b and tdy is not None:
+            if ctx.wanted[3] and tdy is not None:
                 db = parts.last(tdy).sum((0, 1, 2))
             return tuple(
                 dy.new_zeros(shape) if t is None and want else t
                 for t, shape, want in zip((dx, dk, dp, db), ctx.shapes, ctx.wanted, strict=True)
             )
 
-    def kernel(operation, function):
+    def kernel(operation: Any, function: Any) -> Callable[..., Any]:
         # The dispatcher calls this once a level of torch.func's transforms, where Function.apply
         # is made to see all levels at once: the one beneath it is for one, and quicker.
         apply = super(torch.autograd.Function, function).apply
 
-        def run(first, second, third, fourth, spec, last):
+        def run(
+            first: Tensor,
+            second: Tensor,
+            third: Tensor | None,
+            fourth: Tensor | None,
+            spec: Sequence[int],
+            last: Any,
+        ) -> Any:
             differentiated = forward_ad._current_level >= 0 or (
                 torch.is_grad_enabled()
                 and (

@@ -108,7 +108,7 @@ def backward(
     dy: Tensor,
     spec: list[int],
     wanted: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """``sepconv::backward``."""
     depthwise = _Depthwise(x, depthwise_kernel, spec)
     dy = depthwise.first(dy)

@@ -7,6 +7,7 @@ call serves all of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,10 +19,8 @@ from sepconv.geometry import ACTIVATIONS
 __all__ = ["register"]
 
 
-def _leading(tensor: Tensor | None, axis: int | None, count: int) -> Tensor | None:
+def _leading(tensor: Tensor, axis: int | None, count: int) -> Tensor:
     """With the mapped axis first, repeated if there was none."""
-    if tensor is None:
-        return None
     if axis is None:
         return tensor.expand(count, *tensor.shape)
     return tensor.movedim(axis, 0)
@@ -40,56 +39,66 @@ def _part(tensor: Tensor, axis: int, count: int) -> Tensor:
 def register(library: torch.library.Library, forward: Any, backward: Any) -> None:
     """Registers the rules for ``sepconv::forward`` and ``sepconv::backward``."""
 
-    def depthwise(x, kernel, spec, count):
+    def depthwise(x: Tensor, kernel: Tensor, spec: Sequence[int], count: int) -> Tensor:
         channels = 1 if spec[9] else 3
         y = forward(_join(x, channels), _join(kernel, 2), None, None, spec, 0)
         return _part(y, channels, count)
 
-    def map_forward(info, in_dims, x, depthwise_kernel, pointwise_kernel, bias, spec, activation):
+    def map_forward(
+        info: Any,
+        in_dims: Sequence[int | None],
+        x: Tensor,
+        depthwise_kernel: Tensor,
+        pointwise_kernel: Tensor | None,
+        bias: Tensor | None,
+        spec: Sequence[int],
+        activation: int,
+    ) -> tuple[Tensor, int]:
         count = info.batch_size
         if all(axis is None for axis in in_dims[1:4]):
-            images = _join(x.movedim(in_dims[0], 0), 0)
+            images = _join(_leading(x, in_dims[0], count), 0)
             y = forward(images, depthwise_kernel, pointwise_kernel, bias, spec, activation)
             return _part(y, 0, count), 0
-        x, k, p, b = (
-            _leading(t, axis, count)
-            for t, axis in zip(
-                (x, depthwise_kernel, pointwise_kernel, bias), in_dims[:4], strict=True
-            )
-        )
-        y = depthwise(x, k, spec, count)
+        k = _leading(depthwise_kernel, in_dims[1], count)
+        y = depthwise(_leading(x, in_dims[0], count), k, spec, count)
         channels = 2 if spec[9] else 4
         y = y.movedim(channels, -1)
-        if p is not None:
-            y = y @ p
-        if b is not None:
-            y = y + b[:, None, None, None]
+        if pointwise_kernel is not None:
+            y = y @ _leading(pointwise_kernel, in_dims[2], count)
+        if bias is not None:
+            y = y + _leading(bias, in_dims[3], count)[:, None, None, None]
         if activation == ACTIVATIONS["relu"]:
             y = functional.relu(y)
         elif activation == ACTIVATIONS["relu6"]:
             y = functional.relu6(y)
         return y.movedim(-1, channels), 0
 
-    def map_backward(info, in_dims, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted):
+    def map_backward(
+        info: Any,
+        in_dims: Sequence[int | None],
+        x: Tensor,
+        depthwise_kernel: Tensor,
+        pointwise_kernel: Tensor | None,
+        dy: Tensor,
+        spec: Sequence[int],
+        wanted: Sequence[bool],
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         count = info.batch_size
-        x, k, p, dy = (
-            _leading(t, axis, count)
-            for t, axis in zip(
-                (x, depthwise_kernel, pointwise_kernel, dy), in_dims[:4], strict=True
-            )
-        )
+        x, dy = _leading(x, in_dims[0], count), _leading(dy, in_dims[3], count)
         kernels_mapped = in_dims[1] is not None or in_dims[2] is not None
         if not kernels_mapped and not any(wanted[1:]):
             grads = backward(
                 _join(x, 0), depthwise_kernel, pointwise_kernel, _join(dy, 0), spec, wanted
             )
             return (_part(grads[0], 0, count), *_none(grads, count)[1:]), (0, 0, 0, 0)
+        k = _leading(depthwise_kernel, in_dims[1], count)
         channels = 1 if spec[9] else 3
         last = dy.movedim(channels + 1, -1)
         dpointwise = dbias = dy.new_empty((count, 0))
         if wanted[3]:
             dbias = last.sum((1, 2, 3))
-        if p is not None:
+        if pointwise_kernel is not None:
+            p = _leading(pointwise_kernel, in_dims[2], count)
             if wanted[2]:
                 middle = depthwise(x, k, spec, count).movedim(channels + 1, -1)
                 dpointwise = middle.flatten(1, 3).mT @ last.flatten(1, 3)
