@@ -79,7 +79,7 @@ def _found(module: str) -> bool:
 
 
 @contextmanager
-def _process(job: Job, engine: str) -> Iterator[tuple[subprocess.Popen, Any]]:
+def _process(job: Job, engine: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
     """The process that does a job, and the file of what it says; ended on the way out."""
     environment = os.environ | {"KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "2"}
     # -P: a stray module in the current folder must not stand in for a real one.
@@ -93,12 +93,13 @@ def _process(job: Job, engine: str) -> Iterator[tuple[subprocess.Popen, Any]]:
         finally:
             process.kill()
             process.wait()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
-def _run(job: Job, engine: str, show: Callable[[dict], None]) -> Run:
+def _run(job: Job, engine: str, show: Callable[[dict[str, Any]], None]) -> Run:
     with _process(job, engine) as (process, errors):
-        for line in process.stdout:
+        for line in process.stdout or ():
             event = json.loads(line)
             if event["event"] == "done":
                 return Run(**event["run"])
@@ -155,11 +156,11 @@ def compare(engine: str, data: str, epochs: int, seed: int, console: Any) -> Com
     return Comparison(engine, data, seed, *runs)
 
 
-def _show(progress: Any, task: Any, epochs: int) -> Callable[[dict], None]:
+def _show(progress: Any, task: Any, epochs: int) -> Callable[[dict[str, Any]], None]:
     """What moves a progress bar with the events of a training."""
     now, tested = "", ""
 
-    def show(event: dict) -> None:
+    def show(event: dict[str, Any]) -> None:
         nonlocal now, tested
         if event["event"] == "start":
             progress.update(task, total=event["steps"], state="compiling")

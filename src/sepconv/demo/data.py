@@ -120,7 +120,8 @@ def _fashion_mnist(folder: Path = FASHION_MNIST, train: int = 4000, test: int = 
         images, labels = (read_idx(path)[:count] for path in paths)
         images = np.pad(images, ((0, 0), (2, 2), (2, 2)))  # 28 pixels a side to 32
         parts += [(images / np.float32(255))[..., None], labels.astype("int64")]
-    return Pictures("Fashion-MNIST", *parts, FASHION_CLASSES)
+    x_train, y_train, x_test, y_test = parts
+    return Pictures("Fashion-MNIST", x_train, y_train, x_test, y_test, FASHION_CLASSES)
 
 
 #: Name on the command line -> (reader, epochs that bring stock JAX to its end in about 2 minutes).

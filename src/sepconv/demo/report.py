@@ -26,7 +26,7 @@ _THEME = {
     "#050505": "var(--ours)",
 }
 _TEXT, _MUTED, _LINE, _STOCK, _OURS = _THEME
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 11,

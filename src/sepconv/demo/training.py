@@ -66,7 +66,7 @@ class Run:
     compile_seconds: float
     history: dict[str, list[float]]
     peak_bytes: int
-    kernels: dict[str, list]
+    kernels: dict[str, list[Any]]
     parameters: int
 
     @property
@@ -147,16 +147,16 @@ def _forget_peak() -> None:
         file.write("5")
 
 
-def _watch(tell: Callable[[dict], None], step_seconds: list[list[float]]) -> Any:
+def _watch(tell: Callable[[dict[str, Any]], None], step_seconds: list[list[float]]) -> Any:
     """A Keras callback that tells of each step and times it: a list of seconds an epoch."""
     import keras
 
     class Watch(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             step_seconds.append([])
             self.epoch, self.last = epoch, time.perf_counter()
 
-        def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
             # Reading the loss waits for the step to end, on engines that run ahead.
             loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
             now = time.perf_counter()
@@ -164,7 +164,7 @@ def _watch(tell: Callable[[dict], None], step_seconds: list[list[float]]) -> Any
             self.last = now
             tell({"event": "batch", "epoch": self.epoch, "loss": loss, "accuracy": accuracy})
 
-        def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
             tell({"event": "epoch", "epoch": epoch, "val_accuracy": float(logs["val_accuracy"])})
 
     return Watch()
@@ -176,7 +176,7 @@ def train(
     epochs: int,
     seed: int,
     weights: str,
-    tell: Callable[[dict], None] = lambda event: None,
+    tell: Callable[[dict[str, Any]], None] = lambda event: None,
     **network: Any,
 ) -> Run:
     """Trains the network on the engine that Keras runs on.
@@ -241,7 +241,7 @@ def train(
     )
 
 
-def _pictures_of(kernel: Any) -> list:
+def _pictures_of(kernel: Any) -> list[Any]:
     """(height, width, channels, multiplier) as a list of pictures."""
     return kernel.reshape(*kernel.shape[:2], -1).transpose(2, 0, 1).tolist()
 
@@ -252,7 +252,7 @@ def main(arguments: list[str]) -> None:
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def tell(event: dict) -> None:
+    def tell(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=events, flush=True)
 
     job = Job(**json.loads(arguments[0]))
