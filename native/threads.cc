@@ -1,4 +1,4 @@
-// The thread pool, the runner over an engine's threads, and each thread's scratch memory.
+// The thread pool, and the runner over an engine's threads.
 #include "threads.h"
 
 #include <atomic>
@@ -258,61 +258,6 @@ ExternalRunner external_runner(void* pool, void (*schedule)(void*, void (*)(void
     job->release();
   };
   return runner;
-}
-
-namespace {
-
-constexpr size_t kScratchAlignment = 64;
-
-struct ThreadScratch {
-  void* memory = nullptr;
-  size_t bytes = 0;
-  ~ThreadScratch() { release(); }
-  void release() {
-    ::operator delete(memory, std::align_val_t{kScratchAlignment}, std::nothrow);
-    memory = nullptr;
-    bytes = 0;
-  }
-  void* get(size_t wanted) {
-    if (wanted > bytes) {
-      release();
-      memory = ::operator new(wanted, std::align_val_t{kScratchAlignment}, std::nothrow);
-      if (memory != nullptr) bytes = wanted;
-    }
-    return memory;
-  }
-};
-
-thread_local ThreadScratch thread_scratch;
-
-struct ScratchRun {
-  ScratchTaskFunction function;
-  void* context;
-  size_t bytes;
-  std::atomic<bool> failed{false};
-};
-
-}  // namespace
-
-void run_with_scratch(Runner& runner, int64_t tasks, size_t scratch_bytes,
-                      ScratchTaskFunction function, void* context) {
-  ScratchRun call{function, context, scratch_bytes};
-  runner.run(
-      &runner, tasks,
-      [](void* argument, int64_t task) {
-        auto& call = *static_cast<ScratchRun*>(argument);
-        void* scratch = nullptr;
-        if (call.bytes != 0) {
-          scratch = thread_scratch.get(call.bytes);
-          if (scratch == nullptr) {
-            call.failed.store(true, std::memory_order_relaxed);
-            return;
-          }
-        }
-        call.function(call.context, task, scratch);
-      },
-      &call);
-  if (call.failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
 }
 
 }  // namespace sepconv

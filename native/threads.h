@@ -1,7 +1,6 @@
 // How kernels run in parallel: a Runner is handed tasks, and works through them on our own pool or
 // on an engine's threads.
 #pragma once
-#include <cstddef>
 #include <cstdint>
 
 #include "geometry.h"
@@ -17,12 +16,6 @@ struct Runner {
   // and returns when all have ended. `function` does not throw.
   void (*run)(Runner* self, int64_t tasks, TaskFunction function, void* context);
 };
-
-// As run(), with `scratch_bytes` of 64-byte aligned memory for each task, which is the running
-// thread's own and kept by it for the next call. Throws std::bad_alloc where it cannot be had.
-using ScratchTaskFunction = void (*)(void* context, int64_t task, void* scratch);
-void run_with_scratch(Runner& runner, int64_t tasks, size_t scratch_bytes,
-                      ScratchTaskFunction function, void* context);
 
 inline constexpr int kMaxThreads = 256;
 

@@ -1,8 +1,6 @@
 // Runs a lambda over tasks, each with scratch memory; and whole-call workspaces.
 #pragma once
-#include <new>
-
-#include "../threads.h"
+#include "../memory.h"
 #include "vec.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -26,20 +24,18 @@ void parallel(Runner& runner, int64_t tasks, int64_t elements, F&& f) {
 template <class T>
 class Workspace {
  public:
-  explicit Workspace(int64_t elements)
-      : data_(elements == 0 ? nullptr
-                            : static_cast<T*>(::operator new(
-                                  static_cast<size_t>(elements) * sizeof(T), kAlignment))) {}
+  explicit Workspace(int64_t elements) : block_{nullptr, 0, 0} {
+    if (elements > 0) block_ = take_workspace(static_cast<size_t>(elements) * sizeof(T));
+  }
   ~Workspace() {
-    if (data_ != nullptr) ::operator delete(data_, kAlignment);
+    if (block_.memory != nullptr) give_workspace(block_);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
-  T* get() { return data_; }
+  T* get() const { return static_cast<T*>(block_.memory); }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
-  T* data_;
+  Block block_;
 };
 
 // How many parts `total` items are cut into so that each has about `wanted` of them or more.

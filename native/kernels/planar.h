@@ -71,8 +71,8 @@ class Planar {
   int64_t first_tap(int64_t phase) const { return starts_.get()[phase]; }
 
  private:
-  mutable Workspace<PlanarTap> taps_;  // those of one phase stand together
-  mutable Workspace<int64_t> starts_;
+  Workspace<PlanarTap> taps_;  // those of one phase stand together
+  Workspace<int64_t> starts_;
 };
 
 // Calls f(element, h, w, count) for every run of pixels that a row of phases and the image share:

@@ -35,7 +35,7 @@ class PackedWeights {
   const T* from(int64_t first, int64_t depth) const { return packed_.get() + first * depth; }
 
  private:
-  mutable Workspace<T> packed_;
+  Workspace<T> packed_;
 };
 
 // Weights as rows of one output each, contiguous along the depth.
@@ -128,7 +128,8 @@ struct GradientCut {
 template <class T>
 GradientCut gradient_cut(int64_t units, int64_t channels, int64_t filters, bool may_split) {
   const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
-  const int64_t groups = group_count(units, bytes);
+  // A group of a few tiles at least, so that adding the groups up costs little beside them.
+  const int64_t groups = group_count(max_of(1, units / 4), bytes);
   if (!may_split) return {groups, 1};
   int64_t split = max_of(ceil_div(bytes, 256 << 10), ceil_div(16, groups));
   return {groups, max_of(1, min_of(split, channels / kPanel<T>))};
