@@ -101,8 +101,8 @@ inline void run_tile(const Run<T>& r, const Vec<T> (&held)[ROWS == 0 ? 1 : ROWS]
 // KW taps a row at dilation 1. The last tile overlaps the one before it.
 template <class T, int KW, int STRIDE, int ROWS>
 void run_fixed(const Run<T>& r, Vec<T> start, Activation activation) {
-  constexpr int kHeld = ROWS * KW;
-  constexpr int kTile = kRegisters == 32 ? (kHeld > 16 ? 4 : 6) : (ROWS != 0 || KW < 7 ? 4 : 5);
+  // Images are most often multiples of 7 wide.
+  constexpr int kTile = kRegisters == 16 && ROWS * KW > 7 ? 4 : 7;
   Vec<T> held[ROWS == 0 ? 1 : ROWS][KW] = {};
   if constexpr (ROWS != 0) {
     for (int i = 0; i < ROWS; ++i)
@@ -170,7 +170,7 @@ using RunFunction = void (*)(const Run<T>&, Vec<T>, Activation);
 template <class T, int KW, int STRIDE>
 RunFunction<T> pick_rows(int64_t rows) {
   // float64 is for checking gradients more than for speed, and is spared the longer compilation.
-  constexpr int kMostHeld = sizeof(T) == 8 ? 0 : kRegisters == 32 ? 25 : 9;
+  constexpr int kMostHeld = sizeof(T) == 8 ? 0 : 9;
   if constexpr (KW <= kMostHeld) {
     if (rows == 1) return run_fixed<T, KW, STRIDE, 1>;
   }
@@ -179,9 +179,6 @@ RunFunction<T> pick_rows(int64_t rows) {
   }
   if constexpr (3 * KW <= kMostHeld) {
     if (rows == 3) return run_fixed<T, KW, STRIDE, 3>;
-  }
-  if constexpr (KW >= 5 && 5 * KW <= kMostHeld) {
-    if (rows == 5) return run_fixed<T, KW, STRIDE, 5>;
   }
   return run_fixed<T, KW, STRIDE, 0>;
 }
@@ -213,50 +210,136 @@ struct Box {
   int64_t p0, p1, q0, q1, c0, c1;
 };
 
-// Computes a box of outputs; `out` is where its first one goes. `bias` may be null.
+// The pixels that a box's windows span, padding included.
+struct Window {
+  int64_t row, column, rows, columns;
+};
+inline Window window_of(const Correlation& g, int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
+  return {p0 * g.sh - g.pt, q0 * g.sw - g.pl, (p1 - 1 - p0) * g.sh + (g.kh - 1) * g.dh + 1,
+          (q1 - 1 - q0) * g.sw + (g.kw - 1) * g.dw + 1};
+}
+
+// Whether a box of so many rows and columns is better computed from a strip: a copy of its window,
+// one vector of channels, padding included. It pays where a good part of the outputs has taps in
+// the padding, and where pixels lie so far apart that the rows of a window fall on the same few sets
+// of the first cache; with large dilation or few rows the copy costs too much.
+template <class T>
+bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
+  if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
+  const int64_t reach = (g.kh - 1) * g.dh + 1;
+  if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
+  TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
+  const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
+  const bool conflicts = g.channels * static_cast<int64_t>(sizeof(T)) % 512 == 0;
+  return edge * 8 > q1 - q0 || conflicts;
+}
+
+template <class T>
+int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
+  const Window w = window_of(g, 0, rows, q0, q1);
+  return wants_strip<T>(g, rows, q0, q1) ? w.rows * w.columns * kLanes<T> : 0;
+}
+
+// Copies the window's pixels of one vector of channels; rows outside the image are left as they are.
+template <class T>
+void fill_strip(const Correlation& g, const T* image, int64_t c, const Window& w, T* strip) {
+  const int64_t before = min_of(w.columns, max_of(0, -w.column));
+  const int64_t after = max_of(before, min_of(w.columns, g.in_w - w.column));
+  for (int64_t r = 0; r < w.rows; ++r) {
+    const int64_t h = w.row + r;
+    if (h < 0 || h >= g.in_h) continue;
+    T* to = strip + r * w.columns * kLanes<T>;
+    const T* from = image + (h * g.in_w + w.column) * g.channels + c;
+    for (int64_t q = 0; q < before; ++q) store(to + q * kLanes<T>, zero<T>());
+    for (int64_t q = before; q < after; ++q)
+      store(to + q * kLanes<T>, load(from + q * g.channels));
+    for (int64_t q = after; q < w.columns; ++q) store(to + q * kLanes<T>, zero<T>());
+  }
+}
+
+// Where a kernel finds the pixels of one vector of channels: pixel (h, w) is
+// data[(h - row) * row_step + (w - column) * pixel_step].
+template <class T>
+struct Pixels {
+  const T* data;
+  int64_t row, column, row_step, pixel_step;
+  const T* at(int64_t h, int64_t w) const {
+    return data + (h - row) * row_step + (w - column) * pixel_step;
+  }
+};
+
+template <class T>
+Pixels<T> image_pixels(const Correlation& g, const T* image, int64_t c) {
+  return {image + c, 0, 0, g.in_w * g.channels, g.channels};
+}
+
+template <class T>
+Pixels<T> strip_pixels(const Window& w, const T* strip) {
+  return {strip, w.row, w.column, w.columns * kLanes<T>, kLanes<T>};
+}
+
+// Neighbouring outputs from `q` on, before `end`, that have the same taps inside the row.
+struct EdgeRun {
+  TapRange taps;
+  int64_t count;
+};
+inline EdgeRun edge_run(const Correlation& g, int64_t q, int64_t end) {
+  const int64_t left = q * g.sw - g.pl;
+  EdgeRun run{taps_inside(left, g.kw, g.dw, g.in_w), 1};
+  for (; q + run.count < end; ++run.count) {
+    const TapRange next = taps_inside(left + run.count * g.sw, g.kw, g.dw, g.in_w);
+    if (next.first != run.taps.first || next.last != run.taps.last) break;
+  }
+  return run;
+}
+
+// Computes a box of outputs; `out` is where its first one goes. `bias` may be null. `strip` is
+// scratch of strip_elements() elements, or null to read the image itself.
 template <class T>
 void correlate(const Correlation& g, const T* image, const T* weights, const T* bias,
-               Activation activation, const Box& box, T* out, int64_t out_row,
-               int64_t out_pixel) {
+               Activation activation, const Box& box, T* out, int64_t out_row, int64_t out_pixel,
+               T* strip) {
   constexpr int kVec = kLanes<T>;
-  const int64_t channels = g.channels;
   const auto [p0, p1, q0, q1, c0, c1] = box;
-  const int64_t in_row = g.in_w * channels;
-  TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
-  inside.first = min_of(max_of(inside.first, q0), q1);
-  inside.last = min_of(max_of(inside.last, inside.first), q1);
+  const Window window = window_of(g, p0, p1, q0, q1);
+  TapRange inside{q0, q1};
+  if (strip == nullptr) {
+    inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
+    inside.first = min_of(max_of(inside.first, q0), q1);
+    inside.last = min_of(max_of(inside.last, inside.first), q1);
+  }
   Run<T> run;
-  run.in_row = in_row * g.dh;
-  run.in_pixel = channels;
-  run.weights_row = g.kw * channels;
-  run.weights_tap = channels;
+  run.weights_row = g.kw * g.channels;
+  run.weights_tap = g.channels;
   run.stride = g.sw;
   run.out_pixel = out_pixel;
   for (int64_t block = c0; block < c1; block += kVec) {
     const int64_t c = min_of(block, c1 - kVec);
     const Vec<T> start = bias == nullptr ? zero<T>() : load(bias + c);
+    Pixels<T> pixels = image_pixels(g, image, c);
+    if (strip != nullptr) {
+      fill_strip(g, image, c, window, strip);
+      pixels = strip_pixels<T>(window, strip);
+    }
+    run.in_row = pixels.row_step * g.dh;
+    run.in_pixel = pixels.pixel_step;
+    run.in_tap = pixels.pixel_step * g.dw;
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t top = p * g.sh - g.pt;
       const TapRange rows = taps_inside(top, g.kh, g.dh, g.in_h);
+      const int64_t first_row = top + rows.first * g.dh;
       run.rows = rows.last - rows.first;
       T* out_here = out + (p - p0) * out_row + (c - c0);
-      const T* in_here = image + (top + rows.first * g.dh) * in_row + c;
       const T* weights_here = weights + rows.first * run.weights_row + c;
       // At an edge, neighbours that have the same taps inside (many of them where dilation is
       // large) are one run.
       const auto edge = [&, q0 = q0](int64_t from, int64_t to) {
-        run.in_tap = g.dw * channels;
         for (int64_t q = from; q < to; q += run.count) {
-          const int64_t left = q * g.sw - g.pl;
-          const TapRange taps = taps_inside(left, g.kw, g.dw, g.in_w);
-          run.count = 1;
-          for (; q + run.count < to; ++run.count) {
-            const TapRange next = taps_inside(left + run.count * g.sw, g.kw, g.dw, g.in_w);
-            if (next.first != taps.first || next.last != taps.last) break;
-          }
-          run.taps = taps.last - taps.first;
-          run.in = in_here + (left + taps.first * g.dw) * channels;
-          run.weights = weights_here + taps.first * channels;
+          const EdgeRun here = edge_run(g, q, to);
+          run.taps = here.taps.last - here.taps.first;
+          run.count = here.count;
+          run.in = pixels.at(first_row, q * g.sw - g.pl + here.taps.first * g.dw);
+          run.weights = weights_here + here.taps.first * g.channels;
           run.out = out_here + (q - q0) * out_pixel;
           run_general<T>(run, start, activation);
         }
@@ -264,8 +347,7 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
       edge(q0, inside.first);
       if (inside.last > inside.first) {
         run.taps = g.kw;
-        run.in_tap = g.dw * channels;
-        run.in = in_here + (inside.first * g.sw - g.pl) * channels;
+        run.in = pixels.at(first_row, inside.first * g.sw - g.pl);
         run.weights = weights_here;
         run.count = inside.last - inside.first;
         run.out = out_here + (inside.first - q0) * out_pixel;

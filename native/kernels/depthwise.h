@@ -48,43 +48,8 @@ void repeat(const T* from, int64_t count, int64_t m, T* to) {
     for (int64_t r = 0; r < m; ++r) to[i * m + r] = from[i];
 }
 
-// The columns of padding that windows of a row reach into.
-struct Margins {
-  int64_t left, right;
-};
-
-// How far windows of outputs [0, count) at (stride, taps, dilation, pad) reach beyond `size`.
-inline Margins margins(int64_t count, int64_t taps, int64_t stride, int64_t dilation, int64_t pad,
-                       int64_t size) {
-  return {max_of(0, pad), max_of(0, (count - 1) * stride + (taps - 1) * dilation + 1 - pad - size)};
-}
-
-// Whether so many outputs have taps in the padding that rows are better copied with it. With a large
-// dilation they come in long runs and are not.
-inline bool wide_edges(const TapRange& inside, int64_t first, int64_t last, int64_t dilation) {
-  return dilation < 4 && (inside.first - first) + (last - inside.last) > (last - first) / 5;
-}
-
-// Copies rows [first, last) of an image of `w` columns with every channel repeated `m` times and
-// zeros in the margins.
-template <class T>
-void copy_rows(const T* image, const TapRange& rows, int64_t w, int64_t channels, int64_t m,
-               const Margins& margin, T* to) {
-  for (int64_t r = rows.first; r < rows.last; ++r) {
-    fill_zero(to, margin.left * channels * m);
-    to += margin.left * channels * m;
-    if (m == 1)
-      for (int64_t i = 0; i < w * channels; ++i) to[i] = image[r * w * channels + i];
-    else
-      repeat(image + r * w * channels, w * channels, m, to);
-    to += w * channels * m;
-    fill_zero(to, margin.right * channels * m);
-    to += margin.right * channels * m;
-  }
-}
-
 // A band of the input as the channelwise kernels want it, with c * m channels: the image itself, or
-// a copy of its rows in scratch, where m > 1 or much of a row is edge.
+// where m > 1 a copy of its rows in scratch with every channel repeated.
 template <class T>
 struct Expanded {
   Correlation correlation;
@@ -92,30 +57,20 @@ struct Expanded {
   int64_t p0;  // the band's first output row in terms of `correlation`
 };
 
-inline bool expands(const Geometry& g) {
-  return g.m != 1 ||
-         wide_edges(outputs_inside(g.wo, g.kw, g.sw, g.dw, g.pl, g.w), 0, g.wo, g.dw);
-}
-
 template <class T>
 int64_t expanded_elements(const Geometry& g, int64_t band_rows) {
-  if (!expands(g)) return 0;
-  const Margins margin = margins(g.wo, g.kw, g.sw, g.dw, g.pl, g.w);
-  return min_of(g.h, (band_rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) *
-         (margin.left + g.w + margin.right) * g.c * g.m;
+  if (g.m == 1) return 0;
+  return min_of(g.h, (band_rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * g.c * g.m;
 }
 
 template <class T>
 Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T* scratch) {
   Correlation correlation = forward_correlation(g);
-  if (!expands(g)) return {correlation, image, p0};
+  if (g.m == 1) return {correlation, image, p0};
   const TapRange rows = input_rows(g, p0, p1);
-  const Margins margin = margins(g.wo, g.kw, g.sw, g.dw, g.pl, g.w);
-  copy_rows(image, rows, g.w, g.c, g.m, margin, scratch);
+  repeat(image + rows.first * g.w * g.c, (rows.last - rows.first) * g.w * g.c, g.m, scratch);
   correlation.in_h = rows.last - rows.first;
-  correlation.in_w += margin.left + margin.right;
   correlation.pt = g.pt + rows.first - p0 * g.sh;
-  correlation.pl -= margin.left;
   return {correlation, scratch, 0};
 }
 
@@ -125,24 +80,29 @@ Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T*
 template <class T>
 class DepthwiseBands {
  public:
-  DepthwiseBands(const Geometry& geometry, int64_t band_rows)
-      : g(geometry), band_rows_(band_rows), planar_(geometry, is_planar<T>(geometry) ? band_rows : 0) {}
+  // Bands of at most `band_rows` rows and pieces of at most `columns` columns.
+  DepthwiseBands(const Geometry& geometry, int64_t band_rows, int64_t columns)
+      : g(geometry),
+        expanded_(is_planar<T>(geometry) ? 0 : expanded_elements<T>(geometry, band_rows)),
+        strip_(is_planar<T>(geometry)
+                   ? 0
+                   : strip_elements<T>(forward_correlation(geometry), band_rows, 0, columns)),
+        planar_(geometry, is_planar<T>(geometry) ? band_rows : 0) {}
 
   bool planar() const { return is_planar<T>(g); }
   int64_t scratch() const {
-    return planar() ? planar_.all_phases() + planar_.phase_elements
-                    : expanded_elements<T>(g, band_rows_);
+    return planar() ? planar_.all_phases() + planar_.phase_elements : expanded_ + strip_;
   }
 
   // Outputs of one image (`x` is its start); a box of fewer than all channels or columns only where
-  // planar() is false, and fewer columns only where the input need not be expanded either.
+  // planar() is false, and fewer columns only where m == 1 too.
   void compute(const T* x, const T* kernel, const T* bias, Activation activation, const Box& box,
                T* out, int64_t out_row, int64_t out_pixel, T* scratch) const {
     if (!planar()) {
       const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
       const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
       correlate(band.correlation, band.image, kernel, bias, activation, local, out, out_row,
-                out_pixel);
+                out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
       return;
     }
     const int64_t channels = g.c * g.m, rows = box.p1 - box.p0;
@@ -163,7 +123,7 @@ class DepthwiseBands {
 
  private:
   const Geometry& g;
-  const int64_t band_rows_;
+  const int64_t expanded_, strip_;  // elements of scratch
   const Planar<T> planar_;
 };
 
@@ -189,9 +149,9 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   const int64_t channels = g.c * g.m;
   // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
-  if (expands(g) || is_planar<T>(g)) wanted = max_of(wanted, g.kh);
+  if (g.m != 1 || is_planar<T>(g) || g.kh > 7) wanted = max_of(wanted, g.kh);
   const Bands bands = cut_bands(g.ho, wanted);
-  const DepthwiseBands<T> depthwise(g, bands.rows);
+  const DepthwiseBands<T> depthwise(g, bands.rows, g.wo);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, depthwise.scratch(),
               [&](int64_t task, T* scratch) {

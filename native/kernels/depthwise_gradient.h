@@ -89,35 +89,21 @@ void add_neighbours(const T* from, int64_t count, int64_t m, T* to) {
   }
 }
 
-// One phase of the input gradient as a correlation of dy.
+// Phase (a, b) of the input gradient as a correlation of dy, whose columns are `q`.
 struct GradientPhase {
-  AxisPhase rows, columns;
-  TapRange q;  // the phase's columns
+  Correlation correlation;
+  TapRange q;
 };
 
 inline GradientPhase gradient_phase(const Geometry& g, int64_t a, int64_t b) {
-  return {axis_phase(g.kh, g.sh, g.dh, a), axis_phase(g.kw, g.sw, g.dw, b),
-          axis_range(0, g.w, g.sw, b, g.pl)};
-}
-
-// The margins that the windows of all phases reach into, where rows of dy are better copied with
-// them; none where not.
-inline Margins gradient_margins(const Geometry& g) {
-  Margins widest{0, 0};
-  bool wide = false;
-  for (int64_t b = 0; b < g.sw; ++b) {
-    const GradientPhase phase = gradient_phase(g, 0, b);
-    const AxisPhase& columns = phase.columns;
-    if (columns.taps == 0 || phase.q.first >= phase.q.last) continue;
-    const TapRange inside =
-        outputs_inside(phase.q.last, columns.taps, 1, columns.dilation, columns.pad, g.wo);
-    wide = wide || wide_edges({max_of(inside.first, phase.q.first), inside.last}, phase.q.first,
-                              phase.q.last, columns.dilation);
-    const Margins here =
-        margins(phase.q.last, columns.taps, 1, columns.dilation, columns.pad, g.wo);
-    widest = {max_of(widest.left, here.left), max_of(widest.right, here.right)};
-  }
-  return wide ? widest : Margins{0, 0};
+  const AxisPhase rows = axis_phase(g.kh, g.sh, g.dh, a);
+  const AxisPhase columns = axis_phase(g.kw, g.sw, g.dw, b);
+  const TapRange q = axis_range(0, g.w, g.sw, b, g.pl);
+  // Where there are no taps, zero rows of one tap make the correlation write zeros.
+  const bool none = rows.taps == 0 || columns.taps == 0;
+  return {{g.ho, g.wo, g.c * g.m, none ? 0 : rows.taps, none ? 1 : columns.taps, 1, 1,
+           rows.dilation, columns.dilation, rows.pad, columns.pad, q.last},
+          q};
 }
 
 template <class T>
@@ -125,62 +111,47 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
                                 Runner& runner) {
   const int64_t channels = g.c * g.m;
   FlippedKernel<T> flipped(g, kernel);
-  const Margins margin = gradient_margins(g);
-  const bool copied = margin.left + margin.right > 0;
   int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
-  if (copied) wanted = max_of(wanted, g.kh);
+  if (g.kh > 7) wanted = max_of(wanted, g.kh);
   const Bands bands = cut_bands(g.h, wanted);
-  const int64_t split = copied ? 1 : channel_parts<T>(g, g.n * bands.count);
+  const int64_t split = channel_parts<T>(g, g.n * bands.count);
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
-  const int64_t dy_width = margin.left + g.wo + margin.right;
-  const int64_t most_rows = min_of(g.ho, (bands.rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
-  const int64_t copied_elements = copied ? most_rows * dy_width * channels : 0;
-  parallel<T>(runner, g.n * bands.count * split, wide_elements + copied_elements,
-              [&](int64_t task, T* wide) {
-    const int64_t part = task % split, band = task / split % bands.count;
-    const int64_t n = task / split / bands.count;
-    const int64_t h0 = part_start(g.h, bands.count, band);
-    const int64_t h1 = part_start(g.h, bands.count, band + 1);
-    const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
-    T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
-    const T* from = dy + n * g.ho * g.wo * channels;
-    // The rows of dy that the band's windows see.
-    TapRange seen{0, g.ho};
-    if (copied) {
-      seen.first = min_of(g.ho, max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh)));
-      seen.last = max_of(seen.first, min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1));
-      copy_rows(from, seen, g.wo, channels, 1, margin, wide + wide_elements);
-      from = wide + wide_elements;
+  const int64_t phase_rows = ceil_div(bands.rows, g.sh);
+  int64_t strip_most = 0;
+  for (int64_t a = 0; a < g.sh; ++a)
+    for (int64_t b = 0; b < g.sw; ++b) {
+      const GradientPhase phase = gradient_phase(g, a, b);
+      if (phase.q.first < phase.q.last)
+        strip_most = max_of(strip_most, strip_elements<T>(phase.correlation, phase_rows,
+                                                          phase.q.first, phase.q.last));
     }
-    for (int64_t a = 0; a < g.sh; ++a)
-      for (int64_t b = 0; b < g.sw; ++b) {
-        const GradientPhase phase = gradient_phase(g, a, b);
-        const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
-        const TapRange q = phase.q;
-        if (p.first == p.last || q.first == q.last) continue;
-        // No taps: zero rows of one tap make the correlation write zeros.
-        const bool none = phase.rows.taps == 0 || phase.columns.taps == 0;
-        const Correlation correlation{seen.last - seen.first,
-                                      dy_width,
-                                      channels,
-                                      none ? 0 : phase.rows.taps,
-                                      none ? 1 : phase.columns.taps,
-                                      1,
-                                      1,
-                                      phase.rows.dilation,
-                                      phase.columns.dilation,
-                                      phase.rows.pad + seen.first,
-                                      phase.columns.pad - margin.left,
-                                      q.last};
-        const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
-        T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
-                 (q.first * g.sw + b - g.pl) * channels + c.first;
-        correlate<T>(correlation, from, flipped.phase(a * g.sw + b), nullptr, Activation::none,
-                     box, out, g.sh * g.w * channels, g.sw * channels);
-      }
-    if (g.m == 1) return;
-    add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
-  });
+  parallel<T>(
+      runner, g.n * bands.count * split, wide_elements + strip_most, [&](int64_t task, T* wide) {
+        const int64_t part = task % split, band = task / split % bands.count;
+        const int64_t n = task / split / bands.count;
+        const int64_t h0 = part_start(g.h, bands.count, band);
+        const int64_t h1 = part_start(g.h, bands.count, band + 1);
+        const TapRange c =
+            split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+        T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
+        for (int64_t a = 0; a < g.sh; ++a)
+          for (int64_t b = 0; b < g.sw; ++b) {
+            const GradientPhase phase = gradient_phase(g, a, b);
+            const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
+            const TapRange q = phase.q;
+            if (p.first == p.last || q.first == q.last) continue;
+            const bool strip = wants_strip<T>(phase.correlation, phase_rows, q.first, q.last);
+            const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
+            T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
+                     (q.first * g.sw + b - g.pl) * channels + c.first;
+            correlate<T>(phase.correlation, dy + n * g.ho * g.wo * channels,
+                         flipped.phase(a * g.sw + b), nullptr, Activation::none, box, out,
+                         g.sh * g.w * channels, g.sw * channels,
+                         strip ? wide + wide_elements : nullptr);
+          }
+        if (g.m != 1)
+          add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
+      });
 }
 
 // The planes of a tensor with `channels` channels, `h` x `w` pixels.
@@ -264,7 +235,7 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
                                  Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   int64_t wanted = 16384 / (channels * g.wo);
-  if (expands(g)) wanted = max_of(wanted, g.kh);
+  if (g.m != 1 || g.kh > 7) wanted = max_of(wanted, g.kh);
   const Bands bands = cut_bands(g.ho, wanted);
   const int64_t units = g.n * bands.count;
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
@@ -272,7 +243,9 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
   const int64_t sums = taps * kLanes<T>;
-  parallel<T>(runner, groups * split, sums + expanded_elements<T>(g, bands.rows),
+  const int64_t expanded = expanded_elements<T>(g, bands.rows);
+  const int64_t strip = strip_elements<T>(forward_correlation(g), bands.rows, 0, g.wo);
+  parallel<T>(runner, groups * split, sums + expanded + strip,
               [&](int64_t task, T* scratch) {
                 const int64_t part = task % split, group = task / split;
                 const TapRange c = split == 1 ? TapRange{0, channels}
@@ -288,7 +261,8 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
                                       dy + (n * g.ho + p0) * g.wo * channels, wide.p0,
                                       wide.p0 + p1 - p0, c.first, c.last,
                                       partials.get() + group * size,
-                                      reinterpret_cast<Vec<T>*>(scratch));
+                                      reinterpret_cast<Vec<T>*>(scratch),
+                                      strip == 0 ? nullptr : scratch + sums + expanded);
                 }
               });
   add_partials(partials.get(), groups, size, dk, runner);

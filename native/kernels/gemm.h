@@ -31,27 +31,6 @@ struct MatrixA {
   MatrixA at(int64_t m, int64_t k) const { return {data + m * row + k * col, row, col}; }
 };
 
-// Packs `columns` (at most kPanel) columns of B, whose element (k, n) is b[k * row + n * col].
-template <class T>
-void pack_panel(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, T* panel) {
-  constexpr int kWidth = kPanel<T>;
-  if (columns == kWidth && col == 1) {
-    for (int64_t k = 0; k < depth; ++k)
-#pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v)
-        store(panel + k * kWidth + v * kLanes<T>, load(b + k * row + v * kLanes<T>));
-    return;
-  }
-  if (columns < kWidth) fill_zero(panel, depth * kWidth);
-  if (row == 1) {  // B is transposed: follow its rows
-    for (int64_t n = 0; n < columns; ++n)
-      for (int64_t k = 0; k < depth; ++k) panel[k * kWidth + n] = b[k + n * col];
-    return;
-  }
-  for (int64_t k = 0; k < depth; ++k)
-    for (int64_t n = 0; n < columns; ++n) panel[k * kWidth + n] = b[k * row + n * col];
-}
-
 template <class T>
 inline int64_t panels(int64_t columns) {
   return ceil_div(columns, kPanel<T>);
@@ -62,10 +41,33 @@ inline int64_t packed_elements(int64_t depth, int64_t columns) {
   return panels<T>(columns) * depth * kPanel<T>;
 }
 
+// Packs B, whose element (k, n) is b[k * row + n * col]. Blocks of B's rows go through all panels in
+// turn, so that B is read along its rows.
 template <class T>
 void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, T* packed) {
-  for (int64_t n = 0; n < columns; n += kPanel<T>)
-    pack_panel(depth, min_of(kPanel<T>, columns - n), b + n * col, row, col, packed + n * depth);
+  constexpr int64_t kWidth = kPanel<T>, kBlock = 32;
+  const int64_t whole = columns / kWidth * kWidth;
+  if (whole < columns) fill_zero(packed + whole * depth, depth * kWidth);
+  for (int64_t k0 = 0; k0 < depth; k0 += kBlock) {
+    const int64_t k1 = min_of(k0 + kBlock, depth);
+    for (int64_t n0 = 0; n0 < columns; n0 += kWidth) {
+      T* panel = packed + n0 * depth;
+      const T* from = b + n0 * col;
+      const int64_t width = min_of(kWidth, columns - n0);
+      if (col == 1 && width == kWidth) {
+        for (int64_t k = k0; k < k1; ++k)
+#pragma GCC unroll 4
+          for (int v = 0; v < kPanelVectors; ++v)
+            store(panel + k * kWidth + v * kLanes<T>, load(from + k * row + v * kLanes<T>));
+      } else if (row == 1) {  // B is transposed: its columns are contiguous
+        for (int64_t n = 0; n < width; ++n)
+          for (int64_t k = k0; k < k1; ++k) panel[k * kWidth + n] = from[k + n * col];
+      } else {
+        for (int64_t k = k0; k < k1; ++k)
+          for (int64_t n = 0; n < width; ++n) panel[k * kWidth + n] = from[k * row + n * col];
+      }
+    }
+  }
 }
 
 // Stores a tile whose columns are no whole vectors; `sums` has rows of `sums_row`.

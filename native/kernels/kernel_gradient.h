@@ -22,7 +22,7 @@ struct GradientRun {
 // sums[i * KW + j], at dilation 1.
 template <class T, int KW, int STRIDE, int ROWS>
 void gradient_fixed(const GradientRun<T>& r, Vec<T>* sums) {
-  constexpr int kTile = 4;
+  constexpr int kTile = kRegisters == 32 ? 7 : 4;
   Vec<T> acc[ROWS][KW];
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
@@ -48,6 +48,7 @@ void gradient_fixed(const GradientRun<T>& r, Vec<T>* sums) {
   };
   int64_t q = 0;
   for (; q + kTile <= r.count; q += kTile) tile.template operator()<kTile>(q);
+  for (; q + 3 <= r.count; q += 3) tile.template operator()<3>(q);
   for (; q < r.count; ++q) tile.template operator()<1>(q);
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
@@ -111,25 +112,32 @@ GradientFunctions<T> pick_gradient(int64_t taps, int64_t stride, int64_t dilatio
 
 // Adds the part of outputs [p0, p1) x all columns to channels [c0, c1), at least kLanes of them, of
 // dk [kh, kw, channels]; `dy` is output (p0, 0, 0)'s gradient and dense. `sums` is scratch of
-// kh * kw vectors.
+// kh * kw vectors; `strip` as for correlate().
 template <class T>
 void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int64_t p0, int64_t p1,
-                         int64_t c0, int64_t c1, T* dk, Vec<T>* sums) {
+                         int64_t c0, int64_t c1, T* dk, Vec<T>* sums, T* strip) {
   constexpr int kVec = kLanes<T>;
   const int64_t channels = g.channels;
-  const int64_t in_row = g.in_w * channels;
-  const TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
+  const Window window = window_of(g, p0, p1, 0, g.out_w);
+  const TapRange inside = strip != nullptr
+                              ? TapRange{0, g.out_w}
+                              : outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const GradientFunctions<T> functions = pick_gradient<T>(g.kw, g.sw, g.dw);
   GradientRun<T> run;
-  run.in_row = in_row * g.dh;
-  run.in_pixel = channels;
-  run.in_tap = g.dw * channels;
   run.dy_pixel = channels;
   run.stride = g.sw;
   run.taps = g.kw;
   run.count = inside.last - inside.first;
   for (int64_t block = c0; block < c1; block += kVec) {
     const int64_t c = min_of(block, c1 - kVec);
+    Pixels<T> pixels = image_pixels(g, image, c);
+    if (strip != nullptr) {
+      fill_strip(g, image, c, window, strip);
+      pixels = strip_pixels<T>(window, strip);
+    }
+    run.in_row = pixels.row_step * g.dh;
+    run.in_pixel = pixels.pixel_step;
+    run.in_tap = pixels.pixel_step * g.dw;
     for (int64_t tap = 0; tap < g.kh * g.kw; ++tap) sums[tap] = zero<T>();
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t top = p * g.sh - g.pt;
@@ -137,42 +145,42 @@ void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int6
       const T* dy_here = dy + (p - p0) * g.out_w * channels + c;
       if (run.count > 0) {
         run.dy = dy_here + inside.first * channels;
-        const T* in = image + top * in_row + (inside.first * g.sw - g.pl) * channels + c;
+        const int64_t column = inside.first * g.sw - g.pl;
         int64_t i = rows.first;
         for (; i + functions.group <= rows.last; i += functions.group) {
-          run.in = in + i * run.in_row;
+          run.in = pixels.at(top + i * g.dh, column);
           functions.many(run, sums + i * g.kw);
         }
         for (; i < rows.last; ++i) {
-          run.in = in + i * run.in_row;
+          run.in = pixels.at(top + i * g.dh, column);
           functions.one(run, sums + i * g.kw);
         }
       }
       const auto edge = [&](int64_t from, int64_t to) {
         GradientRun<T> part = run;
         for (int64_t q = from; q < to; q += part.count) {
-          const int64_t left = q * g.sw - g.pl;
-          const TapRange taps = taps_inside(left, g.kw, g.dw, g.in_w);
-          part.count = 1;
-          for (; q + part.count < to; ++part.count) {
-            const TapRange next = taps_inside(left + part.count * g.sw, g.kw, g.dw, g.in_w);
-            if (next.first != taps.first || next.last != taps.last) break;
-          }
-          part.taps = taps.last - taps.first;
+          const EdgeRun here = edge_run(g, q, to);
+          part.count = here.count;
+          part.taps = here.taps.last - here.taps.first;
           part.dy = dy_here + q * channels;
           for (int64_t i = rows.first; i < rows.last; ++i) {
-            part.in = image + (top + i * g.dh) * in_row + (left + taps.first * g.dw) * channels + c;
-            gradient_general(part, sums + i * g.kw + taps.first);
+            part.in = pixels.at(top + i * g.dh, q * g.sw - g.pl + here.taps.first * g.dw);
+            gradient_general(part, sums + i * g.kw + here.taps.first);
           }
         }
       };
       edge(0, inside.first);
       edge(inside.last, g.out_w);
     }
-    // The last vector of channels overlaps the one before: those lanes are already counted.
-    for (int64_t tap = 0; tap < g.kh * g.kw; ++tap)
-      for (int64_t lane = block - c; lane < kVec; ++lane)
-        dk[tap * channels + c + lane] += sums[tap][lane];
+    for (int64_t tap = 0; tap < g.kh * g.kw; ++tap) {
+      T* to = dk + tap * channels + c;
+      if (block == c) {
+        store(to, load(to) + sums[tap]);
+        continue;
+      }
+      // The last vector of channels overlaps the one before it: those lanes are already counted.
+      for (int64_t lane = block - c; lane < kVec; ++lane) to[lane] += sums[tap][lane];
+    }
   }
 }
 

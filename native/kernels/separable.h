@@ -38,10 +38,11 @@ class DepthwiseTiles {
   DepthwiseTiles(const Geometry& geometry, const T* x, const T* kernel)
       : g(geometry),
         tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
-                        !expands(geometry) && !is_planar<T>(geometry))),
+                        geometry.m == 1 && !is_planar<T>(geometry))),
         x_(x),
         kernel_(kernel),
-        bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows),
+        bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows,
+               ceil_div(geometry.wo, tiles.pieces)),
         planar_(geometry, geometry.channels_first ? tiles.bands.rows : 0) {}
 
   const Geometry& g;
