@@ -41,6 +41,33 @@ inline int64_t packed_elements(int64_t depth, int64_t columns) {
   return panels<T>(columns) * depth * kPanel<T>;
 }
 
+// 4 x 4 elements turned: from[n * step + k] to to[k * kPanel + n]. Vectors of 16 bytes, whatever the
+// level, since wider ones need more steps to turn.
+inline void turn_block(const float* from, int64_t step, float* to) {
+  typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef int Order __attribute__((vector_size(16)));
+  const auto row = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
+  const Four a = row(0), b = row(1), c = row(2), d = row(3);
+#if defined(__clang__)
+#define SEPCONV_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+#define SEPCONV_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, Order{i, j, k, l})
+#endif
+  const Four ab_low = SEPCONV_SHUFFLE(a, b, 0, 4, 1, 5), ab_high = SEPCONV_SHUFFLE(a, b, 2, 6, 3, 7);
+  const Four cd_low = SEPCONV_SHUFFLE(c, d, 0, 4, 1, 5), cd_high = SEPCONV_SHUFFLE(c, d, 2, 6, 3, 7);
+  const auto put = [&](int k, Four v) { *reinterpret_cast<Four*>(to + k * kPanel<float>) = v; };
+  put(0, SEPCONV_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5));
+  put(1, SEPCONV_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7));
+  put(2, SEPCONV_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5));
+  put(3, SEPCONV_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7));
+#undef SEPCONV_SHUFFLE
+}
+
+inline void turn_block(const double* from, int64_t step, double* to) {
+  for (int64_t n = 0; n < 4; ++n)
+    for (int64_t k = 0; k < 4; ++k) to[k * kPanel<double> + n] = from[n * step + k];
+}
+
 // Packs B, whose element (k, n) is b[k * row + n * col]. Blocks of B's rows go through all panels in
 // turn, so that B is read along its rows.
 template <class T>
@@ -60,7 +87,14 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
           for (int v = 0; v < kPanelVectors; ++v)
             store(panel + k * kWidth + v * kLanes<T>, load(from + k * row + v * kLanes<T>));
       } else if (row == 1) {  // B is transposed: its columns are contiguous
-        for (int64_t n = 0; n < width; ++n)
+        int64_t n = 0;
+        for (; n + 4 <= width; n += 4) {
+          int64_t k = k0;
+          for (; k + 4 <= k1; k += 4) turn_block(from + k + n * col, col, panel + k * kWidth + n);
+          for (; k < k1; ++k)
+            for (int64_t i = n; i < n + 4; ++i) panel[k * kWidth + i] = from[k + i * col];
+        }
+        for (; n < width; ++n)
           for (int64_t k = k0; k < k1; ++k) panel[k * kWidth + n] = from[k + n * col];
       } else {
         for (int64_t k = k0; k < k1; ++k)

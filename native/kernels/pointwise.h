@@ -135,17 +135,38 @@ GradientCut gradient_cut(int64_t units, int64_t channels, int64_t filters, bool 
   return {groups, max_of(1, min_of(split, channels / kPanel<T>))};
 }
 
-// Adds the product of `pixels` pixels to dkernel [channels, filters]: `a` is (channel, pixel),
-// element (pixel, filter) of dy is dy[pixel * dy_pixel + filter * dy_filter]. `packed` is scratch.
+// The product of `pixels` pixels, added to dkernel [channels, filters] or put there: `a` is (channel,
+// pixel), element (pixel, filter) of dy is dy[pixel * dy_pixel + filter * dy_filter]. `packed` is
+// scratch.
 template <class T>
 void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
                             const MatrixA<T>& a, const T* dy, int64_t dy_pixel, int64_t dy_filter,
-                            T* dkernel, T* packed) {
+                            bool accumulate, T* dkernel, T* packed) {
   pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   Epilogue<T> e;
-  e.accumulate = true;
+  e.accumulate = accumulate;
   multiply(channels, filters, pixels, a, packed, dkernel, filters, e);
 }
+
+// The partial sums of groups: each begins by putting its first unit's, so that nothing need be
+// zeroed, and a single group's are the result.
+template <class T>
+class GroupSums {
+ public:
+  GroupSums(int64_t units, int64_t groups, int64_t size, T* total)
+      : groups_(groups), size_(size), total_(total), partials_(groups > 1 ? groups * size : 0) {
+    if (units == 0) fill_zero(total, size);
+  }
+  T* of(int64_t group) const { return groups_ > 1 ? partials_.get() + group * size_ : total_; }
+  void add_up(Runner& runner) const {
+    if (groups_ > 1) add_partials(partials_.get(), groups_, size_, total_, runner);
+  }
+
+ private:
+  const int64_t groups_, size_;
+  T* const total_;
+  const Workspace<T> partials_;
+};
 
 template <class T>
 void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* dkernel,
@@ -156,32 +177,31 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
   const int64_t units = images * tiles;
   const auto [groups, split] = gradient_cut<T>(units, s.channels, s.filters, true);
   const int64_t size = s.channels * s.filters;
-  Workspace<T> partials(groups * size);
-  fill_zero(partials.get(), groups * size);
+  const GroupSums<T> sums(units, groups, size, dkernel);
   const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
   parallel<T>(
       runner, groups * split, packed_elements<T>(most, s.filters),
       [&, groups = groups, split = split](int64_t task, T* packed) {
         const TapRange c = channel_range<T>(s.channels, split, task % split);
-        const int64_t group = task / split;
-        for (int64_t unit = part_start(units, groups, group);
-             unit < part_start(units, groups, group + 1); ++unit) {
+        const int64_t group = task / split, begin = part_start(units, groups, group);
+        for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {
           const int64_t n = unit / tiles, tile = unit % tiles;
           const int64_t first = part_start(pixels, tiles, tile);
           const int64_t count = part_start(pixels, tiles, tile + 1) - first;
-          T* to = partials.get() + group * size + c.first * s.filters;
+          T* to = sums.of(group) + c.first * s.filters;
           if (s.channels_first)
             add_pointwise_gradient(
                 c.last - c.first, s.filters, count,
                 MatrixA<T>{x + (n * s.channels + c.first) * pixels + first, pixels, 1},
-                dy + n * s.filters * pixels + first, int64_t{1}, pixels, to, packed);
+                dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed);
           else
             add_pointwise_gradient(c.last - c.first, s.filters, count,
                                    MatrixA<T>{x + first * s.channels + c.first, 1, s.channels},
-                                   dy + first * s.filters, s.filters, int64_t{1}, to, packed);
+                                   dy + first * s.filters, s.filters, int64_t{1}, unit != begin, to,
+                                   packed);
         }
       });
-  add_partials(partials.get(), groups, size, dkernel, runner);
+  sums.add_up(runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

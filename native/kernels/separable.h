@@ -177,8 +177,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                                 static_cast<const T*>(args.depthwise_kernel));
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   const auto [groups, split] = gradient_cut<T>(units, channels, filters, tiles.may_split());
-  Workspace<T> partials(groups * size);
-  fill_zero(partials.get(), groups * size);
+  const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
   const int64_t packed = packed_elements<T>(most, filters);
   // The last range may be the widest, since it takes what is no whole vector.
   const int64_t widest = ceil_div(channels, split) + 2 * kLanes<T>;
@@ -188,26 +187,26 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                 const int64_t group = task / split, width = c.last - c.first;
                 T* middle = scratch + packed;
                 T* rest = middle + most * widest;
-                T* to = partials.get() + group * size + c.first * filters;
-                for (int64_t unit = part_start(units, groups, group);
-                     unit < part_start(units, groups, group + 1); ++unit) {
+                T* to = sums.of(group) + c.first * filters;
+                const int64_t begin = part_start(units, groups, group);
+                for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {
                   const Tile t = tile_at(g, tiles.tiles, unit);
                   if (g.channels_first) {
                     tiles.planes(t, c.first, c.last, middle, rest);
                     add_pointwise_gradient(width, filters, t.pixels(),
                                            MatrixA<T>{middle, t.pixels(), 1},
                                            dy + t.n * filters * pixels + t.p0 * g.wo, int64_t{1},
-                                           pixels, to, scratch);
+                                           pixels, unit != begin, to, scratch);
                   } else {
                     tiles.rows(t, c.first, c.last, middle, rest);
                     add_pointwise_gradient(
                         width, filters, t.pixels(), MatrixA<T>{middle, 1, width},
                         dy + ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters, filters, int64_t{1},
-                        to, scratch);
+                        unit != begin, to, scratch);
                   }
                 }
               });
-  add_partials(partials.get(), groups, size, static_cast<T*>(args.dpointwise), runner);
+  sums.add_up(runner);
 }
 
 template <class T>
