@@ -310,19 +310,20 @@ class _Round:
         return errors
 
     def _time(self, errors: dict[str, float]) -> None:
-        calls: dict[str, tuple[int, int]] = {}
+        fastest: dict[str, float] = {}
         plan, samples = self.plan, self.result.samples
 
         def choose(name: str, worker: Worker) -> None:
             answer = worker.ask(plan.patience, do="choose")
             samples[name] = Sample(answer["setting"], errors[name], [])
-            calls[name] = _calls(answer["seconds"], plan)
+            fastest[name] = answer["seconds"]
 
         def turn(name: str, worker: Worker) -> None:
-            warm, timed = calls[name]
             if spent.get(name, 0) >= 2 * plan.seconds and len(samples[name].seconds) >= 2:
                 return
+            warm, timed = _calls(fastest[name], plan)
             answer = worker.ask(plan.patience, do="run", warm=warm, calls=timed)
+            fastest[name] = min(fastest[name], *answer["seconds"])
             samples[name].seconds.extend(answer["seconds"])
             spent[name] = spent.get(name, 0) + sum(answer["seconds"])
 

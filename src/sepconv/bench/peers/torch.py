@@ -46,6 +46,10 @@ class Torch(Peer):
 
     def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
         """Memory formats times ways to pad; and the compiler, for inference, if `thorough`."""
+        if thorough:
+            import torch
+
+            torch.compiler.reset()  # it gives up on a function compiled for many shapes
         if case.operation == "pointwise":
             return {
                 "matrix product": lambda: _matrix_product(case, inputs),
