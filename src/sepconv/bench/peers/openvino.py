@@ -61,10 +61,11 @@ class OpenVino(Peer):
         x = channels_first(inputs["x"]) if way == "NCHW" else inputs["x"]
         y = np.empty(tuple(compiled.output(0).shape), np.float32)
         request = compiled.create_infer_request()
-        request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
-        request.set_output_tensor(openvino.Tensor(y, shared_memory=True))
+        tensors = [openvino.Tensor(array, shared_memory=True) for array in (x, y)]
+        request.set_input_tensor(tensors[0])
+        request.set_output_tensor(tensors[1])
 
-        def run() -> None:
+        def run(keep: tuple[np.ndarray, ...] = (x, y)) -> None:  # a tensor does not hold its array
             request.start_async()
             request.wait()
 
