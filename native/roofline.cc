@@ -1,5 +1,6 @@
-// The clockwork of the roofline's measurements: threads that start together, and the best of a few
-// windows, since whatever else runs on a machine can only make a window worse.
+// The clockwork of the roofline's measurements: threads that start together, and the best of many
+// windows, since whatever else runs on a machine can only make a window worse. Windows are as short
+// as an operating system's time slices, so that some are spared.
 #include "roofline.h"
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 namespace sepconv {
 namespace {
 
-constexpr int kWindows = 5;
+constexpr double kWindowSeconds = 0.004;
 constexpr int64_t kBlock = 4096;  // bytes: a multiple of every unrolled loop's step
 
 // The best window's sum over threads of work a second, where burst(thread) does some work and
@@ -23,12 +24,13 @@ constexpr int64_t kBlock = 4096;  // bytes: a multiple of every unrolled loop's 
 template <class F>
 double best_rate(int threads, double seconds, F burst) {
   using Clock = std::chrono::steady_clock;
-  const std::chrono::duration<double> window(seconds / kWindows);
-  std::vector<double> rates(static_cast<size_t>(threads) * kWindows);
+  const int windows = std::max(1, static_cast<int>(seconds / kWindowSeconds));
+  const std::chrono::duration<double> window(seconds / windows);
+  std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(windows));
   std::barrier together(threads);
   const auto work = [&](int thread) {
     burst(thread);
-    for (int index = 0; index < kWindows; ++index) {
+    for (int index = 0; index < windows; ++index) {
       together.arrive_and_wait();
       const auto start = Clock::now();
       std::chrono::duration<double> elapsed{};
@@ -46,7 +48,7 @@ double best_rate(int threads, double seconds, F burst) {
   work(0);
   for (std::thread& other : others) other.join();
   double best = 0;
-  for (int index = 0; index < kWindows; ++index) {
+  for (int index = 0; index < windows; ++index) {
     double sum = 0;
     for (int thread = 0; thread < threads; ++thread)
       sum += rates[static_cast<size_t>(index * threads + thread)];
@@ -65,7 +67,7 @@ double measure_fma(int threads, double seconds) {
   const KernelTable& kernels = f32_kernels();
   return best_rate(threads, seconds, [&](int) {
     float sink = 0;
-    return kernels.fma_burst(10000, &sink);
+    return kernels.fma_burst(1000, &sink);
   });
 }
 

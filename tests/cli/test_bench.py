@@ -124,6 +124,15 @@ def test_the_machine_is_measured():
     assert sizes == sorted(sizes)
 
 
+def test_of_two_measurements_the_higher_limits_count():
+    other = roofline.Machine(
+        2, 90e9, (roofline.Level("L2", 1e6, 99e9), roofline.Level("memory", math.inf, 9e9))
+    )
+    best = MACHINE.best_of(other)
+    assert best.peak == 100e9
+    assert [level.bandwidth for level in best.levels] == [99e9, 10e9]
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [

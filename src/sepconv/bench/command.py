@@ -114,8 +114,8 @@ def run(
     interrupted = False
     with measure.pinned(threads):
         console.print("Measuring the machine's limits ...")
-        machine = roofline.measure(threads, 0.25 if quick else 1.0)
-        console.print(report.limits(machine))
+        seconds = 0.4 if quick else 2.0
+        machine = roofline.measure(threads, seconds)
         found = report.Report(facts, machine, plan, dict.fromkeys(names, ""))
         try:
             console.print(f"Starting sepconv and {len(names)} peers, each in its own process ...")
@@ -129,6 +129,11 @@ def run(
                 _measure(chosen, found, team, console)
         except KeyboardInterrupt:
             interrupted = True
+        # Again, for the first time may have been a bad one.
+        found.machine = machine.best_of(roofline.measure(threads, seconds))
+    for result in found.results:
+        result.floor = roofline.floor(result.case, found.machine)
+    console.print(report.limits(found.machine))
     found.left_out = len(chosen) - len(found.results)
     _show(found, console)
     if found.results:

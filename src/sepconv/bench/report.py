@@ -229,7 +229,8 @@ def markdown(report: Report) -> str:
         "Times are medians in milliseconds, with quartiles in brackets; speed-up is the fastest "
         'peer\'s time over sepconv\'s, and "slower" marks where that peer is ahead; "x floor" is '
         "sepconv's time over the least that the machine's limits allow, with the memory's name "
-        "where bytes and not operations set it.",
+        "where bytes and not operations set it. The limits are the best of before "
+        "and after; a machine that was busy both times shows times below its floor.",
     ]
     if report.left_out:
         parts.append(f"The run ended with {report.left_out} cases left out.")

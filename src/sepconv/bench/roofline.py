@@ -58,6 +58,14 @@ class Machine:
     peak: float
     levels: tuple[Level, ...]
 
+    def best_of(self, other: Machine) -> Machine:
+        """The higher of each limit, where the same machine was measured twice."""
+        levels = tuple(
+            max(pair, key=lambda level: level.bandwidth)
+            for pair in zip(self.levels, other.levels, strict=True)
+        )
+        return Machine(self.threads, max(self.peak, other.peak), levels)
+
     def level(self, size: float) -> Level:
         """The smallest level that holds `size` bytes."""
         return next(level for level in self.levels if size <= level.size)
