@@ -105,7 +105,9 @@ def roofline(results: list[Result], machine: Machine) -> str:
 
     names = [name for name in _OPERATIONS if any(r.case.operation == name for r in results)]
     intensities = [r.floor.operations / r.floor.bytes for r in results]
-    low, high = min(intensities, default=1) / 2, max(intensities, default=100) * 2
+    ridge = machine.peak / max(level.bandwidth for level in machine.levels)
+    low = min(ridge / 4, min(intensities, default=1) / 2)
+    high = max(intensities, default=100) * 2
     rates = [
         r.floor.operations / sample.median / 1e9
         for r in results
