@@ -223,6 +223,30 @@ def test_what_is_wrong_is_not_timed(tmp_path):
     assert len(server.run(1, 3)["seconds"]) == 3
 
 
+def test_what_takes_long_is_not_tried_in_every_way(monkeypatch, tmp_path):
+    monkeypatch.setattr(worker, "_ENOUGH_SECONDS", 0.0)
+    _, answer = prepare(tmp_path, Case(SMALL, 1, "separable"), three_builds)
+    assert answer["settings"] == ["right"]
+    assert {why[:9] for why in answer["wrong"].values()} == {"not tried"}
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1e-3, 3), (0.3, 2), (4.0, 1)])
+def test_the_longer_a_call_the_fewer(seconds, calls):
+    asked = []
+    chosen = {"setting": "the only one", "seconds": seconds}
+
+    class Fake:
+        def ask(self, patience, do, **options):
+            asked.append(do)
+            return {"seconds": [seconds] * options["calls"]} if do == "run" else chosen
+
+    plan = measure.Plan(seconds=0.1, rounds=3)
+    turns = measure._Round(Case(SMALL, 1, "depthwise"), MACHINE, plan, {})
+    turns.team = {peers.OURS: Fake()}
+    turns._time({peers.OURS: 0.0})
+    assert asked == ["choose", *["run"] * calls]
+
+
 def test_an_output_that_is_missing_is_wrong(tmp_path):
     def builds(case, inputs, thorough):
         answers = cases.make(case)[1]

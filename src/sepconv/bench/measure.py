@@ -31,6 +31,10 @@ from sepconv.bench.workloads import Case
 __all__ = ["Plan", "Result", "Sample", "Worker", "WorkerError", "pinned", "run", "workers"]
 
 
+#: A call that takes longer is timed once: nothing that matters is so slow.
+_LONG_SECONDS = 1.0
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long to measure.
@@ -319,7 +323,8 @@ class _Round:
             fastest[name] = answer["seconds"]
 
         def turn(name: str, worker: Worker) -> None:
-            if spent.get(name, 0) >= 2 * plan.seconds and len(samples[name].seconds) >= 2:
+            enough = 1 if fastest[name] > _LONG_SECONDS else 2
+            if spent.get(name, 0) >= 2 * plan.seconds and len(samples[name].seconds) >= enough:
                 return
             warm, timed = _calls(fastest[name], plan)
             answer = worker.ask(plan.patience, do="run", warm=warm, calls=timed)

@@ -24,6 +24,8 @@ __all__ = ["decode", "encode", "main"]
 
 #: A peer's outputs must agree with the answers to this, relative in norm.
 TOLERANCE = 1e-4
+#: After this many seconds of preparing one case no further setting is tried, if one is right.
+_ENOUGH_SECONDS = 10.0
 
 
 def encode(case: Case) -> dict[str, Any]:
@@ -60,7 +62,11 @@ class _Server:
         inputs = cases.load(Path(folder) / "inputs")
         answers = cases.load(Path(folder) / "answers")
         errors, wrong = [0.0], {}
+        begun = time.monotonic()
         for setting, build in self.peer.builds(decoded, inputs, thorough).items():
+            if self.ready and time.monotonic() - begun > _ENOUGH_SECONDS:
+                wrong[setting] = "not tried, since others took long already"
+                continue
             try:
                 prepared = build()
                 error = _largest_error(prepared.outputs(prepared.run()), answers)
