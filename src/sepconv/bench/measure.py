@@ -49,7 +49,7 @@ class Plan:
 
     seconds: float = 0.3
     rounds: int = 6
-    patience: float = 120.0
+    patience: float = 60.0
     deadline: float = math.inf
     thorough: bool = True
 
