@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ENGINE ?= jax
+BENCH ?= --quick
 comma := ,
 SEPCONV_TEST_ENGINES ?= jax,torch,tensorflow
 TEST_ENGINES := $(subst $(comma), ,$(SEPCONV_TEST_ENGINES))
@@ -25,7 +26,7 @@ help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
 	@echo "PYTHON=python3.13 picks the Python (now $(PYTHON)); ENGINE=torch or tensorflow the demo's engine;"
-	@echo "SEPCONV_TEST_ENGINES=jax,torch the engines to test."
+	@echo "SEPCONV_TEST_ENGINES=jax,torch the engines to test; BENCH= the options of sepconv bench (now $(BENCH))."
 
 demo: $(STAMPS)/package $(STAMPS)/extra-demo $(STAMPS)/extra-$(ENGINE) ## train on real data with Keras' layers and with ours, and compare
 	$(VENV)/bin/sepconv demo --engine $(ENGINE)
@@ -53,12 +54,13 @@ lint: $(STAMPS)/extra-dev ## check style, formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(STAMPS)/package $(STAMPS)/extra-bench $(STAMPS)/extra-$(ENGINE) ## time training steps against stock Keras
+bench: $(STAMPS)/package $(STAMPS)/extra-bench $(STAMPS)/extra-$(ENGINE) ## time layers against other libraries, training steps against stock Keras
+	$(VENV)/bin/sepconv bench $(BENCH)
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model eegnet
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model mobilenet
 
 clean: ## remove the environment, the build and all caches
-	rm -rf $(VENV) build dist report.html .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist report.html sepconv-bench .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:

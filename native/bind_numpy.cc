@@ -12,6 +12,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "roofline.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -145,6 +146,31 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
                               bdx.get(), bdk.get(), bdb.get(), sepconv::pool());
 }
 
+void check_measure(int threads, double seconds) {
+  if (threads < 1 || threads > sepconv::kMaxThreads)
+    throw std::invalid_argument("threads must be from 1 to " +
+                                std::to_string(sepconv::kMaxThreads) +
+                                ". Received: threads=" + std::to_string(threads));
+  if (!(seconds > 0 && seconds <= 60))
+    throw std::invalid_argument("seconds must be above 0 and at most 60. Received: seconds=" +
+                                std::to_string(seconds));
+}
+
+double measure_fma(int threads, double seconds) {
+  check_measure(threads, seconds);
+  nb::gil_scoped_release release;
+  return sepconv::measure_fma(threads, seconds);
+}
+
+double measure_bandwidth(int64_t bytes, int threads, double seconds) {
+  check_measure(threads, seconds);
+  if (bytes < 1)
+    throw std::invalid_argument("bytes must be at least 1. Received: bytes=" +
+                                std::to_string(bytes));
+  nb::gil_scoped_release release;
+  return sepconv::measure_bandwidth(bytes, threads, seconds);
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -201,4 +227,6 @@ NB_MODULE(_native, m) {
       },
       "count"_a);
   m.def("isa_name", &sepconv::isa_name);
+  m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a);
+  m.def("measure_bandwidth", &measure_bandwidth, "bytes"_a, "threads"_a, "seconds"_a);
 }

@@ -89,4 +89,6 @@ void pointwise_backward(DType dtype, const Pointwise& p, const void* x, const vo
 
 const char* isa_name() { return level().name; }
 
+const KernelTable& f32_kernels() { return level().f32(); }
+
 }  // namespace sepconv

@@ -1,6 +1,7 @@
 // The kernels of one instruction set and one dtype: compiled once for each, with
 // SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES and SEPCONV_REAL given by the build.
 #include "kernel_table.h"
+#include "roofline.h"
 #include "separable.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -41,10 +42,21 @@ void product_backward(const Pointwise& p, const void* x, const void* kernel, con
                      static_cast<T*>(dbias), runner);
 }
 
+int64_t burst(int64_t rounds, void* sink) { return fma_burst(rounds, static_cast<T*>(sink)); }
+
+void read(const void* from, int64_t count, void* sink) {
+  read_stream(static_cast<const T*>(from), count, static_cast<T*>(sink));
+}
+
+void copy(const void* from, void* to, int64_t count) {
+  copy_stream(static_cast<const T*>(from), static_cast<T*>(to), count);
+}
+
 }  // namespace
 
 const KernelTable& SEPCONV_TABLE() {
-  static const KernelTable table{&forward_all, &backward_all<T>, &product, &product_backward};
+  static const KernelTable table{&forward_all, &backward_all<T>, &product, &product_backward,
+                                 &burst,       &read,            &copy};
   return table;
 }
 

@@ -11,6 +11,10 @@ struct KernelTable {
                             Activation, void* y, Runner&);
   void (*pointwise_backward)(const Pointwise&, const void* x, const void* kernel, const void* dy,
                              void* dx, void* dkernel, void* dbias, Runner&);
+  // For measure_fma and measure_bandwidth (roofline.h).
+  int64_t (*fma_burst)(int64_t rounds, void* sink);
+  void (*read_stream)(const void* from, int64_t count, void* sink);
+  void (*copy_stream)(const void* from, void* to, int64_t count);
 };
 
 // Which levels a build has depends on its processor family (see CMakeLists.txt).
@@ -27,5 +31,8 @@ SEPCONV_DECLARE_LEVEL(v4)
 SEPCONV_DECLARE_LEVEL(baseline)
 #endif
 #undef SEPCONV_DECLARE_LEVEL
+
+// Those of the level in use, for float32 (dispatch.cc).
+const KernelTable& f32_kernels();
 
 }  // namespace sepconv

@@ -16,6 +16,7 @@ Fast depthwise and depthwise-separable convolution on CPUs.
 
   sepconv demo     trains a network on real data with Keras' layers, then with
                    sepconv's, and compares time, memory and accuracy
+  sepconv bench    times sepconv against other libraries and the machine's limits
   sepconv doctor   says what was found here, and how to mend what is missing
 """
 _EXAMPLES = """\
@@ -24,6 +25,7 @@ examples:
   sepconv demo
   sepconv demo --engine torch --output torch.html
   sepconv demo --help
+  sepconv bench --quick
 """
 _DEMO = """\
 Trains a small network of separable convolutions twice from the same weights,
@@ -42,6 +44,28 @@ examples:
   sepconv demo --data fashion-mnist    clothes, from Debian's package
                                        dataset-fashion-mnist
 """
+_BENCH = """\
+Times sepconv, the libraries installed here and the machine itself, in one run:
+layers of published networks, alone and with the 1x1 convolution that follows,
+forward and in training. All have the same inputs, cores and number of threads,
+each takes the fastest of its ways, and they take turns. Whoever does not
+compute the right values is told of, not timed.
+
+Prints tables and writes bench.json, bench.md and roofline.svg. Ctrl-C ends a
+run early and keeps what was measured. All of it takes hours; --quick shows a
+little of each in less than three minutes.
+"""
+_BENCH_EXAMPLES = """\
+examples:
+  sepconv bench --quick
+  sepconv bench --against torch,onnxruntime --workloads mobilenet_v1
+  sepconv bench --workloads 'xception/*,eegnet' --mode 'separable*' --batch 1
+  sepconv bench --mode pointwise,pointwise-training --threads 1
+
+peers: {peers}
+modes: {modes}
+networks: {networks}
+"""
 _DOCTOR = """\
 Says what sepconv found here: processor, instruction set, threads, engines and
 versions. On every engine that is installed it computes a tiny convolution and
@@ -58,6 +82,10 @@ def _positive(text: str) -> int:
     return value
 
 
+def _batches(text: str) -> tuple[int, ...]:
+    return tuple(_positive(part) for part in text.split(","))
+
+
 def _seed(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**32:
@@ -71,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="sepconv", description=_ABOUT, epilog=_EXAMPLES, formatter_class=raw
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="{demo,doctor}")
+    commands = parser.add_subparsers(dest="command", metavar="{demo,bench,doctor}")
     demo = commands.add_parser(
         "demo",
         help="train with Keras' layers and with sepconv's, and compare",
@@ -112,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where to write the page (default: report.html)",
     )
+    _add_bench(commands)
     commands.add_parser(
         "doctor",
         help="say what was found here, and how to mend what is missing",
@@ -119,6 +148,70 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=raw,
     )
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="time sepconv against other libraries and the machine's limits",
+        description=_BENCH,
+        formatter_class=_BenchHelp,
+    )
+    bench.add_argument("--quick", action="store_true", help="a little of each, in three minutes")
+    bench.add_argument(
+        "--against",
+        metavar="PEER,...",
+        help="the libraries to compare with (default: all that are installed)",
+    )
+    bench.add_argument(
+        "--workloads",
+        metavar="PATTERN,...",
+        help="which layers: a network or a pattern of network/block (default: all)",
+    )
+    bench.add_argument(
+        "--mode",
+        metavar="PATTERN,...",
+        help="what to do with them (default: all modes; with --quick, four)",
+    )
+    bench.add_argument(
+        "--batch",
+        type=_batches,
+        metavar="N,...",
+        help="batch sizes (default: 1 and 8, for EEGNet 1 and 32; with --quick, 1)",
+    )
+    bench.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="threads and cores for everybody (default: all of this process' cores)",
+    )
+    bench.add_argument(
+        "--output",
+        type=Path,
+        default=Path("sepconv-bench"),
+        metavar="DIR",
+        help="the folder to write to (default: sepconv-bench)",
+    )
+
+
+class _BenchHelp(argparse.RawDescriptionHelpFormatter):
+    """Adds the names of everything that can be chosen, which only the benchmark knows."""
+
+    def format_help(self) -> str:
+        import textwrap
+
+        from sepconv.bench.peers import PEERS
+        from sepconv.bench.workloads import MODES, WORKLOADS
+
+        networks = dict.fromkeys(workload.name.split("/")[0] for workload in WORKLOADS)
+        names = {"peers": PEERS, "modes": MODES, "networks": networks}
+        shown = {
+            what: textwrap.fill(
+                ", ".join(found), 78, subsequent_indent="  ", break_on_hyphens=False
+            )
+            for what, found in names.items()
+        }
+        return super().format_help() + "\n" + _BENCH_EXAMPLES.format(**shown)
 
 
 def _check_output(path: Path) -> str | None:
@@ -191,6 +284,43 @@ def _comparison_table(comparison: Any, title: str) -> Any:
     return shown
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from sepconv.bench import command
+    from sepconv.bench.measure import WorkerError
+
+    folder = options.output
+    if folder.exists() and not folder.is_dir():
+        return _fail(f"--output: {folder} is not a folder", 2)
+    wrong = _check_output(folder / "bench.md" if folder.exists() else folder)
+    if wrong:
+        return _fail(wrong, 2)
+    cores = command.available_threads()
+    threads = options.threads or cores
+    if threads > cores:
+        return _fail(f"--threads: this process has {cores} cores, received {threads}", 2)
+    try:
+        chosen = command.cases(options.workloads, options.mode, options.batch, options.quick)
+        names = command.chosen_peers(options.against)
+        from rich.console import Console
+
+        from sepconv import doctor
+
+        console = Console()
+        for hint in command.missing() if options.against is None else ():
+            console.print(hint, style="yellow", markup=False)
+        facts = [row for row in doctor.machine() if row[0] != "threads"]
+        whole = command.run(chosen, names, threads, options.quick, folder, facts, console)
+    except command.UsageError as error:
+        return _fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "matplotlib"):
+            raise
+        return _fail(f"the benchmark needs {error.name}: pip install rich matplotlib", 2)
+    except WorkerError as error:
+        return _fail(f"{error}\n`sepconv doctor` may know more.", 1)
+    return 0 if whole else _fail("stopped before the end.", 130)
+
+
 def _doctor() -> int:
     from sepconv import doctor
 
@@ -239,6 +369,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.command == "demo":
         return _demo(options)
+    if options.command == "bench":
+        return _bench(options)
     if options.command == "doctor":
         return _doctor()
     parser.print_help()

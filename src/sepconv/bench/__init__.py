@@ -1,1 +1,7 @@
-"""Networks to measure with, built from Keras' own layers and with sepconv's in their place."""
+"""The benchmark (`sepconv bench`), and networks to measure training steps with.
+
+`workloads` says what is measured, `cases` makes the numbers and the right answers, `peers` says
+with whom, `worker` is the process that one of them lives in, `measure` lets them take turns,
+`roofline` knows the machine's limits, `report` and `plot` tell what came out. `models` are whole
+networks, built from Keras' own layers and with sepconv's in their place.
+"""

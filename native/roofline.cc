@@ -1,0 +1,97 @@
+// The clockwork of the roofline's measurements: threads that start together, and the best of many
+// windows, since whatever else runs on a machine can only make a window worse. Windows are as short
+// as an operating system's time slices, so that some are spared.
+#include "roofline.h"
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <memory>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "kernels/kernel_table.h"
+
+namespace sepconv {
+namespace {
+
+constexpr double kWindowSeconds = 0.004;
+constexpr int64_t kBlock = 4096;  // bytes: a multiple of every unrolled loop's step
+
+// The best window's sum over threads of work a second, where burst(thread) does some work and
+// returns how much.
+template <class F>
+double best_rate(int threads, double seconds, F burst) {
+  using Clock = std::chrono::steady_clock;
+  const int windows = std::max(1, static_cast<int>(seconds / kWindowSeconds));
+  const std::chrono::duration<double> window(seconds / windows);
+  std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(windows));
+  std::barrier together(threads);
+  const auto work = [&](int thread) {
+    burst(thread);
+    for (int index = 0; index < windows; ++index) {
+      together.arrive_and_wait();
+      const auto start = Clock::now();
+      std::chrono::duration<double> elapsed{};
+      int64_t done = 0;
+      do {
+        done += burst(thread);
+        elapsed = Clock::now() - start;
+      } while (elapsed < window);
+      rates[static_cast<size_t>(index * threads + thread)] =
+          static_cast<double>(done) / elapsed.count();
+    }
+  };
+  std::vector<std::thread> others;
+  for (int thread = 1; thread < threads; ++thread) others.emplace_back(work, thread);
+  work(0);
+  for (std::thread& other : others) other.join();
+  double best = 0;
+  for (int index = 0; index < windows; ++index) {
+    double sum = 0;
+    for (int thread = 0; thread < threads; ++thread)
+      sum += rates[static_cast<size_t>(index * threads + thread)];
+    best = std::max(best, sum);
+  }
+  return best;
+}
+
+struct Freed {
+  void operator()(float* p) const { ::operator delete(p, std::align_val_t{64}); }
+};
+
+}  // namespace
+
+double measure_fma(int threads, double seconds) {
+  const KernelTable& kernels = f32_kernels();
+  return best_rate(threads, seconds, [&](int) {
+    float sink = 0;
+    return kernels.fma_burst(1000, &sink);
+  });
+}
+
+double measure_bandwidth(int64_t bytes, int threads, double seconds) {
+  const KernelTable& kernels = f32_kernels();
+  const int64_t each = std::max(bytes / threads / (2 * kBlock), int64_t{1}) * 2 * kBlock;
+  const int64_t count = each / static_cast<int64_t>(sizeof(float));
+  std::vector<std::unique_ptr<float, Freed>> buffers;
+  for (int thread = 0; thread < threads; ++thread) {
+    buffers.emplace_back(
+        static_cast<float*>(::operator new(static_cast<size_t>(each), std::align_val_t{64})));
+    std::fill_n(buffers.back().get(), count, 1.0f);
+  }
+  const double read = best_rate(threads, seconds / 2, [&](int thread) {
+    float sink;
+    kernels.read_stream(buffers[static_cast<size_t>(thread)].get(), count, &sink);
+    return each;
+  });
+  const double copied = best_rate(threads, seconds / 2, [&](int thread) {
+    float* from = buffers[static_cast<size_t>(thread)].get();
+    kernels.copy_stream(from, from + count / 2, count / 2);
+    return each;
+  });
+  return std::max(read, copied);
+}
+
+}  // namespace sepconv

@@ -1,0 +1,140 @@
+"""Inputs of a case, and the answers that every peer must give before it is timed.
+
+The answers are float64. The depthwise step comes from sepconv's float64 kernels, since the
+reference would need minutes for the largest cases; they are held against `sepconv.reference` in
+the first and the last channel of the very same arrays, which tells all, for channels do not mix.
+The 1x1 step, where they do, is NumPy's matrix product.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from sepconv import depthwise_conv2d, depthwise_conv2d_grad, reference
+from sepconv.bench.workloads import Case
+
+__all__ = ["Arrays", "load", "make", "relative_error", "save"]
+
+#: Inputs: x, depthwise_kernel (kh, kw, C, M), pointwise_kernel (C * M, F), bias, dy; those that a
+#: case has. For "pointwise" x is what the depthwise step would hand on. Outputs: y, dx,
+#: ddepthwise_kernel, dpointwise_kernel, dbias.
+Arrays = dict[str, np.ndarray]
+
+#: dy is 0 where y without its activation is this near to a kink of relu6, for there rounding alone
+#: would decide between two gradients.
+_KINK = 1e-3
+
+
+def relative_error(received: np.ndarray, expected: np.ndarray) -> float:
+    """The norm of the difference, divided by the norm of what is expected."""
+    scale = float(np.linalg.norm(expected)) or 1.0
+    return float(np.linalg.norm(np.subtract(received, expected, dtype=np.float64))) / scale
+
+
+def _checked(what: str, ours: np.ndarray, trusted: np.ndarray) -> None:
+    error = relative_error(ours, trusted)
+    if not error < 1e-10:
+        raise AssertionError(f"{what} of sepconv in float64 is off by {error:.1e}, relative.")
+
+
+def _ends(array: np.ndarray, axis: int, width: int) -> np.ndarray:
+    """The first and the last `width` entries of an axis."""
+    count = array.shape[axis]
+    places = [*range(width), *range(count - width, count)] if count > width else range(width)
+    return array.take(places, axis)
+
+
+class _Depthwise:
+    """The depthwise step of a case in float64, checked."""
+
+    def __init__(self, case: Case, x: np.ndarray, kernel: np.ndarray) -> None:
+        w = case.workload
+        self.x, self.kernel = x.astype(np.float64), kernel.astype(np.float64)
+        self.options = {"strides": w.strides, "padding": w.padding, "dilation_rate": w.dilation}
+        self.m = w.depth_multiplier
+        self.few = _ends(self.x, 3, 1), _ends(self.kernel, 2, 1)
+
+    def forward(self) -> np.ndarray:
+        y = depthwise_conv2d(self.x, self.kernel, **self.options)
+        few = reference.depthwise_conv2d(*self.few, **self.options)
+        _checked("y", _ends(y, 3, self.m), few)
+        return y
+
+    def backward(self, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        grads = depthwise_conv2d_grad(self.x, self.kernel, dy, **self.options)
+        few = reference.depthwise_conv2d_grad(*self.few, _ends(dy, 3, self.m), **self.options)
+        _checked("dx", _ends(grads.x, 3, 1), few.x)
+        _checked("ddepthwise_kernel", _ends(grads.depthwise_kernel, 2, 1), few.depthwise_kernel)
+        return grads.x, grads.depthwise_kernel
+
+
+def make(case: Case) -> tuple[Arrays, Arrays]:
+    """The inputs of a case (float32), always the same, and its answers (float64)."""
+    w = case.workload
+    rng = np.random.default_rng(zlib.crc32(f"{w.name} {case.batch} {case.mode}".encode()))
+
+    def normal(scale: float, *shape: int) -> np.ndarray:
+        return (scale * rng.standard_normal(shape, np.float32)).astype(np.float32)
+
+    inputs: Arrays = {}
+    if case.operation == "pointwise":
+        inputs["x"] = normal(1, case.batch, *w.output_size, w.middle)
+    else:
+        inputs["x"] = normal(1, *w.x_shape(case.batch))
+        taps = w.kernel[0] * w.kernel[1]
+        inputs["depthwise_kernel"] = normal(taps**-0.5, *w.kernel_shape)
+    if case.operation != "depthwise":
+        inputs["pointwise_kernel"] = normal(w.middle**-0.5, w.middle, w.filters)
+    channels = w.middle if case.operation == "depthwise" else w.filters
+    if case.epilogue:
+        inputs["bias"] = normal(1, channels)
+    if case.training:
+        inputs["dy"] = normal(1, case.batch, *w.output_size, channels)
+    return inputs, _answers(case, inputs)
+
+
+def _answers(case: Case, inputs: Arrays) -> Arrays:
+    depthwise = None
+    if case.operation == "pointwise":
+        middle = inputs["x"].astype(np.float64)
+    else:
+        depthwise = _Depthwise(case, inputs["x"], inputs["depthwise_kernel"])
+        middle = depthwise.forward()
+    y, weights = middle, None
+    if case.operation != "depthwise":
+        weights = inputs["pointwise_kernel"].astype(np.float64)
+        y = middle @ weights
+    if case.epilogue:
+        y = y + inputs["bias"]
+    answers = {"y": np.clip(y, 0, 6) if case.epilogue else y}
+    if not case.training:
+        return answers
+    if case.epilogue:
+        inputs["dy"][np.minimum(np.abs(y), np.abs(y - 6)) < _KINK] = 0
+    dy = inputs["dy"].astype(np.float64)
+    if case.epilogue:
+        dy *= (y > 0) & (y < 6)
+        answers["dbias"] = dy.sum((0, 1, 2))
+    if weights is not None:
+        flat = dy.reshape(-1, dy.shape[3])
+        answers["dpointwise_kernel"] = middle.reshape(-1, middle.shape[3]).T @ flat
+        dy = (flat @ weights.T).reshape(middle.shape)
+    answers["dx"] = dy
+    if depthwise is not None:
+        answers["dx"], answers["ddepthwise_kernel"] = depthwise.backward(dy)
+    return answers
+
+
+def save(folder: Path, arrays: Arrays) -> None:
+    """Writes arrays for other processes to read."""
+    folder.mkdir()
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def load(folder: Path) -> Arrays:
+    """Reads what `save` wrote."""
+    return {path.stem: np.load(path) for path in sorted(folder.glob("*.npy"))}

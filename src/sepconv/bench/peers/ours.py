@@ -1,0 +1,87 @@
+"""sepconv's NumPy functions, as a peer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import sepconv
+from sepconv import _native
+from sepconv.bench.cases import Arrays
+from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.workloads import Case
+
+__all__ = ["Ours"]
+
+
+def _pointwise(
+    x: np.ndarray, kernel: np.ndarray, y: np.ndarray, grads: tuple[np.ndarray, ...] = ()
+) -> None:
+    """The 1x1 product alone into y; with (dy, dx, dkernel) as `grads`, both gradients too."""
+    sizes = (1, x.size // x.shape[3], *kernel.shape, False, 0)
+    _native.pointwise_forward(*sizes, x, kernel, None, 0, y)
+    if grads:
+        _native.pointwise_backward(*sizes, x, kernel, *grads, None)
+
+
+class Ours(Peer):
+    """sepconv itself; outputs of the forward pass are written to the same array every time."""
+
+    title = "sepconv"
+    modules = ()
+    distribution = "sepconv"
+    install = "sepconv"
+
+    def __init__(self, threads: int) -> None:
+        sepconv.set_num_threads(threads)
+
+    def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
+        """One way: the functions as they are."""
+        build = self._pointwise if case.operation == "pointwise" else self._convolution
+        return {"NumPy functions": lambda: build(case, inputs)}
+
+    def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
+        x, kernel = inputs["x"], inputs["pointwise_kernel"]
+        outputs = {"y": np.empty((*x.shape[:3], kernel.shape[1]), np.float32)}
+        grads = ()
+        if case.training:
+            outputs |= {"dx": np.empty_like(x), "dpointwise_kernel": np.empty_like(kernel)}
+            grads = (inputs["dy"], outputs["dx"], outputs["dpointwise_kernel"])
+        return Prepared(lambda: _pointwise(x, kernel, outputs["y"], grads), lambda _: outputs)
+
+    def _convolution(self, case: Case, inputs: Arrays) -> Prepared:
+        w = case.workload
+        options = {"strides": w.strides, "padding": w.padding, "dilation_rate": w.dilation}
+        bias, dy = inputs.get("bias"), inputs.get("dy")
+        arrays: tuple[Any, ...] = (inputs["x"], inputs["depthwise_kernel"])
+        if case.operation == "separable":
+            arrays += (inputs["pointwise_kernel"][None, None],)
+            forward, backward = sepconv.separable_conv2d, sepconv.separable_conv2d_grad
+            channels = w.filters
+        else:
+            forward, backward = sepconv.depthwise_conv2d, sepconv.depthwise_conv2d_grad
+            channels = w.middle
+        activation = "relu6" if case.epilogue else None
+        y = np.empty((case.batch, *w.output_size, channels), np.float32)
+
+        def run() -> Any:
+            forward(*arrays, bias, activation=activation, out=y, **options)
+            if not case.training:
+                return None
+            gradient = dy
+            if case.epilogue:
+                gradient = np.where((y > 0) & (y < 6), dy, np.float32(0))
+            return backward(*arrays, gradient, **options)
+
+        def outputs(grads: Any) -> Arrays:
+            found = {"y": y}
+            if case.training:
+                found |= {"dx": grads.x, "ddepthwise_kernel": grads.depthwise_kernel}
+                if case.operation == "separable":
+                    found["dpointwise_kernel"] = grads.pointwise_kernel[0, 0]
+                if case.epilogue:
+                    found["dbias"] = grads.bias
+            return found
+
+        return Prepared(run, outputs)

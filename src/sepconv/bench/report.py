@@ -1,0 +1,308 @@
+"""What came out: the table on the screen, JSON for programs, Markdown for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sepconv.bench import peers, plot
+from sepconv.bench.measure import Plan, Result
+from sepconv.bench.roofline import Machine
+from sepconv.bench.workloads import MODES
+from sepconv.demo.report import write_whole
+
+__all__ = ["Report", "Summary", "as_json", "markdown", "summaries", "table", "write"]
+
+
+@dataclass
+class Report:
+    """A run of the benchmark.
+
+    Attributes:
+        facts: rows (what, value) on where it ran.
+        machine: its limits.
+        plan: how it was measured.
+        versions: peer -> version, of those that took part.
+        results: in the order they were measured.
+        left_out: how many cases the run did not come to.
+    """
+
+    facts: list[tuple[str, str]]
+    machine: Machine
+    plan: Plan
+    versions: dict[str, str]
+    results: list[Result] = field(default_factory=list)
+    left_out: int = 0
+
+
+class Summary(NamedTuple):
+    """A group of cases: a mode at a batch size, which is 0 for all batch sizes together.
+
+    Attributes:
+        mode: a key of `MODES`.
+        batch: 0 for all.
+        cases: how many.
+        best: geometric mean of the fastest peer's time over sepconv's; None without peers.
+        slower: in how many cases some peer is faster.
+        floor: geometric mean of sepconv's time over the floor.
+        each: peer -> geometric mean of its time over sepconv's, where it took part.
+    """
+
+    mode: str
+    batch: int
+    cases: int
+    best: float | None
+    slower: int
+    floor: float
+    each: dict[str, float]
+
+
+def _mean(ratios: Iterable[float]) -> float | None:
+    logarithms = [math.log(ratio) for ratio in ratios]
+    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else None
+
+
+def _summary(mode: str, batch: int, results: list[Result]) -> Summary:
+    speed_ups = [r.speed_up for r in results if r.speed_up is not None]
+    each = {}
+    for name in peers.PEERS:
+        shared = [r for r in results if name in r.samples]
+        if shared:
+            each[name] = _mean(r.samples[name].median / r.ours.median for r in shared)
+    return Summary(
+        mode,
+        batch,
+        len(results),
+        _mean(speed_ups),
+        sum(ratio < 1 for ratio in speed_ups),
+        _mean(r.ours.median / r.floor.seconds for r in results),
+        each,
+    )
+
+
+def summaries(results: list[Result]) -> list[Summary]:
+    """By mode and batch size, and by mode alone where there are several sizes."""
+    found = []
+    timed = [r for r in results if r.ours is not None]
+    for mode in MODES:
+        group = [r for r in timed if r.case.mode == mode]
+        batches = sorted({r.case.batch for r in group})
+        for batch in batches:
+            part = [r for r in group if r.case.batch == batch]
+            found.append(_summary(mode, batch, part))
+        if len(batches) > 1:
+            found.append(_summary(mode, 0, group))
+    return found
+
+
+def _milliseconds(seconds: float) -> str:
+    value = 1e3 * seconds
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.4f}"
+
+
+#: Headings of `_row`.
+_COLUMNS = ("workload", "shape", "batch", "sepconv, ms", "best peer, ms", "speed-up", "x floor")
+
+
+def _row(result: Result, short: bool = False) -> tuple[str, ...]:
+    """A line of a table; where it must be short, the spread is half of the middle half's width."""
+    case, ours = result.case, result.ours
+    first = (case.workload.name, case.describe(), str(case.batch))
+    if ours is None:
+        return (*first, "failed", "", "", "")
+    low, high = ours.quartiles
+    spread = f"({_milliseconds(low)} to {_milliseconds(high)})"
+    if short:
+        spread = f"±{(high - low) / 2 / ours.median:.0%}"
+    best, ratio = "-", "-"
+    if result.best is not None:
+        name = peers.load(result.best).title
+        best = f"{_milliseconds(result.samples[result.best].median)} {name}"
+        ratio = f"{result.speed_up:.2f}x" + (" slower" if result.speed_up < 1 else "")
+    against_floor = f"{ours.median / result.floor.seconds:.2f}"
+    bound = "" if result.floor.bound == "operations" else f" {result.floor.level}"
+    middle = f"{_milliseconds(ours.median)} {spread}"
+    return (*first, middle, best, ratio, against_floor + bound)
+
+
+#: Headings of `_summary_row`, before those of the peers.
+_SUMMARY_COLUMNS = ("mode", "batch", "cases", "best peer", "behind in", "x floor")
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def _summary_row(summary: Summary, names: list[str]) -> tuple[str, ...]:
+    return (
+        summary.mode,
+        str(summary.batch) if summary.batch else "all",
+        str(summary.cases),
+        _ratio(summary.best),
+        str(summary.slower),
+        f"{summary.floor:.2f}",
+        *(_ratio(summary.each.get(name)) for name in names),
+    )
+
+
+def _by_mode(results: list[Result]) -> Iterator[tuple[str, list[Result]]]:
+    for mode in MODES:
+        group = [r for r in results if r.case.mode == mode]
+        if group:
+            yield mode, group
+
+
+def table(report: Report) -> Iterator[Any]:
+    """The tables for a terminal (rich), one a mode, and those of the geometric means."""
+    from rich import box
+    from rich.table import Table
+
+    def empty(title: str, columns: Iterable[str], left: int) -> Table:
+        shown = Table(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
+        for index, name in enumerate(columns):
+            shown.add_column(
+                name, justify="left" if index < left else "right", no_wrap=index < left
+            )
+        return shown
+
+    for mode, group in _by_mode(report.results):
+        shown = empty(mode, (_COLUMNS[0], *_COLUMNS[2:]), 1)
+        for result in group:
+            behind = result.speed_up is not None and result.speed_up < 1
+            first, _, *rest = _row(result, short=True)
+            shown.add_row(first, *rest, style="bold red" if behind or not result.ours else None)
+        yield shown
+    found = summaries(report.results)
+    shown = empty("Geometric means: speed-up over the best peer", _SUMMARY_COLUMNS, 1)
+    for summary in found:
+        shown.add_row(*_summary_row(summary, []))
+    yield shown
+    whole = list({summary.mode: summary for summary in found}.values())  # the last has all batches
+    shown = empty("Speed-up over each", ("peer", *(summary.mode for summary in whole)), 1)
+    for name in report.versions:
+        means = (summary.each.get(name) for summary in whole)
+        shown.add_row(peers.load(name).title, *map(_ratio, means))
+    yield shown
+
+
+def limits(machine: Machine) -> str:
+    """The machine's limits in a line."""
+    levels = ", ".join(f"{level.name} {level.bandwidth / 1e9:.0f} GB/s" for level in machine.levels)
+    threads = f"{machine.threads} thread{'' if machine.threads == 1 else 's'}"
+    return f"{threads}: {machine.peak / 1e9:.0f} GFLOP/s; {levels}"
+
+
+def failures(results: list[Result]) -> Iterator[tuple[str, str, str]]:
+    """Rows (case, peer, why) of those that were not timed."""
+    for result in results:
+        case = result.case
+        for name, reason in result.failures.items():
+            title = peers.load(name).title
+            yield f"{case.workload.name}, batch {case.batch}, {case.mode}", title, reason
+
+
+def _markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+
+    columns = list(columns)
+    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
+
+
+def markdown(report: Report) -> str:
+    """The report for people."""
+    names = list(report.versions)
+    titles = [peers.load(name).title for name in names]
+    facts = [*report.facts, ("limits measured", limits(report.machine))]
+    facts += [
+        (title, version)
+        for title, version in zip(titles, report.versions.values(), strict=True)
+        if title not in dict(facts)
+    ]
+    parts = [
+        "# sepconv bench",
+        _markdown_table(("what", "value"), facts),
+        "Times are medians in milliseconds, with quartiles in brackets; speed-up is the fastest "
+        'peer\'s time over sepconv\'s, and "slower" marks where that peer is ahead; "x floor" is '
+        "sepconv's time over the least that the machine's limits allow, with the memory's name "
+        "where bytes and not operations set it. The limits are the best of before "
+        "and after; a machine that was busy both times shows times below its floor.",
+    ]
+    if report.left_out:
+        parts.append(f"The run ended with {report.left_out} cases left out.")
+    parts.append("## Geometric means")
+    rows = [_summary_row(summary, names) for summary in summaries(report.results)]
+    parts.append(_markdown_table((*_SUMMARY_COLUMNS, *titles), rows))
+    parts.append("![Roofline](roofline.svg)")
+    for mode, group in _by_mode(report.results):
+        parts += [f"## {mode}", _markdown_table(_COLUMNS, map(_row, group))]
+    failed = list(failures(report.results))
+    if failed:
+        parts += ["## Not timed", _markdown_table(("case", "peer", "why"), failed)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    case = result.case
+    return {
+        "workload": asdict(case.workload),
+        "batch": case.batch,
+        "mode": case.mode,
+        "floor": asdict(result.floor),
+        "best_peer": result.best,
+        "speed_up": result.speed_up,
+        "times_floor": result.ours and result.ours.median / result.floor.seconds,
+        "samples": {
+            name: {
+                "setting": sample.setting,
+                "error": sample.error,
+                "median": sample.median,
+                "quartiles": sample.quartiles,
+                "seconds": sample.seconds,
+            }
+            for name, sample in result.samples.items()
+        },
+        "failures": result.failures,
+    }
+
+
+def as_json(report: Report) -> str:
+    """Everything, every timed call included; seconds, bytes and operations a second."""
+    machine = report.machine
+    levels = [
+        # JSON has no infinity.
+        asdict(level) | {"size": level.size if math.isfinite(level.size) else None}
+        for level in machine.levels
+    ]
+    plan = asdict(report.plan)
+    plan["deadline"] = plan["deadline"] if math.isfinite(plan["deadline"]) else None
+    whole = {
+        "facts": dict(report.facts),
+        "machine": {"threads": machine.threads, "peak": machine.peak, "levels": levels},
+        "plan": plan,
+        "versions": report.versions,
+        "left_out": report.left_out,
+        "summary": [summary._asdict() for summary in summaries(report.results)],
+        "results": [_result_json(result) for result in report.results],
+    }
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+
+
+def write(folder: Path, report: Report) -> list[Path]:
+    """Writes bench.json, bench.md and roofline.svg; returns their paths.
+
+    None of them is ever there in part.
+    """
+    folder.mkdir(exist_ok=True)
+    texts = {
+        "bench.json": as_json(report),
+        "bench.md": markdown(report),
+        "roofline.svg": plot.roofline(report.results, report.machine),
+    }
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in texts]

@@ -1,0 +1,206 @@
+"""The machine's limits, measured, and the time that a case must take at least under them.
+
+A case's floor is the larger of two times: its operations at the rate of multiply-adds on registers
+alone, and its least traffic at the bandwidth of the smallest memory that its data fits in.
+
+Operations, where P is the number of output pixels times the batch, taps the kernel's positions
+that lie on the input (summed over output pixels: those in the padding need no work), C the input's
+channels, M the depth multiplier and F the filters; one multiply-add counts as two:
+
+    depthwise   2 taps C M                 pointwise   2 P C M F
+
+Training takes three times as many: each convolution has two gradients, as much work as itself.
+
+Bytes, where X, Y, G and W are those of the input, the output, the output's gradient and the
+weights, and where nothing is written in between (fused):
+
+    forward   X + Y + W                    backward    2 X + G + 3 W
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepconv import _native
+from sepconv.bench.workloads import Case, Workload
+
+__all__ = ["Floor", "Level", "Machine", "floor", "measure", "traffic", "work"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of memory.
+
+    Attributes:
+        name: "L2", "L3" or "memory".
+        size: bytes that it holds, for all threads together; infinite for the last.
+        bandwidth: bytes a second, read or written.
+    """
+
+    name: str
+    size: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The limits for a number of threads.
+
+    Attributes:
+        threads: for which it was measured.
+        peak: operations a second.
+        levels: from the smallest to the largest.
+    """
+
+    threads: int
+    peak: float
+    levels: tuple[Level, ...]
+
+    def best_of(self, other: Machine) -> Machine:
+        """The higher of each limit, where the same machine was measured twice."""
+        levels = tuple(
+            max(pair, key=lambda level: level.bandwidth)
+            for pair in zip(self.levels, other.levels, strict=True)
+        )
+        return Machine(self.threads, max(self.peak, other.peak), levels)
+
+    def level(self, size: float) -> Level:
+        """The smallest level that holds `size` bytes."""
+        return next(level for level in self.levels if size <= level.size)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a case needs at least.
+
+    Attributes:
+        operations: floating-point operations.
+        bytes: traffic.
+        level: the name of the level it was counted at.
+        seconds: the time for the more expensive of the two.
+        bound: "operations" or "bytes", whichever that is.
+    """
+
+    operations: float
+    bytes: float
+    level: str
+    seconds: float
+    bound: str
+
+
+#: Where Linux does not tell the caches' sizes: common ones (level -> bytes).
+_USUAL_CACHES = {2: 1 << 20, 3: 16 << 20}
+
+
+def _caches() -> dict[int, tuple[int, int]]:
+    """Level -> (bytes, how many processors share it)."""
+    found = {}
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            kind, size, level, shared = (
+                (folder / name).read_text().strip()
+                for name in ("type", "size", "level", "shared_cpu_list")
+            )
+            if kind != "Instruction" and size.endswith("K"):
+                found[int(level)] = (int(size[:-1]) << 10, _count(shared))
+        except (OSError, ValueError):
+            continue
+    return found or {level: (size, 1) for level, size in _USUAL_CACHES.items()}
+
+
+def _count(processors: str) -> int:
+    """How many processors a list such as "0-3,8" names."""
+    ranges = [part.split("-") for part in processors.split(",")]
+    return sum(int(part[-1]) - int(part[0]) + 1 for part in ranges)
+
+
+def measure(threads: int, seconds: float = 0.5) -> Machine:
+    """Measures this machine.
+
+    Args:
+        threads: how many to use.
+        seconds: how long each of the few measurements takes.
+    """
+    levels = []
+    for level, (size, shared) in sorted(_caches().items()):
+        if level < 2:
+            continue
+        total = size * math.ceil(threads / shared)
+        # Half of it, so that what else lives there does not push the data out.
+        bandwidth = _native.measure_bandwidth(total // 2, threads, seconds)
+        levels.append(Level(f"L{level}", total, bandwidth))
+    last = levels[-1].size if levels else 0
+    large = int(max(128 << 20, 4 * last))
+    bandwidth = _native.measure_bandwidth(large, threads, seconds)
+    levels.append(Level("memory", math.inf, bandwidth))
+    return Machine(threads, _native.measure_fma(threads, seconds), tuple(levels))
+
+
+def _taps(workload: Workload) -> int:
+    """Pairs of an output pixel and a kernel position that lies on the input, in one image."""
+    product = 1
+    sizes = (workload.height, workload.width)
+    for axis in range(2):
+        stride, dilation = workload.strides[axis], workload.dilation[axis]
+        before = workload.pads[axis][0]
+        product *= sum(
+            0 <= p * stride + i * dilation - before < sizes[axis]
+            for p in range(workload.output_size[axis])
+            for i in range(workload.kernel[axis])
+        )
+    return product
+
+
+def work(case: Case) -> float:
+    """The operations of a case; see the top of this file.
+
+    Example:
+        >>> from sepconv.bench.workloads import select
+        >>> work(select("mobilenet_v1/3", "pointwise", (1,))[0]) == 2 * 56 * 56 * 128 * 128
+        True
+    """
+    w = case.workload
+    operations = 0.0
+    if case.operation != "pointwise":
+        operations += 2 * case.batch * _taps(w) * w.middle
+    if case.operation != "depthwise":
+        operations += 2 * case.batch * math.prod(w.output_size) * w.middle * w.filters
+    return operations * (3 if case.training else 1)
+
+
+def traffic(case: Case) -> float:
+    """The bytes of a case in float32; see the top of this file."""
+    w = case.workload
+    pixels = case.batch * math.prod(w.output_size)
+    weights = 0
+    if case.operation == "pointwise":
+        x = pixels * w.middle
+    else:
+        x = math.prod(w.x_shape(case.batch))
+        weights += math.prod(w.kernel_shape)
+    channels = w.middle
+    if case.operation != "depthwise":
+        weights += w.middle * w.filters
+        channels = w.filters
+    y = pixels * channels
+    elements = x + y + weights
+    if case.training:
+        elements += 2 * x + y + 3 * weights
+    return 4.0 * elements
+
+
+def _footprint(case: Case) -> float:
+    """The bytes that a case's arrays take up together."""
+    forward = traffic(case._replace(mode=case.mode.replace("-training", "")))
+    return forward * (2 if case.training else 1)  # the gradients are as large
+
+
+def floor(case: Case, machine: Machine) -> Floor:
+    """The time that a case takes at least on a machine."""
+    operations, moved = work(case), traffic(case)
+    level = machine.level(_footprint(case))
+    times = {"operations": operations / machine.peak, "bytes": moved / level.bandwidth}
+    bound = max(times, key=lambda name: times[name])
+    return Floor(operations, moved, level.name, times[bound], bound)

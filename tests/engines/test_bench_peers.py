@@ -1,0 +1,58 @@
+"""The benchmark's peers: each computes the right values, by every way it knows.
+
+Those whose library is not installed are skipped, and so are engines that are not selected.
+"""
+
+import os
+
+import pytest
+
+from sepconv.bench import cases, measure, peers
+from sepconv.bench.worker import encode
+from sepconv.bench.workloads import MODES, Case, Workload
+
+WORKLOADS = (
+    Workload("strided", "nowhere", 8, 7, 4, (3, 3), strides=(2, 2), filters=5),
+    Workload("dilated", "nowhere", 9, 9, 3, (3, 3), dilation=(2, 2), filters=4),
+    Workload("one row", "nowhere", 1, 20, 4, (1, 4), filters=3),
+    Workload("multiplied", "nowhere", 8, 5, 3, (8, 1), padding="valid", depth_multiplier=2),
+)
+#: Peer -> the engine whose tests it belongs to; the others run wherever they are installed.
+ENGINES = {"torch": "torch", "tensorflow": "tensorflow", "litert": "tensorflow", "jax": "jax"}
+SELECTED = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
+
+
+def _engine(name):
+    return name.removeprefix("keras-") if name.startswith("keras-") else ENGINES.get(name)
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_is_right_in_every_mode(name, tmp_path):
+    kind = peers.load(name)
+    if _engine(name) is not None and _engine(name) not in SELECTED:
+        pytest.skip(f"{_engine(name)} is not selected")
+    if not kind.available():
+        pytest.skip(f"{kind.title} is not installed")
+    done = 0
+    with measure.workers([name], 1, 120) as team:
+        assert team[name].version == kind.version()
+        for index, mode in enumerate(MODES):
+            workload = WORKLOADS[index % len(WORKLOADS)]
+            if MODES[mode].operation != "depthwise" and workload.filters is None:
+                workload = WORKLOADS[0]
+            case = Case(workload, 2, mode)
+            if not kind.supports(case):
+                continue
+            folder = tmp_path / str(index)
+            folder.mkdir()
+            inputs, answers = cases.make(case)
+            cases.save(folder / "inputs", inputs)
+            cases.save(folder / "answers", answers)
+            command = {"case": encode(case), "folder": str(folder), "thorough": False}
+            answer = team[name].ask(120, do="prepare", **command)
+            assert answer["wrong"] == {}, case
+            assert answer["error"] < 1e-5
+            assert team[name].ask(60, do="choose")["setting"] in answer["settings"]
+            assert len(team[name].ask(60, do="run", warm=0, calls=2)["seconds"]) == 2
+            done += 1
+    assert done >= 4
