@@ -226,6 +226,7 @@ NB_MODULE(_native, m) {
         sepconv::set_num_threads(count);
       },
       "count"_a);
+  m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);
   m.def("isa_name", &sepconv::isa_name);
   m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a);
   m.def("measure_bandwidth", &measure_bandwidth, "bytes"_a, "threads"_a, "seconds"_a);

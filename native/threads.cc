@@ -12,6 +12,7 @@
 #include <thread>
 
 #if defined(__linux__)
+#include <dlfcn.h>
 #include <sched.h>
 #endif
 #if !defined(_WIN32)
@@ -105,13 +106,20 @@ std::atomic<int>& thread_bound() {
   return bound;
 }
 
+// GOMP_parallel(function, argument, threads, flags): calls function(argument) on each of `threads`
+// threads, the caller among them, and returns when all have returned. Part of libgomp's stable ABI,
+// since compilers call it for `#pragma omp parallel`.
+using OpenMpParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+std::atomic<OpenMpParallel> openmp_parallel{nullptr};
+
 class Pool : public Runner {
  public:
   Pool() { run = &Pool::run_tasks; }
 
  private:
-  // About 20 us of pauses: longer would take a core from the engine's own threads.
-  static constexpr int kSpins = 500;
+  // 50 to 150 us of pauses: a call's next step, or the next layer, finds the workers awake. Longer
+  // would take a core from the engine's own threads.
+  static constexpr int kSpins = 4000;
 
   static void run_tasks(Runner* self, int64_t tasks, TaskFunction function, void* context) {
     static_cast<Pool*>(self)->run_here(tasks, function, context);
@@ -119,6 +127,13 @@ class Pool : public Runner {
 
   void run_here(int64_t tasks, TaskFunction function, void* context) {
     const int bound = num_threads();
+    const OpenMpParallel parallel = openmp_parallel.load(std::memory_order_relaxed);
+    if (parallel != nullptr && tasks > 1 && bound > 1) {
+      Job job(tasks, function, context);
+      parallel([](void* argument) { static_cast<Job*>(argument)->help(); }, &job,
+               static_cast<unsigned>(tasks < bound ? tasks : bound), 0);
+      return;
+    }
     // A pool at work for another caller, or for this one further up the stack, is left alone.
     std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
     if (tasks <= 1 || bound == 1 || !turn.try_lock()) {
@@ -199,8 +214,12 @@ class Pool : public Runner {
 
 std::atomic<Pool*> the_pool{nullptr};
 
-// After fork() the child has no workers and maybe a locked mutex: it starts over with a new pool.
-void forget_pool_in_child() { the_pool.store(nullptr, std::memory_order_relaxed); }
+// After fork() the child has no workers and maybe a locked mutex: it starts over with a new pool of
+// our own. An OpenMP runtime would wait for its lost threads.
+void forget_pool_in_child() {
+  the_pool.store(nullptr, std::memory_order_relaxed);
+  openmp_parallel.store(nullptr, std::memory_order_relaxed);
+}
 
 }  // namespace
 
@@ -215,6 +234,21 @@ Runner& pool() {
   if (the_pool.compare_exchange_strong(existing, fresh)) return *fresh;
   delete fresh;
   return *existing;
+}
+
+bool adopt_openmp(const char* library) {
+#if defined(__linux__)
+  pool();  // registers what happens after fork()
+  void* handle = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
+  if (handle == nullptr) return false;
+  void* symbol = dlsym(handle, "GOMP_parallel");
+  if (symbol == nullptr) return false;
+  openmp_parallel.store(reinterpret_cast<OpenMpParallel>(symbol), std::memory_order_relaxed);
+  return true;
+#else
+  (void)library;
+  return false;
+#endif
 }
 
 int num_threads() { return thread_bound().load(std::memory_order_relaxed); }

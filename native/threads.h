@@ -19,8 +19,13 @@ struct Runner {
 
 inline constexpr int kMaxThreads = 256;
 
-// Our own pool: the caller and up to num_threads() - 1 workers.
+// The caller and up to num_threads() - 1 workers: our own, or those of an adopted OpenMP runtime.
 SEPCONV_API Runner& pool();
+
+// Lets pool() run on the threads of GNU's OpenMP runtime at `library`, which the process must have
+// loaded already; false where it has not. For an engine that computes on those threads itself: they
+// spin for milliseconds after each of its operations, and a second pool would wait for their cores.
+SEPCONV_API bool adopt_openmp(const char* library);
 
 // The bound on threads: SEPCONV_NUM_THREADS at first, else the processors this process may use.
 // The first call throws std::invalid_argument where that variable is no such number.

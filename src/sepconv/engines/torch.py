@@ -14,6 +14,7 @@ wrappers cost more time than a small convolution.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,6 +59,22 @@ _backward = torch.ops.sepconv.backward.default
 
 
 # --- on the CPU ------------------------------------------------------------------------------
+
+
+def _share_threads() -> None:
+    """Lets our kernels run on the OpenMP threads that PyTorch computes on.
+
+    These spin for some milliseconds after each operation of PyTorch's, and threads of our own would
+    have to wait for their cores. Where PyTorch brings no GNU OpenMP along, ours are used.
+    """
+    package = Path(torch.__file__).parent
+    for folder in (package / "lib", package.parent / "torch.libs"):
+        for library in sorted(folder.glob("libgomp*.so*")):
+            if _native.adopt_openmp(str(library)):
+                return
+
+
+_share_threads()
 
 
 @lru_cache(maxsize=4096)
