@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ class _BenchHelp(argparse.RawDescriptionHelpFormatter):
         from sepconv.bench.workloads import MODES, WORKLOADS
 
         networks = dict.fromkeys(workload.name.split("/")[0] for workload in WORKLOADS)
-        names = {"peers": PEERS, "modes": MODES, "networks": networks}
+        names: dict[str, Iterable[str]] = {"peers": PEERS, "modes": MODES, "networks": networks}
         shown = {
             what: textwrap.fill(
                 ", ".join(found), 78, subsequent_indent="  ", break_on_hyphens=False

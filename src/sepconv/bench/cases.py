@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,11 @@ class _Depthwise:
     def __init__(self, case: Case, x: np.ndarray, kernel: np.ndarray) -> None:
         w = case.workload
         self.x, self.kernel = x.astype(np.float64), kernel.astype(np.float64)
-        self.options = {"strides": w.strides, "padding": w.padding, "dilation_rate": w.dilation}
+        self.options: dict[str, Any] = {
+            "strides": w.strides,
+            "padding": w.padding,
+            "dilation_rate": w.dilation,
+        }
         self.m = w.depth_multiplier
         self.few = _ends(self.x, 3, 1), _ends(self.kernel, 2, 1)
 
@@ -86,9 +91,9 @@ def make(case: Case) -> tuple[Arrays, Arrays]:
         inputs["x"] = normal(1, *w.x_shape(case.batch))
         taps = w.kernel[0] * w.kernel[1]
         inputs["depthwise_kernel"] = normal(taps**-0.5, *w.kernel_shape)
+    channels = case.output_channels
     if case.operation != "depthwise":
-        inputs["pointwise_kernel"] = normal(w.middle**-0.5, w.middle, w.filters)
-    channels = w.middle if case.operation == "depthwise" else w.filters
+        inputs["pointwise_kernel"] = normal(w.middle**-0.5, w.middle, channels)
     if case.epilogue:
         inputs["bias"] = normal(1, channels)
     if case.training:

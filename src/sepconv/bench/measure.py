@@ -151,6 +151,9 @@ class Worker:
             env=environment,
             bufsize=0,
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._commands, self._answers = self._process.stdin, self._process.stdout
         self._greeted = False
 
     def greet(self, patience: float) -> None:
@@ -169,7 +172,7 @@ class Worker:
         """Sends a command; `hear` has the answer."""
         self._process.send_signal(signal.SIGCONT)
         try:
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._commands.write(json.dumps(command).encode() + b"\n")
         except OSError as error:
             raise self._ended() from error
 
@@ -187,7 +190,7 @@ class Worker:
     def _receive(self, patience: float) -> dict[str, Any]:
         end = time.monotonic() + patience
         received = b""
-        pipe = self._process.stdout.fileno()
+        pipe = self._answers.fileno()
         while not received.endswith(b"\n"):
             left = end - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
@@ -214,8 +217,8 @@ class Worker:
         """Ends it."""
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        self._commands.close()
+        self._answers.close()
         self._errors.close()
 
 
@@ -267,7 +270,7 @@ class _Round:
             name: worker for name, worker in team.items() if peers.load(name).supports(case)
         }
 
-    def _each(self, act: Callable[[str, Worker], None]) -> None:
+    def _each(self, act: Callable[[str, Worker], object]) -> None:
         """Has every worker that is still in the case do something; one that fails is out."""
         for name, worker in list(self.team.items()):
             try:
@@ -294,7 +297,7 @@ class _Round:
     def _prepare(self, folder: str) -> dict[str, float]:
         """All at once, for nothing is timed; returns the errors of those that are right."""
         errors: dict[str, float] = {}
-        command = {"case": encode(self.result.case), "folder": folder}
+        command: dict[str, Any] = {"case": encode(self.result.case), "folder": folder}
         command |= {"do": "prepare", "thorough": self.plan.thorough}
 
         def tell(name: str, worker: Worker) -> None:

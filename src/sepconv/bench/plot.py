@@ -31,7 +31,8 @@ _CSS = """svg { --page: #ffffff; --text: #1b1f24; --muted: #57606a; --line: #d0d
 @media (prefers-color-scheme: dark) { svg { --page: #12151a; --text: #e8ebef; --muted: #a3adb8;
   --line: #3a424d; --peer: #f0a030; --ours: #56b4e9; } }"""
 
-_STYLE = {
+# Any: Matplotlib's stubs want a literal type of all its parameters' names.
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "roofline",
     "font.family": "sans-serif",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sepconv.bench import peers, plot
-from sepconv.bench.measure import Plan, Result
+from sepconv.bench.measure import Plan, Result, Sample
 from sepconv.bench.roofline import Machine
 from sepconv.bench.workloads import MODES
 from sepconv.demo.report import write_whole
@@ -61,25 +61,27 @@ class Summary(NamedTuple):
     each: dict[str, float]
 
 
-def _mean(ratios: Iterable[float]) -> float | None:
+def _mean(ratios: Iterable[float]) -> float:
+    """The geometric mean of at least one number."""
     logarithms = [math.log(ratio) for ratio in ratios]
-    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else None
+    return math.exp(sum(logarithms) / len(logarithms))
 
 
-def _summary(mode: str, batch: int, results: list[Result]) -> Summary:
-    speed_ups = [r.speed_up for r in results if r.speed_up is not None]
+def _summary(mode: str, batch: int, timed: list[tuple[Result, Sample]]) -> Summary:
+    """Of at least one result, each with sepconv's own sample."""
+    speed_ups = [r.speed_up for r, _ in timed if r.speed_up is not None]
     each = {}
     for name in peers.PEERS:
-        shared = [r for r in results if name in r.samples]
-        if shared:
-            each[name] = _mean(r.samples[name].median / r.ours.median for r in shared)
+        ratios = [r.samples[name].median / ours.median for r, ours in timed if name in r.samples]
+        if ratios:
+            each[name] = _mean(ratios)
     return Summary(
         mode,
         batch,
-        len(results),
-        _mean(speed_ups),
+        len(timed),
+        _mean(speed_ups) if speed_ups else None,
         sum(ratio < 1 for ratio in speed_ups),
-        _mean(r.ours.median / r.floor.seconds for r in results),
+        _mean(ours.median / r.floor.seconds for r, ours in timed),
         each,
     )
 
@@ -87,12 +89,12 @@ def _summary(mode: str, batch: int, results: list[Result]) -> Summary:
 def summaries(results: list[Result]) -> list[Summary]:
     """By mode and batch size, and by mode alone where there are several sizes."""
     found = []
-    timed = [r for r in results if r.ours is not None]
+    timed = [(r, r.ours) for r in results if r.ours is not None]
     for mode in MODES:
-        group = [r for r in timed if r.case.mode == mode]
-        batches = sorted({r.case.batch for r in group})
+        group = [pair for pair in timed if pair[0].case.mode == mode]
+        batches = sorted({r.case.batch for r, _ in group})
         for batch in batches:
-            part = [r for r in group if r.case.batch == batch]
+            part = [pair for pair in group if pair[0].case.batch == batch]
             found.append(_summary(mode, batch, part))
         if len(batches) > 1:
             found.append(_summary(mode, 0, group))
@@ -119,7 +121,7 @@ def _row(result: Result, short: bool = False) -> tuple[str, ...]:
     if short:
         spread = f"±{(high - low) / 2 / ours.median:.0%}"
     best, ratio = "-", "-"
-    if result.best is not None:
+    if result.best is not None and result.speed_up is not None:
         name = peers.load(result.best).title
         best = f"{_milliseconds(result.samples[result.best].median)} {name}"
         ratio = f"{result.speed_up:.2f}x" + (" slower" if result.speed_up < 1 else "")

@@ -166,7 +166,7 @@ def work(case: Case) -> float:
     if case.operation != "pointwise":
         operations += 2 * case.batch * _taps(w) * w.middle
     if case.operation != "depthwise":
-        operations += 2 * case.batch * math.prod(w.output_size) * w.middle * w.filters
+        operations += 2 * case.batch * math.prod(w.output_size) * w.middle * case.output_channels
     return operations * (3 if case.training else 1)
 
 
@@ -180,11 +180,9 @@ def traffic(case: Case) -> float:
     else:
         x = math.prod(w.x_shape(case.batch))
         weights += math.prod(w.kernel_shape)
-    channels = w.middle
     if case.operation != "depthwise":
-        weights += w.middle * w.filters
-        channels = w.filters
-    y = pixels * channels
+        weights += w.middle * case.output_channels
+    y = pixels * case.output_channels
     elements = x + y + weights
     if case.training:
         elements += 2 * x + y + 3 * weights

@@ -35,7 +35,9 @@ def encode(case: Case) -> dict[str, Any]:
 
 def decode(value: dict[str, Any]) -> Case:
     """The case that `encode` made this of."""
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in value["workload"].items()}
+    fields: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in value["workload"].items()
+    }
     return Case(Workload(**fields), value["batch"], value["mode"])
 
 

@@ -78,7 +78,8 @@ class Workload:
         """((top, bottom), (left, right)): rows and columns of zeros around the input."""
         if self.padding == "valid":
             return ((0, 0), (0, 0))
-        return tuple(tuple(max(0, pad) for pad in pair) for pair in self._geometry().pads)
+        (top, bottom), (left, right) = self._geometry().pads
+        return ((max(0, top), max(0, bottom)), (max(0, left), max(0, right)))
 
     def describe(self) -> str:
         """The shape in a few words, such as ``112x112x32 -> 64, 3x3``."""
@@ -145,6 +146,15 @@ class Case(NamedTuple):
     def epilogue(self) -> bool:
         """Of the mode."""
         return MODES[self.mode].epilogue
+
+    @property
+    def output_channels(self) -> int:
+        """Of the mode's output."""
+        if self.operation == "depthwise":
+            return self.workload.middle
+        filters = self.workload.filters
+        assert filters is not None, f"{self.workload.name} has no 1x1 convolution"
+        return filters
 
     def describe(self) -> str:
         """The shape that this mode sees, in a few words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ class KerasTorch(_Keras):
     def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
         """In both data formats."""
         return {
-            data_format: lambda data_format=data_format: self._prepare(case, inputs, data_format)
+            data_format: partial(self._prepare, case, inputs, data_format)
             for data_format in ("channels_last", "channels_first")
         }
 

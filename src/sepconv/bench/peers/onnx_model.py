@@ -34,7 +34,8 @@ def model(case: Case, inputs: Arrays, product: bool = False) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     w = case.workload
-    nodes, weights = [], []
+    nodes: list[Any] = []
+    weights: list[Any] = []
 
     def constant(name: str, array: np.ndarray) -> str:
         weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
@@ -65,16 +66,17 @@ def model(case: Case, inputs: Arrays, product: bool = False) -> bytes:
         kernel = inputs["pointwise_kernel"].T[:, :, None, None]
         last = add("Conv", [last, constant("pointwise", kernel), *bias], kernel_shape=(1, 1))
     if case.epilogue:
-        six = [constant(name, np.float32(value)) for name, value in (("low", 0), ("high", 6))]
+        six = [
+            constant(name, np.array(value, np.float32)) for name, value in (("low", 0), ("high", 6))
+        ]
         last = add("Clip", [last, *six])
     nodes[-1].output[0] = "y"
 
     n, h, width, c = inputs["x"].shape
     ho, wo = w.output_size
-    filters = c * w.depth_multiplier if case.operation == "depthwise" else w.filters
-    shapes = ((n, h, width, c), (n, ho, wo, filters))
+    shapes = [(n, h, width, c), (n, ho, wo, case.output_channels)]
     if not product:
-        shapes = tuple((n, c, h, w) for n, h, w, c in shapes)
+        shapes = [(n, c, h, w) for n, h, w, c in shapes]
     x, y = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in zip("xy", shapes, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,16 @@ __all__ = ["Ours"]
 
 
 def _pointwise(
-    x: np.ndarray, kernel: np.ndarray, y: np.ndarray, grads: tuple[np.ndarray, ...] = ()
+    x: np.ndarray,
+    kernel: np.ndarray,
+    y: np.ndarray,
+    grads: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """The 1x1 product alone into y; with (dy, dx, dkernel) as `grads`, both gradients too."""
-    sizes = (1, x.size // x.shape[3], *kernel.shape, False, 0)
+    c, filters = kernel.shape
+    sizes = (1, x.size // c, c, filters, False, 0)
     _native.pointwise_forward(*sizes, x, kernel, None, 0, y)
-    if grads:
+    if grads is not None:
         _native.pointwise_backward(*sizes, x, kernel, *grads, None)
 
 
@@ -44,7 +49,7 @@ class Ours(Peer):
     def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
         x, kernel = inputs["x"], inputs["pointwise_kernel"]
         outputs = {"y": np.empty((*x.shape[:3], kernel.shape[1]), np.float32)}
-        grads = ()
+        grads = None
         if case.training:
             outputs |= {"dx": np.empty_like(x), "dpointwise_kernel": np.empty_like(kernel)}
             grads = (inputs["dy"], outputs["dx"], outputs["dpointwise_kernel"])
@@ -52,27 +57,31 @@ class Ours(Peer):
 
     def _convolution(self, case: Case, inputs: Arrays) -> Prepared:
         w = case.workload
-        options = {"strides": w.strides, "padding": w.padding, "dilation_rate": w.dilation}
-        bias, dy = inputs.get("bias"), inputs.get("dy")
-        arrays: tuple[Any, ...] = (inputs["x"], inputs["depthwise_kernel"])
+        bias, dy, x = inputs.get("bias"), inputs.get("dy"), inputs["x"]
+        arguments: dict[str, Any] = {
+            "depthwise_kernel": inputs["depthwise_kernel"],
+            "strides": w.strides,
+            "padding": w.padding,
+            "dilation_rate": w.dilation,
+        }
+        forward: Callable[..., np.ndarray]
+        backward: Callable[..., Any]
         if case.operation == "separable":
-            arrays += (inputs["pointwise_kernel"][None, None],)
+            arguments["pointwise_kernel"] = inputs["pointwise_kernel"][None, None]
             forward, backward = sepconv.separable_conv2d, sepconv.separable_conv2d_grad
-            channels = w.filters
         else:
             forward, backward = sepconv.depthwise_conv2d, sepconv.depthwise_conv2d_grad
-            channels = w.middle
         activation = "relu6" if case.epilogue else None
-        y = np.empty((case.batch, *w.output_size, channels), np.float32)
+        y = np.empty((case.batch, *w.output_size, case.output_channels), np.float32)
 
         def run() -> Any:
-            forward(*arrays, bias, activation=activation, out=y, **options)
-            if not case.training:
+            forward(x, bias=bias, activation=activation, out=y, **arguments)
+            if dy is None:  # inference
                 return None
             gradient = dy
             if case.epilogue:
                 gradient = np.where((y > 0) & (y < 6), dy, np.float32(0))
-            return backward(*arrays, gradient, **options)
+            return backward(x, dy=gradient, **arguments)
 
         def outputs(grads: Any) -> Arrays:
             found = {"y": y}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from sepconv.bench.workloads import Case, Workload
 __all__ = ["Torch"]
 
 
-def _cropping_pads(workload: Workload) -> tuple[tuple[int, int], tuple[slice, slice]]:
+def _cropping_pads(workload: Workload) -> tuple[tuple[int, ...], tuple[slice, ...]]:
     """Equal padding on both sides that contains the workload's, and where its output lies then.
 
     PyTorch's convolution pads both sides alike. Elsewhere one may pad by hand before it, or pad
     more and take a view of the output, which writes less.
     """
-    pads, slices = [], []
+    pads: list[int] = []
+    slices: list[slice] = []
     for (before, after), stride, size in zip(
         workload.pads, workload.strides, workload.output_size, strict=True
     ):
@@ -62,10 +64,10 @@ class Torch(Peer):
             for way in ("equal",) if equal else ("crop", "pad"):
                 name = "channels_last" if last else "contiguous"
                 name += {"equal": "", "crop": ", cropped", "pad": ", padded by hand"}[way]
-                found[name] = lambda last=last, way=way: _prepare(case, inputs, last, way)
+                found[name] = partial(_prepare, case, inputs, last, way)
                 if thorough and last and not case.training:
-                    found[f"{name}, compiled"] = lambda way=way: _prepare(
-                        case, inputs, True, way, compiled=True
+                    found[f"{name}, compiled"] = partial(
+                        _prepare, case, inputs, True, way, compiled=True
                     )
         return found
 
