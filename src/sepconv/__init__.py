@@ -13,7 +13,7 @@ from typing import Any
 
 from sepconv import reference
 from sepconv._native import isa_name, num_threads, set_num_threads
-from sepconv._types import DepthwiseGrads, SeparableGrads
+from sepconv._types import DepthwiseGrads, PointwiseGrads, SeparableGrads
 from sepconv.functional import (
     depthwise_conv1d,
     depthwise_conv1d_grad,
@@ -24,11 +24,13 @@ from sepconv.functional import (
     separable_conv2d,
     separable_conv2d_grad,
 )
+from sepconv.pointwise import pointwise_conv2d, pointwise_conv2d_grad
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DepthwiseGrads",
+    "PointwiseGrads",
     "SeparableGrads",
     "__version__",
     "depthwise_conv1d",
@@ -37,6 +39,8 @@ __all__ = [
     "depthwise_conv2d_grad",
     "isa_name",
     "num_threads",
+    "pointwise_conv2d",
+    "pointwise_conv2d_grad",
     "reference",
     "separable_conv1d",
     "separable_conv1d_grad",

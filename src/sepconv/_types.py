@@ -20,3 +20,11 @@ class SeparableGrads(NamedTuple):
     depthwise_kernel: Any
     pointwise_kernel: Any
     bias: Any
+
+
+class PointwiseGrads(NamedTuple):
+    """Gradients of a pointwise convolution, each in the shape of what it is the gradient of."""
+
+    x: Any
+    pointwise_kernel: Any
+    bias: Any

@@ -13,6 +13,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv._types import DepthwiseGrads, SeparableGrads
+from sepconv.arrays import DTYPES, as_array, output_array
 from sepconv.geometry import (
     ConvSpec,
     Padding,
@@ -38,53 +39,6 @@ __all__ = [
     "separable_conv2d_grad",
 ]
 
-_DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
-
-
-def _array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
-    """`value` as a C-contiguous array in native byte order, of `dtype` if one is given."""
-    if isinstance(value, np.ndarray):
-        array = value
-    elif hasattr(value, "__dlpack__"):
-        array = np.from_dlpack(value)
-    else:
-        array = np.asarray(value, dtype)
-    if array.dtype not in _DTYPES:
-        native = array.dtype.newbyteorder("=")
-        if native not in _DTYPES:
-            raise TypeError(
-                f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}; "
-                f"convert it with {name}.astype('float32')."
-            )
-        array = array.astype(native)
-    if dtype is not None and array.dtype != dtype:
-        raise TypeError(
-            f"{name} must have the dtype of the first argument, {dtype}. "
-            f"Received: {name}.dtype={array.dtype}"
-        )
-    if not array.flags.c_contiguous or not array.flags.aligned:
-        array = np.array(array, order="C")
-    return array
-
-
-def _output(
-    out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, *inputs: np.ndarray | None
-) -> np.ndarray:
-    if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
-    if out.shape != shape or out.dtype != dtype:
-        raise ValueError(
-            f"out must have the shape {shape} and the dtype {dtype}. "
-            f"Received: out.shape={out.shape}, out.dtype={out.dtype}"
-        )
-    if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
-        raise ValueError("out must be C-contiguous, aligned and writable.")
-    if any(a is not None and np.may_share_memory(out, a) for a in inputs):
-        raise ValueError("out must not share memory with an input.")
-    return out
-
 
 def _forward(
     x: np.ndarray,
@@ -96,20 +50,18 @@ def _forward(
     out: np.ndarray | None,
 ) -> np.ndarray:
     code = activation_code(activation)
-    kernel = _array("depthwise_kernel", depthwise_kernel, x.dtype)
+    kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
     geometry = resolve(spec, x.shape, kernel.shape)
     channels = geometry.depthwise_channels
     if pointwise_kernel is not None:
-        pointwise_kernel = _array("pointwise_kernel", pointwise_kernel, x.dtype)
+        pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
         channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
     if bias is not None:
-        bias = _array("bias", bias, x.dtype)
+        bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, channels)
     shape = geometry.output_shape(channels)
-    y = _output(out, shape, x.dtype, x, kernel, pointwise_kernel, bias)
-    _native.forward(
-        geometry, _DTYPES[x.dtype], x, kernel, pointwise_kernel, channels, bias, code, y
-    )
+    y = output_array(out, shape, x.dtype, x, kernel, pointwise_kernel, bias)
+    _native.forward(geometry, DTYPES[x.dtype], x, kernel, pointwise_kernel, channels, bias, code, y)
     return y
 
 
@@ -117,16 +69,16 @@ def _backward(
     x: np.ndarray, depthwise_kernel: Any, pointwise_kernel: Any, dy: Any, spec: ConvSpec
 ) -> SeparableGrads:
     """The gradients; the one for the pointwise kernel is None where there is no such kernel."""
-    kernel = _array("depthwise_kernel", depthwise_kernel, x.dtype)
+    kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
     geometry = resolve(spec, x.shape, kernel.shape)
     channels = geometry.depthwise_channels
     dpointwise = None
     separable = pointwise_kernel is not None
     if separable:
-        pointwise_kernel = _array("pointwise_kernel", pointwise_kernel, x.dtype)
+        pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
         channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
         dpointwise = np.empty(pointwise_kernel.shape, x.dtype)
-    dy = _array("dy", dy, x.dtype)
+    dy = as_array("dy", dy, x.dtype)
     if dy.shape != geometry.output_shape(channels):
         raise ValueError(
             f"dy must have the shape of the output, {geometry.output_shape(channels)}. "
@@ -136,7 +88,7 @@ def _backward(
     dbias = np.empty(channels, x.dtype)
     _native.backward(
         geometry,
-        _DTYPES[x.dtype],
+        DTYPES[x.dtype],
         x,
         kernel,
         pointwise_kernel,
@@ -195,7 +147,7 @@ def depthwise_conv2d(
     Source: Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    return _forward(_array("x", x), depthwise_kernel, None, bias, spec, activation, out)
+    return _forward(as_array("x", x), depthwise_kernel, None, bias, spec, activation, out)
 
 
 def separable_conv2d(
@@ -244,7 +196,7 @@ def separable_conv2d(
     """
     require_pointwise_kernel(pointwise_kernel)
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    x = _array("x", x)
+    x = as_array("x", x)
     return _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, activation, out)
 
 
@@ -282,7 +234,7 @@ def depthwise_conv2d_grad(
         array([4.])
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    dx, dkernel, _, dbias = _backward(_array("x", x), depthwise_kernel, None, dy, spec)
+    dx, dkernel, _, dbias = _backward(as_array("x", x), depthwise_kernel, None, dy, spec)
     return DepthwiseGrads(dx, dkernel, dbias)
 
 
@@ -323,7 +275,7 @@ def separable_conv2d_grad(
     """
     require_pointwise_kernel(pointwise_kernel)
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    return _backward(_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec)
+    return _backward(as_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec)
 
 
 def _image(x: np.ndarray, name: str, data_format: str) -> np.ndarray:
@@ -337,7 +289,7 @@ def _sequence(x: np.ndarray, data_format: str) -> np.ndarray:
 
 
 def _kernel_image(name: str, kernel: Any, dtype: np.dtype) -> np.ndarray:
-    kernel = _array(name, kernel, dtype)
+    kernel = as_array(name, kernel, dtype)
     check_rank(name, kernel.shape, 3, "(kernel_size, channels, outputs)")
     return np.expand_dims(kernel, 0)
 
@@ -351,7 +303,7 @@ def _images(
     data_format: str,
 ) -> tuple[np.ndarray, np.ndarray, ConvSpec]:
     """The arguments of a 1-D convolution as those of a 2-D one."""
-    x = _array("x", x)
+    x = as_array("x", x)
     kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
     spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)
     return _image(x, "x", data_format), kernel, spec
@@ -379,7 +331,7 @@ def _backward_1d(
     dy: Any,
     spec: ConvSpec,
 ) -> SeparableGrads:
-    dy = _image(_array("dy", dy, image.dtype), "dy", spec.data_format)
+    dy = _image(as_array("dy", dy, image.dtype), "dy", spec.data_format)
     dx, dkernel, dpointwise, dbias = _backward(image, kernel, pointwise, dy, spec)
     if pointwise is not None:
         dpointwise = dpointwise[0]

@@ -15,8 +15,8 @@ ROOT = Path(sepconv.__file__).parent
 #: From the lowest to the highest; a file may import its own layer and lower ones.
 LAYERS = (
     ("_native", "_xla", "_types"),
-    ("geometry", "reference"),
-    ("functional",),
+    ("arrays", "geometry", "reference"),
+    ("functional", "pointwise"),
     ("engines",),
     ENGINES,
     ("layers",),

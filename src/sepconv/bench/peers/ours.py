@@ -8,26 +8,11 @@ from typing import Any
 import numpy as np
 
 import sepconv
-from sepconv import _native
 from sepconv.bench.cases import Arrays
 from sepconv.bench.peers import Build, Peer, Prepared
 from sepconv.bench.workloads import Case
 
 __all__ = ["Ours"]
-
-
-def _pointwise(
-    x: np.ndarray,
-    kernel: np.ndarray,
-    y: np.ndarray,
-    grads: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-) -> None:
-    """The 1x1 product alone into y; with (dy, dx, dkernel) as `grads`, both gradients too."""
-    c, filters = kernel.shape
-    sizes = (1, x.size // c, c, filters, False, 0)
-    _native.pointwise_forward(*sizes, x, kernel, None, 0, y)
-    if grads is not None:
-        _native.pointwise_backward(*sizes, x, kernel, *grads, None)
 
 
 class Ours(Peer):
@@ -47,13 +32,17 @@ class Ours(Peer):
         return {"NumPy functions": lambda: build(case, inputs)}
 
     def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
-        x, kernel = inputs["x"], inputs["pointwise_kernel"]
-        outputs = {"y": np.empty((*x.shape[:3], kernel.shape[1]), np.float32)}
-        grads = None
-        if case.training:
-            outputs |= {"dx": np.empty_like(x), "dpointwise_kernel": np.empty_like(kernel)}
-            grads = (inputs["dy"], outputs["dx"], outputs["dpointwise_kernel"])
-        return Prepared(lambda: _pointwise(x, kernel, outputs["y"], grads), lambda _: outputs)
+        x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]
+        y = np.empty((*x.shape[:3], kernel.shape[3]), np.float32)
+
+        def run() -> Arrays:
+            outputs = {"y": sepconv.pointwise_conv2d(x, kernel, out=y)}
+            if case.training:
+                grads = sepconv.pointwise_conv2d_grad(x, kernel, inputs["dy"])
+                outputs |= {"dx": grads.x, "dpointwise_kernel": grads.pointwise_kernel[0, 0]}
+            return outputs
+
+        return Prepared(run, lambda outputs: outputs)
 
     def _convolution(self, case: Case, inputs: Arrays) -> Prepared:
         w = case.workload

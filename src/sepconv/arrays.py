@@ -1,0 +1,72 @@
+"""NumPy arrays as the kernels take them: dense, aligned, of a dtype that they know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DTYPES", "as_array", "output_array"]
+
+#: The dtypes that kernels compute in, with the numbers they know them by.
+DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+
+
+def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
+    """`value` as a C-contiguous array in native byte order.
+
+    Args:
+        name: what messages call it.
+        value: a NumPy array, anything with DLPack on the CPU, or nested lists.
+        dtype: the dtype that it must have; any of `DTYPES` where None.
+
+    Raises:
+        TypeError: it has another dtype.
+    """
+    if isinstance(value, np.ndarray):
+        array = value
+    elif hasattr(value, "__dlpack__"):
+        array = np.from_dlpack(value)
+    else:
+        array = np.asarray(value, dtype)
+    if array.dtype not in DTYPES:
+        native = array.dtype.newbyteorder("=")
+        if native not in DTYPES:
+            raise TypeError(
+                f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}; "
+                f"convert it with {name}.astype('float32')."
+            )
+        array = array.astype(native)
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(
+            f"{name} must have the dtype of the first argument, {dtype}. "
+            f"Received: {name}.dtype={array.dtype}"
+        )
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        array = np.array(array, order="C")
+    return array
+
+
+def output_array(
+    out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, *inputs: np.ndarray | None
+) -> np.ndarray:
+    """`out`, or a new array where it is None.
+
+    Raises:
+        TypeError: `out` is no NumPy array.
+        ValueError: it does not fit, or shares memory with one of `inputs`.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"out must have the shape {shape} and the dtype {dtype}. "
+            f"Received: out.shape={out.shape}, out.dtype={out.dtype}"
+        )
+    if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
+        raise ValueError("out must be C-contiguous, aligned and writable.")
+    if any(a is not None and np.may_share_memory(out, a) for a in inputs):
+        raise ValueError("out must not share memory with an input.")
+    return out
