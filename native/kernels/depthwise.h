@@ -115,8 +115,7 @@ class DepthwiseBands {
         planar_forward(planar_, rows, phases, kernel + o, channels,
                        bias == nullptr ? T(0) : bias[o], activation, flat);
         for (int64_t p = 0; p < rows; ++p)
-          for (int64_t q = 0; q < g.wo; ++q)
-            out[p * out_row + q * out_pixel + o] = flat[p * planar_.pitch + q];
+          scatter_run(flat + p * planar_.pitch, g.wo, out_pixel, out + p * out_row + o);
       }
     }
   }
@@ -199,8 +198,7 @@ void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, con
                                  bias == nullptr ? T(0) : bias[o], activation, flat);
                   T* out = y + ((plane * g.m + m) * g.ho + p0) * g.wo;
                   for (int64_t p = 0; p < rows; ++p)
-                    for (int64_t q = 0; q < g.wo; ++q)
-                      out[p * g.wo + q] = flat[p * planar.pitch + q];
+                    scatter_run(flat + p * planar.pitch, g.wo, int64_t{1}, out + p * g.wo);
                 }
               });
 }

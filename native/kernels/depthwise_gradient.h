@@ -180,8 +180,11 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
         const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
         const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
         const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
-        for (int64_t h = h0; h < h1; ++h)
-          for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = 0;
+        if (out.pixel_step == 1)
+          fill_zero(out.data + h0 * g.w, (h1 - h0) * g.w);
+        else
+          for (int64_t h = h0; h < h1; ++h)
+            for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = 0;
         if (p1 <= p0) return;
         fill_zero(phases, planar.all_phases());
         for (int64_t m = 0; m < g.m; ++m) {
@@ -193,9 +196,8 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
         for_phase_runs(planar, p0, p1 - p0,
                        [&](int64_t element, int64_t h, int64_t w, int64_t count) {
                          if (h < h0 || h >= h1) return;
-                         T* to = out.data + h * out.row_step + w * out.pixel_step;
-                         for (int64_t t = 0; t < count; ++t)
-                           to[t * g.sw * out.pixel_step] = phases[element + t];
+                         scatter_run(phases + element, count, g.sw * out.pixel_step,
+                                     out.data + h * out.row_step + w * out.pixel_step);
                        });
       });
 }

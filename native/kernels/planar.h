@@ -20,6 +20,33 @@ struct Plane {
   int64_t row_step, pixel_step;
 };
 
+// to[i] = from[i * step]. Rows of planes are short: the last vector overlaps the one before it rather
+// than being finished one by one.
+template <class T>
+void gather_run(const T* from, int64_t step, int64_t count, T* to) {
+  if (step == 1) {
+    if (count < kLanes<T>) {
+      for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+      return;
+    }
+    for (int64_t i = 0; i + kLanes<T> < count; i += kLanes<T>) store(to + i, load(from + i));
+    store(to + count - kLanes<T>, load(from + count - kLanes<T>));
+  } else if (step == 2) {  // a constant, which compilers turn into shuffles
+    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i * step];
+  }
+}
+
+// to[i * step] = from[i].
+template <class T>
+void scatter_run(const T* from, int64_t count, int64_t step, T* to) {
+  if (step == 1)
+    gather_run(from, int64_t{1}, count, to);
+  else
+    for (int64_t i = 0; i < count; ++i) to[i * step] = from[i];
+}
+
 struct PlanarTap {
   int64_t shift;  // within its phase
   int64_t index;  // i * kw + j
@@ -101,12 +128,7 @@ void fill_phases(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<
   fill_zero(phases, planar.all_phases());
   const int64_t step = x.pixel_step * planar.g.sw;
   for_phase_runs(planar, p0, rows, [&](int64_t element, int64_t h, int64_t w, int64_t count) {
-    const T* from = x.data + h * x.row_step + w * x.pixel_step;
-    T* to = phases + element;
-    if (step == 1)
-      for (int64_t t = 0; t < count; ++t) to[t] = from[t];
-    else
-      for (int64_t t = 0; t < count; ++t) to[t] = from[t * step];
+    gather_run(x.data + h * x.row_step + w * x.pixel_step, step, count, phases + element);
   });
 }
 
@@ -147,14 +169,9 @@ T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<cons
              T* memory) {
   fill_zero(memory, flat_elements(planar));
   T* flat = memory + planar.lead;
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* from = dy.data + (p0 + r) * dy.row_step;
-    T* to = flat + r * planar.pitch;
-    if (dy.pixel_step == 1)
-      for (int64_t q = 0; q < planar.g.wo; ++q) to[q] = from[q];
-    else
-      for (int64_t q = 0; q < planar.g.wo; ++q) to[q] = from[q * dy.pixel_step];
-  }
+  for (int64_t r = 0; r < rows; ++r)
+    gather_run(dy.data + (p0 + r) * dy.row_step, dy.pixel_step, planar.g.wo,
+               flat + r * planar.pitch);
   return flat;
 }
 

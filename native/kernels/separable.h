@@ -66,7 +66,7 @@ class DepthwiseTiles {
     each_plane(t, c0, c1, scratch, [&](int64_t o, const T* flat) {
       T* to = out + o * t.pixels();
       for (int64_t p = 0; p < t.p1 - t.p0; ++p)
-        for (int64_t q = 0; q < g.wo; ++q) to[p * g.wo + q] = flat[p * planar_.pitch + q];
+        scatter_run(flat + p * planar_.pitch, g.wo, int64_t{1}, to + p * g.wo);
     });
   }
 
@@ -76,12 +76,16 @@ class DepthwiseTiles {
     const int64_t last = t.pixels() / kPanel<T>;
     if (t.pixels() % kPanel<T> != 0) fill_zero(out + last * panel, panel);
     each_plane(t, 0, channels, scratch, [&](int64_t o, const T* flat) {
+      // Rows of outputs follow each other through the lanes of one panel after the other.
       T* to = out + o * kPanel<T>;
       int64_t lane = 0;
       for (int64_t p = 0; p < t.p1 - t.p0; ++p)
-        for (int64_t q = 0; q < g.wo; ++q) {
-          to[lane] = flat[p * planar_.pitch + q];
-          if (++lane == kPanel<T>) {
+        for (int64_t q = 0; q < g.wo;) {
+          const int64_t count = min_of(kPanel<T> - lane, g.wo - q);
+          gather_run(flat + p * planar_.pitch + q, int64_t{1}, count, to + lane);
+          q += count;
+          lane += count;
+          if (lane == kPanel<T>) {
             lane = 0;
             to += panel;
           }
