@@ -231,8 +231,11 @@ bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
   const bool conflicts = g.channels * static_cast<int64_t>(sizeof(T)) % 512 == 0;
-  return edge * 8 > q1 - q0 || conflicts;
+  return edge * 12 > q1 - q0 || conflicts;
 }
+
+// A band of at least so many rows makes little of the rows that it shares with its neighbours.
+inline int64_t least_rows(const Geometry& g) { return 2 * ((g.kh - 1) * g.dh + 1); }
 
 template <class T>
 int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {

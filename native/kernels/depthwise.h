@@ -148,7 +148,7 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   const int64_t channels = g.c * g.m;
   // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
-  if (g.m != 1 || is_planar<T>(g) || g.kh > 7) wanted = max_of(wanted, g.kh);
+  wanted = max_of(wanted, g.m != 1 || is_planar<T>(g) ? g.kh : least_rows(g));
   const Bands bands = cut_bands(g.ho, wanted);
   const DepthwiseBands<T> depthwise(g, bands.rows, g.wo);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);

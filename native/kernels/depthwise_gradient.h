@@ -112,7 +112,7 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
   const int64_t channels = g.c * g.m;
   FlippedKernel<T> flipped(g, kernel);
   int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
-  if (g.kh > 7) wanted = max_of(wanted, g.kh);
+  if (g.m == 1) wanted = max_of(wanted, least_rows(g));
   const Bands bands = cut_bands(g.h, wanted);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
@@ -237,7 +237,7 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
                                  Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   int64_t wanted = 16384 / (channels * g.wo);
-  if (g.m != 1 || g.kh > 7) wanted = max_of(wanted, g.kh);
+  wanted = max_of(wanted, g.m != 1 ? g.kh : least_rows(g));
   const Bands bands = cut_bands(g.ho, wanted);
   const int64_t units = g.n * bands.count;
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));

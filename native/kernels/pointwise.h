@@ -8,6 +8,20 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // Rows of A that a task takes through all panels, so that a panel, once in L1, serves them all.
 inline constexpr int64_t kTilePixels = 96;
 
+// How many tiles `rows` rows are cut into: smaller ones where there are many, so that the last few
+// tasks leave no thread idle for long.
+inline int64_t tile_count(int64_t rows) {
+  return ceil_div(rows, rows >= 8 * kTilePixels ? kTilePixels / 2 : kTilePixels);
+}
+
+// Asks for contiguous memory ahead of its use, where rows far apart would hide it from the
+// processor's own prefetching.
+template <class T>
+inline void prefetch(const T* p, int64_t count) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(p + i, 0, 2);
+}
+
 // A [depth, outputs] matrix of weights with any strides.
 template <class T>
 struct Weights {
@@ -68,7 +82,7 @@ template <class T>
 void product_last(int64_t rows, const Weights<T>& w, const T* x, const T* bias,
                   Activation activation, T* y, Runner& runner) {
   const PackedWeights<T> packed(w, runner);
-  const int64_t tiles = max_of(rows == 0 ? 0 : 1, ceil_div(rows, kTilePixels));
+  const int64_t tiles = tile_count(rows);
   const int64_t panel_count = panels<T>(w.outputs);
   const int64_t split = output_parts(tiles, panel_count, 2);
   parallel<T>(runner, tiles * split, 0, [&](int64_t task, T*) {
@@ -77,6 +91,7 @@ void product_last(int64_t rows, const Weights<T>& w, const T* x, const T* bias,
     const int64_t count = part_start(rows, tiles, tile + 1) - first;
     const int64_t o0 = part_start(panel_count, split, part) * kPanel<T>;
     const int64_t o1 = min_of(part_start(panel_count, split, part + 1) * kPanel<T>, w.outputs);
+    if (split == 1) prefetch(x + first * w.depth, count * w.depth);
     Epilogue<T> e;
     e.column_bias = bias == nullptr ? nullptr : bias + o0;
     e.activation = activation;
