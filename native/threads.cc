@@ -14,6 +14,7 @@
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <sched.h>
+#include <unistd.h>
 #endif
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -112,6 +113,30 @@ std::atomic<int>& thread_bound() {
 using OpenMpParallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 std::atomic<OpenMpParallel> openmp_parallel{nullptr};
 
+// The processor that the calling thread runs on, or -1.
+int current_processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Moves the calling thread off a processor, if the process may use another. A worker woken by a busy
+// caller can be put on the caller's own processor and be left there, the other one idle, since the
+// scheduler takes threads that ran a moment ago for not worth moving.
+void leave_processor(int processor) {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (processor < 0 || processor >= CPU_SETSIZE) return;
+  if (sched_getaffinity(getpid(), sizeof set, &set) != 0) return;  // the main thread's: the process's
+  CPU_CLR(static_cast<size_t>(processor), &set);
+  if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof set, &set);
+#else
+  (void)processor;
+#endif
+}
+
 class Pool : public Runner {
  public:
   Pool() { run = &Pool::run_tasks; }
@@ -152,6 +177,7 @@ class Pool : public Runner {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = job;
       helpers_ = helpers;
+      caller_processor_ = current_processor();
       wake = parked_ > 0;
       generation_.fetch_add(1, std::memory_order_release);
     }
@@ -184,17 +210,21 @@ class Pool : public Runner {
         pause_cpu();
       }
       Job* job = nullptr;
+      int caller = -1;
       {
         std::unique_lock<std::mutex> lock(mutex_);
         ++parked_;
         condition_.wait(lock, [&] { return generation_.load() != seen; });
         --parked_;
         seen = generation_.load();
+        caller = caller_processor_;
         if (job_ != nullptr && index < helpers_) {
           job = job_;
           job->retain();
         }
       }
+      // Also where the job has ended already: then it is because the caller did not let go of it.
+      if (caller >= 0 && caller == current_processor()) leave_processor(caller);
       if (job != nullptr) {
         job->help();
         job->release();
@@ -208,6 +238,7 @@ class Pool : public Runner {
   std::atomic<uint64_t> generation_{0};
   Job* job_ = nullptr;
   int helpers_ = 0;
+  int caller_processor_ = -1;
   int parked_ = 0;
   int workers_ = 0;  // guarded by turn_
 };
