@@ -17,9 +17,10 @@ std::string shape_text(const int64_t s[4]) {
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
-// The product of sizes, refused where its bytes (8 an element) would not fit 63 bits.
+// The product of sizes, refused where its bytes (8 an element, and as much again for the copies that
+// kernels make) would not fit 63 bits.
 void require_addressable(const char* what, std::initializer_list<int64_t> sizes) {
-  int64_t product = 8;
+  int64_t product = 64;
   for (int64_t size : sizes)
     if (size != 0 && __builtin_mul_overflow(product, size, &product))
       fail(std::string(what) + " would have more elements than memory can address.");
@@ -96,9 +97,17 @@ Geometry resolve(const Spec& spec, const int64_t x_shape[4], const int64_t kerne
   g.pt = rows.before;
   g.wo = columns.out;
   g.pl = columns.before;
+  // What makes no difference must cost nothing: kernels have loops and scratch of the stride's size.
+  if (g.ho == 1) g.sh = 1;
+  if (g.wo == 1) g.sw = 1;
+  if (g.kh == 1) g.dh = 1;
+  if (g.kw == 1) g.dw = 1;
   require_addressable("The input", {g.n, g.h, g.w, g.c});
   require_addressable("depthwise_kernel", {g.kh, g.kw, g.c, g.m});
   require_addressable("The output", {g.n, g.ho, g.wo, g.c, g.m});
+  require_addressable("The padded input",
+                      {g.h + (g.ho - 1) * g.sh + (g.kh - 1) * g.dh + 1,
+                       g.w + (g.wo - 1) * g.sw + (g.kw - 1) * g.dw + 1, g.c, g.m});
   return g;
 }
 

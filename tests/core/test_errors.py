@@ -75,3 +75,22 @@ def test_out_is_untouched_by_a_failing_call():
     with pytest.raises(ValueError, match="bias"):
         separable_conv2d(X, K, P, B[:1], out=out)
     assert np.all(out == 7)
+
+
+def test_strides_beyond_the_input_cost_nothing():
+    x, kernel = np.ones((1, 5, 6, 3)), np.ones((3, 2, 3, 1))
+    for data_format in ("channels_last", "channels_first"):
+        image = np.moveaxis(x, 3, 1).copy() if data_format == "channels_first" else x
+        options = {"strides": 10**12, "padding": "same", "data_format": data_format}
+        y = sepconv.depthwise_conv2d(image, kernel, **options)
+        assert y.size == 3
+        grads = sepconv.depthwise_conv2d_grad(image, kernel, np.ones_like(y), **options)
+        assert grads.x.sum() == y.sum()
+
+
+def test_dilations_beyond_memory_are_refused():
+    x, kernel = np.ones((1, 5, 6, 3)), np.ones((3, 3, 3, 1))
+    with pytest.raises(ValueError, match="more elements than memory can address"):
+        sepconv.depthwise_conv2d(x, kernel, padding="same", dilation_rate=10**11)
+    y = sepconv.depthwise_conv2d(x, kernel, padding="same", dilation_rate=1000)
+    assert y.sum() == 90  # of each pixel's taps the middle one falls on the image

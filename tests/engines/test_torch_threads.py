@@ -1,4 +1,4 @@
-"""Kernels on PyTorch's OpenMP threads: the same bits as on our own, and a child of fork() works on."""
+"""Kernels on PyTorch's OpenMP threads: the bits of our own threads, also in a child of fork()."""
 
 from __future__ import annotations
 
