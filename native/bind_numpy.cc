@@ -216,16 +216,7 @@ NB_MODULE(_native, m) {
         "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
         "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());
   m.def("num_threads", &sepconv::num_threads);
-  m.def(
-      "set_num_threads",
-      [](int count) {
-        if (count < 1 || count > sepconv::kMaxThreads)
-          throw std::invalid_argument("count must be from 1 to " +
-                                      std::to_string(sepconv::kMaxThreads) +
-                                      ". Received: count=" + std::to_string(count));
-        sepconv::set_num_threads(count);
-      },
-      "count"_a);
+  m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);
   m.def("isa_name", &sepconv::isa_name);
   m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a);

@@ -285,8 +285,9 @@ bool adopt_openmp(const char* library) {
 int num_threads() { return thread_bound().load(std::memory_order_relaxed); }
 
 void set_num_threads(int count) {
-  if (count < 1) count = 1;
-  if (count > kMaxThreads) count = kMaxThreads;
+  if (count < 1 || count > kMaxThreads)
+    throw std::invalid_argument("count must be from 1 to " + std::to_string(kMaxThreads) +
+                                ". Received: count=" + std::to_string(count));
   thread_bound().store(count, std::memory_order_relaxed);
 }
 

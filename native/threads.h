@@ -30,7 +30,8 @@ SEPCONV_API bool adopt_openmp(const char* library);
 // The bound on threads: SEPCONV_NUM_THREADS at first, else the processors this process may use.
 // The first call throws std::invalid_argument where that variable is no such number.
 SEPCONV_API int num_threads();
-SEPCONV_API void set_num_threads(int count);  // clamped to 1 .. kMaxThreads
+// Throws std::invalid_argument where `count` is not from 1 to kMaxThreads.
+SEPCONV_API void set_num_threads(int count);
 
 // A runner over an engine's own threads. `schedule(pool, job, argument)` asks the engine to call
 // job(argument) soon on one of its threads; it may do so late or after run() has returned.

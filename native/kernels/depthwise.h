@@ -91,7 +91,7 @@ class DepthwiseBands {
 
   bool planar() const { return is_planar<T>(g); }
   int64_t scratch() const {
-    return planar() ? planar_.all_phases() + planar_.phase_elements : expanded_ + strip_;
+    return planar() ? forward_scratch(planar_) : expanded_ + strip_;
   }
 
   // Outputs of one image (`x` is its start); a box of fewer than all channels or columns only where
@@ -105,19 +105,13 @@ class DepthwiseBands {
                 out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
       return;
     }
-    const int64_t channels = g.c * g.m, rows = box.p1 - box.p0;
-    T* phases = scratch;
-    T* flat = scratch + planar_.all_phases();
-    for (int64_t c = 0; c < g.c; ++c) {
-      fill_phases(planar_, box.p0, rows, Plane<const T>{x + c, g.w * g.c, g.c}, phases);
-      for (int64_t m = 0; m < g.m; ++m) {
-        const int64_t o = c * g.m + m;
-        planar_forward(planar_, rows, phases, kernel + o, channels,
-                       bias == nullptr ? T(0) : bias[o], activation, flat);
-        for (int64_t p = 0; p < rows; ++p)
-          scatter_run(flat + p * planar_.pitch, g.wo, out_pixel, out + p * out_row + o);
-      }
-    }
+    const int64_t rows = box.p1 - box.p0;
+    each_forward_plane(planar_, x, 0, box.p0, rows, box.c0, box.c1, kernel, bias, activation,
+                       scratch, [&](int64_t o, const T* flat) {
+                         for (int64_t p = 0; p < rows; ++p)
+                           scatter_run(flat + p * planar_.pitch, g.wo, out_pixel,
+                                       out + p * out_row + o);
+                       });
   }
 
  private:
@@ -183,23 +177,19 @@ void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, con
   const int64_t channels = g.c * g.m;
   const Bands bands = cut_bands(g.ho, planar_rows<T>(g));
   const Planar<T> planar(g, bands.rows);
-  parallel<T>(runner, g.n * g.c * bands.count, planar.all_phases() + planar.phase_elements,
-              [&](int64_t task, T* phases) {
-                T* flat = phases + planar.all_phases();
-                const int64_t band = task % bands.count, plane = task / bands.count;
-                const int64_t c = plane % g.c;
+  parallel<T>(runner, g.n * g.c * bands.count, forward_scratch(planar),
+              [&](int64_t task, T* scratch) {
+                const int64_t band = task % bands.count, c = task / bands.count % g.c;
+                const int64_t n = task / bands.count / g.c;
                 const int64_t p0 = part_start(g.ho, bands.count, band);
                 const int64_t rows = part_start(g.ho, bands.count, band + 1) - p0;
-                fill_phases(planar, p0, rows, Plane<const T>{x + plane * g.h * g.w, g.w, 1},
-                            phases);
-                for (int64_t m = 0; m < g.m; ++m) {
-                  const int64_t o = c * g.m + m;
-                  planar_forward(planar, rows, phases, kernel + o, channels,
-                                 bias == nullptr ? T(0) : bias[o], activation, flat);
-                  T* out = y + ((plane * g.m + m) * g.ho + p0) * g.wo;
-                  for (int64_t p = 0; p < rows; ++p)
-                    scatter_run(flat + p * planar.pitch, g.wo, int64_t{1}, out + p * g.wo);
-                }
+                each_forward_plane(planar, x, n, p0, rows, c * g.m, (c + 1) * g.m, kernel, bias,
+                                   activation, scratch, [&](int64_t o, const T* flat) {
+                                     T* out = y + ((n * channels + o) * g.ho + p0) * g.wo;
+                                     for (int64_t p = 0; p < rows; ++p)
+                                       scatter_run(flat + p * planar.pitch, g.wo, int64_t{1},
+                                                   out + p * g.wo);
+                                   });
               });
 }
 

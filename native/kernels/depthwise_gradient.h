@@ -154,14 +154,6 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
       });
 }
 
-// The planes of a tensor with `channels` channels, `h` x `w` pixels.
-template <class T>
-Plane<T> plane_of(const Geometry& g, T* data, int64_t channels, int64_t h, int64_t w, int64_t n,
-                  int64_t c) {
-  if (g.channels_first) return {data + (n * channels + c) * h * w, w, 1};
-  return {data + n * h * w * channels + c, w * channels, channels};
-}
-
 template <class T>
 void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* dx,
                            Runner& runner) {

@@ -156,6 +156,37 @@ void planar_forward(const Planar<T>& planar, int64_t rows, const T* phases, cons
   }
 }
 
+// The channel of a tensor with `channels` of them, `h` x `w` pixels, in the layout of `g`.
+template <class T>
+Plane<T> plane_of(const Geometry& g, T* data, int64_t channels, int64_t h, int64_t w, int64_t n,
+                  int64_t c) {
+  if (g.channels_first) return {data + (n * channels + c) * h * w, w, 1};
+  return {data + n * h * w * channels + c, w * channels, channels};
+}
+
+// Elements of scratch that each_forward_plane needs.
+template <class T>
+int64_t forward_scratch(const Planar<T>& planar) {
+  return planar.all_phases() + planar.phase_elements;
+}
+
+// Calls f(o, flat) with the band of every output channel o in [o0, o1) of image n of `x`, laid out
+// in rows of `pitch`. `bias` may be null.
+template <class T, class F>
+void each_forward_plane(const Planar<T>& planar, const T* x, int64_t n, int64_t p0, int64_t rows,
+                        int64_t o0, int64_t o1, const T* kernel, const T* bias,
+                        Activation activation, T* phases, F&& f) {
+  const Geometry& g = planar.g;
+  T* flat = phases + planar.all_phases();
+  for (int64_t o = o0; o < o1; ++o) {
+    if (o == o0 || o % g.m == 0)
+      fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, o / g.m), phases);
+    planar_forward(planar, rows, phases, kernel + o, g.c * g.m, bias == nullptr ? T(0) : bias[o],
+                   activation, flat);
+    f(o, flat);
+  }
+}
+
 // The size of `flat` with its leading zeros, and of what planar_forward writes.
 template <class T>
 int64_t flat_elements(const Planar<T>& planar) {

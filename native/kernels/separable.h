@@ -49,7 +49,7 @@ class DepthwiseTiles {
   const Tiles tiles;
 
   int64_t scratch() const {
-    return g.channels_first ? planar_.all_phases() + planar_.phase_elements : bands_.scratch();
+    return g.channels_first ? forward_scratch(planar_) : bands_.scratch();
   }
   // Whether a range of channels can be computed apart.
   bool may_split() const { return g.channels_first ? g.m == 1 : g.m == 1 && !bands_.planar(); }
@@ -64,7 +64,7 @@ class DepthwiseTiles {
   // Channels [c0, c1) as [c1 - c0][pixel].
   void planes(const Tile& t, int64_t c0, int64_t c1, T* out, T* scratch) const {
     each_plane(t, c0, c1, scratch, [&](int64_t o, const T* flat) {
-      T* to = out + o * t.pixels();
+      T* to = out + (o - c0) * t.pixels();
       for (int64_t p = 0; p < t.p1 - t.p0; ++p)
         scatter_run(flat + p * planar_.pitch, g.wo, int64_t{1}, to + p * g.wo);
     });
@@ -94,19 +94,10 @@ class DepthwiseTiles {
   }
 
  private:
-  // Calls f(channel - c0, flat) with every channel's plane.
   template <class F>
-  void each_plane(const Tile& t, int64_t c0, int64_t c1, T* phases, F&& f) const {
-    T* flat = phases + planar_.all_phases();
-    const int64_t rows = t.p1 - t.p0;
-    for (int64_t o = c0; o < c1; ++o) {
-      const int64_t c = o / g.m;
-      if (o == c0 || o % g.m == 0)
-        fill_phases(planar_, t.p0, rows,
-                    Plane<const T>{x_ + (t.n * g.c + c) * g.h * g.w, g.w, 1}, phases);
-      planar_forward(planar_, rows, phases, kernel_ + o, g.c * g.m, T(0), Activation::none, flat);
-      f(o - c0, flat);
-    }
+  void each_plane(const Tile& t, int64_t c0, int64_t c1, T* scratch, F&& f) const {
+    each_forward_plane<T>(planar_, x_, t.n, t.p0, t.p1 - t.p0, c0, c1, kernel_, nullptr,
+                          Activation::none, scratch, f);
   }
 
   const T* x_;

@@ -29,6 +29,7 @@ from sepconv.geometry import (
 )
 
 __all__ = [
+    "convolve",
     "depthwise_conv1d",
     "depthwise_conv1d_grad",
     "depthwise_conv2d",
@@ -40,15 +41,31 @@ __all__ = [
 ]
 
 
-def _forward(
+def convolve(
     x: np.ndarray,
     depthwise_kernel: Any,
     pointwise_kernel: Any,
     bias: Any,
     spec: ConvSpec,
     activation: str | None,
-    out: np.ndarray | None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
+    """What the forward functions below are forms of, for who has a `ConvSpec` already.
+
+    Args:
+        x: as for `depthwise_conv2d`, and an array as `sepconv.arrays.as_array` gives it.
+        depthwise_kernel: see there.
+        pointwise_kernel: None for the depthwise step alone, else as for `separable_conv2d`.
+        bias: None, or one value an output channel.
+        spec: strides, padding, dilation_rate and data_format.
+        activation: None, ``"relu"`` or ``"relu6"``.
+        out: an array for the result, or None.
+
+    Example:
+        >>> ones = np.ones((1, 1, 1, 1))
+        >>> convolve(2 * ones, 3 * ones, None, None, conv_spec(), "relu")
+        array([[[[6.]]]])
+    """
     code = activation_code(activation)
     kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
     geometry = resolve(spec, x.shape, kernel.shape)
@@ -147,7 +164,7 @@ def depthwise_conv2d(
     Source: Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    return _forward(as_array("x", x), depthwise_kernel, None, bias, spec, activation, out)
+    return convolve(as_array("x", x), depthwise_kernel, None, bias, spec, activation, out)
 
 
 def separable_conv2d(
@@ -197,7 +214,7 @@ def separable_conv2d(
     require_pointwise_kernel(pointwise_kernel)
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     x = as_array("x", x)
-    return _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, activation, out)
+    return convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation, out)
 
 
 def depthwise_conv2d_grad(
@@ -320,7 +337,7 @@ def _forward_1d(
 ) -> np.ndarray:
     if isinstance(out, np.ndarray):  # anything else is refused by _output
         out = _image(out, "out", spec.data_format)
-    y = _forward(image, kernel, pointwise, bias, spec, activation, out)
+    y = convolve(image, kernel, pointwise, bias, spec, activation, out)
     return _sequence(y, spec.data_format)
 
 

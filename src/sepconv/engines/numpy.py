@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sepconv import functional
+from sepconv.arrays import as_array
 from sepconv.engines.front import functions
 from sepconv.geometry import ConvSpec
 
@@ -30,19 +31,9 @@ def _convolve(
     if dtype.itemsize < 4:
         arrays = [None if a is None else a.astype(np.float32) for a in arrays]
     x, depthwise_kernel, pointwise_kernel, bias = arrays
-    options: dict[str, Any] = {
-        "strides": (spec.stride_h, spec.stride_w),
-        "padding": "same"
-        if spec.same
-        else ((spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)),
-        "dilation_rate": (spec.dilation_h, spec.dilation_w),
-        "data_format": spec.data_format,
-        "activation": activation,
-    }
-    if pointwise_kernel is None:
-        y = functional.depthwise_conv2d(x, depthwise_kernel, bias, **options)
-    else:
-        y = functional.separable_conv2d(x, depthwise_kernel, pointwise_kernel, bias, **options)
+    y = functional.convolve(
+        as_array("x", x), depthwise_kernel, pointwise_kernel, bias, spec, activation
+    )
     return y.astype(dtype, copy=False)
 
 
