@@ -51,12 +51,17 @@ __all__ = [
 
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
+#: Functions on whole Keras models, and the modules that have them.
+_MODELS: dict[str, str] = {}
+
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"sepconv.{name}")
+    if name in _MODELS:
+        return getattr(importlib.import_module(_MODELS[name]), name)
     raise AttributeError(f"module 'sepconv' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_LAZY])
+    return sorted([*__all__, *_LAZY, *_MODELS])

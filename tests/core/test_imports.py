@@ -20,6 +20,7 @@ LAYERS = (
     ("engines",),
     ENGINES,
     ("layers",),
+    ("models",),
     ("bench", "demo"),
     ("doctor",),
     ("cli",),

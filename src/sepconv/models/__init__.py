@@ -1,0 +1,1 @@
+"""Whole Keras models: patched, accelerated, optimized for inference, factorized."""

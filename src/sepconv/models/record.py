@@ -1,0 +1,66 @@
+"""What was done to a model's layers, as something to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+__all__ = ["Change", "Record"]
+
+
+class Change(NamedTuple):
+    """What happened to one layer.
+
+    Attributes:
+        layer: the layer's name, with those of the models around it: ``"encoder/conv_1"``.
+        kind: its class before.
+        done: whether it was changed.
+        note: into what, or why not.
+    """
+
+    layer: str
+    kind: str
+    done: bool
+    note: str
+
+
+class Record(Sequence[Change]):
+    """The changes to a model, in the order of its layers; prints as a table.
+
+    Example:
+        >>> print(Record("accelerate", [Change("conv_1", "DepthwiseConv2D", True, "sepconv's")]))
+        accelerate: 1 of 1 layers changed
+          yes  conv_1  DepthwiseConv2D  sepconv's
+    """
+
+    def __init__(self, title: str, changes: Sequence[Change] = ()) -> None:
+        self.title = title
+        self._changes = list(changes)
+
+    def add(self, layer: str, kind: str, done: bool, note: str) -> None:
+        self._changes.append(Change(layer, kind, done, note))
+
+    @property
+    def changed(self) -> int:
+        """How many layers were changed."""
+        return sum(change.done for change in self._changes)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._changes[index]
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._changes)
+
+    def __str__(self) -> str:
+        widths = [max((len(row[i]) for row in self._changes), default=0) for i in (0, 1)]
+        lines = [f"{self.title}: {self.changed} of {len(self)} layers changed"]
+        for layer, kind, done, note in self._changes:
+            start = f"  {'yes' if done else 'no ':3}  {layer:{widths[0]}}  {kind:{widths[1]}}"
+            lines.append(f"{start}  {note}".rstrip())
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Record({self.title!r}, {self._changes!r})"
