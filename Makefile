@@ -43,8 +43,8 @@ test: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_E
 	run "types" $(PY) -m mypy; \
 	run "core and command line" $(PY) -m pytest tests/core tests/cli; \
 	for engine in $(TEST_ENGINES); do \
-	  run "engines and layers on $$engine" SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
-	    $(PY) -m pytest tests/engines tests/layers; \
+	  run "engines, layers and models on $$engine" SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
+	    $(PY) -m pytest tests/engines tests/layers tests/models; \
 	done; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
