@@ -8,7 +8,7 @@
 // loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
 // vector overlaps the one before it.
 #pragma once
-#include "vec.h"
+#include "activation.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 

@@ -101,8 +101,9 @@ class DepthwiseBands {
     if (!planar()) {
       const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
       const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
-      correlate(band.correlation, band.image, kernel, bias, activation, local, out, out_row,
+      correlate(band.correlation, band.image, kernel, bias, early(activation), local, out, out_row,
                 out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
+      if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
       return;
     }
     const int64_t rows = box.p1 - box.p0;
@@ -115,6 +116,19 @@ class DepthwiseBands {
   }
 
  private:
+  static void activate_box(const Box& box, T* out, int64_t out_row, int64_t out_pixel,
+                           Activation activation) {
+    const int64_t channels = box.c1 - box.c0, columns = box.q1 - box.q0;
+    for (int64_t p = 0; p < box.p1 - box.p0; ++p) {
+      T* row = out + p * out_row;
+      if (out_pixel == channels)
+        activate_late(row, columns * channels, activation);
+      else
+        for (int64_t q = 0; q < columns; ++q)
+          activate_late(row + q * out_pixel, channels, activation);
+    }
+  }
+
   const Geometry& g;
   const int64_t expanded_, strip_;  // elements of scratch
   const Planar<T> planar_;
