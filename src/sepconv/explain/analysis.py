@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sepconv.bench.roofline import Machine
 from sepconv.explain.cost import Call, Cost, calls, cost
 from sepconv.explain.timing import compiled, example, median_seconds
+from sepconv.models.verify import refusal
 
 __all__ = ["Explanation", "Row", "explain", "floor"]
 
@@ -60,6 +61,11 @@ class Explanation(NamedTuple):
             Cost(*(sum(column) for column in zip(*costs, strict=True))) if costs else Cost(*[0] * 5)
         )
 
+    def share(self, seconds: float) -> str:
+        """A part of the sum of the rows' times, for people."""
+        part = seconds / self.layers if self.layers else 0.0
+        return "<1%" if part < 0.005 else f"{part:.0%}"
+
     @property
     def floor(self) -> float:
         """The sum of the rows' floors."""
@@ -98,7 +104,11 @@ def explain(
     progress(0, 1, "the whole network")
     xla = all(layer.supports_jit for layer in model._flatten_layers())
     predict = compiled(model, inputs, xla)
-    found = calls(model, predict)
+    try:
+        found = calls(model, predict)
+    # Every engine has exceptions of its own for shapes that do not fit.
+    except Exception as error:
+        raise ValueError(refusal(inputs, error)) from error
     whole = median_seconds(predict, seconds=1.0)
     steps = len(found) + 1
     rows = []

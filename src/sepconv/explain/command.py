@@ -205,7 +205,7 @@ def _shown(found: Any) -> list[Any]:
             _count(row.cost.standard),
             _ms(row.floor),
             _ms(row.seconds),
-            f"{row.seconds / found.layers:.0%}",
+            found.share(row.seconds),
         )
     return [table, *_notes(found)]
 

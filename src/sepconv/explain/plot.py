@@ -33,16 +33,14 @@ def picture(found: Explanation) -> str:
             axes.plot(
                 [1e3 * floor] * 2, [place - 0.42, place + 0.42], color=TEXT, linewidth=2, zorder=3
             )
-            if found.layers:
-                share = f"{seconds / found.layers:.0%}"
-                axes.annotate(
-                    share,
-                    (1e3 * max(seconds, floor), place),
-                    (5, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=9,
-                )
+            axes.annotate(
+                found.share(seconds),
+                (1e3 * max(seconds, floor), place),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
         labels = [f"{name}  ·  {kind}" if kind else name for name, kind, _, _ in bars]
         axes.set_yticks(range(len(bars)), labels, fontsize=9)
         axes.invert_yaxis()

@@ -250,12 +250,9 @@ def _convert(options: argparse.Namespace) -> int:
     model = files.read(options.source)
     try:
         inputs = verify.random_inputs(model)
-    except ValueError as error:
-        raise files.FileError(f"{options.source}: {error}") from error
-    _step(begun, "Predicting on random input")
-    expected = verify.predict(model, inputs)
-    _step(begun, command.doing)
-    try:
+        _step(begun, "Predicting on random input")
+        expected = verify.predict(model, inputs)
+        _step(begun, command.doing)
         changed, record = function(model)
     except (ValueError, TypeError) as error:
         raise files.FileError(f"{options.source}: {error}") from error

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "check_target", "read", "replacing"]
+__all__ = ["FileError", "check_target", "first_line", "read", "replacing"]
 
 
 class FileError(ValueError):
@@ -95,7 +95,7 @@ def read(path: Path) -> Any:
         return keras.models.load_model(path, safe_mode=True)
     # Whatever is wrong in a file comes out of Keras as one of a dozen kinds of exceptions.
     except Exception as error:
-        raise FileError(f"{path}: Keras does not load it: {_first_line(error)}") from error
+        raise FileError(f"{path}: Keras does not load it: {first_line(error)}") from error
 
 
 def _config(path: Path) -> Any:
@@ -110,7 +110,7 @@ def _config(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read("config.json"))
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise FileError(f"{path} is not a Keras model: {_first_line(error)}") from error
+        raise FileError(f"{path} is not a Keras model: {first_line(error)}") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -124,6 +124,7 @@ def _has_code(config: Any) -> bool:
     return isinstance(config, list) and any(_has_code(value) for value in config)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says first; some engines add a page to it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -7,7 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["difference", "predict", "random_inputs"]
+from sepconv.models.files import first_line
+
+__all__ = ["difference", "predict", "random_inputs", "refusal"]
 
 #: What an axis of unknown size gets.
 _SIZE = 64
@@ -68,9 +70,23 @@ def _sizes(
 
 
 def predict(model: Any, inputs: Any) -> list[np.ndarray]:
-    """The model's outputs for one batch, flat, in float64."""
-    outputs = keras.tree.flatten(model.predict_on_batch(inputs))
+    """The model's outputs for one batch, flat, in float64.
+
+    Raises:
+        ValueError: the model does not compute with such inputs.
+    """
+    try:
+        outputs = keras.tree.flatten(model.predict_on_batch(inputs))
+    # Every engine has exceptions of its own for shapes that do not fit.
+    except Exception as error:
+        raise ValueError(refusal(inputs, error)) from error
     return [np.asarray(output, "float64") for output in outputs]
+
+
+def refusal(inputs: Any, error: Exception) -> str:
+    """Says that a model failed on inputs, with their shapes."""
+    shapes = ", ".join(str(tuple(x.shape)) for x in keras.tree.flatten(inputs))
+    return f"does not predict on inputs of the shape {shapes}: {first_line(error)}"
 
 
 def difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
