@@ -97,7 +97,7 @@ def _print_photograph(picture: str, said: dict[str, Any], names: list[str]) -> N
     from photographs import class_name
 
     print(f"\n{picture}")
-    rows = [[""] + names]
+    rows = [["", *names]]
     for place in range(_TOP):
         cells = []
         for probabilities in said.values():

@@ -131,6 +131,26 @@ def test_ours_are_counted_like_kerass(network, explain):
     assert [row.kind for row in ours.rows] == [row.kind for row in theirs.rows]
 
 
+def test_a_fused_layer_counts_as_what_it_stands_for(keras, explain):
+    from sepconv import layers
+
+    if not hasattr(layers, "FusedConv2D"):
+        pytest.skip("this version has no fused layer")
+    inputs = keras.Input((8, 8, 4))
+    x = layers.FusedConv2D(6, use_bias=False)(inputs)
+    x = layers.FusedConv2D(None, 3, padding="same", use_bias=False)(x)
+    x = layers.FusedConv2D(6, 3, padding="same", use_bias=False)(x, x)
+    found = explain(keras.Model(inputs, x), 1, 8, 8, 4).rows
+    assert [row.kind for row in found] == ["convolution", "depthwise", "separable"]
+    assert [row.cost.multiply_adds for row in found] == [
+        64 * 4 * 6,
+        64 * 9 * 6,
+        64 * (9 * 6 + 6 * 6),
+    ]
+    # The residual is read, too.
+    assert found[2].cost.bytes == 4 * (3 * 64 * 6 + 9 * 6 + 6 * 6)
+
+
 def test_mobilenet_has_the_multiply_adds_of_its_paper(keras):
     """Table 6 of Howard et al., 2017: 41 million at width 0.25, and 0.5 million parameters."""
     from sepconv.bench.models import with_sepconv

@@ -107,6 +107,8 @@ def test_factorize_calls_the_difference_an_approximation(saved, stand_in, tmp_pa
         (("--energy", "0.95"), {"energy": 0.95}),
         (("--max-error", "0.1"), {"max_error": 0.1}),
         (("--flops", "0.5"), {"flops": 0.5}),
+        (("--flops", "4e6"), {"flops": 4_000_000}),
+        (("--parameters", "1200"), {"parameters": 1200}),
     ],
 )
 def test_factorize_passes_the_budget_and_the_data_on(budget, expected, saved, stand_in, tmp_path):
@@ -126,6 +128,7 @@ def test_factorize_passes_the_budget_and_the_data_on(budget, expected, saved, st
         (("--rank", "1", "--energy", "0.5"), "not allowed with argument"),
         (("--rank", "0"), "must be at least 1, received 0"),
         (("--energy", "1.5"), "at most 1, received 1.5"),
+        (("--flops", "1.5"), "above 1 it must be a whole number, received 1.5"),
         (("--max-error", "nan"), "must be a number above 0, received nan"),
     ],
 )

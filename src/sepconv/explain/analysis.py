@@ -103,7 +103,7 @@ def explain(
 
     progress(0, 1, "the whole network")
     xla = all(layer.supports_jit for layer in model._flatten_layers())
-    predict = compiled(model, inputs, xla)
+    predict = compiled(model, (inputs,), xla)
     try:
         found = calls(model, predict)
     # Every engine has exceptions of its own for shapes that do not fit.
@@ -118,8 +118,8 @@ def explain(
         progress(index, steps, call.name)
         key = _likeness(call)
         if key not in known:
-            x = example(call.input_shape)
-            known[key] = median_seconds(compiled(call.layer, x, xla))
+            tensors = tuple(map(example, call.input_shapes))
+            known[key] = median_seconds(compiled(call.layer, tensors, xla))
         needs = cost(call)
         rows.append(
             Row(call.name, call.kind, call.output_shape, needs, floor(needs, machine), known[key])
@@ -134,7 +134,10 @@ def explain(
 def _likeness(call: Call) -> Any:
     """What layers that take the same time have in common."""
     config = call.layer.get_config()
-    names = ("strides", "padding", "dilation_rate", "data_format", "activation", "groups")
+    names = (
+        *("strides", "padding", "dilation_rate", "data_format", "groups"),
+        *("use_bias", "activation", "depthwise_use_bias", "depthwise_activation"),
+    )
     shapes = tuple(tuple(weight.shape) for weight in call.layer.weights)
     options = tuple(str(config.get(name)) for name in names)
-    return type(call.layer), call.input_shape, shapes, options
+    return type(call.layer), call.input_shapes, shapes, options

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from sepconv import layers
 from sepconv.geometry import conv_spec, conv_spec_1d, resolve
 
 __all__ = ["Call", "Cost", "calls", "cost"]
@@ -35,6 +36,9 @@ _KINDS = {
     "dense": (keras.layers.Dense,),
 }
 
+#: `sepconv.optimize` makes networks of these, of any of the first three kinds.
+_FUSED: tuple[Any, ...] = (layers.FusedConv2D,) if hasattr(layers, "FusedConv2D") else ()
+
 
 class Call(NamedTuple):
     """One use of a layer in a network.
@@ -43,7 +47,8 @@ class Call(NamedTuple):
         layer: the layer.
         name: its name, with those of the models around it.
         kind: "depthwise", "separable", "convolution" or "dense".
-        input_shape: with the batch.
+        input_shapes: of the tensors it is called with, with the batch; the first is the one that
+            is convolved, the others (a residual) are added.
         output_shape: with the batch.
         first: whether this is the layer's first use, which the weights are counted with.
     """
@@ -51,7 +56,7 @@ class Call(NamedTuple):
     layer: Any
     name: str
     kind: str
-    input_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
     output_shape: tuple[int, ...]
     first: bool
 
@@ -88,13 +93,17 @@ def calls(model: Any, predict: Callable[[], Any]) -> list[Call]:
 
 
 def _kind(layer: Any) -> str | None:
+    if isinstance(layer, _FUSED):
+        if layer.kernel_size is None:
+            return "convolution"
+        return "depthwise" if layer.filters is None else "separable"
     return next((kind for kind, classes in _KINDS.items() if isinstance(layer, classes)), None)
 
 
 def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
     """The convolutions and dense layers, however deep, with their names."""
-    layers = model.layers if isinstance(model, keras.Model) else model._layers
-    for layer in layers:
+    parts = model.layers if isinstance(model, keras.Model) else model._layers
+    for layer in parts:
         name = f"{prefix}{layer.name}"
         if _kind(layer):
             yield layer, name
@@ -111,8 +120,10 @@ def _watching(names: dict[Any, str], found: list[Call]) -> Iterator[None]:
 
         def watched(x: Any, *args: Any, **kwargs: Any) -> Any:
             y = call(x, *args, **kwargs)
+            given = (x, *args, *kwargs.values())
+            shapes = tuple(_shape(tensor) for tensor in given if hasattr(tensor, "shape"))
             first = all(other.layer is not layer for other in found)
-            found.append(Call(layer, name, kind, _shape(x), _shape(y), first))
+            found.append(Call(layer, name, kind, shapes, _shape(y), first))
             return y
 
         return watched
@@ -137,18 +148,18 @@ def cost(call: Call) -> Cost:
     Example:
         >>> layer = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)
         >>> layer.build((1, 8, 8, 4))
-        >>> call = Call(layer, "dw", "depthwise", (1, 8, 8, 4), (1, 8, 8, 4), True)
+        >>> call = Call(layer, "dw", "depthwise", ((1, 8, 8, 4),), (1, 8, 8, 4), True)
         >>> cost(call)[:3]
         (36, 2304, 9216)
     """
     layer, kind = call.layer, call.kind
     parameters = layer.count_params()
     if kind == "dense":
-        multiply_adds = standard = math.prod(call.output_shape) * call.input_shape[-1]
+        multiply_adds = standard = math.prod(call.output_shape) * call.input_shapes[0][-1]
         needed = multiply_adds
     else:
         multiply_adds, standard, needed = _convolution(call)
-    sizes = math.prod(call.input_shape) + math.prod(call.output_shape) + parameters
+    sizes = sum(map(math.prod, (*call.input_shapes, call.output_shape))) + parameters
     width = _bytes(layer.compute_dtype)
     return Cost(parameters * call.first, multiply_adds, standard, 2 * needed, width * sizes)
 
@@ -160,13 +171,13 @@ def _bytes(dtype: str) -> int:
 def _convolution(call: Call) -> tuple[int, int, int]:
     """Multiply-adds: as counted, of the ordinary convolution, and those that cannot be left out."""
     layer = call.layer
-    channels, _ = _split(layer, call.input_shape)
+    channels, _ = _split(layer, call.input_shapes[0])
     outputs, space = _split(layer, call.output_shape)
     positions = call.output_shape[0] * math.prod(space)
-    kernel = math.prod(layer.kernel_size)
+    kernel = math.prod(_kernel_size(layer))
     taps = call.output_shape[0] * _taps(call)
     if call.kind == "convolution":
-        inner = channels // layer.groups * outputs
+        inner = channels // getattr(layer, "groups", 1) * outputs
         return (
             positions * kernel * inner,
             positions * kernel * channels * outputs,
@@ -188,16 +199,21 @@ def _split(layer: Any, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     return shape[-1], shape[1:-1]
 
 
+def _kernel_size(layer: Any) -> tuple[int, ...]:
+    """In space; a fused layer without a depthwise convolution has a 1x1 one alone."""
+    return layer.kernel_size or (1, 1)
+
+
 def _taps(call: Call) -> int:
     """Pairs of an output position and a kernel position that lies on the input, in one example."""
     layer = call.layer
-    _, sizes = _split(layer, call.input_shape)
+    _, sizes = _split(layer, call.input_shapes[0])
     _, outputs = _split(layer, call.output_shape)
-    rank = len(sizes)
+    rank, kernel = len(sizes), _kernel_size(layer)
     arguments = layer.strides, layer.padding, layer.dilation_rate
-    spec = conv_spec(*arguments) if rank == 2 else conv_spec_1d(layer.kernel_size[0], *arguments)
+    spec = conv_spec(*arguments) if rank == 2 else conv_spec_1d(kernel[0], *arguments)
     ones = (1,) * (2 - rank)
-    geometry = resolve(spec, (1, *ones, *sizes, 1), (*ones, *layer.kernel_size, 1, 1))
+    geometry = resolve(spec, (1, *ones, *sizes, 1), (*ones, *kernel, 1, 1))
     before = [pads[0] for pads in geometry.pads][-rank:]
     product = 1
     for axis in range(rank):
@@ -205,6 +221,6 @@ def _taps(call: Call) -> int:
         product *= sum(
             0 <= p * stride + i * dilation - before[axis] < sizes[axis]
             for p in range(outputs[axis])
-            for i in range(layer.kernel_size[axis])
+            for i in range(kernel[axis])
         )
     return product

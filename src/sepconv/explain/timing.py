@@ -13,7 +13,7 @@ import numpy as np
 __all__ = ["compiled", "median_seconds"]
 
 
-def compiled(layer: Any, inputs: Any, xla: bool) -> Callable[[], Any]:
+def compiled(layer: Any, inputs: tuple[Any, ...], xla: bool) -> Callable[[], Any]:
     """A function that runs the layer on the inputs once and waits for the result.
 
     On JAX the layer runs under `jit`, on TensorFlow in a `tf.function`, on PyTorch eagerly and
@@ -21,7 +21,7 @@ def compiled(layer: Any, inputs: Any, xla: bool) -> Callable[[], Any]:
 
     Args:
         layer: a built layer or model.
-        inputs: arrays, or the layer's structure of them.
+        inputs: what the layer is called with: arrays, or structures of them.
         xla: whether TensorFlow is to compile with XLA, as it does where all of a model's layers
             support it.
     """
@@ -34,30 +34,30 @@ def compiled(layer: Any, inputs: Any, xla: bool) -> Callable[[], Any]:
     if engine == "tensorflow":
         import tensorflow as tf
 
-        call = tf.function(lambda x: layer(x, **mode), jit_compile=xla, autograph=False)
-        return lambda: keras.tree.map_structure(lambda y: y.numpy(), call(inputs))
+        call = tf.function(lambda *x: layer(*x, **mode), jit_compile=xla, autograph=False)
+        return lambda: keras.tree.map_structure(lambda y: y.numpy(), call(*inputs))
 
     import torch
 
     def run() -> Any:
         with torch.no_grad():
-            return layer(inputs, **mode)
+            return layer(*inputs, **mode)
 
     return run
 
 
-def _jax(layer: Any, inputs: Any, mode: dict[str, Any]) -> Callable[[], Any]:
+def _jax(layer: Any, inputs: tuple[Any, ...], mode: dict[str, Any]) -> Callable[[], Any]:
     import jax
 
     weights = [variable.value for variable in layer.trainable_variables]
     others = [variable.value for variable in layer.non_trainable_variables]
 
     @jax.jit
-    def call(weights: Any, others: Any, x: Any) -> Any:
-        return layer.stateless_call(weights, others, x, **mode)[0]
+    def call(weights: Any, others: Any, *x: Any) -> Any:
+        return layer.stateless_call(weights, others, *x, **mode)[0]
 
     inputs = jax.device_put(inputs)
-    return lambda: jax.block_until_ready(call(weights, others, inputs))
+    return lambda: jax.block_until_ready(call(weights, others, *inputs))
 
 
 def median_seconds(run: Callable[[], Any], seconds: float = 0.15, least: int = 5) -> float:

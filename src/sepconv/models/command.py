@@ -146,6 +146,14 @@ def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+def _budget(text: str) -> int | float:
+    """A part, or above 1 a number, as `factorize` takes it."""
+    value = _positive(text)
+    if value > 1 and value != int(value):
+        raise argparse.ArgumentTypeError(f"above 1 it must be a whole number, received {text}")
+    return int(value) if value > 1 else value
+
+
 def _fraction(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
@@ -196,17 +204,18 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
         "--energy",
         type=_fraction,
         metavar="E",
-        help="keep at least this part of each kernel's squared norm, 0 to 1",
+        help="keep at least this part of each layer's squared norm, 0 to 1",
     )
     budget.add_argument(
         "--max-error", type=_positive, metavar="E", help="the largest relative error of a layer"
     )
-    budget.add_argument(
-        "--flops",
-        type=_fraction,
-        metavar="F",
-        help="at most this part of the convolutions' multiply-adds, 0 to 1",
-    )
+    for name, what in (("flops", "multiply-adds for one example"), ("parameters", "weights")):
+        budget.add_argument(
+            f"--{name}",
+            type=_budget,
+            metavar="N",
+            help=f"at most this part of the model's {what}, up to 1, or this many, above 1",
+        )
     parser.add_argument(
         "--data",
         type=Path,
@@ -278,7 +287,7 @@ def _function(options: argparse.Namespace) -> Callable[[Any], tuple[Any, Any]]:
     function = getattr(sepconv, options.command)
     if options.command != "factorize":
         return function
-    names = ("rank", "energy", "max_error", "flops")
+    names = ("rank", "energy", "max_error", "flops", "parameters")
     budget = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     data = None if options.data is None else _examples(options.data)
     return lambda model: function(model, data=data, **budget)

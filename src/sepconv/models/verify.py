@@ -45,8 +45,10 @@ def random_inputs(
             return rng.standard_normal(sizes).astype("float32")
         return rng.integers(0, 2, sizes).astype(dtype)
 
-    inputs = getattr(model, "input", None) if getattr(model, "inputs", None) else None
-    if inputs is not None:
+    tensors = getattr(model, "inputs", None)
+    if tensors:
+        # A Sequential model of its own has a list of its one input, and no structure.
+        inputs = tensors[0] if isinstance(model, keras.Sequential) else model.input
         return keras.tree.map_structure(lambda tensor: draw(tensor.shape, tensor.dtype), inputs)
     # A subclassed model has no inputs, but remembers what it was built with.
     shape = (model.get_build_config() or {}).get("input_shape")
