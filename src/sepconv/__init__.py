@@ -52,7 +52,10 @@ __all__ = [
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
 #: Functions on whole Keras models, and the modules that have them.
-_MODELS: dict[str, str] = {}
+_MODELS: dict[str, str] = {
+    "patch_keras": "sepconv.models.patch",
+    "unpatch_keras": "sepconv.models.patch",
+}
 
 
 def __getattr__(name: str) -> Any:
