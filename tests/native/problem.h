@@ -41,6 +41,9 @@ struct Problem {
   int64_t filters;
   bool bias;
   sepconv::Activation activation;
+  // Of a separable convolution only.
+  bool depthwise_bias, residual;
+  sepconv::Activation depthwise_activation;
   bool want_dx, want_ddepthwise, want_dpointwise, want_dbias;
   bool drop_unneeded;  // inputs that the wanted gradients do not need are null
   Numbers numbers;
@@ -88,7 +91,10 @@ inline Problem read_problem(const uint8_t* data, size_t size) {
   p.separable = bytes.flag();
   p.filters = p.separable ? bytes.from(1, bytes.flag() ? 20 : 200) : 0;
   p.bias = bytes.flag();
-  p.activation = static_cast<sepconv::Activation>(bytes.from(0, 2));
+  p.activation = static_cast<sepconv::Activation>(bytes.from(0, 4));
+  p.depthwise_bias = p.separable && bytes.flag();
+  p.residual = p.separable && bytes.flag();
+  p.depthwise_activation = static_cast<sepconv::Activation>(p.separable ? bytes.from(0, 4) : 0);
   p.want_dx = bytes.flag();
   p.want_ddepthwise = bytes.flag();
   p.want_dpointwise = p.separable && bytes.flag();

@@ -51,6 +51,16 @@ void for_each_tap(const sepconv::Geometry& g, F&& f) {
           }
 }
 
+// Calls f(element, channel) for every element of a tensor of outputs with `channels` channels.
+template <class F>
+void for_each_channel(const sepconv::Geometry& g, int64_t channels, F&& f) {
+  for (int64_t n = 0; n < g.n; ++n)
+    for (int64_t p = 0; p < g.ho; ++p)
+      for (int64_t q = 0; q < g.wo; ++q)
+        for (int64_t c = 0; c < channels; ++c)
+          f(at(g.channels_first, n, p, q, c, g.ho, g.wo, channels), static_cast<size_t>(c));
+}
+
 // Calls f(middle, weight, y) for every product of the 1x1 convolution.
 template <class F>
 void for_each_mix(const Problem& p, F&& f) {
@@ -77,22 +87,45 @@ struct Expected {
   Sums y, dx, ddepthwise, dpointwise, dbias;
 };
 
+inline void activate(Sum& sum, sepconv::Activation activation) {
+  double& v = sum.value;
+  switch (activation) {
+    case sepconv::Activation::none: return;
+    case sepconv::Activation::relu: v = v < 0 ? 0 : v; break;
+    case sepconv::Activation::relu6: v = v < 0 ? 0 : v > 6 ? 6 : v; break;
+    case sepconv::Activation::hard_silu: v *= (v < -3 ? 0 : v > 3 ? 6 : v + 3) / 6; break;
+    case sepconv::Activation::silu: v = v / (1 + std::exp(-v)); break;
+  }
+  // The slope is at most 1.5; what was infinite may be a number now.
+  sum.size = std::isfinite(sum.size) ? 1.5 * sum.size : std::fabs(v);
+}
+
+// The numbers of a call; those that a problem has not are empty.
 template <class T>
-Expected expected_results(const Problem& p, const std::vector<T>& x, const std::vector<T>& kernel,
-                          const std::vector<T>& pointwise, const std::vector<T>& bias,
-                          const std::vector<T>& dy) {
-  const Sums xs = exact_all(x), ks = exact_all(kernel), ps = exact_all(pointwise);
-  const Sums dys = exact_all(dy);
+struct Inputs {
+  std::vector<T> x, kernel, pointwise, bias, dy, depthwise_bias, residual;
+};
+
+template <class T>
+Expected expected_results(const Problem& p, const Inputs<T>& in) {
+  const Sums xs = exact_all(in.x), ks = exact_all(in.kernel), ps = exact_all(in.pointwise);
+  const Sums dys = exact_all(in.dy);
   const auto& g = p.g;
   Expected e;
   Sums middle(static_cast<size_t>(g.n * g.ho * g.wo * p.depthwise_channels()));
   for_each_tap(g, [&](size_t a, size_t k, size_t b) { middle[b].add(xs[a], ks[k]); });
   Sums dmiddle(middle.size());
+  const Sum one{1, 1};
   if (p.separable) {
-    e.y.resize(dy.size());
+    Sums between = middle;
+    for_each_channel(g, p.depthwise_channels(), [&](size_t i, size_t c) {
+      if (p.depthwise_bias) between[i].add(exact(in.depthwise_bias[c]), one);
+      activate(between[i], p.depthwise_activation);
+    });
+    e.y.resize(dys.size());
     e.dpointwise.resize(ps.size());
     for_each_mix(p, [&](size_t a, size_t k, size_t b) {
-      e.y[b].add(middle[a], ps[k]);
+      e.y[b].add(between[a], ps[k]);
       e.dpointwise[k].add(middle[a], dys[b]);
       dmiddle[a].add(dys[b], ps[k]);
     });
@@ -107,18 +140,12 @@ Expected expected_results(const Problem& p, const std::vector<T>& x, const std::
     e.ddepthwise[k].add(xs[a], dmiddle[b]);
   });
   e.dbias.resize(static_cast<size_t>(p.outputs()));
-  const Sum one{1, 1};
-  for (int64_t n = 0; n < g.n; ++n)
-    for (int64_t row = 0; row < g.ho; ++row)
-      for (int64_t q = 0; q < g.wo; ++q)
-        for (int64_t o = 0; o < p.outputs(); ++o) {
-          const size_t i = at(g.channels_first, n, row, q, o, g.ho, g.wo, p.outputs());
-          e.dbias[static_cast<size_t>(o)].add(dys[i], one);
-          if (!bias.empty()) e.y[i].add(exact(bias[static_cast<size_t>(o)]), one);
-          double& v = e.y[i].value;
-          if (p.activation != sepconv::Activation::none && v < 0) v = 0;
-          if (p.activation == sepconv::Activation::relu6 && v > 6) v = 6;
-        }
+  for_each_channel(g, p.outputs(), [&](size_t i, size_t o) {
+    e.dbias[o].add(dys[i], one);
+    if (p.bias) e.y[i].add(exact(in.bias[o]), one);
+    if (p.residual) e.y[i].add(exact(in.residual[i]), one);
+    activate(e.y[i], p.activation);
+  });
   return e;
 }
 
@@ -131,13 +158,11 @@ bool near(const T* values, const Sums& sums, double terms) {
   const double least = static_cast<double>(Limits::min()) * 64;
   for (size_t i = 0; i < sums.size(); ++i) {
     const double v = static_cast<double>(values[i]);
-    if (std::isnan(sums[i].value) ? !std::isnan(v)
-        : std::isinf(sums[i].value)
-            ? v != sums[i].value
-            : !(std::fabs(v - sums[i].value) <= unit * sums[i].size + least) &&
-                  // The size of a sum cut off by an activation may itself be infinite.
-                  !(std::isinf(sums[i].size) && v == sums[i].value))
-      return false;
+    const bool right = std::isnan(sums[i].value)   ? std::isnan(v)
+                       : std::isinf(sums[i].value) ? v == sums[i].value
+                                                   : std::fabs(v - sums[i].value) <=
+                                                         unit * sums[i].size + least;
+    if (!right) return false;
   }
   return true;
 }

@@ -8,7 +8,8 @@
 
 namespace test {
 
-enum Slot { kX, kKernel, kPointwise, kBias, kDy, kY, kDx, kDkernel, kDpointwise, kDbias, kSlots };
+enum Slot { kX, kKernel, kPointwise, kBias, kDy, kY, kDx, kDkernel, kDpointwise, kDbias,
+            kDepthwiseBias, kResidual, kSlots };
 
 // Buffers for one thread's calls.
 class Buffers {
@@ -54,11 +55,6 @@ struct Results {
 };
 
 template <class T>
-struct Inputs {
-  std::vector<T> x, kernel, pointwise, bias, dy;
-};
-
-template <class T>
 Inputs<T> make_inputs(const Problem& p) {
   const auto special = [&](Numbers which) {
     return p.numbers == Numbers::denormal ? Special::denormal
@@ -69,7 +65,11 @@ Inputs<T> make_inputs(const Problem& p) {
           random_values<T>(p.depthwise_elements(), p.seed + 1, special(Numbers::nonfinite_weights)),
           random_values<T>(p.pointwise_elements(), p.seed + 2, special(Numbers::nonfinite_weights)),
           random_values<T>(p.bias ? p.outputs() : 0, p.seed + 3, Special::none),
-          random_values<T>(p.y_elements(), p.seed + 4, special(Numbers::nonfinite_dy))};
+          random_values<T>(p.y_elements(), p.seed + 4, special(Numbers::nonfinite_dy)),
+          random_values<T>(p.depthwise_bias ? p.depthwise_channels() : 0, p.seed + 5,
+                           Special::none),
+          random_values<T>(p.residual ? p.y_elements() : 0, p.seed + 6,
+                           special(Numbers::nonfinite_x))};
 }
 
 // Calls forward and backward. `why` says which buffer was left, where one was.
@@ -87,7 +87,11 @@ Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, B
   T* dpointwise =
       p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
   T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
-  sepconv::forward(p.dtype, p.g, {x, kernel, pointwise, p.filters, bias, p.activation, y}, runner);
+  sepconv::Forward forward{x, kernel, pointwise, p.filters, bias, p.activation, y};
+  forward.depthwise_activation = p.depthwise_activation;
+  if (p.depthwise_bias) forward.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
+  if (p.residual) forward.residual = buffers.input(kResidual, in.residual);
+  sepconv::forward(p.dtype, p.g, forward, runner);
   sepconv::Backward call{x, kernel, pointwise, p.separable, p.filters, dy,
                          dx, dkernel, dpointwise, dbias};
   if (p.drop_unneeded) {
@@ -115,6 +119,9 @@ inline std::string text_of(const Problem& p) {
   return "n,h,w,c=" + list({g.n, g.h, g.w, g.c}) + " kh,kw,m=" + list({g.kh, g.kw, g.m}) +
          " strides=" + list({g.sh, g.sw}) + " dilation=" + list({g.dh, g.dw}) +
          " pads=" + list({g.pt, g.pl}) + " ho,wo=" + list({g.ho, g.wo}) +
+         " activations=" + list({static_cast<int64_t>(p.depthwise_activation),
+                                 static_cast<int64_t>(p.activation)}) +
+         " biases,residual=" + list({p.depthwise_bias, p.bias, p.residual}) +
          " first=" + std::to_string(g.channels_first) + " filters=" + std::to_string(p.filters) +
          " f64=" + std::to_string(p.dtype == sepconv::DType::f64) +
          " numbers=" + std::to_string(static_cast<int>(p.numbers)) +
@@ -124,7 +131,7 @@ inline std::string text_of(const Problem& p) {
 // What is wrong with the kernels' results, or nothing.
 template <class T>
 std::string wrong(const Problem& p, const Inputs<T>& in, const Results<T>& r) {
-  const Expected e = expected_results(p, in.x, in.kernel, in.pointwise, in.bias, in.dy);
+  const Expected e = expected_results(p, in);
   const auto taps = static_cast<double>(p.g.kh * p.g.kw);
   const auto pixels = static_cast<double>(p.g.n * p.g.ho * p.g.wo);
   const auto channels = static_cast<double>(p.depthwise_channels());

@@ -59,10 +59,11 @@ void check_product(const Problem& p, const sepconv::Pointwise& shape, Buffers& b
   T* dkernel = p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
   T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
   auto& pool = sepconv::pool();
-  sepconv::pointwise_forward(p.dtype, shape, x, kernel, bias, p.activation, y, pool);
+  const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
+  sepconv::pointwise_forward(p.dtype, shape, {x, kernel, bias, p.activation, y, residual}, pool);
   sepconv::pointwise_backward(p.dtype, shape, p.want_dpointwise ? x : nullptr,
                               p.want_dx ? kernel : nullptr, dy, dx, dkernel, dbias, pool);
-  const Expected e = expected_results(p, in.x, in.kernel, in.pointwise, in.bias, in.dy);
+  const Expected e = expected_results(p, in);
   const auto pixels = static_cast<double>(shape.images * shape.pixels);
   bool right = near(y, e.y, static_cast<double>(shape.channels));
   if (dx != nullptr) right = near(dx, e.dx, static_cast<double>(shape.filters)) && right;
@@ -92,7 +93,8 @@ void check_pointwise(int problems) {
     p.separable = true;
     p.filters = pick(1, random() % 2 ? 9 : 90);
     p.bias = random() % 2;
-    p.activation = static_cast<sepconv::Activation>(pick(0, 2));
+    p.activation = static_cast<sepconv::Activation>(pick(0, 4));
+    p.residual = random() % 2;
     p.want_dx = random() % 2;
     p.want_dpointwise = random() % 2;
     p.want_dbias = random() % 2;
