@@ -144,14 +144,6 @@ int64_t channel_parts(const Geometry& g, int64_t tasks) {
 }
 
 template <class T>
-TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
-  const int64_t vectors = channels / kLanes<T>;
-  const int64_t first = part_start(vectors, count, index) * kLanes<T>;
-  const int64_t last = part_start(vectors, count, index + 1) * kLanes<T>;
-  return {first, index + 1 == count ? channels : last};
-}
-
-template <class T>
 void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, const T* bias,
                             Activation activation, T* y, Runner& runner) {
   const int64_t channels = g.c * g.m;
