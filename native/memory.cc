@@ -27,7 +27,7 @@ void lend(void* memory, size_t wanted, size_t bytes) {
   ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
   std::memset(memory, 0xFF, bytes);
   const size_t used = (wanted + 7) / 8 * 8;
-  ASAN_POISON_MEMORY_REGION(static_cast<char*>(memory) + used, bytes - used);
+  if (used < bytes) ASAN_POISON_MEMORY_REGION(static_cast<char*>(memory) + used, bytes - used);
 #else
   (void)memory, (void)wanted, (void)bytes;
 #endif
