@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from configurations import configurations
 from hostile import Engine
 
 
@@ -101,3 +102,27 @@ MAKERS = {
     "torch": torch_engine,
     "tensorflow": tensorflow_engine,
 }
+
+
+def check_same_bits(engine: Engine) -> None:
+    """Values and gradients of an engine are NumPy's to the bit, at 1, 2, 3 and 8 threads."""
+    import sepconv
+
+    own = numpy_engine()
+    before = sepconv.num_threads()
+    try:
+        for c in configurations(12, seed=77, dtypes=("float32",), largest=20):
+            kind = "depthwise" if c.filters is None else "separable"
+            arrays = c.arrays()
+            sepconv.set_num_threads(1)
+            expected = own.forward(kind, arrays, c.options)
+            dy = c.gradient(expected.shape)
+            others = own.gradients(kind, arrays, dy, c.options)
+            for threads in (1, 2, 3, 8):
+                sepconv.set_num_threads(threads)
+                assert engine.forward(kind, arrays, c.options).tobytes() == expected.tobytes(), c
+                grads = engine.gradients(kind, arrays, dy, c.options)
+                for name, grad, other in zip(arrays, grads, others, strict=False):
+                    assert grad.tobytes() == other.tobytes(), (name, threads, c)
+    finally:
+        sepconv.set_num_threads(before)
