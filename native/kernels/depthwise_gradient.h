@@ -213,7 +213,9 @@ void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* 
 template <class T>
 void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx,
                               Runner& runner) {
-  if (is_planar<T>(g))
+  if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
+    exact_input_gradient(g, dy, kernel, dx, runner);
+  else if (is_planar<T>(g))
     input_gradient_planar(g, dy, kernel, dx, runner);
   else if (wants_stride2_gradient<T>(g))
     input_gradient_stride2(g, dy, kernel, dx, runner);
@@ -319,6 +321,7 @@ void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk
     kernel_gradient_planar(g, x, dy, dk, runner);
   else
     kernel_gradient_channelwise(g, x, dy, dk, runner);
+  mend_kernel_gradient(g, x, dy, dk, runner);
 }
 
 // --- bias gradient -----------------------------------------------------------------------------

@@ -156,9 +156,9 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
       forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
   const DepthwiseTiles<T> tiles(g, x, kernel, depthwise_bias, args.depthwise_activation);
   const int64_t count = tiles.tiles.count(g);
-  if (count < 12) {
+  if (count < 12 || !all_finite(kernel, g.kh * g.kw * channels)) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
-    // other, the second cut along the filters too.
+    // other, the second cut along the filters too. Or weights for which see exact.h.
     Workspace<T> middle(g.n * pixels * channels);
     depthwise_forward<T>(g, x, kernel, depthwise_bias, args.depthwise_activation, middle.get(),
                          runner);
@@ -196,9 +196,17 @@ template <class T>
 void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
   const int64_t size = channels * filters;
+  const T* x = static_cast<const T*>(args.x);
+  const T* kernel = static_cast<const T*>(args.depthwise_kernel);
   const T* dy = static_cast<const T*>(args.dy);
-  const DepthwiseTiles<T> tiles(g, static_cast<const T*>(args.x),
-                                static_cast<const T*>(args.depthwise_kernel));
+  if (!all_finite(kernel, g.kh * g.kw * channels)) {
+    Workspace<T> middle(g.n * pixels * channels);
+    exact_forward<T>(g, x, kernel, nullptr, Activation::none, middle.get(), runner);
+    pointwise_kernel_gradient<T>({g.n, pixels, channels, filters, g.channels_first}, middle.get(),
+                                 dy, static_cast<T*>(args.dpointwise), runner);
+    return;
+  }
+  const DepthwiseTiles<T> tiles(g, x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   const auto [groups, split] = gradient_cut<T>(units, channels, filters, tiles.may_split());
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
