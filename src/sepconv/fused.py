@@ -183,8 +183,9 @@ def check_block(operands: Operands, spec: ConvSpec) -> tuple[Any, ...]:
             "(kernel_height, kernel_width, channels, depth_multiplier)",
         )
     else:  # the geometry is that of a depthwise convolution which changes nothing
-        kernel_shape = (1, 1, _known(shape[last], 1), 1)
-    if not all(isinstance(size, int) for size in kernel_shape):
+        kernel_shape = (1, 1, _known(shape[last], pointwise_kernel.shape[2]), 1)
+    kernels = (*kernel_shape, *(() if pointwise_kernel is None else pointwise_kernel.shape))
+    if not all(isinstance(size, int) for size in kernels):
         return tuple(shape[:1]) + (None,) * 3
     stand_ins = {
         0: 1,
