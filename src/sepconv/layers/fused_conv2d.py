@@ -27,6 +27,12 @@ def kernel_activation(activation: Any) -> str | None:
     return None
 
 
+def _activation(value: Any) -> Any:
+    """One of Keras' activations, None for the one that does nothing."""
+    activation = keras.activations.get(value)
+    return None if activation is keras.activations.linear else activation
+
+
 @keras.saving.register_keras_serializable(package="sepconv")
 class FusedConv2D(keras.layers.Layer):
     """Depthwise convolution, 1x1 convolution or both, with all that stands around them.
@@ -52,6 +58,8 @@ class FusedConv2D(keras.layers.Layer):
             follows: None, ``"relu"``, ``"relu6"``, ``"hard_silu"`` or ``"silu"``.
         use_bias: whether a bias is added last.
         activation: applied last; any of Keras' activations.
+        depthwise_initializer: initializer of the depthwise kernel.
+        pointwise_initializer: initializer of the pointwise kernel.
         **kwargs: `name`, `trainable`, `dtype` and what else `keras.layers.Layer` takes.
 
     Call arguments:
@@ -89,9 +97,13 @@ class FusedConv2D(keras.layers.Layer):
         depthwise_activation: Any = None,
         use_bias: bool = True,
         activation: Any = None,
+        depthwise_initializer: Any = "glorot_uniform",
+        pointwise_initializer: Any = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.depthwise_initializer = keras.initializers.get(depthwise_initializer)
+        self.pointwise_initializer = keras.initializers.get(pointwise_initializer)
         if filters is None and kernel_size is None:
             raise ValueError("At least one of filters and kernel_size must be given.")
         self.filters = None if filters is None else positive_sizes("filters", filters, 1)[0]
@@ -106,9 +118,7 @@ class FusedConv2D(keras.layers.Layer):
         self.padding: Any = "same" if spec.same else "valid"
         if any(spec[5:9]):
             self.padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
-        self.depthwise_activation = keras.activations.get(depthwise_activation)
-        if depthwise_activation is None:
-            self.depthwise_activation = None
+        self.depthwise_activation = _activation(depthwise_activation)
         self.depthwise_use_bias = bool(depthwise_use_bias)
         between = kernel_activation(self.depthwise_activation)
         if self.depthwise_activation is not None and between is None:
@@ -122,7 +132,7 @@ class FusedConv2D(keras.layers.Layer):
                 f"a 1x1 convolution follows. Received: filters={filters}, kernel_size={kernel_size}"
             )
         self.use_bias = bool(use_bias)
-        self.activation = None if activation is None else keras.activations.get(activation)
+        self.activation = _activation(activation)
         fused = kernel_activation(self.activation)
         self._activation_after = None if fused else self.activation
         self._options = {
@@ -145,6 +155,7 @@ class FusedConv2D(keras.layers.Layer):
         return 1 if self.data_format == "channels_first" else 3
 
     def build(self, inputs_shape: Any, residual_shape: Any = None) -> None:
+        """Makes the weights."""
         channels = inputs_shape[self._channel_axis]
         if channels is None:
             raise ValueError(
@@ -155,7 +166,7 @@ class FusedConv2D(keras.layers.Layer):
         if self.kernel_size is not None:
             shape = (*self.kernel_size, channels, self.depth_multiplier)
             self.depthwise_kernel = self.add_weight(
-                name="depthwise_kernel", shape=shape, initializer="glorot_uniform"
+                name="depthwise_kernel", shape=shape, initializer=self.depthwise_initializer
             )
             channels *= self.depth_multiplier
             if self.depthwise_use_bias:
@@ -165,13 +176,14 @@ class FusedConv2D(keras.layers.Layer):
         if self.filters is not None:
             shape = (1, 1, channels, self.filters)
             self.pointwise_kernel = self.add_weight(
-                name="pointwise_kernel", shape=shape, initializer="glorot_uniform"
+                name="pointwise_kernel", shape=shape, initializer=self.pointwise_initializer
             )
             channels = self.filters
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(channels,), initializer="zeros")
 
     def call(self, inputs: Any, residual: Any = None) -> Any:
+        """See the class."""
         tensor = self._tensor
         outputs = self._fuse(
             inputs,
@@ -188,6 +200,7 @@ class FusedConv2D(keras.layers.Layer):
         return None if weight is None else ops.convert_to_tensor(weight, self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
+        """The output's shape, None for sizes that are not known."""
         axis = self._channel_axis
         channels = inputs_shape[axis]
         options = {k: v for k, v in self._options.items() if not k.endswith("activation")}
@@ -213,6 +226,7 @@ class FusedConv2D(keras.layers.Layer):
         return check_block(Operands(**arrays), spec)
 
     def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
         serialize = keras.activations.serialize
         config = {
             "filters": self.filters,
@@ -230,4 +244,6 @@ class FusedConv2D(keras.layers.Layer):
         for name in ("depthwise_activation", "activation"):
             if config[name] is not None:
                 config[name] = serialize(config[name])
+        for name in ("depthwise_initializer", "pointwise_initializer"):
+            config[name] = keras.initializers.serialize(getattr(self, name))
         return {**super().get_config(), **config}

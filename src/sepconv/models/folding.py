@@ -80,6 +80,7 @@ class Block(Convolution):
 
     @property
     def outputs(self) -> int:
+        """The number of output channels."""
         if self.pointwise is not None:
             return self.pointwise.shape[1]
         assert self.depthwise is not None
@@ -87,6 +88,7 @@ class Block(Convolution):
 
     @property
     def open(self) -> bool:
+        """Whether what comes next may still be made part of it."""
         return self.activation is None and not self.residual
 
     @property
@@ -145,13 +147,14 @@ class Stock(Convolution):
 
     @property
     def outputs(self) -> int:
+        """The number of output channels."""
         kernel = self.kernels[-1]
         depthwise = isinstance(self.layer, keras.layers.DepthwiseConv1D)
         return kernel.shape[-1] * (kernel.shape[-2] if depthwise else 1)
 
     @property
     def unpadded(self) -> bool:
-        """Whether every input that it sees is one of the tensor's, in one kernel of all channels."""
+        """Whether all inputs that it sees are the tensor's, in one kernel of all channels."""
         if isinstance(self.layer, keras.layers.Dense):
             return True
         dense = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -175,7 +178,7 @@ class Stock(Convolution):
     def fold_before(self, affine: Affine) -> None:
         """Makes it take x where it took ``scale * x + shift``."""
         (kernel,) = self.kernels
-        self.add_to_bias(np.einsum("c,...cf->f", affine.shift, kernel))
+        self.add_to_bias(affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0))
         self.kernels = [kernel * affine.scale[:, None]]
 
 

@@ -170,6 +170,8 @@ def _fused_layer(block: Block, name: str) -> FusedConv2D:
         depthwise_activation=block.depthwise_activation,
         use_bias=block.bias is not None,
         activation=block.activation,
+        depthwise_initializer="zeros",  # weights follow, and Keras takes long to make random ones
+        pointwise_initializer="zeros",
         name=name,
         dtype=block.layer.dtype_policy,
     )
