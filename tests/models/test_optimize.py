@@ -31,8 +31,8 @@ def randomised(model, seed=0):
 
 
 def predictions(model, x):
-    y = model(x, training=False)
-    return [keras.ops.convert_to_numpy(a) for a in keras.tree.flatten(y)]
+    """A model's outputs as arrays; compiled, since JAX takes seconds for a model op by op."""
+    return keras.tree.flatten(model.predict_on_batch(x))
 
 
 def kinds(model):
@@ -336,17 +336,17 @@ def test_save_and_load(tmp_path):
     optimized, _ = sepconv.optimize(model)
     x = np.random.default_rng(1).uniform(-1, 1, (1, 96, 96, 3)).astype("float32")
     (expected,) = predictions(model, x)
-    assert np.abs(predictions(optimized, x)[0] - expected).max() <= 1e-4 * expected.max()
     assert kinds(optimized).count("FusedConv2D") == 34
     assert len(optimized.layers) == 38
     path = tmp_path / "optimized.keras"
     optimized.save(path)
     loaded = keras.models.load_model(path)
-    np.testing.assert_allclose(predictions(loaded, x)[0], expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(predictions(loaded, x)[0] - expected).max() <= 1e-4 * expected.max()
+    for a, b in zip(optimized.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
     again, record = sepconv.optimize(loaded)  # nothing is left to do
     assert record.changed == 0
-    np.testing.assert_allclose(predictions(again, x)[0], expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-6)
+    assert len(again.layers) == 38
 
 
 def test_mixed_precision():
