@@ -231,6 +231,7 @@ def timed(run: Run, count: int) -> list[float]:
 def export(name: str, size: int, path: Path) -> None:
     """Writes the stock network as an ONNX file; in a process with PyTorch as Keras' backend."""
     model = network(name, size)
+    model.predict_on_batch(picture(size))  # Keras exports only what has been called
     model.export(path, format="onnx", verbose=False)
 
 
