@@ -52,7 +52,9 @@ __all__ = [
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
 #: Functions on whole Keras models, and the modules that have them.
-_MODELS: dict[str, str] = {}
+_MODELS: dict[str, str] = {
+    "factorize": "sepconv.models.factorize",
+}
 
 
 def __getattr__(name: str) -> Any:

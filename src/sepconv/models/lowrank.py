@@ -53,7 +53,7 @@ class Factors:
             >>> np.allclose(fit(kernel, 9).kernel(), kernel)
             True
         """
-        kh, kw, channels, rank = self.depthwise_kernel.shape
+        channels, rank = self.depthwise_kernel.shape[2:]
         pointwise = self.pointwise_kernel.reshape(channels, rank, -1)
         return np.einsum("ijcr,crf->ijcf", self.depthwise_kernel, pointwise)
 
@@ -105,7 +105,7 @@ class Moments:
             x: (batch, height, width, C), or its channels_first form, as the spec says.
 
         Raises:
-            ValueError: the shape does not fit the kernel.
+            ValueError: the shape does not fit the kernel, or a number is not finite.
         """
         windows = self._windows(np.asarray(x))
         images, height, width = windows.shape[:3]
@@ -125,6 +125,8 @@ class Moments:
             self._sum += patches.sum(0)
             self._products += patches.T @ patches
             self.count += len(picked)
+        if not np.isfinite(self._sum).all():
+            raise ValueError("data must be finite: some input of the convolution is not.")
 
     def _windows(self, x: np.ndarray) -> np.ndarray:
         """A view of the padded input as patches, (batch, out_h, out_w, C, kh, kw)."""
@@ -133,7 +135,9 @@ class Moments:
         geometry = resolve(spec, x.shape, (kh, kw, channels, 1))
         if spec.channels_first:
             x = x.transpose(0, 2, 3, 1)
-        padded = np.pad(x, [(0, 0), *geometry.pads, (0, 0)])
+        # Where strides leave the last rows out, the padding after them is negative.
+        pads = [(max(before, 0), max(after, 0)) for before, after in geometry.pads]
+        padded = np.pad(x, [(0, 0), *pads, (0, 0)])
         reach = (kh - 1) * spec.dilation_h + 1, (kw - 1) * spec.dilation_w + 1
         windows = np.lib.stride_tricks.sliding_window_view(padded, reach, (1, 2))
         windows = windows[:, :: spec.stride_h, :: spec.stride_w]
@@ -180,7 +184,7 @@ def fit(
         so, the plain SVD is what is returned.
 
     Raises:
-        ValueError: the rank is below 1 or the kernel has not four axes.
+        ValueError: the rank is below 1; the kernel has not four axes or is not finite.
 
     Example:
         >>> kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 16))
@@ -195,6 +199,8 @@ def fit(
             "kernel must have 4 axes: (kernel_height, kernel_width, channels, filters). "
             f"Received: kernel.shape={kernel.shape}"
         )
+    if not np.isfinite(kernel).all():
+        raise ValueError("kernel must be finite: some of its weights are not.")
     if rank < 1:
         raise ValueError(f"rank must be at least 1. Received: rank={rank}")
     kh, kw, channels, filters = kernel.shape
@@ -247,7 +253,9 @@ def _fit_outputs(
     metric = gram - np.outer(mean, mean) if fit_bias else gram.copy()
     # The fewer patches there are, the less their moments are to be trusted off the diagonal.
     ridge = 1e-6 + 1e-2 * len(mean) / moments.count
-    metric.flat[:: len(mean) + 1] += ridge * max(np.trace(metric), np.trace(gram) * 1e-6) / len(mean)
+    metric.flat[:: len(mean) + 1] += (
+        ridge * max(np.trace(metric), np.trace(gram) * 1e-6) / len(mean)
+    )
     blocks = metric.reshape(channels, size, channels, size)
     own = np.ascontiguousarray(blocks[range(channels), :, range(channels)])
     factor = np.linalg.cholesky(own)
