@@ -17,7 +17,7 @@ from sepconv.models.ranks import cheaper_ranks
 __all__ = ["Candidate", "refusal"]
 
 #: A layer looks at about so many patches, or at so many times those that span them all.
-_PATCHES, _PATCHES_A_COLUMN = 50_000, 8
+_PATCHES, _PATCHES_A_COLUMN = 20_000, 8
 
 
 def refusal(layer: Any) -> str | None:
