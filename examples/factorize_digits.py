@@ -31,7 +31,7 @@ BATCH_SIZE = 32
 
 
 class Outcome(NamedTuple):
-    """Accuracies on the held-out pictures, before, right after and after fine-tuning; the report."""
+    """Held-out accuracies before, right after it and after fine-tuning, and the report."""
 
     trained: float
     factorized: float
@@ -53,7 +53,7 @@ def build_network(filters: Sequence[int]) -> Any:
 
 
 def fit(model: Any, x: np.ndarray, y: np.ndarray, epochs: int, rate: float, seed: int) -> None:
-    """Trains on pictures that each epoch shifts by up to a pixel, at a rate that falls to nothing."""
+    """Trains on pictures shifted anew each epoch by up to a pixel, at a rate that falls to 0."""
     steps = -(-len(x) // BATCH_SIZE)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps)),

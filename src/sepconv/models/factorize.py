@@ -396,7 +396,14 @@ def _rebuild(model: Any, new: dict[int, Any]) -> Any:
         pairs.append((layer, twin))
         return twin
 
-    result = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    try:
+        with keras.saving.custom_object_scope(_own_objects(model)):
+            result = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"{model.name!r} cannot be copied, which takes a config that Keras can make each of "
+            f"its layers from. Keras says: {error}"
+        ) from error
     for old, twin in pairs:
         if len(old.variables) != len(twin.variables):
             raise ValueError(
@@ -407,6 +414,15 @@ def _rebuild(model: Any, new: dict[int, Any]) -> Any:
             # A copy, since JAX gives arrays away to the step that replaces them.
             target.assign(ops.copy(source))
     return result
+
+
+def _own_objects(model: Any) -> dict[str, Any]:
+    """The functions and classes in a model that Keras may not find by their names."""
+    things = [thing for layer in model._flatten_layers() for thing in vars(layer).values()]
+    if model.compiled:
+        things += keras.tree.flatten(model._compile_config.config)
+    named = [t if callable(t) and hasattr(t, "__name__") else type(t) for t in things]
+    return {t.__name__: t for t in named if not str(t.__module__).startswith(("keras.", "builtin"))}
 
 
 def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
