@@ -104,7 +104,8 @@ def stand_in(model: Any) -> Any:
         sizes = [size or _OPEN_SIZE for size in tensor.shape[1:]]
         return np.zeros((1, *sizes), keras.backend.standardize_dtype(tensor.dtype))
 
-    return keras.tree.map_structure(zeros, model.input)
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return keras.tree.map_structure(zeros, inputs)
 
 
 def measure_costs(model: Any, batch: Any) -> Costs:

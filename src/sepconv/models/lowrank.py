@@ -189,7 +189,7 @@ def fit(
     Example:
         >>> kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 16))
         >>> [round(fit(kernel, rank).error, 3) for rank in (1, 4, 8)]
-        [0.833, 0.465, 0.091]
+        [0.864, 0.525, 0.093]
 
     Source: Guo et al., Network Decoupling, 2018, https://arxiv.org/abs/1808.05517
     """

@@ -71,7 +71,7 @@ def spend(layers: Sequence[Sequence[Option]], budget: int) -> list[Option] | Non
         >>> [option.rank for option in spend([wide, wide], 110)]
         [2, 2]
         >>> [option.rank for option in spend([wide, wide], 130)]
-        [None, 2]
+        [2, None]
     """
     if sum(min(o.cost for o in options) for options in layers) > budget:
         return None
