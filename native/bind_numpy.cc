@@ -124,10 +124,10 @@ void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t
   Buffer bb("bias", bias, filters, size, false);
   Buffer by("out", y, images * pixels * filters, size, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
+  const sepconv::PointwiseForward args{bx.get(), bk.get(), bb.get(),
+                                       static_cast<sepconv::Activation>(activation), by.get()};
   nb::gil_scoped_release release;
-  sepconv::pointwise_forward(static_cast<sepconv::DType>(dtype), p, bx.get(), bk.get(), bb.get(),
-                             static_cast<sepconv::Activation>(activation), by.get(),
-                             sepconv::pool());
+  sepconv::pointwise_forward(static_cast<sepconv::DType>(dtype), p, args, sepconv::pool());
 }
 
 void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,

@@ -77,9 +77,9 @@ void backward(DType dtype, const Geometry& g, const Backward& args, Runner& runn
   table(dtype).backward(g, args, runner);
 }
 
-void pointwise_forward(DType dtype, const Pointwise& p, const void* x, const void* kernel,
-                       const void* bias, Activation activation, void* y, Runner& runner) {
-  table(dtype).pointwise_forward(p, x, kernel, bias, activation, y, runner);
+void pointwise_forward(DType dtype, const Pointwise& p, const PointwiseForward& args,
+                       Runner& runner) {
+  table(dtype).pointwise_forward(p, args, runner);
 }
 
 void pointwise_backward(DType dtype, const Pointwise& p, const void* x, const void* kernel,

@@ -8,7 +8,7 @@
 namespace sepconv {
 
 enum class DType : int32_t { f32 = 0, f64 = 1 };
-enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2 };
+enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2, hard_silu = 3, silu = 4 };
 
 // Shapes, where C = g.c, M = g.m and CM = C * M; channels_first moves the last axis to the second:
 //   x [n, h, w, C]   depthwise_kernel [kh, kw, C, M]   pointwise_kernel [CM, filters]
@@ -22,6 +22,11 @@ struct Forward {
   const void* bias;              // null: none
   Activation activation;
   void* y;
+  // Of a separable convolution only: what happens between its two steps, and what is added to the
+  // result, of the shape of y, before `activation`.
+  const void* depthwise_bias = nullptr;  // [CM]
+  Activation depthwise_activation = Activation::none;
+  const void* residual = nullptr;
 };
 
 // Gradients of sum(y * dy), where y has no activation. Each output may be null and is then not
@@ -53,9 +58,16 @@ struct Pointwise {
   int64_t images, pixels, channels, filters;
   bool channels_first;
 };
-SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const void* x,
-                                   const void* kernel, const void* bias, Activation activation,
-                                   void* y, Runner& runner);
+struct PointwiseForward {
+  const void* x;
+  const void* kernel;
+  const void* bias;  // null: none
+  Activation activation;
+  void* y;
+  const void* residual = nullptr;  // of the shape of y: added before `activation`
+};
+SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const PointwiseForward& args,
+                                   Runner& runner);
 // As `Backward`: null outputs are skipped.
 SEPCONV_API void pointwise_backward(DType dtype, const Pointwise& p, const void* x,
                                     const void* kernel, const void* dy, void* dx, void* dkernel,

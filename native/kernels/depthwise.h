@@ -101,8 +101,9 @@ class DepthwiseBands {
     if (!planar()) {
       const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
       const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
-      correlate(band.correlation, band.image, kernel, bias, activation, local, out, out_row,
+      correlate(band.correlation, band.image, kernel, bias, early(activation), local, out, out_row,
                 out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
+      if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
       return;
     }
     const int64_t rows = box.p1 - box.p0;
@@ -115,6 +116,19 @@ class DepthwiseBands {
   }
 
  private:
+  static void activate_box(const Box& box, T* out, int64_t out_row, int64_t out_pixel,
+                           Activation activation) {
+    const int64_t channels = box.c1 - box.c0, columns = box.q1 - box.q0;
+    for (int64_t p = 0; p < box.p1 - box.p0; ++p) {
+      T* row = out + p * out_row;
+      if (out_pixel == channels)
+        activate_late(row, columns * channels, activation);
+      else
+        for (int64_t q = 0; q < columns; ++q)
+          activate_late(row + q * out_pixel, channels, activation);
+    }
+  }
+
   const Geometry& g;
   const int64_t expanded_, strip_;  // elements of scratch
   const Planar<T> planar_;
@@ -126,14 +140,6 @@ template <class T>
 int64_t channel_parts(const Geometry& g, int64_t tasks) {
   if (is_planar<T>(g) || g.m != 1 || tasks >= 16) return 1;
   return max_of(1, min_of(16 / max_of(1, tasks), g.c / (4 * kLanes<T>)));
-}
-
-template <class T>
-TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
-  const int64_t vectors = channels / kLanes<T>;
-  const int64_t first = part_start(vectors, count, index) * kLanes<T>;
-  const int64_t last = part_start(vectors, count, index + 1) * kLanes<T>;
-  return {first, index + 1 == count ? channels : last};
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 // kRows x kPanel sums in registers, and a step loads one row of a panel and broadcasts kRows
 // values of A.
 #pragma once
-#include "vec.h"
+#include "activation.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -18,7 +18,7 @@ inline constexpr int kPanel = kPanelVectors * kLanes<T>;
 // What happens to a finished tile of sums.
 template <class T>
 struct Epilogue {
-  bool accumulate = false;        // add to C instead of replacing it
+  const T* addend = nullptr;       // a matrix with the rows of C, or C itself
   const T* column_bias = nullptr;  // one value a column
   const T* row_bias = nullptr;     // one value a row
   Activation activation = Activation::none;
@@ -114,7 +114,7 @@ void finish_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c
       if (e.row_bias != nullptr) value += e.row_bias[i];
       if (e.column_bias != nullptr) value += e.column_bias[n];
       T& out = c[i * c_row + n];
-      if (e.accumulate) value += out;
+      if (e.addend != nullptr) value += e.addend[i * c_row + n];
       out = activate_scalar(value, e.activation);
     }
 }
@@ -161,7 +161,7 @@ void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c, int64_t c_r
       Vec<T> value = acc[i][v];
       if (e.row_bias != nullptr) value += e.row_bias[i];
       if (e.column_bias != nullptr) value += load(e.column_bias + v * kVec);
-      if (e.accumulate) value += load(out + v * kVec);
+      if (e.addend != nullptr) value += load(e.addend + i * c_row + v * kVec);
       store(out + v * kVec, activate<T>(value, e.activation));
     }
   }
@@ -207,11 +207,17 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t count = (rows - m) / (groups - group) + ((rows - m) % (groups - group) != 0);
       Epilogue<T> e = epilogue;
+      e.activation = early(epilogue.activation);
+      if (e.addend != nullptr) e.addend += m * c_row + n;
       if (e.column_bias != nullptr) e.column_bias += n;
       if (e.row_bias != nullptr) e.row_bias += m;
       const Micro<T> kernel =
           width <= kLanes<T> ? pick_micro<T, 1>(count) : pick_micro<T, 2>(count);
-      kernel(depth, a.at(m, 0), panel, c + m * c_row + n, c_row, width, e);
+      T* tile = c + m * c_row + n;
+      kernel(depth, a.at(m, 0), panel, tile, c_row, width, e);
+      if (is_late(epilogue.activation))
+        for (int64_t i = 0; i < count; ++i)
+          activate_late(tile + i * c_row, width, epilogue.activation);
       m += count;
     }
   }

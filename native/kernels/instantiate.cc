@@ -19,12 +19,14 @@ void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
                          static_cast<T*>(args.y), runner);
 }
 
-void product(const Pointwise& p, const void* x, const void* kernel, const void* bias,
-             Activation activation, void* y, Runner& runner) {
-  pointwise_product<T>(p.images, p.pixels, p.channels_first,
-                       forward_weights(static_cast<const T*>(kernel), p.channels, p.filters),
-                       static_cast<const T*>(x), static_cast<const T*>(bias), activation,
-                       static_cast<T*>(y), runner);
+void product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
+  pointwise_product<T>(
+      p.images, p.pixels, p.channels_first,
+      forward_weights(static_cast<const T*>(args.kernel), p.channels, p.filters),
+      static_cast<const T*>(args.x),
+      Finish<T>{static_cast<const T*>(args.bias), static_cast<const T*>(args.residual),
+                args.activation},
+      static_cast<T*>(args.y), runner);
 }
 
 void product_backward(const Pointwise& p, const void* x, const void* kernel, const void* dy,
@@ -33,7 +35,7 @@ void product_backward(const Pointwise& p, const void* x, const void* kernel, con
   if (dx != nullptr)
     pointwise_product<T>(p.images, p.pixels, p.channels_first,
                          gradient_weights(static_cast<const T*>(kernel), p.channels, p.filters),
-                         gradient, nullptr, Activation::none, static_cast<T*>(dx), runner);
+                         gradient, Finish<T>{}, static_cast<T*>(dx), runner);
   if (dkernel != nullptr)
     pointwise_kernel_gradient<T>(p, static_cast<const T*>(x), gradient, static_cast<T*>(dkernel),
                                  runner);

@@ -7,8 +7,7 @@ namespace sepconv {
 struct KernelTable {
   void (*forward)(const Geometry&, const Forward&, Runner&);
   void (*backward)(const Geometry&, const Backward&, Runner&);
-  void (*pointwise_forward)(const Pointwise&, const void* x, const void* kernel, const void* bias,
-                            Activation, void* y, Runner&);
+  void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&);
   void (*pointwise_backward)(const Pointwise&, const void* x, const void* kernel, const void* dy,
                              void* dx, void* dkernel, void* dbias, Runner&);
   // For measure_fma and measure_bandwidth (roofline.h).

@@ -182,7 +182,8 @@ void each_forward_plane(const Planar<T>& planar, const T* x, int64_t n, int64_t 
     if (o == o0 || o % g.m == 0)
       fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, o / g.m), phases);
     planar_forward(planar, rows, phases, kernel + o, g.c * g.m, bias == nullptr ? T(0) : bias[o],
-                   activation, flat);
+                   early(activation), flat);
+    if (is_late(activation)) activate_late(flat, rows * planar.pitch, activation);
     f(o, flat);
   }
 }

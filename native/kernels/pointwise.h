@@ -77,10 +77,27 @@ inline int64_t output_parts(int64_t tasks, int64_t outputs, int64_t granule) {
   return max_of(1, min_of(16 / max_of(1, tasks), outputs / granule));
 }
 
-// y[n, p, o] = bias[o] + sum_k x[n, p, k] * weights[k, o], channels_last.
+// What follows a product: y = activation(x * weights + bias + residual).
 template <class T>
-void product_last(int64_t rows, const Weights<T>& w, const T* x, const T* bias,
-                  Activation activation, T* y, Runner& runner) {
+struct Finish {
+  const T* bias = nullptr;      // one value an output channel
+  const T* residual = nullptr;  // of the shape of y
+  Activation activation = Activation::none;
+
+  // For outputs from channel `channel` on, of which the first is element `element` of y.
+  Epilogue<T> at(bool channels_first, int64_t channel, int64_t element) const {
+    Epilogue<T> e;
+    e.activation = activation;
+    if (residual != nullptr) e.addend = residual + element;
+    if (bias != nullptr) (channels_first ? e.row_bias : e.column_bias) = bias + channel;
+    return e;
+  }
+};
+
+// y[n, p, o] = sum_k x[n, p, k] * weights[k, o] and what follows, channels_last.
+template <class T>
+void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
+                  Runner& runner) {
   const PackedWeights<T> packed(w, runner);
   const int64_t tiles = tile_count(rows);
   const int64_t panel_count = panels<T>(w.outputs);
@@ -92,18 +109,16 @@ void product_last(int64_t rows, const Weights<T>& w, const T* x, const T* bias,
     const int64_t o0 = part_start(panel_count, split, part) * kPanel<T>;
     const int64_t o1 = min_of(part_start(panel_count, split, part + 1) * kPanel<T>, w.outputs);
     if (split == 1) prefetch(x + first * w.depth, count * w.depth);
-    Epilogue<T> e;
-    e.column_bias = bias == nullptr ? nullptr : bias + o0;
-    e.activation = activation;
+    const int64_t element = first * w.outputs + o0;
     multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1},
-             packed.from(o0, w.depth), y + first * w.outputs + o0, w.outputs, e);
+             packed.from(o0, w.depth), y + element, w.outputs, finish.at(false, o0, element));
   });
 }
 
 // The same, channels_first.
 template <class T>
-void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T* x, const T* bias,
-                   Activation activation, T* y, Runner& runner) {
+void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T* x,
+                   const Finish<T>& finish, T* y, Runner& runner) {
   const WeightRows<T> weights(w);
   const int64_t tiles = ceil_div(pixels, 2 * kTilePixels);
   const int64_t split = output_parts(images * tiles, w.outputs, 4 * kRows);
@@ -117,21 +132,19 @@ void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T*
                 const int64_t o0 = part_start(w.outputs, split, part);
                 const int64_t o1 = part_start(w.outputs, split, part + 1);
                 pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
-                Epilogue<T> e;
-                e.row_bias = bias == nullptr ? nullptr : bias + o0;
-                e.activation = activation;
-                multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), packed,
-                         y + (n * w.outputs + o0) * pixels + first, pixels, e);
+                const int64_t element = (n * w.outputs + o0) * pixels + first;
+                multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), packed, y + element,
+                         pixels, finish.at(true, o0, element));
               });
 }
 
 template <class T>
 void pointwise_product(int64_t images, int64_t pixels, bool channels_first, const Weights<T>& w,
-                       const T* x, const T* bias, Activation activation, T* y, Runner& runner) {
+                       const T* x, const Finish<T>& finish, T* y, Runner& runner) {
   if (channels_first)
-    product_first(images, pixels, w, x, bias, activation, y, runner);
+    product_first(images, pixels, w, x, finish, y, runner);
   else
-    product_last(images * pixels, w, x, bias, activation, y, runner);
+    product_last(images * pixels, w, x, finish, y, runner);
 }
 
 // How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
@@ -159,7 +172,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
                             bool accumulate, T* dkernel, T* packed) {
   pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   Epilogue<T> e;
-  e.accumulate = accumulate;
+  if (accumulate) e.addend = dkernel;
   multiply(channels, filters, pixels, a, packed, dkernel, filters, e);
 }
 

@@ -35,12 +35,15 @@ inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
 template <class T>
 class DepthwiseTiles {
  public:
-  DepthwiseTiles(const Geometry& geometry, const T* x, const T* kernel)
+  DepthwiseTiles(const Geometry& geometry, const T* x, const T* kernel, const T* bias = nullptr,
+                 Activation activation = Activation::none)
       : g(geometry),
         tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
                         geometry.m == 1 && !is_planar<T>(geometry))),
         x_(x),
         kernel_(kernel),
+        bias_(bias),
+        activation_(activation),
         bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows,
                ceil_div(geometry.wo, tiles.pieces)),
         planar_(geometry, geometry.channels_first ? tiles.bands.rows : 0) {}
@@ -57,7 +60,7 @@ class DepthwiseTiles {
   // Channels [c0, c1) as [pixel][c1 - c0].
   void rows(const Tile& t, int64_t c0, int64_t c1, T* out, T* scratch) const {
     const Box box{t.p0, t.p1, t.q0, t.q1, c0, c1};
-    bands_.compute(x_ + t.n * g.h * g.w * g.c, kernel_, nullptr, Activation::none, box, out,
+    bands_.compute(x_ + t.n * g.h * g.w * g.c, kernel_, bias_, activation_, box, out,
                    (t.q1 - t.q0) * (c1 - c0), c1 - c0, scratch);
   }
 
@@ -96,12 +99,14 @@ class DepthwiseTiles {
  private:
   template <class F>
   void each_plane(const Tile& t, int64_t c0, int64_t c1, T* scratch, F&& f) const {
-    each_forward_plane<T>(planar_, x_, t.n, t.p0, t.p1 - t.p0, c0, c1, kernel_, nullptr,
-                          Activation::none, scratch, f);
+    each_forward_plane<T>(planar_, x_, t.n, t.p0, t.p1 - t.p0, c0, c1, kernel_, bias_, activation_,
+                          scratch, f);
   }
 
   const T* x_;
   const T* kernel_;
+  const T* bias_;
+  const Activation activation_;
   const DepthwiseBands<T> bands_;
   const Planar<T> planar_;
 };
@@ -121,44 +126,43 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
   const T* x = static_cast<const T*>(args.x);
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
-  const T* bias = static_cast<const T*>(args.bias);
+  const T* depthwise_bias = static_cast<const T*>(args.depthwise_bias);
+  const Finish<T> finish{static_cast<const T*>(args.bias), static_cast<const T*>(args.residual),
+                         args.activation};
   T* y = static_cast<T*>(args.y);
   const Weights<T> weights =
       forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
-  const DepthwiseTiles<T> tiles(g, x, kernel);
+  const DepthwiseTiles<T> tiles(g, x, kernel, depthwise_bias, args.depthwise_activation);
   const int64_t count = tiles.tiles.count(g);
   if (count < 12) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
     // other, the second cut along the filters too.
     Workspace<T> middle(g.n * pixels * channels);
-    depthwise_forward<T>(g, x, kernel, nullptr, Activation::none, middle.get(), runner);
-    pointwise_product<T>(g.n, pixels, g.channels_first, weights, middle.get(), bias,
-                         args.activation, y, runner);
+    depthwise_forward<T>(g, x, kernel, depthwise_bias, args.depthwise_activation, middle.get(),
+                         runner);
+    pointwise_product<T>(g.n, pixels, g.channels_first, weights, middle.get(), finish, y, runner);
     return;
   }
   const int64_t most = tiles.tiles.pixels(g);
-  Epilogue<T> e;
-  e.activation = args.activation;
   if (g.channels_first) {
-    e.row_bias = bias;
     const WeightRows<T> rows(weights);
     const int64_t panel = packed_elements<T>(channels, most);
     parallel<T>(runner, count, panel + tiles.scratch(), [&](int64_t index, T* scratch) {
       const Tile t = tile_at(g, tiles.tiles, index);
       tiles.packed(t, scratch, scratch + panel);
-      multiply(filters, t.pixels(), channels, rows.matrix(), scratch,
-               y + t.n * filters * pixels + t.p0 * g.wo, pixels, e);
+      const int64_t element = t.n * filters * pixels + t.p0 * g.wo;
+      multiply(filters, t.pixels(), channels, rows.matrix(), scratch, y + element, pixels,
+               finish.at(true, 0, element));
     });
     return;
   }
-  e.column_bias = bias;
   const PackedWeights<T> packed(weights, runner);
   parallel<T>(runner, count, most * channels + tiles.scratch(), [&](int64_t index, T* scratch) {
     const Tile t = tile_at(g, tiles.tiles, index);
     tiles.rows(t, 0, channels, scratch, scratch + most * channels);
+    const int64_t element = ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters;
     multiply(t.pixels(), filters, channels, MatrixA<T>{scratch, channels, 1},
-             packed.from(0, channels), y + ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters, filters,
-             e);
+             packed.from(0, channels), y + element, filters, finish.at(false, 0, element));
   });
 }
 
@@ -231,7 +235,7 @@ void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   pointwise_product<T>(
       g.n, pixels, g.channels_first,
       gradient_weights(static_cast<const T*>(args.pointwise_kernel), channels, args.filters), dy,
-      nullptr, Activation::none, dmiddle.get(), runner);
+      Finish<T>{}, dmiddle.get(), runner);
   depthwise_backward<T>(g, args, dmiddle.get(), runner);
 }
 

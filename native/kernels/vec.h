@@ -60,27 +60,6 @@ inline T sum(Vec<T> v) {
   return total;
 }
 
-// The comparisons are written so that NaN stays NaN.
-template <class T>
-inline Vec<T> activate(Vec<T> v, Activation activation) {
-  if (activation == Activation::none) return v;
-  const Vec<T> nothing = zero<T>();
-  v = v < nothing ? nothing : v;
-  if (activation == Activation::relu6) {
-    const Vec<T> six = broadcast<T>(6);
-    v = v > six ? six : v;
-  }
-  return v;
-}
-
-template <class T>
-inline T activate_scalar(T v, Activation activation) {
-  if (activation == Activation::none) return v;
-  if (v < 0) v = 0;
-  if (activation == Activation::relu6 && v > 6) v = 6;
-  return v;
-}
-
 inline constexpr int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 inline constexpr int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 inline constexpr int64_t ceil_div(int64_t a, int64_t b) {  // b > 0, any a
@@ -88,6 +67,16 @@ inline constexpr int64_t ceil_div(int64_t a, int64_t b) {  // b > 0, any a
 }
 inline constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
 inline constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// How many parts `total` items are cut into so that each has about `wanted` of them or more.
+inline int64_t parts(int64_t total, int64_t wanted) {
+  return max_of(1, total / max_of(1, wanted));
+}
+
+// The start of part `index` out of `count` even parts of `total`.
+inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
+  return total / count * index + min_of(index, total % count);
+}
 
 template <class T>
 inline void fill_zero(T* p, int64_t count) {
