@@ -12,6 +12,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "gil.h"
 #include "roofline.h"
 
 namespace nb = nanobind;
@@ -91,7 +92,7 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
                               bb.get(),
                               static_cast<sepconv::Activation>(activation),
                               by.get()};
-  nb::gil_scoped_release release;
+  const sepconv::WithoutGil unlocked;
   sepconv::forward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
 }
 
@@ -111,7 +112,7 @@ void backward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle de
   Buffer bdb("dbias", dbias, out, size, true);
   const sepconv::Backward args{bx.get(),  bk.get(),  bp.get(),  separable, filters,
                                bdy.get(), bdx.get(), bdk.get(), bdp.get(), bdb.get()};
-  nb::gil_scoped_release release;
+  const sepconv::WithoutGil unlocked;
   sepconv::backward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
 }
 
@@ -126,7 +127,7 @@ void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
   const sepconv::PointwiseForward args{bx.get(), bk.get(), bb.get(),
                                        static_cast<sepconv::Activation>(activation), by.get()};
-  nb::gil_scoped_release release;
+  const sepconv::WithoutGil unlocked;
   sepconv::pointwise_forward(static_cast<sepconv::DType>(dtype), p, args, sepconv::pool());
 }
 
@@ -141,7 +142,7 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
   Buffer bdk("dkernel", dkernel, channels * filters, size, true);
   Buffer bdb("dbias", dbias, filters, size, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
-  nb::gil_scoped_release release;
+  const sepconv::WithoutGil unlocked;
   sepconv::pointwise_backward(static_cast<sepconv::DType>(dtype), p, bx.get(), bk.get(), bdy.get(),
                               bdx.get(), bdk.get(), bdb.get(), sepconv::pool());
 }
@@ -158,7 +159,7 @@ void check_measure(int threads, double seconds) {
 
 double measure_fma(int threads, double seconds) {
   check_measure(threads, seconds);
-  nb::gil_scoped_release release;
+  const sepconv::WithoutGil unlocked;
   return sepconv::measure_fma(threads, seconds);
 }
 
@@ -167,7 +168,7 @@ double measure_bandwidth(int64_t bytes, int threads, double seconds) {
   if (bytes < 1)
     throw std::invalid_argument("bytes must be at least 1. Received: bytes=" +
                                 std::to_string(bytes));
-  nb::gil_scoped_release release;
+  const sepconv::WithoutGil unlocked;
   return sepconv::measure_bandwidth(bytes, threads, seconds);
 }
 

@@ -4,6 +4,7 @@
 // Tasks are cut by the geometry alone and partial sums are added in a fixed order, so that results
 // do not depend on the number of threads.
 #pragma once
+#include "exact.h"
 #include "kernel_gradient.h"
 #include "planar.h"
 
@@ -202,7 +203,9 @@ void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, con
 template <class T>
 void depthwise_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
                        Activation activation, T* y, Runner& runner) {
-  if (g.channels_first)
+  if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
+    exact_forward(g, x, kernel, bias, activation, y, runner);
+  else if (g.channels_first)
     depthwise_forward_first(g, x, kernel, bias, activation, y, runner);
   else
     depthwise_forward_last(g, x, kernel, bias, activation, y, runner);

@@ -53,7 +53,11 @@ _LAZY = ("jax", "torch", "tensorflow", "layers")
 
 #: Functions on whole Keras models, and the modules that have them.
 _MODELS: dict[str, str] = {
+    "accelerate": "sepconv.models.accelerate",
     "factorize": "sepconv.models.factorize",
+    "patch_keras": "sepconv.models.patch",
+    "to_stock": "sepconv.models.stock",
+    "unpatch_keras": "sepconv.models.patch",
 }
 
 

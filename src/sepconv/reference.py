@@ -2,7 +2,8 @@
 
 These functions are the meaning of every other implementation in this package: the tests hold the
 kernels against them. They are slow, follow the definition a kernel tap at a time, and share no
-code with the rest, padding included.
+code with the rest, padding included. A tap that falls on padding takes no part, so that an infinite
+weight times padding is nothing, not NaN.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class _Taps:
         self.shape = x.shape
         self.pads = _pads(padding, x.shape[1:3], kernel_size, self.stride, self.dilation)
         self.padded = np.pad(x, [(0, 0), *self.pads, (0, 0)])
+        #: Where a padded image is the image, for (1, height, width, 1, 1).
+        self.inside = np.pad(np.ones(x.shape[1:3], bool), self.pads)[None, :, :, None, None]
         self.out = [
             (self.padded.shape[axis + 1] - (kernel_size[axis] - 1) * self.dilation[axis] - 1)
             // self.stride[axis]
@@ -138,7 +141,8 @@ def depthwise_conv2d(
     taps = _Taps(x, (kh, kw), strides, padding, dilation_rate, data_format)
     y = np.zeros((taps.shape[0], *taps.out, channels, multiplier))
     for i, j, rows, columns in taps:
-        y += taps.padded[:, rows, columns, :, None] * kernel[i, j]
+        product = taps.padded[:, rows, columns, :, None] * kernel[i, j]
+        y += np.where(taps.inside[:, rows, columns], product, 0)
     y = y.reshape(*y.shape[:3], channels * multiplier)
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
@@ -207,7 +211,8 @@ def depthwise_conv2d_grad(
     dkernel = np.zeros_like(kernel)
     for i, j, rows, columns in taps:
         dx[:, rows, columns] += (dy * kernel[i, j]).sum(-1)
-        dkernel[i, j] = np.einsum("npqc,npqcm->cm", taps.padded[:, rows, columns], dy)
+        seen = np.where(taps.inside[:, rows, columns], dy, 0)
+        dkernel[i, j] = np.einsum("npqc,npqcm->cm", taps.padded[:, rows, columns], seen)
     return DepthwiseGrads(taps.to_layout(taps.unpad(dx)), dkernel, dbias)
 
 
