@@ -194,8 +194,9 @@ bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
   const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
+  // The tiles of small kernels mind neither, until so many conflicts that a tile does not fit.
   if (pick_small<T>(g) != nullptr) return pixel % 2048 == 0;
-  const bool conflicts = g.channels * static_cast<int64_t>(sizeof(T)) % 512 == 0;
+  const bool conflicts = pixel % 512 == 0;
   return edge * 12 > q1 - q0 || conflicts;
 }
 
@@ -253,8 +254,8 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
                T* strip) {
   constexpr int kVec = kLanes<T>;
   const auto [p0, p1, q0, q1, c0, c1] = box;
-  const auto* small = pick_small<T>(g);
-  if (small != nullptr && strip == nullptr) {
+  const auto* small = strip == nullptr ? pick_small<T>(g) : nullptr;
+  if (small != nullptr) {
     const int64_t chunks = ceil_div(c1 - c0, small_channels<T>(g));
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);
@@ -284,12 +285,6 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
     if (strip != nullptr) {
       fill_strip(g, image, c, window, strip);
       pixels = strip_pixels<T>(window, strip);
-    }
-    if (small != nullptr) {
-      correlate_small(*small, g, pixels, weights + c, bias == nullptr ? nullptr : bias + c,
-                      activation, Box{p0, p1, q0, q1, c, c + kVec}, out + (c - c0), out_row,
-                      out_pixel);
-      continue;
     }
     run.in_row = pixels.row_step * g.dh;
     run.in_pixel = pixels.pixel_step;

@@ -1,4 +1,4 @@
-// Channelwise correlation with kernels of up to 3 x 3 taps: tiles of neighbouring outputs, two rows
+// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps: tiles of neighbouring outputs, two rows
 // by seven where there are registers for it, go through all channels.
 //
 // All weights of a vector of channels and all sums of a tile are held in registers, and an input
@@ -105,16 +105,9 @@ const SmallFunctions<T>* pick_small(const Correlation& g) {
       return nullptr;
     }
     if (g.sh != 1 || g.sw != 1) return nullptr;
-    if (g.kh > 3 || g.kw > 3) return nullptr;
-    switch (g.kh * 4 + g.kw) {
-      case 4 + 2: return &small_functions<T, 1, 2, 1>();
-      case 4 + 3: return &small_functions<T, 1, 3, 1>();
-      case 8 + 1: return &small_functions<T, 2, 1, 1>();
-      case 8 + 2: return &small_functions<T, 2, 2, 1>();
-      case 12 + 1: return &small_functions<T, 3, 1, 1>();
-      case 12 + 3: return &small_functions<T, 3, 3, 1>();
-      default: return nullptr;
-    }
+    if (g.kh == 3 && g.kw == 3) return &small_functions<T, 3, 3, 1>();
+    if (g.kh == 1 && g.kw == 3) return &small_functions<T, 1, 3, 1>();
+    if (g.kh == 3 && g.kw == 1) return &small_functions<T, 3, 1, 1>();
   }
   return nullptr;
 }

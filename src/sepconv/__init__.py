@@ -52,7 +52,12 @@ __all__ = [
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
 #: Functions on whole Keras models, and the modules that have them.
-_MODELS: dict[str, str] = {}
+_MODELS: dict[str, str] = {
+    "accelerate": "sepconv.models.accelerate",
+    "patch_keras": "sepconv.models.patch",
+    "to_stock": "sepconv.models.stock",
+    "unpatch_keras": "sepconv.models.patch",
+}
 
 
 def __getattr__(name: str) -> Any:

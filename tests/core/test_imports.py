@@ -22,6 +22,7 @@ LAYERS = (
     ("layers",),
     ("models",),
     ("bench", "demo"),
+    ("explain",),
     ("doctor",),
     ("cli",),
 )

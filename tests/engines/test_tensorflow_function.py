@@ -207,8 +207,8 @@ def test_an_unplaced_tensor_follows_the_devices_that_are_visible(monkeypatch):
     devices = [SimpleNamespace(device_type="CPU"), SimpleNamespace(device_type="GPU")]
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda: devices)
     with tf.Graph().as_default():
-        assert not engine._runs_on_cpu(tf.compat.v1.placeholder(tf.float32))
-    assert engine._runs_on_cpu(tf.ones(1))  # an eager tensor knows where it is
+        assert not engine.runs_on_cpu(tf.compat.v1.placeholder(tf.float32))
+    assert engine.runs_on_cpu(tf.ones(1))  # an eager tensor knows where it is
 
 
 PROGRAM = """

@@ -19,7 +19,7 @@ try:  # Only to notice that XLA will compile what is being traced; there is no p
 except ImportError:
     control_flow_util = None
 
-__all__ = ["as_array", "convolve", "stock"]
+__all__ = ["as_array", "convolve", "runs_on_cpu", "stock"]
 
 
 def _load() -> Any:
@@ -235,7 +235,7 @@ def _same_padding(size: Any, kernel: Any, stride: int, dilation: int) -> tuple[A
     return total // 2, total - total // 2
 
 
-def _runs_on_cpu(x: Array) -> bool:
+def runs_on_cpu(x: Array) -> bool:
     """Whether what consumes `x` will run on a CPU, without XLA."""
     if not tf.executing_eagerly() and control_flow_util is not None:
         graph = tf.compat.v1.get_default_graph()
@@ -259,7 +259,7 @@ def convolve(
     activation: str | None,
 ) -> Array:
     """See `sepconv.engines.front`."""
-    if not _runs_on_cpu(x):
+    if not runs_on_cpu(x):
         return stock(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
     arrays: tuple[Any, ...] = x, depthwise_kernel, pointwise_kernel, bias
     if x.dtype in _HALF:
