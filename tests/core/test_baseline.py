@@ -1,4 +1,4 @@
-"""Nothing above x86-64-v2 is executed before the processor was asked: where the instructions are."""
+"""Nothing above x86-64-v2 runs before the processor was asked: where the instructions are."""
 
 from __future__ import annotations
 
