@@ -105,7 +105,7 @@ fuzz-native:
 	  -DSEPCONV_SANITIZE=address,signed-integer-overflow,shift,integer-divide-by-zero
 	cmake --build build/fuzz --target sepconv_fuzz
 	mkdir -p build/fuzz/corpus
-	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 \
+	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 -len_control=0 \
 	  -timeout=60 -rss_limit_mb=8192 -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=1
 
 stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a million calls, ends of the interpreter: minutes each
