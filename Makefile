@@ -101,10 +101,11 @@ fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/ex
 # libFuzzer's coverage (cov: edges reached) and executions are in its last lines.
 .PHONY: fuzz-native
 fuzz-native:
-	$(NATIVE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(CLANG) -DSEPCONV_FUZZ=ON -DSEPCONV_SANITIZE=address,undefined
+	$(NATIVE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(CLANG) -DSEPCONV_FUZZ=ON \
+	  -DSEPCONV_SANITIZE=address,signed-integer-overflow,shift,integer-divide-by-zero
 	cmake --build build/fuzz --target sepconv_fuzz
 	mkdir -p build/fuzz/corpus
-	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 \
+	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 -len_control=0 \
 	  -timeout=60 -rss_limit_mb=8192 -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=1
 
 stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a million calls, ends of the interpreter: minutes each
