@@ -20,11 +20,11 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean
+.PHONY: help demo doctor test lint bench clean native-test sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 15
 	@echo "PYTHON=python3.13 picks the Python (now $(PYTHON)); ENGINE=torch or tensorflow the demo's engine;"
 	@echo "SEPCONV_TEST_ENGINES=jax,torch the engines to test; BENCH= the options of sepconv bench (now $(BENCH))."
 
@@ -58,6 +58,69 @@ bench: $(STAMPS)/package $(STAMPS)/extra-bench $(STAMPS)/extra-$(ENGINE) ## time
 	$(VENV)/bin/sepconv bench $(BENCH)
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model eegnet
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model mobilenet
+
+# --- the native code by itself, and under pressure -----------------------------------------------
+# They need cmake and ninja (apt-get install cmake ninja-build) and no Python but for the parts that say so.
+
+SECONDS ?= 60
+CLANG ?= clang++
+CROSS ?= aarch64-linux-gnu-g++
+QEMU ?= qemu-aarch64
+NATIVE = cmake -S . -G Ninja -DSEPCONV_NATIVE_TESTS=ON -DSEPCONV_WERROR=ON
+needs = command -v $(1) >/dev/null || { echo "$(1) is missing; install it, e.g.: sudo apt-get install $(2)"; exit 1; }
+
+native-test: ## test the C++ code on every instruction-set level that runs here
+	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build)
+	$(NATIVE) -B build/native && cmake --build build/native
+	build/native/tests/native/sepconv_native_test
+
+# Python is no such build: the library is preloaded, its report of leaks (Python's own) is off, and
+# the modules under test are installed beside it.
+ASAN_PYTHON = env LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 PYTHONPATH=build/sanitize-python/site
+
+sanitize: $(STAMPS)/build $(STAMPS)/extra-dev ## the C++ tests and the core tests under Address-, UndefinedBehavior- and ThreadSanitizer
+	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build)
+	$(NATIVE) -B build/sanitize-address -DSEPCONV_SANITIZE=address,undefined && cmake --build build/sanitize-address
+	build/sanitize-address/tests/native/sepconv_native_test 0.3
+	$(NATIVE) -B build/sanitize-thread -DSEPCONV_SANITIZE=thread && cmake --build build/sanitize-thread
+	TSAN_OPTIONS=halt_on_error=1 build/sanitize-thread/tests/native/sepconv_native_test 0.1
+	$(PIP) --no-build-isolation --no-deps --upgrade --target build/sanitize-python/site \
+	  -Cbuild-dir=build/sanitize-python/build -Ccmake.define.SEPCONV_SANITIZE=address,undefined .
+	$(ASAN_PYTHON) $(PY) -m pytest -p no:cacheprovider tests/core \
+	  --deselect tests/core/test_imports.py --deselect tests/core/test_stress.py
+	@echo "make sanitize: clean"
+
+fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## fuzz the C++ code and the functions of every engine, SECONDS each
+	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build); $(call needs,$(CLANG),clang llvm)
+	$(MAKE) fuzz-native
+	for engine in numpy $(TEST_ENGINES); do \
+	  $(PY) tests/fuzz/api.py --engine $$engine --seconds $(SECONDS) || exit 1; \
+	done
+
+# libFuzzer's coverage (cov: edges reached) and executions are in its last lines.
+.PHONY: fuzz-native
+fuzz-native:
+	$(NATIVE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(CLANG) -DSEPCONV_FUZZ=ON -DSEPCONV_SANITIZE=address,undefined
+	cmake --build build/fuzz --target sepconv_fuzz
+	mkdir -p build/fuzz/corpus
+	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 \
+	  -timeout=60 -rss_limit_mb=8192 -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=1
+
+stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a million calls, ends of the interpreter: minutes each
+	$(PY) tests/stress/stress.py threads
+	$(PY) tests/stress/stress.py forks
+	$(PY) tests/stress/stress.py memory
+	$(PY) tests/stress/stress.py shutdown
+	$(PY) tests/stress/stress.py processes
+	$(PY) tests/stress/loader.py
+
+aarch64: ## cross compile the C++ tests for aarch64 and run them in QEMU
+	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build); $(call needs,$(CROSS),g++-aarch64-linux-gnu)
+	@$(call needs,$(QEMU),qemu-user)
+	$(NATIVE) -B build/aarch64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=$(CROSS) && cmake --build build/aarch64
+	$(QEMU) -L /usr/aarch64-linux-gnu build/aarch64/tests/native/sepconv_native_test 0.2
 
 clean: ## remove the environment, the build and all caches
 	rm -rf $(VENV) build dist report.html sepconv-bench .pytest_cache .hypothesis .ruff_cache .mypy_cache

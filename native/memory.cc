@@ -8,12 +8,38 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(SEPCONV_CHECK_MEMORY)
+#include <sanitizer/asan_interface.h>
+
+#include <cstring>
+#endif
 
 namespace sepconv {
 namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
+
+// In a build for AddressSanitizer a kernel that uses memory before it wrote there finds NaN, and one
+// that goes beyond the bytes it asked for (what it gets may be larger) is caught.
+void lend(void* memory, size_t wanted, size_t bytes) {
+#if defined(SEPCONV_CHECK_MEMORY)
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+  std::memset(memory, 0xFF, bytes);
+  const size_t used = (wanted + 7) / 8 * 8;
+  if (used < bytes) ASAN_POISON_MEMORY_REGION(static_cast<char*>(memory) + used, bytes - used);
+#else
+  (void)memory, (void)wanted, (void)bytes;
+#endif
+}
+
+void take_back(void* memory, size_t bytes) {
+#if defined(SEPCONV_CHECK_MEMORY)
+  ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+#else
+  (void)memory, (void)bytes;
+#endif
+}
 
 // Blocks given back and not yet asked for again; the oldest go first when they are too many.
 //
@@ -101,9 +127,16 @@ WorkspaceCache& cache() {
 
 }  // namespace
 
-Block take_workspace(size_t bytes) { return cache().take(bytes); }
+Block take_workspace(size_t bytes) {
+  const Block block = cache().take(bytes);
+  lend(block.memory, bytes, block.bytes);
+  return block;
+}
 
-void give_workspace(Block block) { cache().give(block); }
+void give_workspace(Block block) {
+  take_back(block.memory, block.bytes);
+  cache().give(block);
+}
 
 namespace {
 
@@ -112,6 +145,7 @@ struct ThreadScratch {
   size_t bytes = 0;
   ~ThreadScratch() { release(); }
   void release() {
+    take_back(memory, bytes);
     ::operator delete(memory, std::align_val_t{kAlignment}, std::nothrow);
     memory = nullptr;
     bytes = 0;
@@ -122,6 +156,7 @@ struct ThreadScratch {
       memory = ::operator new(wanted, std::align_val_t{kAlignment}, std::nothrow);
       if (memory != nullptr) bytes = wanted;
     }
+    if (memory != nullptr) lend(memory, wanted, bytes);
     return memory;
   }
 };

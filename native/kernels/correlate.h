@@ -8,40 +8,9 @@
 // loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
 // vector overlaps the one before it.
 #pragma once
-#include "activation.h"
+#include "small_kernel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
-
-// Pads may be negative: the window then starts inside the image.
-struct Correlation {
-  int64_t in_h, in_w, channels;
-  int64_t kh, kw, sh, sw, dh, dw, pt, pl;
-  int64_t out_w;
-};
-
-// The range [first, last) of kernel taps that fall inside `size` when the window starts at `start`.
-struct TapRange {
-  int64_t first, last;
-};
-inline TapRange taps_inside(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
-  // Nearly always all are inside: the divisions below are worth avoiding.
-  if (start >= 0 && start + (taps - 1) * dilation < size) return {0, taps};
-  const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
-  const int64_t last = size - start <= 0 ? 0 : ceil_div(size - start, dilation);
-  TapRange range{min_of(first, taps), min_of(last, taps)};
-  if (range.last < range.first) range.last = range.first;
-  return range;
-}
-
-// The range [first, last) of outputs, within [0, count), all of whose taps fall inside `size`.
-inline TapRange outputs_inside(int64_t count, int64_t taps, int64_t stride, int64_t dilation,
-                               int64_t pad, int64_t size) {
-  int64_t first = ceil_div(pad, stride);
-  int64_t last = floor_div(size - 1 + pad - (taps - 1) * dilation, stride) + 1;
-  first = min_of(max_of(first, 0), count);
-  last = min_of(max_of(last, first), count);
-  return {first, last};
-}
 
 // One run of outputs along a row, for one vector of channels, all taps inside.
 template <class T>
@@ -204,12 +173,6 @@ RunFunction<T> pick_run(int64_t taps, int64_t rows, int64_t stride, int64_t dila
   return run_general<T>;
 }
 
-// A box of outputs: rows [p0, p1), columns [q0, q1), channels [c0, c1), of which there are at
-// least kLanes.
-struct Box {
-  int64_t p0, p1, q0, q1, c0, c1;
-};
-
 // The pixels that a box's windows span, padding included.
 struct Window {
   int64_t row, column, rows, columns;
@@ -230,7 +193,10 @@ bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
   TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
-  const bool conflicts = g.channels * static_cast<int64_t>(sizeof(T)) % 512 == 0;
+  const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
+  // The tiles of small kernels mind neither, until so many conflicts that a tile does not fit.
+  if (pick_small<T>(g) != nullptr) return pixel % 2048 == 0;
+  const bool conflicts = pixel % 512 == 0;
   return edge * 12 > q1 - q0 || conflicts;
 }
 
@@ -258,22 +224,6 @@ void fill_strip(const Correlation& g, const T* image, int64_t c, const Window& w
       store(to + q * kLanes<T>, load(from + q * g.channels));
     for (int64_t q = after; q < w.columns; ++q) store(to + q * kLanes<T>, zero<T>());
   }
-}
-
-// Where a kernel finds the pixels of one vector of channels: pixel (h, w) is
-// data[(h - row) * row_step + (w - column) * pixel_step].
-template <class T>
-struct Pixels {
-  const T* data;
-  int64_t row, column, row_step, pixel_step;
-  const T* at(int64_t h, int64_t w) const {
-    return data + (h - row) * row_step + (w - column) * pixel_step;
-  }
-};
-
-template <class T>
-Pixels<T> image_pixels(const Correlation& g, const T* image, int64_t c) {
-  return {image + c, 0, 0, g.in_w * g.channels, g.channels};
 }
 
 template <class T>
@@ -304,6 +254,18 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
                T* strip) {
   constexpr int kVec = kLanes<T>;
   const auto [p0, p1, q0, q1, c0, c1] = box;
+  const auto* small = strip == nullptr ? pick_small<T>(g) : nullptr;
+  if (small != nullptr) {
+    const int64_t chunks = ceil_div(c1 - c0, small_channels<T>(g));
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);
+      const int64_t c = c0 + part.first;
+      correlate_small(*small, g, image_pixels(g, image, c), weights + c,
+                      bias == nullptr ? nullptr : bias + c, activation,
+                      Box{p0, p1, q0, q1, c, c0 + part.last}, out + part.first, out_row, out_pixel);
+    }
+    return;
+  }
   const Window window = window_of(g, p0, p1, q0, q1);
   TapRange inside{q0, q1};
   if (strip == nullptr) {

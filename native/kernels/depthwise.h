@@ -4,6 +4,7 @@
 // Tasks are cut by the geometry alone and partial sums are added in a fixed order, so that results
 // do not depend on the number of threads.
 #pragma once
+#include "exact.h"
 #include "kernel_gradient.h"
 #include "planar.h"
 
@@ -143,14 +144,6 @@ int64_t channel_parts(const Geometry& g, int64_t tasks) {
 }
 
 template <class T>
-TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
-  const int64_t vectors = channels / kLanes<T>;
-  const int64_t first = part_start(vectors, count, index) * kLanes<T>;
-  const int64_t last = part_start(vectors, count, index + 1) * kLanes<T>;
-  return {first, index + 1 == count ? channels : last};
-}
-
-template <class T>
 void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, const T* bias,
                             Activation activation, T* y, Runner& runner) {
   const int64_t channels = g.c * g.m;
@@ -210,7 +203,9 @@ void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, con
 template <class T>
 void depthwise_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
                        Activation activation, T* y, Runner& runner) {
-  if (g.channels_first)
+  if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
+    exact_forward(g, x, kernel, bias, activation, y, runner);
+  else if (g.channels_first)
     depthwise_forward_first(g, x, kernel, bias, activation, y, runner);
   else
     depthwise_forward_last(g, x, kernel, bias, activation, y, runner);

@@ -1,6 +1,7 @@
 // The depthwise step's input and kernel gradients over whole tensors.
 #pragma once
 #include "depthwise.h"
+#include "stride2_gradient.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -195,10 +196,29 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
 }
 
 template <class T>
+void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
+                            Runner& runner) {
+  const Bands bands = cut_bands(g.h, max_of(4, 32768 / (g.c * g.w)));
+  const int64_t split = channel_parts<T>(g, g.n * bands.count);
+  parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
+    const int64_t band = task / split % bands.count, n = task / split / bands.count;
+    const TapRange c = channel_range<T>(g.c, split, task % split);
+    stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel,
+                           part_start(g.h, bands.count, band),
+                           part_start(g.h, bands.count, band + 1), c.first, c.last,
+                           dx + n * g.h * g.w * g.c);
+  });
+}
+
+template <class T>
 void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx,
                               Runner& runner) {
-  if (is_planar<T>(g))
+  if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
+    exact_input_gradient(g, dy, kernel, dx, runner);
+  else if (is_planar<T>(g))
     input_gradient_planar(g, dy, kernel, dx, runner);
+  else if (wants_stride2_gradient<T>(g))
+    input_gradient_stride2(g, dy, kernel, dx, runner);
   else
     input_gradient_channelwise(g, dy, kernel, dx, runner);
 }
@@ -301,6 +321,7 @@ void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk
     kernel_gradient_planar(g, x, dy, dk, runner);
   else
     kernel_gradient_channelwise(g, x, dy, dk, runner);
+  mend_kernel_gradient(g, x, dy, dk, runner);
 }
 
 // --- bias gradient -----------------------------------------------------------------------------

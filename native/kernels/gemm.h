@@ -45,7 +45,7 @@ inline int64_t packed_elements(int64_t depth, int64_t columns) {
 // level, since wider ones need more steps to turn.
 inline void turn_block(const float* from, int64_t step, float* to) {
   typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
-  typedef int Order __attribute__((vector_size(16)));
+  [[maybe_unused]] typedef int Order __attribute__((vector_size(16)));
   const auto row = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
   const Four a = row(0), b = row(1), c = row(2), d = row(3);
 #if defined(__clang__)

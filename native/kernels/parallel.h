@@ -38,14 +38,4 @@ class Workspace {
   Block block_;
 };
 
-// How many parts `total` items are cut into so that each has about `wanted` of them or more.
-inline int64_t parts(int64_t total, int64_t wanted) {
-  return max_of(1, total / max_of(1, wanted));
-}
-
-// The start of part `index` out of `count` even parts of `total`.
-inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
-  return total / count * index + min_of(index, total % count);
-}
-
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

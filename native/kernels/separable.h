@@ -5,10 +5,10 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Tiles of outputs of about `pixels` pixels: whole rows, or pieces of one long row.
+// Tiles of outputs of about `pixels` pixels: whole rows, or pieces of long rows.
 struct Tiles {
   Bands bands;
-  int64_t pieces;  // of a row; 1 where a band has several rows
+  int64_t pieces;  // of a row
   int64_t count(const Geometry& g) const { return g.n * bands.count * pieces; }
   int64_t pixels(const Geometry& g) const { return bands.rows * ceil_div(g.wo, pieces); }
 };
@@ -18,9 +18,11 @@ struct Tile {
   int64_t pixels() const { return (p1 - p0) * (q1 - q0); }
 };
 
+// Pieces are of two rows, which share most of the input that they see.
 inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
-  const Bands bands = cut_bands(g.ho, pixels / g.wo);
-  return {bands, pieces && bands.rows == 1 ? ceil_div(g.wo, pixels + pixels / 2) : 1};
+  if (pieces && 2 * g.wo > pixels + pixels / 2)
+    return {cut_bands(g.ho, 2), ceil_div(2 * g.wo, pixels + pixels / 2)};
+  return {cut_bands(g.ho, pixels / g.wo), 1};
 }
 
 inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
@@ -28,6 +30,14 @@ inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
   return {index / tiles.pieces / tiles.bands.count, part_start(g.ho, tiles.bands.count, band),
           part_start(g.ho, tiles.bands.count, band + 1), part_start(g.wo, tiles.pieces, piece),
           part_start(g.wo, tiles.pieces, piece + 1)};
+}
+
+// Elements from a pixel of a tile to the next: with many channels a power of two would put all
+// pixels on the same few sets of the first cache.
+template <class T>
+inline int64_t pixel_pitch(int64_t channels) {
+  const int64_t bytes = channels * static_cast<int64_t>(sizeof(T));
+  return bytes % 1024 == 0 ? channels + kLanes<T> : channels;
 }
 
 // Tiles of the depthwise result in the layout that the pointwise product reads: channels_last as
@@ -54,14 +64,26 @@ class DepthwiseTiles {
   int64_t scratch() const {
     return g.channels_first ? forward_scratch(planar_) : bands_.scratch();
   }
+  // Calls f(first, count, element) for runs of a tile's pixels, `first` in the tile, that follow
+  // each other in the output too: there they are from pixel `element` on.
+  template <class F>
+  void each_run(const Tile& t, F&& f) const {
+    const int64_t first = (t.n * g.ho + t.p0) * g.wo + t.q0, columns = t.q1 - t.q0;
+    if (tiles.pieces == 1) {
+      f(0, t.pixels(), first);
+      return;
+    }
+    for (int64_t p = 0; p < t.p1 - t.p0; ++p) f(p * columns, columns, first + p * g.wo);
+  }
+
   // Whether a range of channels can be computed apart.
   bool may_split() const { return g.channels_first ? g.m == 1 : g.m == 1 && !bands_.planar(); }
 
-  // Channels [c0, c1) as [pixel][c1 - c0].
-  void rows(const Tile& t, int64_t c0, int64_t c1, T* out, T* scratch) const {
+  // Channels [c0, c1), pixels `pitch` apart.
+  void rows(const Tile& t, int64_t c0, int64_t c1, T* out, int64_t pitch, T* scratch) const {
     const Box box{t.p0, t.p1, t.q0, t.q1, c0, c1};
     bands_.compute(x_ + t.n * g.h * g.w * g.c, kernel_, bias_, activation_, box, out,
-                   (t.q1 - t.q0) * (c1 - c0), c1 - c0, scratch);
+                   (t.q1 - t.q0) * pitch, pitch, scratch);
   }
 
   // Channels [c0, c1) as [c1 - c0][pixel].
@@ -134,9 +156,9 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
       forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
   const DepthwiseTiles<T> tiles(g, x, kernel, depthwise_bias, args.depthwise_activation);
   const int64_t count = tiles.tiles.count(g);
-  if (count < 12) {
+  if (count < 12 || !all_finite(kernel, g.kh * g.kw * channels)) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
-    // other, the second cut along the filters too.
+    // other, the second cut along the filters too. Or weights for which see exact.h.
     Workspace<T> middle(g.n * pixels * channels);
     depthwise_forward<T>(g, x, kernel, depthwise_bias, args.depthwise_activation, middle.get(),
                          runner);
@@ -157,12 +179,15 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     return;
   }
   const PackedWeights<T> packed(weights, runner);
-  parallel<T>(runner, count, most * channels + tiles.scratch(), [&](int64_t index, T* scratch) {
+  const int64_t pitch = pixel_pitch<T>(channels);
+  parallel<T>(runner, count, most * pitch + tiles.scratch(), [&](int64_t index, T* scratch) {
     const Tile t = tile_at(g, tiles.tiles, index);
-    tiles.rows(t, 0, channels, scratch, scratch + most * channels);
-    const int64_t element = ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters;
-    multiply(t.pixels(), filters, channels, MatrixA<T>{scratch, channels, 1},
-             packed.from(0, channels), y + element, filters, finish.at(false, 0, element));
+    tiles.rows(t, 0, channels, scratch, pitch, scratch + most * pitch);
+    tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
+      multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1},
+               packed.from(0, channels), y + pixel * filters, filters,
+               finish.at(false, 0, pixel * filters));
+    });
   });
 }
 
@@ -171,19 +196,28 @@ template <class T>
 void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
   const int64_t size = channels * filters;
+  const T* x = static_cast<const T*>(args.x);
+  const T* kernel = static_cast<const T*>(args.depthwise_kernel);
   const T* dy = static_cast<const T*>(args.dy);
-  const DepthwiseTiles<T> tiles(g, static_cast<const T*>(args.x),
-                                static_cast<const T*>(args.depthwise_kernel));
+  if (!all_finite(kernel, g.kh * g.kw * channels)) {
+    Workspace<T> middle(g.n * pixels * channels);
+    exact_forward<T>(g, x, kernel, nullptr, Activation::none, middle.get(), runner);
+    pointwise_kernel_gradient<T>({g.n, pixels, channels, filters, g.channels_first}, middle.get(),
+                                 dy, static_cast<T*>(args.dpointwise), runner);
+    return;
+  }
+  const DepthwiseTiles<T> tiles(g, x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   const auto [groups, split] = gradient_cut<T>(units, channels, filters, tiles.may_split());
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
   const int64_t packed = packed_elements<T>(most, filters);
   // The last range may be the widest, since it takes what is no whole vector.
-  const int64_t widest = ceil_div(channels, split) + 2 * kLanes<T>;
+  const int64_t widest = ceil_div(channels, split) + 3 * kLanes<T>;
   parallel<T>(runner, groups * split, packed + most * widest + tiles.scratch(),
               [&, groups = groups, split = split](int64_t task, T* scratch) {
                 const TapRange c = channel_range<T>(channels, split, task % split);
                 const int64_t group = task / split, width = c.last - c.first;
+                const int64_t pitch = pixel_pitch<T>(width);
                 T* middle = scratch + packed;
                 T* rest = middle + most * widest;
                 T* to = sums.of(group) + c.first * filters;
@@ -197,11 +231,13 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                                            dy + t.n * filters * pixels + t.p0 * g.wo, int64_t{1},
                                            pixels, unit != begin, to, scratch);
                   } else {
-                    tiles.rows(t, c.first, c.last, middle, rest);
-                    add_pointwise_gradient(
-                        width, filters, t.pixels(), MatrixA<T>{middle, 1, width},
-                        dy + ((t.n * g.ho + t.p0) * g.wo + t.q0) * filters, filters, int64_t{1},
-                        unit != begin, to, scratch);
+                    tiles.rows(t, c.first, c.last, middle, pitch, rest);
+                    tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
+                      add_pointwise_gradient(width, filters, pixels_here,
+                                             MatrixA<T>{middle + first * pitch, 1, pitch},
+                                             dy + pixel * filters, filters, int64_t{1},
+                                             unit != begin || first != 0, to, scratch);
+                    });
                   }
                 }
               });

@@ -68,6 +68,16 @@ inline constexpr int64_t ceil_div(int64_t a, int64_t b) {  // b > 0, any a
 inline constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
 inline constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+// How many parts `total` items are cut into so that each has about `wanted` of them or more.
+inline int64_t parts(int64_t total, int64_t wanted) {
+  return max_of(1, total / max_of(1, wanted));
+}
+
+// The start of part `index` out of `count` even parts of `total`.
+inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
+  return total / count * index + min_of(index, total % count);
+}
+
 template <class T>
 inline void fill_zero(T* p, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = 0;

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sepconv.explain import command as explain
+from sepconv.models import command as models
+
 __all__ = ["main"]
 
 _ABOUT = """\
@@ -18,6 +21,13 @@ Fast depthwise and depthwise-separable convolution on CPUs.
                    sepconv's, and compares time, memory and accuracy
   sepconv bench    times sepconv against other libraries and the machine's limits
   sepconv doctor   says what was found here, and how to mend what is missing
+
+and of Keras models in files:
+
+  sepconv explain     says what every layer costs, and where the time goes
+  sepconv accelerate  replaces Keras' layers by sepconv's
+  sepconv optimize    folds and fuses layers for inference
+  sepconv factorize   approximates ordinary convolutions by separable ones
 """
 _EXAMPLES = """\
 examples:
@@ -26,6 +36,8 @@ examples:
   sepconv demo --engine torch --output torch.html
   sepconv demo --help
   sepconv bench --quick
+  sepconv explain MobileNet
+  sepconv accelerate model.keras fast.keras
 """
 _DEMO = """\
 Trains a small network of separable convolutions twice from the same weights,
@@ -99,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="sepconv", description=_ABOUT, epilog=_EXAMPLES, formatter_class=raw
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(dest="command", metavar="{demo,bench,doctor}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
         help="train with Keras' layers and with sepconv's, and compare",
@@ -147,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         description=_DOCTOR,
         formatter_class=raw,
     )
+    explain.add_parser(commands)
+    models.add_parsers(commands)
     return parser
 
 
@@ -373,6 +387,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _bench(options)
     if options.command == "doctor":
         return _doctor()
+    if options.command == "explain":
+        return explain.run(options)
+    if options.command in models.COMMANDS:
+        return models.run(options)
     parser.print_help()
     return 0
 

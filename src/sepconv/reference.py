@@ -2,7 +2,8 @@
 
 These functions are the meaning of every other implementation in this package: the tests hold the
 kernels against them. They are slow, follow the definition a kernel tap at a time, and share no
-code with the rest, padding included.
+code with the rest, padding included. A tap that falls on padding takes no part, so that an infinite
+weight times padding is nothing, not NaN.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sepconv._types import DepthwiseGrads, SeparableGrads
 __all__ = [
     "depthwise_conv2d",
     "depthwise_conv2d_grad",
+    "fused_conv2d",
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
@@ -70,6 +72,8 @@ class _Taps:
         self.shape = x.shape
         self.pads = _pads(padding, x.shape[1:3], kernel_size, self.stride, self.dilation)
         self.padded = np.pad(x, [(0, 0), *self.pads, (0, 0)])
+        #: Where a padded image is the image, for (1, height, width, 1, 1).
+        self.inside = np.pad(np.ones(x.shape[1:3], bool), self.pads)[None, :, :, None, None]
         self.out = [
             (self.padded.shape[axis + 1] - (kernel_size[axis] - 1) * self.dilation[axis] - 1)
             // self.stride[axis]
@@ -112,6 +116,10 @@ def _activate(y: np.ndarray, activation: str | None) -> np.ndarray:
         return np.maximum(y, 0)
     if activation == "relu6":
         return np.clip(y, 0, 6)
+    if activation in ("hard_silu", "hard_swish"):
+        return y * np.clip(y + 3, 0, 6) / 6
+    if activation in ("silu", "swish"):
+        return y / (1 + np.exp(-y))
     return y
 
 
@@ -138,7 +146,8 @@ def depthwise_conv2d(
     taps = _Taps(x, (kh, kw), strides, padding, dilation_rate, data_format)
     y = np.zeros((taps.shape[0], *taps.out, channels, multiplier))
     for i, j, rows, columns in taps:
-        y += taps.padded[:, rows, columns, :, None] * kernel[i, j]
+        product = taps.padded[:, rows, columns, :, None] * kernel[i, j]
+        y += np.where(taps.inside[:, rows, columns], product, 0)
     y = y.reshape(*y.shape[:3], channels * multiplier)
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
@@ -178,6 +187,53 @@ def separable_conv2d(
     return np.ascontiguousarray(np.moveaxis(_activate(y, activation), 3, axis))
 
 
+def fused_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray | None = None,
+    pointwise_kernel: np.ndarray | None = None,
+    *,
+    depthwise_bias: np.ndarray | None = None,
+    depthwise_activation: str | None = None,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> np.ndarray:
+    """The depthwise convolution or the 1x1 one, or the one after the other, and what is around.
+
+    Example:
+        >>> ones = np.ones((1, 1, 1, 1))
+        >>> fused_conv2d(ones, 2 * ones, 3 * ones, depthwise_bias=[1.0], residual=ones)
+        array([[[[10.]]]])
+    """
+    options: dict[str, Any] = {
+        "strides": strides,
+        "padding": padding,
+        "dilation_rate": dilation_rate,
+        "data_format": data_format,
+    }
+    axis = 1 if data_format == "channels_first" else 3
+    if pointwise_kernel is None:
+        assert depthwise_kernel is not None
+        return depthwise_conv2d(x, depthwise_kernel, bias, activation=activation, **options)
+    if depthwise_kernel is None:
+        # A depthwise convolution that changes nothing, but for the pixels that strides leave out.
+        depthwise_kernel = np.ones((1, 1, x.shape[axis], 1))
+    y = depthwise_conv2d(
+        x, depthwise_kernel, depthwise_bias, activation=depthwise_activation, **options
+    )
+    y = np.moveaxis(y, axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
+    if bias is not None:
+        y = y + np.asarray(bias, np.float64)
+    y = np.moveaxis(y, 3, axis)
+    if residual is not None:
+        y = y + np.asarray(residual, np.float64)
+    return np.ascontiguousarray(_activate(y, activation))
+
+
 def depthwise_conv2d_grad(
     x: np.ndarray,
     depthwise_kernel: np.ndarray,
@@ -207,7 +263,8 @@ def depthwise_conv2d_grad(
     dkernel = np.zeros_like(kernel)
     for i, j, rows, columns in taps:
         dx[:, rows, columns] += (dy * kernel[i, j]).sum(-1)
-        dkernel[i, j] = np.einsum("npqc,npqcm->cm", taps.padded[:, rows, columns], dy)
+        seen = np.where(taps.inside[:, rows, columns], dy, 0)
+        dkernel[i, j] = np.einsum("npqc,npqcm->cm", taps.padded[:, rows, columns], seen)
     return DepthwiseGrads(taps.to_layout(taps.unpad(dx)), dkernel, dbias)
 
 

@@ -1,5 +1,7 @@
 """What the tests of the command line share: the outcome of a demo that nobody had to wait for."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,11 @@ def comparison():
         )
 
     return Comparison("jax", "digits", 0, run("keras", 4.0), run("sepconv", 0.4))
+
+
+@pytest.fixture(scope="session")
+def keras():
+    """Keras, on the first of the engines that are tested unless KERAS_BACKEND says otherwise."""
+    engines = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow")
+    os.environ.setdefault("KERAS_BACKEND", engines.split(",")[0])
+    return pytest.importorskip("keras")

@@ -330,7 +330,7 @@ def test_the_plot_is_a_picture_for_light_and_dark(finished):
     assert root.tag.endswith("svg")
     assert "prefers-color-scheme: dark" in svg
     assert "#0101" not in svg
-    assert "var(--ours)" in svg
+    assert "var(--blue)" in svg
     for words in ("separable", "best peer", "memory 10 GB/s", "multiply-adds 100 GFLOP/s"):
         assert words in svg
 

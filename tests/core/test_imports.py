@@ -16,12 +16,13 @@ ROOT = Path(sepconv.__file__).parent
 LAYERS = (
     ("_native", "_xla", "_types"),
     ("arrays", "geometry", "reference"),
-    ("functional", "pointwise"),
+    ("functional", "fused", "pointwise"),
     ("engines",),
     ENGINES,
     ("layers",),
     ("models",),
     ("bench", "demo"),
+    ("explain",),
     ("doctor",),
     ("cli",),
 )

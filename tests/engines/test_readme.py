@@ -11,10 +11,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 ENGINES = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
 
 
-@pytest.mark.parametrize("module", ["jax", "torch", "tensorflow", "keras"])
-def test_example_runs(module):
+@pytest.mark.parametrize(
+    ("module", "count"), [("jax", 1), ("torch", 1), ("tensorflow", 1), ("keras", 2)]
+)
+def test_examples_run(module, count):
     if module != "keras" and module not in ENGINES:
         pytest.skip(f"SEPCONV_TEST_ENGINES leaves {module} out")
     examples = [e for e in EXAMPLES if re.search(rf"^import {module}\b", e, flags=re.MULTILINE)]
-    assert len(examples) == 1
-    exec(compile(examples[0], "README.md", "exec"), {})
+    assert len(examples) == count
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})

@@ -100,7 +100,7 @@ def test_the_operation_itself_infers_rank_and_batch():
         x = tf.compat.v1.placeholder(tf.float32, [4, 9, 9, 2])
         unknown = tf.compat.v1.placeholder(tf.float32)
         spec = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
-        forward = engine._operations.sepconv_forward
+        forward = engine.operations.sepconv_forward
         for value, expected in [(x, [4, None, None, None]), (unknown, [None] * 4)]:
             assert forward(value, unknown, [], [], spec=spec).shape.as_list() == expected
         with pytest.raises(ValueError, match="rank"):
@@ -207,8 +207,8 @@ def test_an_unplaced_tensor_follows_the_devices_that_are_visible(monkeypatch):
     devices = [SimpleNamespace(device_type="CPU"), SimpleNamespace(device_type="GPU")]
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda: devices)
     with tf.Graph().as_default():
-        assert not engine._runs_on_cpu(tf.compat.v1.placeholder(tf.float32))
-    assert engine._runs_on_cpu(tf.ones(1))  # an eager tensor knows where it is
+        assert not engine.runs_on_cpu(tf.compat.v1.placeholder(tf.float32))
+    assert engine.runs_on_cpu(tf.ones(1))  # an eager tensor knows where it is
 
 
 PROGRAM = """

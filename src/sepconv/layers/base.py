@@ -67,10 +67,33 @@ class _ConvolutionMixin:
         )
         self.padding = padding
         self.input_spec = keras.InputSpec(ndim=rank + 2)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Sets what a layer of ours holds and one of Keras' does not."""
         self._convolve = getattr(load(keras.backend.backend()), self._function)
         if keras.backend.backend() == "tensorflow":
             # XLA cannot compile an operation that TensorFlow loaded from a library.
             self.supports_jit = False
+
+    def _detach(self) -> None:
+        """Undoes `_attach`."""
+        del self._convolve
+        self.supports_jit = True
+
+    @classmethod
+    def become(cls, layer: keras.layers.Layer) -> None:
+        """Makes a layer of Keras' own class, which ours is derived from, one of ours, where it is.
+
+        Its weights, and whoever holds it, stay what they are.
+        """
+        layer.__class__ = cls
+        layer._attach()
+
+    def become_stock(self) -> None:
+        """Makes this layer one of Keras' own class, where it is."""
+        self._detach()
+        self.__class__ = self._stock
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         axis = 1 if self.data_format == "channels_first" else -1

@@ -17,12 +17,15 @@ from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
 from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
 
-__all__ = ["custom_objects", "load_model", "stock_objects"]
+__all__ = ["OURS", "custom_objects", "load_model", "stock_objects"]
 
 _LAYERS = {
     layer.__name__: layer
     for layer in (SeparableConv2D, DepthwiseConv2D, SeparableConv1D, DepthwiseConv1D)
 }
+
+#: Our layers by Keras' classes.
+OURS = {layer._stock: layer for layer in _LAYERS.values()}
 
 #: Our layers by every name that Keras has for its own.
 _BY_STOCK_NAME = {

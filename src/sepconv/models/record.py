@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 __all__ = ["Change", "Record"]
 
@@ -38,6 +38,7 @@ class Record(Sequence[Change]):
         self._changes = list(changes)
 
     def add(self, layer: str, kind: str, done: bool, note: str) -> None:
+        """Appends what happened to a layer: the fields of a `Change`."""
         self._changes.append(Change(layer, kind, done, note))
 
     @property
@@ -45,7 +46,11 @@ class Record(Sequence[Change]):
         """How many layers were changed."""
         return sum(change.done for change in self._changes)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    @overload
+    def __getitem__(self, index: int) -> Change: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Change]: ...
+    def __getitem__(self, index: int | slice) -> Change | list[Change]:
         return self._changes[index]
 
     def __len__(self) -> int:
@@ -55,7 +60,8 @@ class Record(Sequence[Change]):
         return iter(self._changes)
 
     def __str__(self) -> str:
-        widths = [max((len(row[i]) for row in self._changes), default=0) for i in (0, 1)]
+        columns = [c.layer for c in self], [c.kind for c in self]
+        widths = [max(map(len, column), default=0) for column in columns]
         lines = [f"{self.title}: {self.changed} of {len(self)} layers changed"]
         for layer, kind, done, note in self._changes:
             start = f"  {'yes' if done else 'no ':3}  {layer:{widths[0]}}  {kind:{widths[1]}}"

@@ -1,0 +1,253 @@
+"""Holds keras.applications' networks, patched and accelerated, against Keras' own computation.
+
+    python benchmarks/applications.py --engine jax
+
+For every network a row for `patch_keras` and one for `accelerate`: how far predictions and the
+gradients of one training step are from stock Keras', and the losses over some steps of training.
+Exits with 1 where one is further than it may be.
+
+Weights are random and seeded, but not as Keras initialises them: for depthwise kernels that is too
+small by the square root of the channels, signals fall below batch normalisation's epsilon, and what
+comes out is rounding and offsets. Here they have He's variance, for what each output sums over; the
+moving statistics are those of a batch, varied by a fifth. The optimizer is SGD with momentum 0.9,
+gradients clipped to a norm of 1, rate 1e-4: freshly initialised networks amplify roundings, ten to
+a hundred times a step where steps are so large that the loss of a batch of 8 falls to nothing. How
+much, says a row with --chaos: stock against stock with its weights off by a rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+NETWORKS = (
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "Xception",
+    "EfficientNetB0",
+    "NASNetMobile",
+)
+SMALLEST = {"Xception": 71}
+CLASSES = 10
+RATE = 1e-4
+
+#: How far from stock a result may be, relative.
+PREDICTIONS, GRADIENTS, LOSSES = 1e-5, 1e-4, 1e-3
+
+
+class Run(NamedTuple):
+    """What one way of computing gives: predictions, gradients, losses."""
+
+    predictions: Any
+    gradients: Any
+    losses: Any
+
+
+class Row(NamedTuple):
+    """A network computed in one way, against stock."""
+
+    network: str
+    way: str
+    predictions: float
+    gradients: float
+    losses: float
+    first_loss: float
+    last_loss: float
+
+    @property
+    def near(self) -> bool:
+        """Whether everything is as near as it should be."""
+        return (
+            self.predictions <= PREDICTIONS
+            and self.gradients <= GRADIENTS
+            and self.losses <= LOSSES
+        )
+
+
+def relative(received: Any, expected: Any) -> float:
+    """The distance of two arrays relative to the second's norm."""
+    import numpy as np
+
+    expected = np.asarray(expected, "float64")
+    return float(np.linalg.norm(received - expected) / np.linalg.norm(expected))
+
+
+def prepare(model: Any, x: Any) -> None:
+    """Random weights, and batch normalisation with the statistics of `x`, about."""
+    import keras
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        for variable in layer.weights:
+            if len(variable.shape) == 4:
+                depthwise = "depthwise" in variable.path or isinstance(
+                    layer, keras.layers.DepthwiseConv2D
+                )
+                summed = np.prod(variable.shape[: 2 if depthwise else 3])
+                variable.assign(random.standard_normal(variable.shape) * np.sqrt(2 / summed))
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    model(x, training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        for variable in layer.weights:
+            values = keras.ops.convert_to_numpy(variable)
+            varied = values * random.uniform(0.8, 1.2, values.shape)
+            if variable.name == "beta":
+                varied = random.uniform(-0.2, 0.2, values.shape)
+            variable.assign(varied.astype(values.dtype))
+
+
+def compiled(model: Any) -> Any:
+    """The model, with a new optimizer."""
+    import keras
+
+    optimizer = keras.optimizers.SGD(RATE, momentum=0.9, global_clipnorm=1.0)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def run(model: Any, x: Any, y: Any, steps: int) -> Run:
+    """Predicts, then trains; the model is left trained."""
+    import keras
+    import numpy as np
+
+    predictions = np.asarray(model.predict_on_batch(x), "float64")
+    compiled(model)
+    losses, gradients = [], None
+    for _ in range(steps):
+        losses.append(float(model.train_on_batch(x, y)))
+        if gradients is None:
+            # After one step the momenta are the gradients but for a factor: variables 0 and 1 are
+            # the number of steps and the rate.
+            momenta = model.optimizer.variables[2:]
+            gradients = np.concatenate(
+                [np.ravel(keras.ops.convert_to_numpy(m)) for m in momenta]
+            ).astype("float64")
+    return Run(predictions, gradients, np.asarray(losses))
+
+
+def compare(network: str, size: int, batch: int, steps: int, chaos: bool) -> Iterator[Row]:
+    """The rows of one network."""
+    import keras
+    import numpy as np
+
+    import sepconv
+
+    size = max(size, SMALLEST.get(network, size))
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, network)
+    if "V3" in network:
+        build = functools.partial(build, include_preprocessing=False)
+    stock = build(
+        weights=None,
+        input_shape=(size, size, 3),
+        classes=CLASSES,
+        classifier_activation=None,
+    )
+    x = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype("float32")
+    y = np.arange(batch) % CLASSES
+    prepare(stock, x)
+    accelerated, record = sepconv.accelerate(stock)
+    assert record.changed == len(record) > 0, record
+    start = [keras.ops.convert_to_numpy(variable) for variable in stock.variables]
+
+    def restarted() -> Any:
+        for variable, values in zip(stock.variables, start, strict=True):
+            variable.assign(values)
+        return stock
+
+    expected = run(stock, x, y, steps)
+    # Predicting must come before: the patch has to reach a model that is compiled already.
+    ways: list[tuple[str, Callable[[], Any], Any]] = [
+        ("patched", restarted, sepconv.patch_keras),
+        ("accelerated", lambda: accelerated, contextlib.nullcontext),
+    ]
+    if chaos:
+        ways.append(("a rounding", lambda: nudged(restarted()), contextlib.nullcontext))
+    for way, make, context in ways:
+        model = make()
+        with context():
+            received = run(model, x, y, steps)
+        yield Row(
+            network,
+            way,
+            *(relative(r, e) for r, e in zip(received[:2], expected[:2], strict=True)),
+            float(np.max(np.abs(received.losses / expected.losses - 1))),
+            float(received.losses[0]),
+            float(received.losses[-1]),
+        )
+
+
+def nudged(model: Any) -> Any:
+    """The model with every weight changed by a rounding, up or down."""
+    import keras
+    import numpy as np
+
+    random = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        values = keras.ops.convert_to_numpy(variable)
+        way = np.where(random.random(values.shape) < 0.5, np.inf, -np.inf).astype(values.dtype)
+        variable.assign(np.nextafter(values, way))
+    return model
+
+
+def table(title: str, rows: list[Row]) -> Any:
+    """The rows as a table of rich's."""
+    from rich.table import Table
+
+    made = Table(title=title)
+    for heading in ("network", "way", "predictions", "gradients", "losses", "loss", "near"):
+        made.add_column(heading)
+    for row in rows:
+        differences = (f"{d:.1e}" for d in (row.predictions, row.gradients, row.losses))
+        loss = f"{row.first_loss:.3f} to {row.last_loss:.3f}"
+        made.add_row(row.network, row.way, *differences, loss, "yes" if row.near else "NO")
+    return made
+
+
+def main() -> int:
+    """Runs the command line above."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--engine", choices=("jax", "torch", "tensorflow"), default="jax")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--size", type=int, default=96, help="height and width of the input")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20, help="of training")
+    parser.add_argument(
+        "--chaos", action="store_true", help="a row for stock with its weights off by a rounding"
+    )
+    options = parser.parse_args()
+    os.environ["KERAS_BACKEND"] = options.engine
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    rows: list[Row] = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(options.engine, total=len(options.networks))
+        for network in options.networks:
+            progress.update(task, description=f"{network} on {options.engine}")
+            rows += compare(network, options.size, options.batch, options.steps, options.chaos)
+            progress.advance(task)
+    title = (
+        f"{options.engine}, inputs of {options.size}, batch {options.batch}, {options.steps} "
+        "steps: relative differences from stock"
+    )
+    Console(width=110).print(table(title, rows))
+    return 0 if all(row.near for row in rows if row.way != "a rounding") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

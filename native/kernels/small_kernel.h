@@ -1,0 +1,171 @@
+// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps: tiles of neighbouring outputs, two rows
+// by seven where there are registers for it, go through all channels.
+//
+// All weights of a vector of channels and all sums of a tile are held in registers, and an input
+// vector, once loaded, serves every output of the tile that sees it. Memory is read along the channels,
+// so no stride between pixels can make them fall on the same sets of the first cache. At the
+// image's edge the inputs outside are skipped. Dilation makes tiles of every dilation-th output.
+#pragma once
+#include "activation.h"
+#include "window.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+inline constexpr int kSmallRows = kRegisters == 32 ? 2 : 1;
+inline constexpr int kSmallColumns = kRegisters == 32 ? 7 : 4;
+
+// Rows and columns are counted in input pixels that the tile's taps see: those in
+// [row_first, row_last) x [column_first, column_last) are inside the image.
+template <class T>
+struct SmallTile {
+  const T* in;                // input (0, 0), which may be outside
+  int64_t in_row, in_column;  // elements from one input of the tile to the next
+  int64_t row_first, row_last, column_first, column_last;
+  const T* weights;
+  int64_t weights_tap;
+  const T* bias;  // may be null
+  Activation activation;
+  T* out;
+  int64_t out_row, out_column;
+  int64_t channels;
+};
+
+template <class T, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
+void small_tile(const SmallTile<T>& a) {
+  constexpr int kVec = kLanes<T>;
+  for (int64_t block = 0; block < a.channels; block += kVec) {
+    // The last vector of channels overlaps the one before it.
+    const int64_t c = min_of(block, a.channels - kVec);
+    Vec<T> w[KH][KW];
+#pragma GCC unroll 4
+    for (int i = 0; i < KH; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < KW; ++j) w[i][j] = load(a.weights + (i * KW + j) * a.weights_tap + c);
+    const Vec<T> start = a.bias == nullptr ? zero<T>() : load(a.bias + c);
+    Vec<T> acc[ROWS][COLUMNS];
+#pragma GCC unroll 4
+    for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+      for (int q = 0; q < COLUMNS; ++q) acc[p][q] = start;
+    const T* row = a.in + c;
+#pragma GCC unroll 8
+    for (int r = 0; r < (ROWS - 1) * STRIDE + KH; ++r, row += a.in_row) {
+      if (r < a.row_first || r >= a.row_last) continue;
+      const T* from = row;
+#pragma GCC unroll 16
+      for (int t = 0; t < (COLUMNS - 1) * STRIDE + KW; ++t, from += a.in_column) {
+        if (t < a.column_first || t >= a.column_last) continue;
+        const Vec<T> v = load(from);
+#pragma GCC unroll 4
+        for (int p = 0; p < ROWS; ++p) {
+          const int i = r - p * STRIDE;
+          if (i < 0 || i >= KH) continue;
+#pragma GCC unroll 8
+          for (int q = 0; q < COLUMNS; ++q) {
+            const int j = t - q * STRIDE;
+            if (j >= 0 && j < KW) acc[p][q] += v * w[i][j];
+          }
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+      for (int q = 0; q < COLUMNS; ++q)
+        store(a.out + p * a.out_row + q * a.out_column + c, activate<T>(acc[p][q], a.activation));
+  }
+}
+
+// The tiles of one kernel size and stride: `rows` x `columns` outputs at once, and fewer.
+template <class T>
+struct SmallFunctions {
+  using Function = void (*)(const SmallTile<T>&);
+  Function by_rows[2][3];  // one row and kSmallRows; 1, 3 and kSmallColumns columns
+
+  static constexpr int64_t kColumns[3] = {1, 3, kSmallColumns};
+};
+
+template <class T, int KH, int KW, int STRIDE>
+const SmallFunctions<T>& small_functions() {
+  constexpr int kMost = KH == 1 ? 1 : kSmallRows;  // one row of taps shares nothing
+  static constexpr SmallFunctions<T> functions{
+      {{small_tile<T, KH, KW, STRIDE, 1, 1>, small_tile<T, KH, KW, STRIDE, 1, 3>,
+        small_tile<T, KH, KW, STRIDE, 1, kSmallColumns>},
+       {small_tile<T, KH, KW, STRIDE, kMost, 1>, small_tile<T, KH, KW, STRIDE, kMost, 3>,
+        small_tile<T, KH, KW, STRIDE, kMost, kSmallColumns>}}};
+  return functions;
+}
+
+// Null where no tiles are made for such a kernel.
+template <class T>
+const SmallFunctions<T>* pick_small(const Correlation& g) {
+  if constexpr (sizeof(T) == 4) {  // float64 is spared the compilation
+    if (g.sh == 2 && g.sw == 2) {
+      if (g.kh == 3 && g.kw == 3 && g.dh == 1 && g.dw == 1) return &small_functions<T, 3, 3, 2>();
+      return nullptr;
+    }
+    if (g.sh != 1 || g.sw != 1) return nullptr;
+    if (g.kh == 3 && g.kw == 3) return &small_functions<T, 3, 3, 1>();
+    if (g.kh == 1 && g.kw == 3) return &small_functions<T, 1, 3, 1>();
+    if (g.kh == 3 && g.kw == 1) return &small_functions<T, 3, 1, 1>();
+  }
+  return nullptr;
+}
+
+// How many channels go through a band together: so many that the rows between an input's first use
+// and its last stay in the second cache.
+template <class T>
+int64_t small_channels(const Correlation& g) {
+  const int64_t rows = (g.kh - 1) * g.dh + kSmallRows * g.dh * g.sh;
+  const int64_t elements = (192 << 10) / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kLeast = 8 * kLanes<T>;
+  return max_of(kLeast, elements / max_of(1, rows * g.in_w) / kLanes<T> * kLanes<T>);
+}
+
+// The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its first.
+template <class T>
+void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
+                     const Pixels<T>& pixels, const T* weights, const T* bias,
+                     Activation activation, const Box& box, T* out, int64_t out_row,
+                     int64_t out_pixel) {
+  const auto [p0, p1, q0, q1, c0, c1] = box;
+  SmallTile<T> tile;
+  tile.in_row = pixels.row_step * g.dh;
+  tile.in_column = pixels.pixel_step * g.dw;
+  tile.weights = weights;
+  tile.weights_tap = g.channels;
+  tile.bias = bias;
+  tile.activation = activation;
+  tile.out_row = out_row * g.dh;
+  tile.out_column = out_pixel * g.dw;
+  tile.channels = c1 - c0;
+  for (int64_t a = 0; a < min_of(g.dh, p1 - p0); ++a) {
+    const int64_t rows = ceil_div(p1 - p0 - a, g.dh);
+    const bool several = g.kh > 1 && rows >= kSmallRows;
+    const int64_t high = several ? kSmallRows : 1;
+    for (int64_t r = 0; r < rows; r += high) {
+      const int64_t p = a + min_of(r, rows - high) * g.dh;  // the last tile overlaps
+      const int64_t top = (p0 + p) * g.sh - g.pt;
+      const TapRange inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
+      tile.row_first = inside_rows.first;
+      tile.row_last = inside_rows.last;
+      for (int64_t b = 0; b < min_of(g.dw, q1 - q0); ++b) {
+        const int64_t columns = ceil_div(q1 - q0 - b, g.dw);
+        const int size = columns >= kSmallColumns ? 2 : columns >= 3 ? 1 : 0;
+        const int64_t wide = SmallFunctions<T>::kColumns[size];
+        for (int64_t s = 0; s < columns; s += wide) {
+          const int64_t q = b + min_of(s, columns - wide) * g.dw;
+          const int64_t left = (q0 + q) * g.sw - g.pl;
+          const TapRange inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
+          tile.column_first = inside.first;
+          tile.column_last = inside.last;
+          tile.in = pixels.at(top, left);
+          tile.out = out + p * out_row + q * out_pixel;
+          functions.by_rows[several][size](tile);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

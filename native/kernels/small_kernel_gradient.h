@@ -1,0 +1,150 @@
+// The gradient of kernels of 3 x 3, 1 x 3 and 3 x 1 taps on a channels_last image: the tiles of
+// small_kernel.h, with the sums of all taps and the gradients of a tile's outputs in registers.
+#pragma once
+#include "small_kernel.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Ranges as in SmallTile.
+template <class T>
+struct SmallGradientTile {
+  const T* in;
+  int64_t in_row, in_column;
+  int64_t row_first, row_last, column_first, column_last;
+  const T* dy;
+  int64_t dy_row, dy_column;
+  T* dk;  // added to
+  int64_t dk_tap;
+  int64_t channels;
+};
+
+// `v` with zeros before lane `first`.
+template <class T>
+inline Vec<T> from_lane(Vec<T> v, int64_t first) {
+  Vec<T> index;
+  for (int lane = 0; lane < kLanes<T>; ++lane) index[lane] = static_cast<T>(lane);
+  return index >= broadcast(static_cast<T>(first)) ? v : zero<T>();
+}
+
+template <class T, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
+void small_gradient_tile(const SmallGradientTile<T>& a) {
+  constexpr int kVec = kLanes<T>;
+  for (int64_t block = 0; block < a.channels; block += kVec) {
+    // The last vector of channels overlaps the one before it: those lanes are already counted.
+    const int64_t c = min_of(block, a.channels - kVec);
+    Vec<T> sums[KH][KW];
+#pragma GCC unroll 4
+    for (int i = 0; i < KH; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < KW; ++j) sums[i][j] = zero<T>();
+    Vec<T> dy[ROWS][COLUMNS];
+#pragma GCC unroll 4
+    for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+      for (int q = 0; q < COLUMNS; ++q) dy[p][q] = load(a.dy + p * a.dy_row + q * a.dy_column + c);
+    const T* row = a.in + c;
+#pragma GCC unroll 8
+    for (int r = 0; r < (ROWS - 1) * STRIDE + KH; ++r, row += a.in_row) {
+      if (r < a.row_first || r >= a.row_last) continue;
+      const T* from = row;
+#pragma GCC unroll 16
+      for (int t = 0; t < (COLUMNS - 1) * STRIDE + KW; ++t, from += a.in_column) {
+        if (t < a.column_first || t >= a.column_last) continue;
+        const Vec<T> v = load(from);
+#pragma GCC unroll 4
+        for (int p = 0; p < ROWS; ++p) {
+          const int i = r - p * STRIDE;
+          if (i < 0 || i >= KH) continue;
+#pragma GCC unroll 8
+          for (int q = 0; q < COLUMNS; ++q) {
+            const int j = t - q * STRIDE;
+            if (j >= 0 && j < KW) sums[i][j] += v * dy[p][q];
+          }
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < KH; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < KW; ++j) {
+        T* to = a.dk + (i * KW + j) * a.dk_tap + c;
+        store(to, load(to) + (block == c ? sums[i][j] : from_lane<T>(sums[i][j], block - c)));
+      }
+  }
+}
+
+template <class T>
+struct SmallGradientFunctions {
+  using Function = void (*)(const SmallGradientTile<T>&);
+  Function by_rows[2][3];  // as SmallFunctions
+};
+
+template <class T, int KH, int KW, int STRIDE>
+const SmallGradientFunctions<T>& small_gradient_functions() {
+  constexpr int kMost = KH == 1 ? 1 : kSmallRows;
+  static constexpr SmallGradientFunctions<T> functions{
+      {{small_gradient_tile<T, KH, KW, STRIDE, 1, 1>, small_gradient_tile<T, KH, KW, STRIDE, 1, 3>,
+        small_gradient_tile<T, KH, KW, STRIDE, 1, kSmallColumns>},
+       {small_gradient_tile<T, KH, KW, STRIDE, kMost, 1>,
+        small_gradient_tile<T, KH, KW, STRIDE, kMost, 3>,
+        small_gradient_tile<T, KH, KW, STRIDE, kMost, kSmallColumns>}}};
+  return functions;
+}
+
+template <class T>
+const SmallGradientFunctions<T>* pick_small_gradient(const Correlation& g) {
+  if constexpr (sizeof(T) == 4) {
+    if (pick_small<T>(g) == nullptr) return nullptr;
+    if (g.sw == 2) return &small_gradient_functions<T, 3, 3, 2>();
+    if (g.kh == 1) return &small_gradient_functions<T, 1, 3, 1>();
+    if (g.kw == 1) return &small_gradient_functions<T, 3, 1, 1>();
+    return &small_gradient_functions<T, 3, 3, 1>();
+  }
+  return nullptr;
+}
+
+// Adds the part of outputs [p0, p1) x all columns to `channels` channels of dk; `image`, `dy` and
+// `dk` are of the first of them, `dy` of output (p0, 0). No tile may overlap another here.
+template <class T>
+void add_small_gradient(const SmallGradientFunctions<T>& functions, const Correlation& g,
+                        const Pixels<T>& pixels, const T* dy, int64_t p0, int64_t p1,
+                        int64_t channels, T* dk) {
+  SmallGradientTile<T> tile;
+  tile.in_row = pixels.row_step * g.dh;
+  tile.in_column = pixels.pixel_step * g.dw;
+  tile.dy_row = g.out_w * g.channels * g.dh;
+  tile.dy_column = g.channels * g.dw;
+  tile.dk = dk;
+  tile.dk_tap = g.channels;
+  tile.channels = channels;
+  for (int64_t a = 0; a < min_of(g.dh, p1 - p0); ++a) {
+    const int64_t rows = ceil_div(p1 - p0 - a, g.dh);
+    for (int64_t r = 0, high = 0; r < rows; r += high) {
+      const bool several = g.kh > 1 && rows - r >= kSmallRows;
+      high = several ? kSmallRows : 1;
+      const int64_t p = a + r * g.dh;
+      const int64_t top = (p0 + p) * g.sh - g.pt;
+      const TapRange inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
+      tile.row_first = inside_rows.first;
+      tile.row_last = inside_rows.last;
+      for (int64_t b = 0; b < min_of(g.dw, g.out_w); ++b) {
+        const int64_t columns = ceil_div(g.out_w - b, g.dw);
+        for (int64_t s = 0, wide = 0; s < columns; s += wide) {
+          const int64_t left_over = columns - s;
+          const int size = left_over >= kSmallColumns ? 2 : left_over >= 3 ? 1 : 0;
+          wide = SmallFunctions<T>::kColumns[size];
+          const int64_t q = b + s * g.dw;
+          const int64_t left = q * g.sw - g.pl;
+          const TapRange inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
+          tile.column_first = inside.first;
+          tile.column_last = inside.last;
+          tile.in = pixels.at(top, left);
+          tile.dy = dy + (p * g.out_w + q) * g.channels;
+          functions.by_rows[several][size](tile);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,70 @@
+// A channelwise correlation's sizes, and which of its taps fall inside the image.
+#pragma once
+#include "vec.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Pads may be negative: the window then starts inside the image.
+struct Correlation {
+  int64_t in_h, in_w, channels;
+  int64_t kh, kw, sh, sw, dh, dw, pt, pl;
+  int64_t out_w;
+};
+
+// The range [first, last) of kernel taps that fall inside `size` when the window starts at `start`.
+struct TapRange {
+  int64_t first, last;
+};
+inline TapRange taps_inside(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
+  // Nearly always all are inside: the divisions below are worth avoiding.
+  if (start >= 0 && start + (taps - 1) * dilation < size) return {0, taps};
+  const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
+  const int64_t last = size - start <= 0 ? 0 : ceil_div(size - start, dilation);
+  TapRange range{min_of(first, taps), min_of(last, taps)};
+  if (range.last < range.first) range.last = range.first;
+  return range;
+}
+
+// The range [first, last) of outputs, within [0, count), all of whose taps fall inside `size`.
+inline TapRange outputs_inside(int64_t count, int64_t taps, int64_t stride, int64_t dilation,
+                               int64_t pad, int64_t size) {
+  int64_t first = ceil_div(pad, stride);
+  int64_t last = floor_div(size - 1 + pad - (taps - 1) * dilation, stride) + 1;
+  first = min_of(max_of(first, 0), count);
+  last = min_of(max_of(last, first), count);
+  return {first, last};
+}
+
+// A box of outputs: rows [p0, p1), columns [q0, q1), channels [c0, c1), of which there are at
+// least kLanes.
+struct Box {
+  int64_t p0, p1, q0, q1, c0, c1;
+};
+
+// Range `index` of `count` ranges of channels, which begin at whole vectors; the last takes what is
+// no whole vector.
+template <class T>
+TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
+  const int64_t vectors = channels / kLanes<T>;
+  const int64_t first = part_start(vectors, count, index) * kLanes<T>;
+  const int64_t last = part_start(vectors, count, index + 1) * kLanes<T>;
+  return {first, index + 1 == count ? channels : last};
+}
+
+// Where a kernel finds the pixels of one vector of channels: pixel (h, w) is
+// data[(h - row) * row_step + (w - column) * pixel_step].
+template <class T>
+struct Pixels {
+  const T* data;
+  int64_t row, column, row_step, pixel_step;
+  const T* at(int64_t h, int64_t w) const {
+    return data + (h - row) * row_step + (w - column) * pixel_step;
+  }
+};
+
+template <class T>
+Pixels<T> image_pixels(const Correlation& g, const T* image, int64_t c) {
+  return {image + c, 0, 0, g.in_w * g.channels, g.channels};
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

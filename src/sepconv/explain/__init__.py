@@ -1,0 +1,1 @@
+"""`sepconv explain`: what every layer of a network costs, must cost, and would cost otherwise."""

@@ -1,0 +1,233 @@
+"""`sepconv explain`: from a model's name or file to a table and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from sepconv.models.command import EngineError, add_engine, use_engine
+
+__all__ = ["add_parser", "run"]
+
+_HELP = "say what every layer of a model costs, and where its time goes"
+_ABOUT = """\
+A table of a model's convolutions and dense layers, one use a row:
+
+  output          the shape, without the batch
+  parameters      the layer's weights
+  multiply-adds   as papers count them
+  standard        those of an ordinary convolution with the same kernel, input
+                  and output
+  floor           the time that the layer takes at least: its arithmetic at this
+                  machine's rate of multiply-adds, or its bytes at the
+                  bandwidth of the memory that they fit in, whichever is more
+  time            measured, the layer alone, compiled as Keras does it in
+                  predict; the median of several runs
+
+--output draws where the time goes. A model of keras.applications gets random
+weights, which take the same time; nothing is downloaded.
+"""
+_EXAMPLES = """\
+examples:
+  sepconv explain MobileNet
+  sepconv explain EfficientNetB0 --engine torch --output explain.svg
+  sepconv explain model.keras --batch 8
+  sepconv explain fully_convolutional.keras --size 480x640
+"""
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    values = tuple(int(part) for part in text.split("x"))
+    if any(value < 1 for value in values):
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    return values
+
+
+def _batch(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    return value
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to an `argparse` parser's subparsers."""
+    parser = commands.add_parser(
+        "explain",
+        help=_HELP,
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .keras file, or a name in keras.applications"
+    )
+    parser.add_argument(
+        "--batch", type=_batch, default=1, metavar="N", help="examples at a time (default: 1)"
+    )
+    parser.add_argument(
+        "--size",
+        type=_sizes,
+        metavar="H[xW]",
+        help="the size of the pictures, where the model does not fix it (default: 64; for "
+        "keras.applications what the network was published with)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.svg", help="where to draw the picture (default: not)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the picture if it is there")
+    add_engine(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carries out the command; returns the exit code, as `sepconv.cli.main` does."""
+    from sepconv.models.files import FileError, check_target, replacing
+
+    try:
+        if options.output is not None:
+            check_target(options.output, options.force)
+        use_engine(options.engine)
+        found = _explain(options)
+        if options.output is not None:
+            from sepconv.explain.plot import picture
+
+            with replacing(options.output, options.force) as draft:
+                draft.write_text(picture(found), encoding="utf-8")
+            print(f"The picture: {options.output}")
+    except (FileError, EngineError) as error:
+        return _fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "matplotlib"):
+            raise
+        return _fail(f"explain needs {error.name}: pip install rich matplotlib", 2)
+    except KeyboardInterrupt:
+        return _fail("stopped; nothing was written.", 130)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"sepconv: {message}", file=sys.stderr)
+    return code
+
+
+def _explain(options: argparse.Namespace) -> Any:
+    """Explains under a progress bar and prints the table."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from sepconv.bench import roofline
+    from sepconv.bench.command import available_threads
+    from sepconv.explain.analysis import explain
+    from sepconv.models.files import FileError
+    from sepconv.models.verify import random_inputs
+
+    console = Console()
+    console.print(f"Reading {options.model} ...", markup=False, highlight=False)
+    model = _model(options.model, options.size)
+    console.print("Measuring the machine's limits ...")
+    machine = roofline.measure(available_threads(), 0.3)
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
+    try:
+        inputs = random_inputs(model, options.batch, options.size)
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("")
+
+            def show(done: int, of: int, what: str) -> None:
+                progress.update(task, completed=done, total=of, description=what)
+
+            found = explain(model, inputs, machine, show)
+    except ValueError as error:
+        raise FileError(f"{options.model}: {error}") from error
+    for part in _shown(found):
+        console.print(part)
+    return found
+
+
+def _model(name: str, size: tuple[int, ...] | None) -> Any:
+    """The model in a file, or the one of keras.applications with random weights."""
+    from sepconv.models.files import FileError, read
+
+    path = Path(name)
+    if path.suffix or path.exists():
+        return read(path)
+    import keras
+
+    known = [each for each in dir(keras.applications) if each[0].isupper()]
+    if name not in known:
+        raise FileError(
+            f"{name} is no file and not in keras.applications. There are: {_list(known)}"
+        )
+    shape = None if size is None else (size[0], size[-1], 3)
+    try:
+        return getattr(keras.applications, name)(weights=None, input_shape=shape)
+    except ValueError as error:
+        raise FileError(f"{name} does not take --size {size}: {error}") from error
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+def _shown(found: Any) -> list[Any]:
+    """The table, and what is to be known of it."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=f"{found.name} on {found.engine}, batch {found.batch}",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_footer=True,
+    )
+    total = found.total
+    columns: tuple[tuple[str, str, Literal["left", "right"]], ...] = (
+        ("layer", "all of them", "left"),
+        ("kind", "", "left"),
+        ("output", "", "right"),
+        ("parameters", f"{total.parameters:,}", "right"),
+        ("multiply-adds", _count(total.multiply_adds), "right"),
+        ("standard", _count(total.standard), "right"),
+        ("floor ms", _ms(found.floor), "right"),
+        ("time ms", _ms(found.layers), "right"),
+        ("share", "", "right"),
+    )
+    for header, footer, justify in columns:
+        table.add_column(header, footer, justify=justify, no_wrap=header != "layer")
+    for row in found.rows:
+        table.add_row(
+            row.name,
+            row.kind,
+            "x".join(map(str, row.output_shape[1:])),
+            f"{row.cost.parameters:,}",
+            _count(row.cost.multiply_adds),
+            _count(row.cost.standard),
+            _ms(row.floor),
+            _ms(row.seconds),
+            found.share(row.seconds),
+        )
+    return [table, *_notes(found)]
+
+
+def _notes(found: Any) -> list[str]:
+    total = found.total
+    notes = [
+        f"The whole network: {found.parameters:,} parameters, {_ms(found.seconds)} ms a "
+        f"prediction; the sum of the layers above, each alone, is {_ms(found.layers)} ms."
+    ]
+    if total.multiply_adds < total.standard:
+        notes.append(
+            f"Ordinary convolutions would need {total.standard / total.multiply_adds:.1f} times "
+            "the multiply-adds."
+        )
+    return notes
+
+
+def _count(number: int) -> str:
+    """In millions, as papers write it."""
+    return f"{number / 1e6:,.2f} M" if number < 1e8 else f"{number / 1e6:,.0f} M"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3f}" if seconds < 0.01 else f"{1e3 * seconds:.1f}"

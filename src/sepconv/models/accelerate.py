@@ -1,0 +1,96 @@
+"""A model with Keras' depthwise and separable convolutions replaced by ours."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+
+from sepconv.engines.front import DTYPES
+from sepconv.layers.saving import OURS
+from sepconv.models.copying import compile_like, copy_model, named_layers
+from sepconv.models.record import Record
+
+__all__ = ["Accelerated", "accelerate"]
+
+#: Keras' functions, as a Functional model's graph names them where they are used without a layer.
+_FUNCTIONS = ("DepthwiseConv", "SeparableConv")
+
+
+class Accelerated(NamedTuple):
+    """What `accelerate` returns.
+
+    Attributes:
+        model: the new model.
+        record: what was replaced and what was not, and why; prints as a table.
+    """
+
+    model: keras.Model
+    record: Record
+
+
+def accelerate(model: keras.Model) -> Accelerated:
+    """Copies a model, with sepconv's layers in the place of Keras' own of the same names.
+
+    `SeparableConv1D`, `SeparableConv2D`, `DepthwiseConv1D` and `DepthwiseConv2D` are replaced
+    wherever they are: in nested models, in wrappers such as `TimeDistributed`, in attributes of
+    subclassed models. The copy has the same class, names, weights, trainable flags and random
+    states, and is compiled as the model is, with an optimizer that goes on from where the model's
+    is; it shares no state with the model, which stays as it was.
+
+    A subclassed model must be one that Keras can copy: with a `get_config` where its constructor
+    takes arguments of its own, and built by its config. `patch_keras` serves any model as it is.
+
+    Args:
+        model: a Sequential, Functional or subclassed Keras model.
+
+    Returns:
+        The new model and the record.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: Keras cannot copy the model.
+
+    Example:
+        >>> import keras, sepconv
+        >>> stock = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.SeparableConv2D(4, 3, name="conv"),
+        ...     keras.layers.Flatten(),
+        ... ])
+        >>> model, record = sepconv.accelerate(stock)
+        >>> print(record)
+        accelerate: 1 of 1 layers changed
+          yes  conv  SeparableConv2D  sepconv.layers.SeparableConv2D
+        >>> isinstance(model.layers[0], sepconv.layers.SeparableConv2D)
+        True
+    """
+    copy = copy_model(model)
+    record = Record("accelerate")
+    for name, layer in [("", copy), *named_layers(copy)]:
+        if isinstance(layer, tuple(OURS)):
+            kind = type(layer)
+            reason = _reason_against(layer)
+            if reason is None:
+                OURS[kind].become(layer)
+            record.add(
+                name, kind.__name__, reason is None, reason or f"sepconv.layers.{kind.__name__}"
+            )
+        for operation in getattr(layer, "operations", ()):
+            if type(operation).__name__ in _FUNCTIONS and operation.name:
+                note = "a function of keras.ops, not a layer; sepconv.patch_keras() serves it"
+                path = f"{name}/{operation.name}" if name else operation.name
+                record.add(path, type(operation).__name__, False, note)
+    compile_like(copy, model)
+    return Accelerated(copy, record)
+
+
+def _reason_against(layer: keras.layers.Layer) -> str | None:
+    """Why a layer of one of Keras' classes, or derived from it, stays; None where it need not."""
+    if isinstance(layer, tuple(OURS.values())):
+        return "sepconv's already"
+    if type(layer) not in OURS:
+        return "a class of its own, which may compute something else"
+    if layer.compute_dtype not in DTYPES:
+        return f"computes in {layer.compute_dtype}"
+    return None

@@ -1,0 +1,324 @@
+"""`sepconv accelerate`, `optimize` and `factorize`: from one Keras file to another."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["COMMANDS", "EngineError", "add_engine", "add_parsers", "run", "use_engine"]
+
+#: In the order in which one is looked for where nobody chose.
+_ENGINES = ("jax", "torch", "tensorflow")
+
+_ACCELERATE = """\
+Replaces Keras' depthwise and separable convolutions in a model by sepconv's. Weights, names, and
+how the model is compiled stay; it predicts the same, and can be trained on.
+
+Reads IN, writes OUT, reads OUT back and holds its predictions on random input against IN's. OUT
+appears only when all of that went well. To load it:
+
+  import keras, sepconv.layers
+  model = keras.models.load_model("OUT.keras")
+"""
+_OPTIMIZE = """\
+Rewrites a model for inference: folds batch normalization into the convolutions beside it, fuses
+what follows a depthwise convolution into it, and drops what does nothing when predicting. The
+predictions stay the same to 1e-4; do not train the result.
+
+Reads IN, writes OUT, reads OUT back and holds its predictions on random input against IN's. OUT
+appears only when all of that went well. To load it:
+
+  import keras, sepconv.layers
+  model = keras.models.load_model("OUT.keras")
+"""
+_FACTORIZE = """\
+Replaces a model's ordinary convolutions by separable ones that come close to them, within the
+budget that you choose. The result is another, cheaper function: train it on for a few epochs.
+
+Reads IN, writes OUT, and says how far OUT's predictions on random input are from IN's. Without
+--data the kernels are approximated; with it, the layers' outputs for your examples.
+"""
+_EXAMPLES = {
+    "accelerate": """\
+examples:
+  sepconv accelerate mobilenet.keras fast.keras
+  sepconv accelerate --force --engine torch mobilenet.keras mobilenet.keras
+""",
+    "optimize": """\
+examples:
+  sepconv optimize mobilenet.keras served.keras
+  sepconv explain served.keras
+""",
+    "factorize": """\
+examples:
+  sepconv factorize vgg.keras small.keras --energy 0.95
+  sepconv factorize vgg.keras small.keras --rank 2 --data pictures.npy
+  sepconv factorize vgg.keras small.keras --flops 0.3 --data pictures.npy
+""",
+}
+
+
+class _Command(NamedTuple):
+    """What the three commands differ in.
+
+    Attributes:
+        help: a line for the list of commands.
+        about: what it does.
+        doing: what is going on while it works.
+        tolerance: the largest difference allowed, relative; None where it is an approximation.
+    """
+
+    help: str
+    about: str
+    doing: str
+    tolerance: float | None
+
+
+COMMANDS = {
+    "accelerate": _Command(
+        "replace a model's depthwise and separable convolutions by sepconv's",
+        _ACCELERATE,
+        "Replacing layers",
+        1e-5,
+    ),
+    "optimize": _Command(
+        "fold and fuse a model's layers for inference", _OPTIMIZE, "Folding and fusing layers", 1e-4
+    ),
+    "factorize": _Command(
+        "approximate a model's ordinary convolutions by separable ones",
+        _FACTORIZE,
+        "Factorizing kernels",
+        None,
+    ),
+}
+
+
+class _DiffersError(RuntimeError):
+    """The new model does not predict what the old one does."""
+
+
+class EngineError(RuntimeError):
+    """The engine asked for is not there; the message says how to get it."""
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that chooses what Keras runs on."""
+    parser.add_argument(
+        "--engine",
+        choices=_ENGINES,
+        help="what Keras runs on (default: KERAS_BACKEND, else the first of these installed)",
+    )
+
+
+def use_engine(engine: str | None) -> str:
+    """Has Keras run on an engine, which must be decided before Keras is imported.
+
+    Returns:
+        The engine's name.
+
+    Raises:
+        EngineError: it is not installed, or Keras runs on another one already.
+    """
+    if engine is None:
+        engine = os.environ.get("KERAS_BACKEND") or next(filter(_installed, _ENGINES), None)
+    if engine is None or not _installed("keras") or not _installed(engine):
+        wanted = engine or _ENGINES[0]
+        raise EngineError(
+            f"this needs Keras and {wanted}, not both installed here: pip install "
+            f"'sepconv[{wanted}]'"
+        )
+    os.environ["KERAS_BACKEND"] = engine
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    if keras.backend.backend() != engine:
+        raise EngineError(f"Keras runs on {keras.backend.backend()} in this process, not {engine}")
+    return engine
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _budget(text: str) -> int | float:
+    """A part, or above 1 a number, as `factorize` takes it."""
+    value = _positive(text)
+    if value > 1 and value != int(value):
+        raise argparse.ArgumentTypeError(f"above 1 it must be a whole number, received {text}")
+    return int(value) if value > 1 else value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, received {text}")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, received {text}")
+    return value
+
+
+def _rank(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    return value
+
+
+def add_parsers(commands: Any) -> None:
+    """Adds the three commands to an `argparse` parser's subparsers."""
+    for name, command in COMMANDS.items():
+        parser = commands.add_parser(
+            name,
+            help=command.help,
+            description=command.about,
+            epilog=_EXAMPLES[name],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("source", type=Path, metavar="IN.keras", help="the model to read")
+        parser.add_argument("target", type=Path, metavar="OUT.keras", help="the file to write")
+        if name == "factorize":
+            _add_budget(parser)
+        parser.add_argument(
+            "--force", action="store_true", help="replace OUT if it is there, even if it is IN"
+        )
+        add_engine(parser)
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument(
+        "--rank", type=_rank, metavar="N", help="depthwise filters an input channel, in every layer"
+    )
+    budget.add_argument(
+        "--energy",
+        type=_fraction,
+        metavar="E",
+        help="keep at least this part of each layer's squared norm, 0 to 1",
+    )
+    budget.add_argument(
+        "--max-error", type=_positive, metavar="E", help="the largest relative error of a layer"
+    )
+    for name, what in (("flops", "multiply-adds for one example"), ("parameters", "weights")):
+        budget.add_argument(
+            f"--{name}",
+            type=_budget,
+            metavar="N",
+            help=f"at most this part of the model's {what}, up to 1, or this many, above 1",
+        )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE.npy",
+        help="examples of the model's input; the outputs for them are kept close, not the kernels",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carries out one of the three commands; returns the exit code, as `sepconv.cli.main` does."""
+    from sepconv.models.files import FileError, check_target
+
+    try:
+        if options.target.suffix != ".keras":
+            raise FileError(f"{options.target}: the file to write must end in .keras")
+        check_target(options.target, options.force, options.source)
+        use_engine(options.engine)
+        return _convert(options)
+    except (FileError, EngineError) as error:
+        return _fail(str(error), 2)
+    except _DiffersError as error:
+        return _fail(str(error), 1)
+    except OSError as error:
+        return _fail(f"{options.target} cannot be written: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return _fail(f"stopped; {options.target} was not written.", 130)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"sepconv: {message}", file=sys.stderr)
+    return code
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from sepconv.models import files, verify
+
+    command = COMMANDS[options.command]
+    function = _function(options)
+    begun = time.perf_counter()
+    _step(begun, f"Reading {options.source}")
+    model = files.read(options.source)
+    try:
+        inputs = verify.random_inputs(model)
+        _step(begun, "Predicting on random input")
+        expected = verify.predict(model, inputs)
+        _step(begun, command.doing)
+        changed, record = function(model)
+    except (ValueError, TypeError) as error:
+        raise files.FileError(f"{options.source}: {error}") from error
+    print(record)
+    with files.replacing(options.target, options.force) as draft:
+        _step(begun, f"Writing {options.target}")
+        changed.save(draft)
+        _step(begun, "Reading it back and predicting on the same input")
+        apart = verify.difference(expected, verify.predict(files.read(draft), inputs))
+        # Not "above": what is not a number is refused, too.
+        if command.tolerance is not None and not apart <= command.tolerance:
+            raise _DiffersError(
+                f"the predictions differ by {apart:.1e} of the largest, more than "
+                f"{command.tolerance:.0e}; {options.target} was not written."
+            )
+    return _tell(options, command, apart)
+
+
+def _function(options: argparse.Namespace) -> Callable[[Any], tuple[Any, Any]]:
+    """What the command does to a model: returns (model, something to print)."""
+    import sepconv
+
+    function = getattr(sepconv, options.command)
+    if options.command != "factorize":
+        return function
+    names = ("rank", "energy", "max_error", "flops", "parameters")
+    budget = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    data = None if options.data is None else _examples(options.data)
+    return lambda model: function(model, data=data, **budget)
+
+
+def _examples(path: Path) -> Any:
+    import numpy as np
+
+    from sepconv.models.files import FileError
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"--data: {path} is not a .npy file with numbers: {error}") from error
+
+
+def _step(begun: float, text: str) -> None:
+    print(f"[{time.perf_counter() - begun:5.1f} s] {text} ...", flush=True)
+
+
+def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:
+    print(f"Written: {options.target}")
+    if command.tolerance is None:
+        print(
+            f"Approximation error: {apart:.1e}, the largest difference between the predictions of "
+            "the two on random input, relative to the largest prediction. Training the new model "
+            "on makes up for most of it."
+        )
+    else:
+        print(
+            f"The same predictions: on random input they differ by at most {apart:.1e} of the "
+            f"largest (allowed: {command.tolerance:.0e})."
+        )
+    return 0

@@ -1,0 +1,65 @@
+"""A model with our layers replaced by Keras' own."""
+
+from __future__ import annotations
+
+import keras
+
+from sepconv.layers.saving import OURS
+from sepconv.models.copying import compile_like, copy_model, named_layers
+
+__all__ = ["to_stock"]
+
+
+def to_stock(model: keras.Model) -> keras.Model:
+    """Copies a model, with Keras' own layers in the place of sepconv's: for export, or to share.
+
+    The inverse of `accelerate`: classes, names, weights, trainable flags, random states and
+    compilation stay. What is left knows nothing of sepconv, so that ``to_stock(model).export(path,
+    format="onnx")``, and ``"litert"``, write what they write for Keras' layers. A file to be loaded
+    where sepconv is not installed needs no copy: see `sepconv.layers.stock_objects`.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        The new model, which shares no state with `model`.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: Keras cannot copy the model, or a layer does what Keras' own cannot.
+
+    Example:
+        >>> import keras, sepconv
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), sepconv.layers.DepthwiseConv2D(3)])
+        >>> type(sepconv.to_stock(model).layers[0]) is keras.layers.DepthwiseConv2D
+        True
+    """
+    copy = copy_model(model)
+    for name, layer in named_layers(copy):
+        if not type(layer).__module__.startswith("sepconv."):
+            continue
+        if type(layer) not in OURS.values():
+            raise ValueError(
+                f"The layer {name!r} has no counterpart in Keras. Received: {type(layer).__name__}"
+            )
+        _check(name, layer)
+        layer.become_stock()
+    compile_like(copy, model)
+    # Keras exports no model that it has not seen called. A built one has all that a call makes.
+    copy._called = copy.built
+    return copy
+
+
+def _check(name: str, layer: keras.layers.Layer) -> None:
+    """Raises where Keras' layer cannot do what ours does."""
+    if layer.padding not in ("valid", "same"):
+        raise ValueError(
+            f"The layer {name!r} pads as Keras' {type(layer).__name__} cannot, which knows "
+            "'valid' and 'same'; a layer of padding before one that is 'valid' says the same. "
+            f"Received: padding={layer.padding!r}"
+        )
+    if keras.backend.backend() == "tensorflow" and len(set(layer.strides)) > 1:
+        raise ValueError(
+            f"The layer {name!r} has strides that differ, which Keras' {type(layer).__name__} "
+            f"does not compute on TensorFlow. Received: strides={layer.strides}"
+        )

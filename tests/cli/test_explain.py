@@ -1,0 +1,248 @@
+"""`sepconv explain`: numbers of known networks, the table, the picture, what is refused."""
+
+import math
+import os
+
+import numpy as np
+import pytest
+
+from sepconv import cli
+from sepconv.bench.roofline import Level, Machine
+
+MACHINE = Machine(1, 1e9, (Level("L2", 4000, 1e9), Level("memory", math.inf, 1e8)))
+
+
+@pytest.fixture(scope="module")
+def network(keras):
+    """One layer of each kind, where everything can be counted by hand."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="dw"),
+            layers.BatchNormalization(),
+            layers.SeparableConv2D(6, 3, strides=2, name="sep"),
+            layers.Conv2D(8, 3, groups=2, name="conv"),
+            layers.Flatten(),
+            layers.Dense(5, name="fc"),
+        ],
+        name="small",
+    )
+
+
+@pytest.fixture(scope="module")
+def explain(keras):
+    from sepconv.explain import analysis
+
+    def run(model, *shape):
+        return analysis.explain(model, np.ones(shape, "float32"), MACHINE, lambda *_: None)
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The command without its measurement of the machine."""
+    monkeypatch.setattr("sepconv.bench.roofline.measure", lambda threads, seconds: MACHINE)
+
+
+def test_numbers_of_a_small_network(network, explain):
+    found = explain(network, 2, 8, 8, 4)
+    assert [(row.name, row.kind) for row in found.rows] == [
+        ("dw", "depthwise"),
+        ("sep", "separable"),
+        ("conv", "convolution"),
+        ("fc", "dense"),
+    ]
+    assert [row.output_shape for row in found.rows] == [
+        (2, 8, 8, 4),
+        (2, 3, 3, 6),
+        (2, 1, 1, 8),
+        (2, 5),
+    ]
+    costs = [row.cost for row in found.rows]
+    assert [cost.parameters for cost in costs] == [36, 36 + 24 + 6, 3 * 9 * 8 + 8, 45]
+    assert [cost.multiply_adds for cost in costs] == [
+        2 * 64 * 9 * 4,
+        2 * 9 * (9 * 4 + 4 * 6),
+        2 * 9 * 3 * 8,
+        2 * 8 * 5,
+    ]
+    assert [cost.standard for cost in costs] == [
+        2 * 64 * 9 * 4 * 4,
+        2 * 9 * 9 * 4 * 6,
+        2 * 9 * 6 * 8,
+        2 * 8 * 5,
+    ]
+    # A border of one is padded, so that two of the 8 * 3 positions along an axis need no work.
+    assert costs[0].operations == 2 * 2 * 22 * 22 * 4
+    assert costs[0].bytes == 4 * (2 * 256 + 2 * 256 + 36)
+    assert costs[3].operations == 2 * 2 * 8 * 5
+    assert found.parameters == network.count_params()
+    assert found.seconds > 0
+    assert all(row.seconds > 0 for row in found.rows)
+
+
+def test_the_floor_is_the_larger_of_two_times():
+    pytest.importorskip("keras")
+    from sepconv.explain.analysis import floor
+    from sepconv.explain.cost import Cost
+
+    assert floor(Cost(0, 0, 0, operations=5000, bytes=4000), MACHINE) == 5000 / 1e9
+    assert floor(Cost(0, 0, 0, operations=1000, bytes=4000), MACHINE) == 4000 / 1e9
+    assert floor(Cost(0, 0, 0, operations=1000, bytes=4001), MACHINE) == 4001 / 1e8
+
+
+def test_one_axis_dilation_and_causal_padding(keras, explain):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((10, 3)),
+            layers.Conv1D(4, 3, padding="causal", dilation_rate=2),
+            layers.DepthwiseConv1D(3, depth_multiplier=2, strides=2, padding="same"),
+        ]
+    )
+    conv, depthwise = (row.cost for row in explain(model, 1, 10, 3).rows)
+    assert conv.multiply_adds == 10 * 3 * 3 * 4
+    assert conv.operations == 2 * (10 + 8 + 6) * 3 * 4
+    assert depthwise.multiply_adds == 5 * 3 * 8
+    assert depthwise.standard == 5 * 3 * 4 * 8
+    assert depthwise.operations == 2 * (5 * 3 - 1) * 8
+
+
+def test_a_shared_layer_has_a_row_a_use_and_its_weights_once(keras, explain):
+    shared = keras.layers.Conv2D(3, 1, name="shared")
+    inner = keras.Sequential([keras.Input((4, 4, 3)), shared], name="inner")
+    inputs = keras.Input((4, 4, 3))
+    found = explain(keras.Model(inputs, inner(inner(inputs))), 1, 4, 4, 3)
+    assert [row.name for row in found.rows] == ["inner/shared"] * 2
+    assert [row.cost.parameters for row in found.rows] == [12, 0]
+    assert found.total.multiply_adds == 2 * 16 * 9
+    # What watched the layer is gone.
+    assert "call" not in vars(shared)
+
+
+def test_ours_are_counted_like_kerass(network, explain):
+    from sepconv.bench.models import with_sepconv
+
+    ours = explain(with_sepconv(network), 1, 8, 8, 4)
+    theirs = explain(network, 1, 8, 8, 4)
+    assert [row.cost for row in ours.rows] == [row.cost for row in theirs.rows]
+    assert [row.kind for row in ours.rows] == [row.kind for row in theirs.rows]
+
+
+def test_a_fused_layer_counts_as_what_it_stands_for(keras, explain):
+    from sepconv import layers
+
+    if not hasattr(layers, "FusedConv2D"):
+        pytest.skip("this version has no fused layer")
+    inputs = keras.Input((8, 8, 4))
+    x = layers.FusedConv2D(6, use_bias=False)(inputs)
+    x = layers.FusedConv2D(None, 3, padding="same", use_bias=False)(x)
+    x = layers.FusedConv2D(6, 3, padding="same", use_bias=False)(x, x)
+    found = explain(keras.Model(inputs, x), 1, 8, 8, 4).rows
+    assert [row.kind for row in found] == ["convolution", "depthwise", "separable"]
+    assert [row.cost.multiply_adds for row in found] == [
+        64 * 4 * 6,
+        64 * 9 * 6,
+        64 * (9 * 6 + 6 * 6),
+    ]
+    # The residual is read, too.
+    assert found[2].cost.bytes == 4 * (3 * 64 * 6 + 9 * 6 + 6 * 6)
+
+
+def test_mobilenet_has_the_multiply_adds_of_its_paper(keras):
+    """Table 6 of Howard et al., 2017: 41 million at width 0.25, and 0.5 million parameters."""
+    from sepconv.bench.models import with_sepconv
+    from sepconv.explain.cost import calls, cost
+
+    model = with_sepconv(keras.applications.MobileNet(alpha=0.25, weights=None))
+    x = np.zeros((1, 224, 224, 3), "float32")
+    found = [cost(call) for call in calls(model, lambda: model.predict_on_batch(x))]
+    assert len(found) == 28
+    assert round(sum(cost.multiply_adds for cost in found) / 1e6) == 41
+    assert round(sum(cost.parameters for cost in found) / 1e6, 1) == 0.5
+
+
+@pytest.mark.usefixtures("quick")
+def test_it_prints_a_table_and_draws_a_picture(network, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    path, picture = tmp_path / "small.keras", tmp_path / "small.svg"
+    network.save(path)
+    assert cli.main(["explain", str(path), "--output", str(picture), "--batch", "3"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("batch 3", "dw", "depthwise", "8x8x4", "floor ms", "time ms", "all of them"):
+        assert words in shown
+    svg = picture.read_text(encoding="utf-8")
+    assert svg.startswith("<svg")
+    assert "prefers-color-scheme: dark" in svg
+    for words in ("sep", "convolution", "floor", "milliseconds"):
+        assert words in svg
+    assert sorted(os.listdir(tmp_path)) == ["small.keras", "small.svg"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_picture_is_not_overwritten_unless_forced(network, tmp_path, capsys):
+    path, picture = tmp_path / "small.keras", tmp_path / "small.svg"
+    network.save(path)
+    picture.write_text("precious")
+    arguments = ["explain", str(path), "--output", str(picture)]
+    assert cli.main(arguments) == 2
+    assert "--force replaces it" in capsys.readouterr().err
+    assert picture.read_text() == "precious"
+    assert cli.main([*arguments, "--force"]) == 0
+    assert picture.read_text().startswith("<svg")
+
+
+def test_only_the_slowest_of_many_layers_are_drawn_alone():
+    pytest.importorskip("keras")
+    from sepconv.explain.analysis import Explanation, Row
+    from sepconv.explain.cost import Cost
+    from sepconv.explain.plot import picture
+
+    rows = [
+        Row(f"layer{i}", "dense", (1, 1), Cost(0, 1, 1, 1, 1), 1e-9, 1e-3 * (i + 1))
+        for i in range(70)
+    ]
+    svg = picture(Explanation("big", "jax", 1, rows, 70, 1.0))
+    assert "layer69 " in svg
+    assert "layer9 " not in svg
+    assert "the others together" in svg
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_size_is_taken_where_the_model_leaves_it_open(keras, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    path = tmp_path / "open.keras"
+    keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)]).save(path)
+    assert cli.main(["explain", str(path), "--size", "12x10"]) == 0
+    assert "10x8x2" in capsys.readouterr().out
+    assert cli.main(["explain", str(path), "--size", "2"]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("keras", "quick")
+def test_unknown_models_are_named(tmp_path, capsys):
+    assert cli.main(["explain", "MobileNett"]) == 2
+    said = capsys.readouterr().err
+    assert "MobileNett is no file and not in keras.applications" in said
+    assert "MobileNetV2" in said
+    assert cli.main(["explain", str(tmp_path / "no.keras")]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_named(capsys):
+    for option, message in (("--batch", "at least 1"), ("--size", "at least 1")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["explain", "MobileNet", option, "0"])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_help_teaches_with_examples(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["explain", "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "sepconv explain MobileNet" in shown
+    assert "multiply-adds" in shown

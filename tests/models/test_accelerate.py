@@ -1,0 +1,181 @@
+"""`accelerate` replaces the layers that it should, and nothing else changes."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from networks import (
+    Subclassed,
+    assert_near,
+    functional,
+    inputs,
+    numbers,
+    randomize,
+    sequential,
+    subclassed,
+)
+
+import sepconv
+from sepconv.models.copying import named_layers
+
+MAKERS = (sequential, functional, subclassed)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_outputs_names_and_weights_are_the_same(make):
+    stock = randomize(make())
+    x = inputs(stock)
+    expected = stock.predict(x, verbose=0)
+    model, record = sepconv.accelerate(stock)
+    assert record.changed >= 2
+    assert type(model) is type(stock)
+    assert model.name == stock.name
+    assert_near(model.predict(x, verbose=0), expected)
+    for (name, old), (new_name, new) in zip(named_layers(stock), named_layers(model), strict=True):
+        assert name == new_name
+        assert new is not old
+        assert new.trainable == old.trainable
+        if type(old) is not type(new):
+            assert type(new) is getattr(sepconv.layers, type(old).__name__)
+    for old, new in zip(stock.weights, model.weights, strict=True):
+        assert new is not old
+        assert (new.name, new.trainable) == (old.name, old.trainable)
+        np.testing.assert_array_equal(new.numpy(), old.numpy())
+
+
+def test_the_record_says_what_was_done_and_why_not():
+    keras.backend.clear_session()  # counts functions' names
+    _, record = sepconv.accelerate(functional())
+    assert {(c.layer, c.kind, c.done) for c in record} == {
+        ("encoder/inner", "SeparableConv2D", True),
+        ("shared", "DepthwiseConv2D", True),
+        ("frozen", "DepthwiseConv2D", True),
+        ("rows/row", "DepthwiseConv1D", True),
+        ("depthwise_conv", "DepthwiseConv", False),
+    }
+    assert "patch_keras" in next(c for c in record if not c.done).note
+
+
+def test_what_is_left_alone():
+    class Doubled(layers.DepthwiseConv2D):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    stock = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            Doubled(3, name="doubled"),
+            sepconv.layers.DepthwiseConv2D(3, name="ours"),
+            layers.DepthwiseConv2D(3, name="stock"),
+        ]
+    )
+    model, record = sepconv.accelerate(stock)
+    done = {c.layer: (c.done, c.note) for c in record}
+    assert done == {
+        "doubled": (False, "a class of its own, which may compute something else"),
+        "ours": (False, "sepconv's already"),
+        "stock": (True, "sepconv.layers.DepthwiseConv2D"),
+    }
+    assert type(model.layers[0]) is Doubled
+    assert_near(model(inputs(stock)), stock(inputs(stock)))
+
+
+def test_the_model_stays_as_it_was():
+    stock = functional()
+    kinds = [type(layer) for _, layer in named_layers(stock)]
+    outputs = stock.get_layer("pooled").output
+    model, _ = sepconv.accelerate(stock)
+    randomize(model, seed=7)
+    assert [type(layer) for _, layer in named_layers(stock)] == kinds
+    assert stock.get_layer("pooled").output is outputs  # still called once
+    assert all(c.layer for c in sepconv.accelerate(stock).record)
+
+
+def test_shared_layers_stay_shared():
+    stock = functional()
+    model, _ = sepconv.accelerate(stock)
+    for name in ("shared", "encoder"):
+        assert len(model.get_layer(name)._inbound_nodes) == 2
+    assert len(model.weights) == len(stock.weights)
+
+
+def own_loss(y, y_pred):
+    return keras.ops.mean(keras.ops.square(y - y_pred), axis=-1)
+
+
+def test_training_goes_on_where_the_model_is():
+    """The optimizer's moments, the dropout's random state, metrics and frozen layers included."""
+    stock = sequential()
+    stock.layers[1].trainable = False
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.01, 2, 0.5))
+    stock.compile(optimizer, own_loss, metrics=["mae", keras.metrics.MeanSquaredError("mine")])
+    x, y = numbers(8, 8, 8, 3), numbers(8, 3, seed=2)
+    for _ in range(3):
+        stock.train_on_batch(x, y)
+    model, _ = sepconv.accelerate(stock)
+    assert model.optimizer is not optimizer
+    assert int(model.optimizer.iterations) == 3
+    for _ in range(3):
+        expected, received = (m.train_on_batch(x, y, return_dict=True) for m in (stock, model))
+        assert received.keys() == expected.keys() >= {"mine"}
+        for name, value in received.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-4)
+
+
+def test_a_model_that_is_not_compiled_or_not_built():
+    model, record = sepconv.accelerate(
+        keras.Sequential([layers.DepthwiseConv2D(3, name="depthwise"), layers.Flatten()])
+    )
+    assert (model.compiled, model.built, record.changed) == (False, False, 1)
+    assert model(numbers(1, 8, 8, 3)).shape == (1, 108)
+    assert type(model.layers[0]) is sepconv.layers.DepthwiseConv2D
+
+
+def test_the_result_saves_and_loads(tmp_path):
+    stock = randomize(sequential())
+    model, _ = sepconv.accelerate(stock)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[0]) is sepconv.layers.SeparableConv2D
+    assert_near(loaded(inputs(stock)), stock(inputs(stock)))
+
+
+def test_a_compile_of_its_own_is_left_to_its_owner():
+    class Own(Subclassed):
+        def compile(self, weight):
+            super().compile("sgd", "mse")
+
+    stock = Own(4)
+    stock(numbers(1, 8, 8, 3))
+    stock.compile(weight=2)
+    with pytest.warns(UserWarning, match="Own has a compile"):
+        model, _ = sepconv.accelerate(stock)
+    assert not model.compiled
+
+
+def test_what_cannot_be_copied():
+    class Closed(keras.Model):
+        def __init__(self, conv):
+            super().__init__()
+            self.conv = conv
+
+        def call(self, x):
+            return self.conv(x)
+
+        def get_config(self):
+            raise NotImplementedError("no config")
+
+    with pytest.raises(ValueError, match=r"'closed', a Closed, cannot be copied.*patch_keras"):
+        sepconv.accelerate(Closed(layers.DepthwiseConv2D(3)))
+
+    class Parametrised(keras.Model):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+    with pytest.raises(ValueError, match=r"Parametrised has no get_config .*'factor'"):
+        sepconv.accelerate(Parametrised(2))
+    with pytest.raises(TypeError, match=r"model must be a keras.Model. Received: 3"):
+        sepconv.accelerate(3)

@@ -1,0 +1,101 @@
+// The native test program: every section on every instruction-set level that runs here.
+//
+//   sepconv_native_test [effort]     effort: how much is tried, 1 as a rule, may be 0.1
+//
+// Each level runs in a child, since a process chooses its level once.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "../../native/dispatch.h"
+#include "check.h"
+#include "sections.h"
+
+namespace {
+
+#if defined(__SANITIZE_THREAD__)
+#define TEST_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TEST_TSAN 1
+#endif
+#endif
+
+void run_sections(double effort) {
+  const auto times = [&](int count) { return 1 + static_cast<int>(count * effort); };
+  test::check_geometry();
+  test::check_values(times(600));
+  test::check_pointwise(times(300));
+  test::check_threads(times(100));
+#if !defined(TEST_TSAN)  // it cannot follow threads that a forked child starts
+  test::check_fork(times(20));
+#endif
+}
+
+// What a child found, passed on in a pipe.
+struct Counts {
+  long passed, failed;
+  bool runs_here;
+};
+
+Counts run_level(const char* level, double effort) {
+  int ends[2];
+  if (pipe(ends) != 0) std::abort();
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("SEPCONV_ISA", level, 1);
+    Counts counts{0, 0, true};
+    try {
+      CHECK(std::string(sepconv::isa_name()) == level);
+    } catch (const std::invalid_argument& error) {
+      CHECK(std::string(error.what()).find("must be one of the levels that run here") !=
+            std::string::npos);
+      counts.runs_here = false;
+    }
+    if (counts.runs_here) run_sections(effort);
+    counts.passed = test::passed;
+    counts.failed = test::failed;
+    if (write(ends[1], &counts, sizeof counts) != sizeof counts) std::abort();
+    std::exit(0);  // sanitizers report at the end
+  }
+  close(ends[1]);
+  Counts counts{0, 1, true};
+  if (read(ends[0], &counts, sizeof counts) != sizeof counts) counts = {0, 1, true};
+  close(ends[0]);
+  int status = 0;
+  if (waitpid(child, &status, 0) != child || status != 0) {
+    std::fprintf(stderr, "%s: ended with status %#x\n", level, static_cast<unsigned>(status));
+    ++counts.failed;
+  }
+  return counts;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const double effort = argc > 1 ? std::atof(argv[1]) : 1;
+  for (const char* wrong : {"mmx", "x86-64-v9", "avx2", " "}) {
+    setenv("SEPCONV_ISA", wrong, 1);
+    CHECK_THROWS(sepconv::isa_name(), std::invalid_argument, "SEPCONV_ISA must be one of");
+  }
+  long passed = test::passed, failed = test::failed;
+  int levels = 0, skipped = 0;
+  for (const char* level : {"x86-64-v2", "x86-64-v3", "x86-64-v4", "neon", "generic"}) {
+    const Counts counts = run_level(level, effort);
+    passed += counts.passed;
+    failed += counts.failed;
+    if (!counts.runs_here) {
+      ++skipped;
+      continue;
+    }
+    ++levels;
+    std::printf("%s: %ld passed, %ld failed\n", level, counts.passed, counts.failed);
+    std::fflush(stdout);
+  }
+  if (levels == 0) ++failed;
+  std::printf("%ld passed, %ld failed, %d skipped\n", passed, failed, skipped);
+  return failed == 0 ? 0 : 1;
+}

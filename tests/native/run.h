@@ -1,0 +1,166 @@
+// Runs one problem on guarded buffers and holds every result against the plain loops.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "guarded.h"
+#include "reference.h"
+
+namespace test {
+
+enum Slot { kX, kKernel, kPointwise, kBias, kDy, kY, kDx, kDkernel, kDpointwise, kDbias,
+            kDepthwiseBias, kResidual, kSlots };
+
+// Buffers for one thread's calls.
+class Buffers {
+ public:
+  Buffers() {
+    for (auto& b : all_) b = std::make_unique<Guarded>(kMostElements * sizeof(double));
+  }
+  // The next problem's buffers touch the other guard page.
+  void turn() { edge_ = edge_ == Edge::back ? Edge::front : Edge::back; }
+  template <class T>
+  const T* input(Slot slot, const std::vector<T>& values) {
+    T* p = static_cast<T*>(all_[slot]->place(values.size() * sizeof(T), edge_));
+    std::copy(values.begin(), values.end(), p);
+    all_[slot]->make_read_only();
+    return p;
+  }
+  template <class T>
+  T* output(Slot slot, int64_t count) {
+    return static_cast<T*>(all_[slot]->place(static_cast<size_t>(count) * sizeof(T), edge_));
+  }
+  bool intact() {
+    bool all = true;
+    for (auto& b : all_) all = b->intact() && all;
+    return all;
+  }
+
+ private:
+  Edge edge_ = Edge::back;
+  std::unique_ptr<Guarded> all_[kSlots];
+};
+
+template <class T>
+struct Results {
+  std::vector<T> y, dx, dkernel, dpointwise, dbias;
+  bool same_bits(const Results& other) const {
+    const auto same = [](const std::vector<T>& a, const std::vector<T>& b) {
+      return a.size() == b.size() &&
+             (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+    };
+    return same(y, other.y) && same(dx, other.dx) && same(dkernel, other.dkernel) &&
+           same(dpointwise, other.dpointwise) && same(dbias, other.dbias);
+  }
+};
+
+template <class T>
+Inputs<T> make_inputs(const Problem& p) {
+  const auto special = [&](Numbers which) {
+    return p.numbers == Numbers::denormal ? Special::denormal
+           : p.numbers == which           ? Special::nonfinite
+                                          : Special::none;
+  };
+  return {random_values<T>(p.x_elements(), p.seed, special(Numbers::nonfinite_x)),
+          random_values<T>(p.depthwise_elements(), p.seed + 1, special(Numbers::nonfinite_weights)),
+          random_values<T>(p.pointwise_elements(), p.seed + 2, special(Numbers::nonfinite_weights)),
+          random_values<T>(p.bias ? p.outputs() : 0, p.seed + 3, Special::none),
+          random_values<T>(p.y_elements(), p.seed + 4, special(Numbers::nonfinite_dy)),
+          random_values<T>(p.depthwise_bias ? p.depthwise_channels() : 0, p.seed + 5,
+                           Special::none),
+          random_values<T>(p.residual ? p.y_elements() : 0, p.seed + 6,
+                           special(Numbers::nonfinite_x))};
+}
+
+// Calls forward and backward. `why` says which buffer was left, where one was.
+template <class T>
+Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, Buffers& buffers,
+               std::string* why) {
+  const T* x = buffers.input(kX, in.x);
+  const T* kernel = buffers.input(kKernel, in.kernel);
+  const T* pointwise = p.separable ? buffers.input(kPointwise, in.pointwise) : nullptr;
+  const T* bias = p.bias ? buffers.input(kBias, in.bias) : nullptr;
+  const T* dy = buffers.input(kDy, in.dy);
+  T* y = buffers.output<T>(kY, p.y_elements());
+  T* dx = p.want_dx ? buffers.output<T>(kDx, p.x_elements()) : nullptr;
+  T* dkernel = p.want_ddepthwise ? buffers.output<T>(kDkernel, p.depthwise_elements()) : nullptr;
+  T* dpointwise =
+      p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
+  T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
+  sepconv::Forward forward{x, kernel, pointwise, p.filters, bias, p.activation, y};
+  forward.depthwise_activation = p.depthwise_activation;
+  if (p.depthwise_bias) forward.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
+  if (p.residual) forward.residual = buffers.input(kResidual, in.residual);
+  sepconv::forward(p.dtype, p.g, forward, runner);
+  sepconv::Backward call{x, kernel, pointwise, p.separable, p.filters, dy,
+                         dx, dkernel, dpointwise, dbias};
+  if (p.drop_unneeded) {
+    if (!p.want_ddepthwise && !p.want_dpointwise) call.x = nullptr;
+    if (!p.want_dx && !p.want_dpointwise) call.depthwise_kernel = nullptr;
+    if (!p.want_dx && !p.want_ddepthwise) call.pointwise_kernel = nullptr;
+  }
+  sepconv::backward(p.dtype, p.g, call, runner);
+  if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
+  const auto copy = [](const T* from, int64_t count) {
+    return from == nullptr ? std::vector<T>() : std::vector<T>(from, from + count);
+  };
+  return {copy(y, p.y_elements()), copy(dx, p.x_elements()),
+          copy(dkernel, p.depthwise_elements()), copy(dpointwise, p.pointwise_elements()),
+          copy(dbias, p.outputs())};
+}
+
+inline std::string text_of(const Problem& p) {
+  const auto& g = p.g;
+  const auto list = [](std::initializer_list<int64_t> values) {
+    std::string text;
+    for (int64_t v : values) text += (text.empty() ? "" : ",") + std::to_string(v);
+    return text;
+  };
+  return "n,h,w,c=" + list({g.n, g.h, g.w, g.c}) + " kh,kw,m=" + list({g.kh, g.kw, g.m}) +
+         " strides=" + list({g.sh, g.sw}) + " dilation=" + list({g.dh, g.dw}) +
+         " pads=" + list({g.pt, g.pl}) + " ho,wo=" + list({g.ho, g.wo}) +
+         " activations=" + list({static_cast<int64_t>(p.depthwise_activation),
+                                 static_cast<int64_t>(p.activation)}) +
+         " biases,residual=" + list({p.depthwise_bias, p.bias, p.residual}) +
+         " first=" + std::to_string(g.channels_first) + " filters=" + std::to_string(p.filters) +
+         " f64=" + std::to_string(p.dtype == sepconv::DType::f64) +
+         " numbers=" + std::to_string(static_cast<int>(p.numbers)) +
+         " seed=" + std::to_string(p.seed);
+}
+
+// What is wrong with the kernels' results, or nothing.
+template <class T>
+std::string wrong(const Problem& p, const Inputs<T>& in, const Results<T>& r) {
+  const Expected e = expected_results(p, in);
+  const auto taps = static_cast<double>(p.g.kh * p.g.kw);
+  const auto pixels = static_cast<double>(p.g.n * p.g.ho * p.g.wo);
+  const auto channels = static_cast<double>(p.depthwise_channels());
+  const auto filters = static_cast<double>(p.filters);
+  std::string text;
+  if (!near(r.y.data(), e.y, taps + channels)) text += "y ";
+  if (p.want_dx && !near(r.dx.data(), e.dx, taps * static_cast<double>(p.g.m) + filters))
+    text += "dx ";
+  if (p.want_ddepthwise && !near(r.dkernel.data(), e.ddepthwise, pixels + filters))
+    text += "ddepthwise ";
+  if (p.want_dpointwise && !near(r.dpointwise.data(), e.dpointwise, pixels + taps))
+    text += "dpointwise ";
+  if (p.want_dbias && !near(r.dbias.data(), e.dbias, pixels)) text += "dbias ";
+  return text;
+}
+
+// Runs a problem once and says what is wrong.
+template <class T>
+std::string verdict(const Problem& p, sepconv::Runner& runner, Buffers& buffers) {
+  const Inputs<T> in = make_inputs<T>(p);
+  std::string why;
+  const Results<T> results = run(p, in, runner, buffers, &why);
+  why += wrong(p, in, results);
+  return why.empty() ? why : why + "of " + text_of(p);
+}
+
+inline std::string verdict(const Problem& p, sepconv::Runner& runner, Buffers& buffers) {
+  return p.dtype == sepconv::DType::f32 ? verdict<float>(p, runner, buffers)
+                                        : verdict<double>(p, runner, buffers);
+}
+
+}  // namespace test

@@ -1,0 +1,12 @@
+// The parts of the native test program; each counts its checks by CHECK.
+#pragma once
+
+namespace test {
+
+void check_values(int problems);   // random convolutions against plain loops, on every runner
+void check_pointwise(int problems);  // the same for the 1x1 product alone
+void check_geometry();             // resolve(): sizes, padding, and what it refuses
+void check_threads(int rounds);    // many threads at once, the number of threads changing
+void check_fork(int forks);        // children compute while the parent's threads go on
+
+}  // namespace test

@@ -1,0 +1,159 @@
+// Random convolutions, 1x1 products and geometries against plain loops.
+#include <cstdio>
+
+#include "check.h"
+#include "run.h"
+#include "runners.h"
+#include "sections.h"
+
+namespace test {
+namespace {
+
+template <class T>
+void check_problem(const Problem& p, Buffers& buffers, EngineThreads& engine) {
+  const Inputs<T> in = make_inputs<T>(p);
+  std::string why;
+  sepconv::set_num_threads(3);
+  const Results<T> first = run(p, in, sepconv::pool(), buffers, &why);
+  why += wrong(p, in, first);
+  buffers.turn();
+  ReverseRunner reverse;
+  const bool reverse_same = run(p, in, reverse, buffers, &why).same_bits(first);
+  sepconv::ExternalRunner external = engine.runner(3);
+  const bool external_same = run(p, in, external, buffers, &why).same_bits(first);
+  sepconv::set_num_threads(8);
+  const bool more_same = run(p, in, sepconv::pool(), buffers, &why).same_bits(first);
+  // NaN's bits are the processor's business.
+  const bool finite = p.numbers == Numbers::ordinary || p.numbers == Numbers::denormal;
+  if (finite && !(reverse_same && external_same && more_same)) why += "other bits ";
+  if (!CHECK(why.empty())) std::fprintf(stderr, "  %sof %s\n", why.c_str(), text_of(p).c_str());
+}
+
+}  // namespace
+
+void check_values(int problems) {
+  Buffers buffers;
+  EngineThreads engine(2);
+  for (int i = 0; i < problems; ++i) {
+    const Problem p = random_problem(static_cast<uint32_t>(i));
+    if (p.dtype == sepconv::DType::f32)
+      check_problem<float>(p, buffers, engine);
+    else
+      check_problem<double>(p, buffers, engine);
+  }
+}
+
+namespace {
+
+// The 1x1 product as a convolution by a kernel of ones, so that its loops serve here too.
+template <class T>
+void check_product(const Problem& p, const sepconv::Pointwise& shape, Buffers& buffers) {
+  Inputs<T> in = make_inputs<T>(p);
+  std::fill(in.kernel.begin(), in.kernel.end(), T(1));
+  const T* x = buffers.input(kX, in.x);
+  const T* kernel = buffers.input(kPointwise, in.pointwise);
+  const T* bias = p.bias ? buffers.input(kBias, in.bias) : nullptr;
+  const T* dy = buffers.input(kDy, in.dy);
+  T* y = buffers.output<T>(kY, p.y_elements());
+  T* dx = p.want_dx ? buffers.output<T>(kDx, p.x_elements()) : nullptr;
+  T* dkernel = p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
+  T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
+  auto& pool = sepconv::pool();
+  const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
+  sepconv::pointwise_forward(p.dtype, shape, {x, kernel, bias, p.activation, y, residual}, pool);
+  sepconv::pointwise_backward(p.dtype, shape, p.want_dpointwise ? x : nullptr,
+                              p.want_dx ? kernel : nullptr, dy, dx, dkernel, dbias, pool);
+  const Expected e = expected_results(p, in);
+  const auto pixels = static_cast<double>(shape.images * shape.pixels);
+  bool right = near(y, e.y, static_cast<double>(shape.channels));
+  if (dx != nullptr) right = near(dx, e.dx, static_cast<double>(shape.filters)) && right;
+  if (dkernel != nullptr) right = near(dkernel, e.dpointwise, pixels) && right;
+  if (dbias != nullptr) right = near(dbias, e.dbias, pixels) && right;
+  if (!CHECK(right)) std::fprintf(stderr, "  of the product %s\n", text_of(p).c_str());
+  CHECK(buffers.intact());
+}
+
+}  // namespace
+
+void check_pointwise(int problems) {
+  Buffers buffers;
+  for (int i = 0; i < problems; ++i) {
+    std::mt19937 random(static_cast<uint32_t>(i));
+    const auto pick = [&](int64_t low, int64_t high) {
+      return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
+    };
+    Problem p{};
+    const int64_t n = pick(0, 3), h = pick(1, 17), w = pick(1, 17);
+    const int64_t c = pick(1, random() % 2 ? 9 : 90);
+    const bool first = random() % 2;
+    const int64_t x[4] = {n, first ? c : h, first ? h : w, first ? w : c};
+    const int64_t kernel[4] = {1, 1, c, 1};
+    p.g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, first}, x, kernel);
+    p.dtype = random() % 2 ? sepconv::DType::f32 : sepconv::DType::f64;
+    p.separable = true;
+    p.filters = pick(1, random() % 2 ? 9 : 90);
+    p.bias = random() % 2;
+    p.activation = static_cast<sepconv::Activation>(pick(0, 4));
+    p.residual = random() % 2;
+    p.want_dx = random() % 2;
+    p.want_dpointwise = random() % 2;
+    p.want_dbias = random() % 2;
+    p.numbers = static_cast<Numbers>(random() % 2 ? 0 : pick(0, 4));
+    p.seed = random();
+    const sepconv::Pointwise shape{n, h * w, c, p.filters, first};
+    buffers.turn();
+    if (p.dtype == sepconv::DType::f32)
+      check_product<float>(p, shape, buffers);
+    else
+      check_product<double>(p, shape, buffers);
+  }
+}
+
+void check_geometry() {
+  const int64_t x[4] = {2, 9, 8, 5}, kernel[4] = {3, 4, 5, 2};
+  const auto with = [&](auto&& change) {
+    sepconv::Spec spec{1, 1, 1, 1, 0, 0, 0, 0, 0, 0};
+    change(spec);
+    return sepconv::resolve(spec, x, kernel);
+  };
+  auto g = with([](auto&) {});
+  CHECK(g.n == 2 && g.h == 9 && g.w == 8 && g.c == 5 && g.kh == 3 && g.kw == 4 && g.m == 2);
+  CHECK(g.ho == 7 && g.wo == 5 && g.pt == 0 && g.pl == 0 && !g.channels_first);
+  g = with([](auto& s) { s.same = 1, s.stride_h = 2, s.stride_w = 3; });
+  CHECK(g.ho == 5 && g.wo == 3 && g.pt == 1 && g.pl == 1);
+  g = with([](auto& s) { s.pad_top = 2, s.pad_bottom = 1, s.dilation_h = 4; });
+  CHECK(g.ho == 4 && g.pt == 2);
+  CHECK_THROWS(with([](auto& s) { s.dilation_h = 5; }), std::invalid_argument,
+               "The output would be empty");
+  CHECK_THROWS(with([](auto& s) { s.stride_w = 0; }), std::invalid_argument, "must be positive");
+  CHECK_THROWS(with([](auto& s) { s.pad_left = -1; }), std::invalid_argument,
+               "padding must not be negative");
+  CHECK_THROWS(with([](auto& s) { s.dilation_w = INT64_MAX / 2; }), std::invalid_argument,
+               "overflows");
+  CHECK_THROWS(with([](auto& s) { s.pad_top = INT64_MAX; }), std::invalid_argument, "overflows");
+  CHECK_THROWS(with([](auto& s) { s.same = 1, s.dilation_h = int64_t{1} << 60; }),
+               std::invalid_argument, "more elements than memory can address");
+  const int64_t other[4] = {3, 4, 6, 2};
+  const sepconv::Spec plain{1, 1, 1, 1, 0, 0, 0, 0, 0, 0};
+  CHECK_THROWS(sepconv::resolve(plain, x, other), std::invalid_argument, "third axis");
+  // Whatever the numbers, there is a geometry that memory can hold or a message.
+  std::mt19937_64 random(0);
+  for (int i = 0; i < 100000; ++i) {
+    const auto size = [&] {
+      return static_cast<int64_t>(random() >> (random() % 64)) - (random() % 16 == 0);
+    };
+    const int64_t xs[4] = {size(), size(), size(), size()};
+    const bool first = random() % 2;
+    const int64_t ks[4] = {size(), size(), random() % 8 ? xs[first ? 1 : 3] : size(), size()};
+    const sepconv::Spec s{size(), size(), size(), size(), static_cast<int64_t>(random() % 2),
+                          size(), size(), size(), size(), first};
+    try {
+      const auto r = sepconv::resolve(s, xs, ks);
+      if (!(r.ho >= 1 && r.wo >= 1 && r.pt >= 0 && r.pl >= 0)) CHECK(!"an output of no pixels");
+    } catch (const std::invalid_argument&) {
+    }
+  }
+  CHECK(true);
+}
+
+}  // namespace test
