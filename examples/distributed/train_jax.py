@@ -1,4 +1,4 @@
-"""A worker on JAX: Keras' `DataParallel`, or a jitted step over a mesh of all processes' devices."""
+"""A worker on JAX: Keras' `DataParallel`, or a jitted step over a mesh of devices."""
 
 from __future__ import annotations
 
