@@ -75,7 +75,8 @@ sepconv::Geometry make_geometry(nb::tuple spec, nb::tuple x_shape, nb::tuple ker
 
 void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
              nb::handle pointwise_kernel, int64_t filters, nb::handle bias, int activation,
-             nb::handle y) {
+             nb::handle y, nb::handle depthwise_bias, int depthwise_activation,
+             nb::handle residual) {
   const size_t size = itemsize(dtype);
   const int64_t cm = g.c * g.m;
   const bool separable = !pointwise_kernel.is_none();
@@ -85,13 +86,18 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
   Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, size, false);
   Buffer bb("bias", bias, out, size, false);
   Buffer by("out", y, g.n * g.ho * g.wo * out, size, true);
+  Buffer bdb("depthwise_bias", depthwise_bias, cm, size, false);
+  Buffer br("residual", residual, g.n * g.ho * g.wo * out, size, false);
   const sepconv::Forward args{bx.get(),
                               bk.get(),
                               bp.get(),
                               filters,
                               bb.get(),
                               static_cast<sepconv::Activation>(activation),
-                              by.get()};
+                              by.get(),
+                              bdb.get(),
+                              static_cast<sepconv::Activation>(depthwise_activation),
+                              br.get()};
   const sepconv::WithoutGil unlocked;
   sepconv::forward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
 }
@@ -118,15 +124,20 @@ void backward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle de
 
 void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
                        bool channels_first, int dtype, nb::handle x, nb::handle kernel,
-                       nb::handle bias, int activation, nb::handle y) {
+                       nb::handle bias, int activation, nb::handle y, nb::handle residual) {
   const size_t size = itemsize(dtype);
   Buffer bx("x", x, images * pixels * channels, size, false);
   Buffer bk("pointwise_kernel", kernel, channels * filters, size, false);
   Buffer bb("bias", bias, filters, size, false);
   Buffer by("out", y, images * pixels * filters, size, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
-  const sepconv::PointwiseForward args{bx.get(), bk.get(), bb.get(),
-                                       static_cast<sepconv::Activation>(activation), by.get()};
+  Buffer br("residual", residual, images * pixels * filters, size, false);
+  const sepconv::PointwiseForward args{bx.get(),
+                                       bk.get(),
+                                       bb.get(),
+                                       static_cast<sepconv::Activation>(activation),
+                                       by.get(),
+                                       br.get()};
   const sepconv::WithoutGil unlocked;
   sepconv::pointwise_forward(static_cast<sepconv::DType>(dtype), p, args, sepconv::pool());
 }
@@ -207,12 +218,14 @@ NB_MODULE(_native, m) {
         return nb::make_tuple(nb::make_tuple(g.pt, bottom), nb::make_tuple(g.pl, right));
       });
   m.def("forward", &forward, "geometry"_a, "dtype"_a, "x"_a, "depthwise_kernel"_a,
-        "pointwise_kernel"_a.none(), "filters"_a, "bias"_a.none(), "activation"_a, "y"_a);
+        "pointwise_kernel"_a.none(), "filters"_a, "bias"_a.none(), "activation"_a, "y"_a,
+        "depthwise_bias"_a = nb::none(), "depthwise_activation"_a = 0, "residual"_a = nb::none());
   m.def("backward", &backward, "geometry"_a, "dtype"_a, "x"_a.none(), "depthwise_kernel"_a.none(),
         "pointwise_kernel"_a.none(), "separable"_a, "filters"_a, "dy"_a, "dx"_a.none(),
         "ddepthwise"_a.none(), "dpointwise"_a.none(), "dbias"_a.none());
   m.def("pointwise_forward", &pointwise_forward, "images"_a, "pixels"_a, "channels"_a, "filters"_a,
-        "channels_first"_a, "dtype"_a, "x"_a, "kernel"_a, "bias"_a.none(), "activation"_a, "y"_a);
+        "channels_first"_a, "dtype"_a, "x"_a, "kernel"_a, "bias"_a.none(), "activation"_a, "y"_a,
+        "residual"_a = nb::none());
   m.def("pointwise_backward", &pointwise_backward, "images"_a, "pixels"_a, "channels"_a,
         "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
         "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());

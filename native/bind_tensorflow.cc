@@ -1,8 +1,9 @@
-// TensorFlow's two operations, SepconvForward and SepconvBackward, as kernels on the CPU.
+// TensorFlow's operations, SepconvForward, SepconvBackward and SepconvFused, as kernels on the CPU.
 //
 // Two are enough for derivatives of any order: with y = F(x, depthwise, pointwise), F is linear in
 // each argument, and the derivatives of the backward operation are F and the backward operation
-// with one argument replaced (see engines/tensorflow.py).
+// with one argument replaced (see engines/tensorflow.py). The third is a block of an inference
+// network, whose derivatives are those of what it is composed of.
 //
 // Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
 // run time, where all of them are known.
@@ -22,6 +23,7 @@ namespace {
 
 constexpr const char* kForward = "SepconvForward";
 constexpr const char* kBackward = "SepconvBackward";
+constexpr const char* kFused = "SepconvFused";
 
 template <class T, void (*destroy)(T*)>
 struct Deleter {
@@ -61,13 +63,18 @@ bool guarded(const Status& status, Body body) {
 
 // ---- attributes
 
+enum class Operation { forward, backward, fused };
+
 struct Attributes {
   sepconv::Spec spec;
   TF_DataType type;
+  bool convolved = true;  // has a depthwise kernel; the fused operation may have none
   bool separable;
-  bool biased = false;                                         // forward only
-  sepconv::Activation activation = sepconv::Activation::none;  // forward only
+  bool biased = false;                                         // not backward
+  sepconv::Activation activation = sepconv::Activation::none;  // not backward
   bool wanted[4] = {};  // backward only: x, depthwise_kernel, pointwise_kernel, bias
+  bool depthwise_biased = false, residual = false;                       // fused only
+  sepconv::Activation depthwise_activation = sepconv::Activation::none;  // fused only
 
   sepconv::DType dtype() const {
     return type == TF_FLOAT ? sepconv::DType::f32 : sepconv::DType::f64;
@@ -96,7 +103,8 @@ int64_t integer(TF_OpKernelConstruction* ctx, const char* name, int64_t last,
   return value;
 }
 
-Attributes read_attributes(TF_OpKernelConstruction* ctx, bool forward, const Status& status) {
+Attributes read_attributes(TF_OpKernelConstruction* ctx, Operation operation,
+                           const Status& status) {
   Attributes a{};
   TF_OpKernelConstruction_GetAttrType(ctx, "T", &a.type, status.get());
   check(status);
@@ -106,9 +114,22 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, bool forward, const Sta
   check(status);
   a.spec = {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
   a.separable = integer(ctx, "num_pointwise", 1, status) != 0;
-  if (forward) {
+  if (operation != Operation::backward) {
     a.biased = integer(ctx, "num_bias", 1, status) != 0;
-    a.activation = static_cast<sepconv::Activation>(integer(ctx, "activation", 2, status));
+    const bool fused = operation == Operation::fused;
+    const int64_t last =
+        static_cast<int64_t>(fused ? sepconv::Activation::silu : sepconv::Activation::relu6);
+    const auto activation = [&](const char* name) {
+      return static_cast<sepconv::Activation>(integer(ctx, name, last, status));
+    };
+    a.activation = activation("activation");
+    if (fused) {
+      a.convolved = integer(ctx, "num_depthwise", 1, status) != 0;
+      a.depthwise_biased = integer(ctx, "num_depthwise_bias", 1, status) != 0;
+      a.residual = integer(ctx, "num_residual", 1, status) != 0;
+      a.depthwise_activation = activation("depthwise_activation");
+      if (!a.convolved && !a.separable) fail("There is no kernel.");
+    }
   } else {
     TF_Bool wanted[4];
     require_length(ctx, "wanted", 4, status);
@@ -121,11 +142,11 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, bool forward, const Sta
   return a;
 }
 
-template <bool forward>
+template <Operation operation>
 void* create(TF_OpKernelConstruction* ctx) {
   const Status status(TF_NewStatus());
   Attributes* attributes = nullptr;
-  if (!guarded(status, [&] { attributes = new Attributes(read_attributes(ctx, forward, status)); }))
+  if (!guarded(status, [&] { attributes = new Attributes(read_attributes(ctx, operation, status)); }))
     TF_OpKernelConstruction_Failure(ctx, status.get());
   return attributes;
 }
@@ -155,15 +176,19 @@ class Call {
  public:
   Call(const Attributes& a, TF_OpKernelContext* ctx, const Status& status)
       : attributes(a), ctx_(ctx), status_(status) {
-    x_ = input(0);
-    depthwise_ = input(1);
+    x_ = input(next++);
     const Sizes x_shape = four("x", x_.get());
-    depthwise_shape = four("depthwise_kernel", depthwise_.get());
+    // Without a depthwise step the geometry is that of one which changes nothing.
+    depthwise_shape = {1, 1, x_shape[a.spec.channels_first ? 1 : 3], 1};
+    if (a.convolved) {
+      depthwise_ = input(next++);
+      depthwise_shape = four("depthwise_kernel", depthwise_.get());
+    }
     g = sepconv::resolve(a.spec, x_shape.data(), depthwise_shape.data());
     const int64_t channels = g.c * g.m;
     filters = channels;
     if (a.separable) {
-      pointwise_ = input(2);
+      pointwise_ = input(next++);
       pointwise_shape = four("pointwise_kernel", pointwise_.get());
       const Sizes& p = pointwise_shape;
       if (p[0] != 1 || p[1] != 1 || p[2] != channels || p[3] < 1)
@@ -176,6 +201,26 @@ class Call {
     for (const int64_t size : {g.n, g.ho, g.wo, filters})
       if (size != 0 && __builtin_mul_overflow(bytes, size, &bytes))
         fail("The output would have more elements than memory can address.");
+  }
+
+  // The next input, a vector of `count` values.
+  Tensor vector(const char* name, int64_t count) {
+    Tensor tensor = input(next++);
+    if (TF_NumDims(tensor.get()) != 1 || TF_Dim(tensor.get(), 0) != count)
+      fail(std::string(name) + " must have the shape (" + std::to_string(count) +
+           "). Received: " + name + ".shape=" + shape_text(tensor.get()));
+    return tensor;
+  }
+
+  // The next input, in the shape of the output.
+  Tensor like_output(const char* name) {
+    Tensor tensor = input(next++);
+    const Sizes y = y_sizes();
+    if (four(name, tensor.get()) != y)
+      fail(std::string(name) + " must have the shape of the output, (" + std::to_string(y[0]) +
+           ", " + std::to_string(y[1]) + ", " + std::to_string(y[2]) + ", " +
+           std::to_string(y[3]) + "). Received: " + name + ".shape=" + shape_text(tensor.get()));
+    return tensor;
   }
 
   Tensor input(int index) {
@@ -197,7 +242,7 @@ class Call {
 
   // TensorFlow holds the buffers until the kernel returns.
   const void* x() const { return TF_TensorData(x_.get()); }
-  const void* depthwise() const { return TF_TensorData(depthwise_.get()); }
+  const void* depthwise() const { return depthwise_ ? TF_TensorData(depthwise_.get()) : nullptr; }
   const void* pointwise() const { return pointwise_ ? TF_TensorData(pointwise_.get()) : nullptr; }
 
   Sizes x_sizes() const { return layout(g.h, g.w, g.c); }
@@ -206,6 +251,7 @@ class Call {
   const Attributes& attributes;
   sepconv::Geometry g{};
   int64_t filters = 0;
+  int next = 0;  // input
   Sizes depthwise_shape{}, pointwise_shape{};
 
  private:
@@ -218,17 +264,12 @@ class Call {
   Tensor x_, depthwise_, pointwise_;
 };
 
-// ---- the two operations
+// ---- the operations
 
 void run_forward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
   Call call(a, ctx, status);
   Tensor bias;
-  if (a.biased) {
-    bias = call.input(a.separable ? 3 : 2);
-    if (TF_NumDims(bias.get()) != 1 || TF_Dim(bias.get(), 0) != call.filters)
-      fail("bias must have the shape (" + std::to_string(call.filters) +
-           "). Received: bias.shape=" + shape_text(bias.get()));
-  }
+  if (a.biased) bias = call.vector("bias", call.filters);
   void* y = call.output(0, call.y_sizes().data(), 4);
   if (call.g.n == 0) return;
   const sepconv::Forward args{call.x(),
@@ -241,15 +282,37 @@ void run_forward(const Attributes& a, TF_OpKernelContext* ctx, const Status& sta
   sepconv::forward(a.dtype(), call.g, args, sepconv::pool());
 }
 
+void run_fused(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
+  Call call(a, ctx, status);
+  const sepconv::Geometry& g = call.g;
+  Tensor depthwise_bias, bias, residual;
+  if (a.depthwise_biased) depthwise_bias = call.vector("depthwise_bias", g.c * g.m);
+  if (a.biased) bias = call.vector("bias", call.filters);
+  if (a.residual) residual = call.like_output("residual");
+  void* y = call.output(0, call.y_sizes().data(), 4);
+  if (g.n == 0) return;
+  const auto data = [](const Tensor& tensor) -> const void* {
+    return tensor ? TF_TensorData(tensor.get()) : nullptr;
+  };
+  if (a.convolved) {
+    const sepconv::Forward args{call.x(),     call.depthwise(),       call.pointwise(),
+                                call.filters, data(bias),             a.activation,
+                                y,            data(depthwise_bias),   a.depthwise_activation,
+                                data(residual)};
+    sepconv::forward(a.dtype(), g, args, sepconv::pool());
+  } else {
+    if (g.h != g.ho || g.w != g.wo) fail("spec must be that of no depthwise convolution.");
+    const sepconv::Pointwise p{g.n, g.h * g.w, g.c, call.filters, g.channels_first};
+    sepconv::pointwise_forward(
+        a.dtype(), p,
+        {call.x(), call.pointwise(), data(bias), a.activation, y, data(residual)},
+        sepconv::pool());
+  }
+}
+
 void run_backward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
   Call call(a, ctx, status);
-  const Tensor dy = call.input(a.separable ? 3 : 2);
-  if (four("dy", dy.get()) != call.y_sizes()) {
-    const Sizes y = call.y_sizes();
-    fail("dy must have the shape of the output, (" + std::to_string(y[0]) + ", " +
-         std::to_string(y[1]) + ", " + std::to_string(y[2]) + ", " + std::to_string(y[3]) +
-         "). Received: dy.shape=" + shape_text(dy.get()));
-  }
+  const Tensor dy = call.like_output("dy");
   // An output that is not wanted must exist all the same; it is empty.
   const auto gradient = [&](int index, const int64_t* sizes, int count) {
     const int64_t none = 0;
@@ -341,7 +404,7 @@ const bool registered = [] {
                       {"T: {float, double}", "num_pointwise: int >= 0", "num_bias: int >= 0",
                        "spec: list(int)", "activation: int = 0"},
                       &infer_forward,
-                      &create<true>,
+                      &create<Operation::forward>,
                       &compute<&run_forward>});
   register_operation({kBackward,
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
@@ -350,8 +413,21 @@ const bool registered = [] {
                       {"T: {float, double}", "num_pointwise: int >= 0", "spec: list(int)",
                        "wanted: list(bool)"},
                       &infer_backward,
-                      &create<false>,
+                      &create<Operation::backward>,
                       &compute<&run_backward>});
+  register_operation({kFused,
+                      {"x: T", "depthwise_kernel: num_depthwise * T",
+                       "pointwise_kernel: num_pointwise * T",
+                       "depthwise_bias: num_depthwise_bias * T", "bias: num_bias * T",
+                       "residual: num_residual * T"},
+                      {"y: T"},
+                      {"T: {float, double}", "num_depthwise: int >= 0", "num_pointwise: int >= 0",
+                       "num_depthwise_bias: int >= 0", "num_bias: int >= 0",
+                       "num_residual: int >= 0", "spec: list(int)",
+                       "depthwise_activation: int = 0", "activation: int = 0"},
+                      &infer_forward,
+                      &create<Operation::fused>,
+                      &compute<&run_fused>});
   return true;
 }();
 

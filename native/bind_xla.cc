@@ -21,8 +21,9 @@ namespace {
 using Integers = ffi::Span<const int64_t>;
 
 // Which optional operands come with a call, and which gradients are asked for: bits in the order
-// of the operands (x, depthwise_kernel, pointwise_kernel, bias).
-constexpr int64_t kX = 1, kDepthwise = 2, kPointwise = 4, kBias = 8;
+// of the operands (x, depthwise_kernel, pointwise_kernel, bias, depthwise_bias, residual).
+constexpr int64_t kX = 1, kDepthwise = 2, kPointwise = 4, kBias = 8, kDepthwiseBias = 16,
+                  kResidual = 32;
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
@@ -112,34 +113,57 @@ ffi::Error guarded(Work work) {
   }
 }
 
-// y from x, depthwise_kernel and those of pointwise_kernel and bias that `given` names.
-ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer depthwise_kernel,
-                   ffi::RemainingArgs rest, ffi::Result<ffi::AnyBuffer> y, Integers spec,
-                   int64_t given, int64_t activation) {
+sepconv::Activation activation_of(int64_t code) {
+  if (code < 0 || code > static_cast<int64_t>(sepconv::Activation::silu))
+    fail("There is no activation of the number " + std::to_string(code) + ".");
+  return static_cast<sepconv::Activation>(code);
+}
+
+// y from x and those of the operands that `given` names: without depthwise_kernel it is the 1x1
+// product alone, and without pointwise_kernel the depthwise convolution alone.
+ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs rest,
+                   ffi::Result<ffi::AnyBuffer> y, Integers spec, int64_t given,
+                   int64_t activation, int64_t depthwise_activation) {
   return guarded([&] {
     const auto x_dims = x.dimensions();
     const auto y_dims = y->dimensions();
-    if (y_dims.size() != 4) fail("y must have 4 axes.");
-    const auto g = geometry_of(spec, x_dims, depthwise_kernel.dimensions());
-    const auto dtype = dtype_of(x);
-    const int64_t cm = g.c * g.m;
-    const bool separable = (given & kPointwise) != 0;
-    const int64_t filters = separable ? y_dims[g.channels_first ? 1 : 3] : cm;
-    if (activation < 0 || activation > 2) fail("activation must be 0, 1 or 2.");
+    if (x_dims.size() != 4 || y_dims.size() != 4) fail("x and y must have 4 axes.");
+    if (spec.size() != sepconv::kSpecSize) fail("spec has a wrong number of integers.");
+    const bool first = spec.begin()[sepconv::kSpecSize - 1] != 0;
+    const bool convolved = (given & kDepthwise) != 0, separable = (given & kPointwise) != 0;
     Operands operands(rest);
+    // Without a depthwise step the geometry is that of one which changes nothing.
+    const std::array<int64_t, 4> identity{1, 1, x_dims[first ? 1 : 3], 1};
+    ffi::AnyBuffer depthwise_kernel = convolved ? operands.next() : x;
+    const auto g = geometry_of(spec, x_dims,
+                               convolved ? depthwise_kernel.dimensions() : Integers(identity.data(), 4));
+    const auto dtype = dtype_of(x);
+    const int64_t cm = g.c * g.m, pixels = g.n * g.ho * g.wo;
+    const int64_t filters = separable ? y_dims[first ? 1 : 3] : cm;
     sepconv::Forward args{};
     args.x = address("x", x, dtype, g.n * g.h * g.w * g.c);
-    args.depthwise_kernel =
-        address("depthwise_kernel", depthwise_kernel, dtype, g.kh * g.kw * cm);
+    if (convolved)
+      args.depthwise_kernel =
+          address("depthwise_kernel", depthwise_kernel, dtype, g.kh * g.kw * cm);
     if (separable)
       args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
     args.filters = filters;
     if (given & kBias) args.bias = address("bias", operands.next(), dtype, filters);
+    if (given & kDepthwiseBias)
+      args.depthwise_bias = address("depthwise_bias", operands.next(), dtype, cm);
+    if (given & kResidual)
+      args.residual = address("residual", operands.next(), dtype, pixels * filters);
     operands.end();
-    args.activation = static_cast<sepconv::Activation>(activation);
-    args.y = address("y", *y, dtype, g.n * g.ho * g.wo * filters);
+    args.activation = activation_of(activation);
+    args.depthwise_activation = activation_of(depthwise_activation);
+    args.y = address("y", *y, dtype, pixels * filters);
     auto runner = runner_on(pool);
-    sepconv::forward(dtype, g, args, runner);
+    if (convolved) return sepconv::forward(dtype, g, args, runner);
+    if (!separable || g.h != g.ho || g.w != g.wo) fail("There is no kernel that fits.");
+    sepconv::pointwise_forward(dtype, {g.n, g.ho * g.wo, cm, filters, first},
+                               {args.x, args.pointwise_kernel, args.bias, args.activation, args.y,
+                                args.residual},
+                               runner);
   });
 }
 
@@ -198,12 +222,12 @@ XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
                            .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
                            .RemainingArgs()
                            .Ret<ffi::AnyBuffer>()
                            .Attr<Integers>("spec")
                            .Attr<int64_t>("given")
-                           .Attr<int64_t>("activation"));
+                           .Attr<int64_t>("activation")
+                           .Attr<int64_t>("depthwise_activation"));
 
 XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
                        ffi::Ffi::Bind()

@@ -24,6 +24,7 @@ from sepconv.functional import (
     separable_conv2d,
     separable_conv2d_grad,
 )
+from sepconv.fused import fused_conv2d
 from sepconv.pointwise import pointwise_conv2d, pointwise_conv2d_grad
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ __all__ = [
     "depthwise_conv1d_grad",
     "depthwise_conv2d",
     "depthwise_conv2d_grad",
+    "fused_conv2d",
     "isa_name",
     "num_threads",
     "pointwise_conv2d",
@@ -54,6 +56,7 @@ _LAZY = ("jax", "torch", "tensorflow", "layers")
 #: Functions on whole Keras models, and the modules that have them.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.accelerate",
+    "optimize": "sepconv.models.optimize",
     "patch_keras": "sepconv.models.patch",
     "to_stock": "sepconv.models.stock",
     "unpatch_keras": "sepconv.models.patch",

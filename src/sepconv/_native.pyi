@@ -28,6 +28,9 @@ def forward(
     bias: Any,
     activation: int,
     y: Any,
+    depthwise_bias: Any = None,
+    depthwise_activation: int = 0,
+    residual: Any = None,
 ) -> None: ...
 def backward(
     geometry: Geometry,
@@ -55,6 +58,7 @@ def pointwise_forward(
     bias: Any,
     activation: int,
     y: Any,
+    residual: Any = None,
 ) -> None: ...
 def pointwise_backward(
     images: int,

@@ -20,11 +20,20 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from sepconv.engines.front import functions
+from sepconv.engines._jax_fused import fuse
+from sepconv.engines.front import functions, fused_function
 from sepconv.engines.jax import convolve
 
-__all__ = ["depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"]
+__all__ = [
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "fused_conv2d",
+    "separable_conv1d",
+    "separable_conv2d",
+]
 
 depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
     "JAX", convolve, jnp.asarray
 )
+
+fused_conv2d = fused_function("JAX", fuse, jnp.asarray)

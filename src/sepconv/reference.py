@@ -18,6 +18,7 @@ from sepconv._types import DepthwiseGrads, SeparableGrads
 __all__ = [
     "depthwise_conv2d",
     "depthwise_conv2d_grad",
+    "fused_conv2d",
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
@@ -115,6 +116,10 @@ def _activate(y: np.ndarray, activation: str | None) -> np.ndarray:
         return np.maximum(y, 0)
     if activation == "relu6":
         return np.clip(y, 0, 6)
+    if activation in ("hard_silu", "hard_swish"):
+        return y * np.clip(y + 3, 0, 6) / 6
+    if activation in ("silu", "swish"):
+        return y / (1 + np.exp(-y))
     return y
 
 
@@ -180,6 +185,53 @@ def separable_conv2d(
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
     return np.ascontiguousarray(np.moveaxis(_activate(y, activation), 3, axis))
+
+
+def fused_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray | None = None,
+    pointwise_kernel: np.ndarray | None = None,
+    *,
+    depthwise_bias: np.ndarray | None = None,
+    depthwise_activation: str | None = None,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> np.ndarray:
+    """The depthwise convolution or the 1x1 one, or the one after the other, and what is around.
+
+    Example:
+        >>> ones = np.ones((1, 1, 1, 1))
+        >>> fused_conv2d(ones, 2 * ones, 3 * ones, depthwise_bias=[1.0], residual=ones)
+        array([[[[10.]]]])
+    """
+    options: dict[str, Any] = {
+        "strides": strides,
+        "padding": padding,
+        "dilation_rate": dilation_rate,
+        "data_format": data_format,
+    }
+    axis = 1 if data_format == "channels_first" else 3
+    if pointwise_kernel is None:
+        assert depthwise_kernel is not None
+        return depthwise_conv2d(x, depthwise_kernel, bias, activation=activation, **options)
+    if depthwise_kernel is None:
+        # A depthwise convolution that changes nothing, but for the pixels that strides leave out.
+        depthwise_kernel = np.ones((1, 1, x.shape[axis], 1))
+    y = depthwise_conv2d(
+        x, depthwise_kernel, depthwise_bias, activation=depthwise_activation, **options
+    )
+    y = np.moveaxis(y, axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
+    if bias is not None:
+        y = y + np.asarray(bias, np.float64)
+    y = np.moveaxis(y, 3, axis)
+    if residual is not None:
+        y = y + np.asarray(residual, np.float64)
+    return np.ascontiguousarray(_activate(y, activation))
 
 
 def depthwise_conv2d_grad(

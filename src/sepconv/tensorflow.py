@@ -21,11 +21,20 @@ Example:
 
 from __future__ import annotations
 
-from sepconv.engines.front import functions
+from sepconv.engines.front import functions, fused_function
 from sepconv.engines.tensorflow import as_array, convolve
+from sepconv.engines.tensorflow_fused import fuse
 
-__all__ = ["depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"]
+__all__ = [
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "fused_conv2d",
+    "separable_conv1d",
+    "separable_conv2d",
+]
 
 depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
     "TensorFlow", convolve, as_array
 )
+
+fused_conv2d = fused_function("TensorFlow", fuse, as_array)

@@ -22,11 +22,20 @@ Example:
 
 from __future__ import annotations
 
-from sepconv.engines.front import functions
+from sepconv.engines.front import functions, fused_function
 from sepconv.engines.torch import as_tensor, convolve, is_traced
+from sepconv.engines.torch_fused import fuse
 
-__all__ = ["depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"]
+__all__ = [
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "fused_conv2d",
+    "separable_conv1d",
+    "separable_conv2d",
+]
 
 depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
     "PyTorch", convolve, as_tensor, is_traced
 )
+
+fused_conv2d = fused_function("PyTorch", fuse, as_tensor, is_traced)

@@ -13,6 +13,7 @@ MODULES = (
     "sepconv.engines",
     "sepconv.engines.front",
     "sepconv.functional",
+    "sepconv.fused",
     "sepconv.geometry",
     "sepconv.reference",
 )

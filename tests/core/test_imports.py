@@ -16,7 +16,7 @@ ROOT = Path(sepconv.__file__).parent
 LAYERS = (
     ("_native", "_xla", "_types"),
     ("arrays", "geometry", "reference"),
-    ("functional", "pointwise"),
+    ("functional", "fused", "pointwise"),
     ("engines",),
     ENGINES,
     ("layers",),

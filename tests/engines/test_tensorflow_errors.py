@@ -82,7 +82,7 @@ def test_sizes_unknown_while_tracing_are_checked_when_running():
 
 
 def forward(x=X, kernel=KERNEL, pointwise=(POINTWISE,), bias=(BIAS,), spec=SPEC, activation=0):
-    return engine._operations.sepconv_forward(
+    return engine.operations.sepconv_forward(
         x, kernel, list(pointwise), list(bias), spec=spec, activation=activation
     )
 
@@ -90,7 +90,7 @@ def forward(x=X, kernel=KERNEL, pointwise=(POINTWISE,), bias=(BIAS,), spec=SPEC,
 def backward(x=X, kernel=KERNEL, pointwise=(POINTWISE,), dy=None, spec=SPEC, wanted=(True,) * 4):
     if dy is None:
         dy = np.ones((2, 3, 4, 4 if pointwise else 6), "float32")
-    return engine._operations.sepconv_backward(
+    return engine.operations.sepconv_backward(
         x, kernel, list(pointwise), dy, spec=spec, wanted=list(wanted)
     )
 

@@ -100,7 +100,7 @@ def test_the_operation_itself_infers_rank_and_batch():
         x = tf.compat.v1.placeholder(tf.float32, [4, 9, 9, 2])
         unknown = tf.compat.v1.placeholder(tf.float32)
         spec = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
-        forward = engine._operations.sepconv_forward
+        forward = engine.operations.sepconv_forward
         for value, expected in [(x, [4, None, None, None]), (unknown, [None] * 4)]:
             assert forward(value, unknown, [], [], spec=spec).shape.as_list() == expected
         with pytest.raises(ValueError, match="rank"):

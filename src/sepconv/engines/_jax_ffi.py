@@ -62,14 +62,22 @@ def forward_call(
     y: Any,
     spec: ConvSpec,
     code: int,
+    depthwise_bias: Any = None,
+    depthwise_code: int = 0,
+    residual: Any = None,
 ) -> Any:
-    """Calls the forward handler; `y` has the result's shape and dtype, `code` is an activation."""
-    operands = [x, depthwise_kernel, pointwise_kernel, bias]
+    """Calls the forward handler.
+
+    `y` has the result's shape and dtype; `code` and `depthwise_code` are activations. Without a
+    depthwise kernel it is the 1x1 product alone.
+    """
+    operands = [x, depthwise_kernel, pointwise_kernel, bias, depthwise_bias, residual]
     return jax.ffi.ffi_call("sepconv_forward", y)(
         *(a for a in operands if a is not None),
         spec=_integers(spec),
         given=_bits([a is not None for a in operands]),
         activation=np.int64(code),
+        depthwise_activation=np.int64(depthwise_code),
     )
 
 

@@ -1,9 +1,10 @@
-"""The four public functions of an engine, made from the one thing that an engine implements.
+"""The public functions of an engine, made from the two things that an engine implements.
 
 An engine supplies ``convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)`` on
-its own 4-D arrays, differentiable, where `pointwise_kernel` and `bias` may be None. What is the
-same for every engine (arguments, checks of shapes and dtypes, one dimension as a case of two) is
-here, so that the same mistake gets the same error everywhere.
+its own 4-D arrays, differentiable, where `pointwise_kernel` and `bias` may be None, and
+``fuse(operands, block)`` on the `Operands` and `Block` of `sepconv.fused`. What is the same for
+every engine (arguments, checks of shapes and dtypes, one dimension as a case of two) is here, so
+that the same mistake gets the same error everywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sepconv.fused import Block, Operands, block, check_block, strided
 from sepconv.geometry import (
     ConvSpec,
     Padding,
@@ -26,9 +28,10 @@ from sepconv.geometry import (
     resolve,
 )
 
-__all__ = ["Functions", "check_arguments", "functions"]
+__all__ = ["Functions", "check_arguments", "functions", "fused_function"]
 
 Convolve = Callable[[Any, Any, Any, Any, ConvSpec, str | None], Any]
+Fuse = Callable[[Operands, Block], Any]
 
 #: Dtypes that engines accept. The half types are computed in float32.
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -285,3 +288,88 @@ def functions(
     ):
         _document(function, engine, rank, separable)
     return made
+
+
+_FUSED_DOC = """A block of an inference network in one operation; for {engine}.
+
+With both kernels it computes
+``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual)``
+and with one of them ``activation(convolution(x) + bias + residual)``.
+
+Args:
+    x: {engine} array, (batch, height, width, C), or with the channels second where `data_format`
+        is ``"channels_first"``; float32 or float64 (bfloat16 and float16 are computed in float32).
+    depthwise_kernel: (kernel_height, kernel_width, C, M), of the dtype of `x`, or None.
+    pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
+    depthwise_bias: None, or (C * M,); where both kernels are given.
+    depthwise_activation: as `activation`; where both kernels are given.
+    bias: None, or one value an output channel.
+    activation: None, ``"relu"``, ``"relu6"``, ``"hard_silu"`` (or ``"hard_swish"``) or ``"silu"``
+        (or ``"swish"``).
+    residual: None, or an array of the output's shape that is added before `activation`; where
+        there is a pointwise_kernel.
+    strides: a positive integer, or two, of the depthwise convolution where there is one.
+    padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``; around what the
+        depthwise convolution sees.
+    dilation_rate: a positive integer, or two.
+    data_format: ``"channels_last"`` or ``"channels_first"``.
+
+Returns:
+    (batch, height, width, F or C * M), of the dtype of `x`. Differentiable for every array, at the
+    speed of what it is composed of.
+
+Raises:
+    ValueError: an argument is out of range, or shapes do not fit.
+    TypeError: a dtype is not a floating one, or dtypes differ.
+"""
+
+
+def fused_function(
+    engine: str,
+    fuse: Fuse,
+    as_array: Callable[[Any], Any],
+    traced: Callable[[], bool] = lambda: False,
+) -> Callable[..., Any]:
+    """Makes an engine's `fused_conv2d`; see `functions` for the arguments."""
+
+    def fused_conv2d(
+        x: Any,
+        depthwise_kernel: Any = None,
+        pointwise_kernel: Any = None,
+        *,
+        depthwise_bias: Any = None,
+        depthwise_activation: str | None = None,
+        bias: Any = None,
+        activation: str | None = None,
+        residual: Any = None,
+        strides: Sizes = 1,
+        padding: Padding = "valid",
+        dilation_rate: Sizes = 1,
+        data_format: str = "channels_last",
+    ) -> Any:
+        form, steps = block(
+            depthwise_kernel,
+            pointwise_kernel,
+            depthwise_bias,
+            depthwise_activation,
+            activation,
+            residual,
+            strides,
+            padding,
+            dilation_rate,
+            data_format,
+            traced=traced(),
+        )
+        rest = (depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual)
+        operands = Operands(x, *rest).map(as_array)
+        if steps != (1, 1):
+            rank = "(batch, height, width, channels) in the order of data_format"
+            check_rank("x", operands.x.shape, 4, rank)
+            operands = operands._replace(x=strided(operands.x, steps, form.spec))
+        if not traced():
+            _check_dtypes(operands._asdict())
+            check_block(operands, form.spec)
+        return fuse(operands, form)
+
+    fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine)
+    return fused_conv2d

@@ -38,7 +38,7 @@ from sepconv.engines._jax_ffi import (
 )
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
-__all__ = ["convolve"]
+__all__ = ["add_bias", "composed_jvp", "convolve", "mix"]
 
 
 def convolve(
@@ -119,13 +119,14 @@ class _Linear(NamedTuple):
 # --- What the fused primitives are composed of ----------------------------------------------------
 
 
-def _mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
+def mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
     """Multiplies the channels of every pixel by a matrix."""
     y = lax.dot_general(x, matrix, (((channel_axis(spec),), (0,)), ((), ())))
     return jnp.moveaxis(y, 3, 1) if spec.channels_first else y
 
 
-def _add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
+def add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
+    """Adds one value a channel."""
     return y + (bias[:, None, None] if spec.channels_first else bias)
 
 
@@ -146,9 +147,9 @@ def _composed_convolve(*operands: Any, form: _Forward) -> Any:
     x, kernel, pointwise, bias = form.split(operands)
     y = depthwise(x, kernel, spec=form.spec)
     if pointwise is not None:
-        y = _mix(y, pointwise[0, 0], form.spec)
+        y = mix(y, pointwise[0, 0], form.spec)
     if bias is not None:
-        y = _add_bias(y, bias, form.spec)
+        y = add_bias(y, bias, form.spec)
     if form.activation == ACTIVATIONS["relu"]:
         y = jnp.maximum(y, 0)
     elif form.activation == ACTIVATIONS["relu6"]:
@@ -166,17 +167,17 @@ def _composed_tangent(*operands: Any, form: _Linear) -> Any:
     if dkernel is not None:
         t = _add(t, depthwise(x, dkernel, spec=spec))
     if form.separable:
-        t = None if t is None else _mix(t, pointwise[0, 0], spec)
+        t = None if t is None else mix(t, pointwise[0, 0], spec)
         if dpointwise is not None:
-            t = _add(t, _mix(depthwise(x, kernel, spec=spec), dpointwise[0, 0], spec))
-    return t if dbias is None else _add_bias(t, dbias, spec)
+            t = _add(t, mix(depthwise(x, kernel, spec=spec), dpointwise[0, 0], spec))
+    return t if dbias is None else add_bias(t, dbias, spec)
 
 
 def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
     (x, kernel, pointwise), (dy,) = form.split(operands)
     spec = form.spec
     pixels = tuple(axis for axis in range(4) if axis != channel_axis(spec))
-    dmiddle = dy if pointwise is None else _mix(dy, pointwise[0, 0].T, spec)
+    dmiddle = dy if pointwise is None else mix(dy, pointwise[0, 0].T, spec)
     gradients = []
     if form.wanted[0]:
         gradients.append(input_gradient(dmiddle, kernel, spec=spec, size=form.size))
@@ -291,7 +292,7 @@ def _apply_tangent(
     """The tangent of y from those of the operands that have one; `y` has its shape and dtype."""
     form = form.of(not (t is None or _is_zero(t)) for t in tangents)
     if not any(form.wanted[:3]):
-        return _add_bias(jnp.zeros(y.shape, y.dtype), tangents[3], form.spec)
+        return add_bias(jnp.zeros(y.shape, y.dtype), tangents[3], form.spec)
     present = [t for t, wanted in zip(tangents, form.wanted, strict=True) if wanted]
     return _tangent.bind(*form.join(x, kernel, pointwise), *present, form=form)
 
@@ -327,6 +328,21 @@ def _convolve_transpose(dy: Any, *operands: Any, form: _Forward) -> list[Any]:
     return [gradient for gradient, here in zip(found, present, strict=True) if here]
 
 
+def composed_jvp(
+    composed: Any, primals: Sequence[Any], tangents: Sequence[Any], form: Any
+) -> tuple[Any, Any]:
+    """The result and its tangent, of `composed` in the place of what has no rule."""
+    moving = [i for i, t in enumerate(tangents) if not _is_zero(t)]
+
+    def along(*values: Any) -> Any:
+        operands = list(primals)
+        for i, value in zip(moving, values, strict=True):
+            operands[i] = value
+        return composed(*operands, form=form)
+
+    return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+
 def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
     """Derivatives and batching of a primitive that is linear in its last operands.
 
@@ -342,15 +358,7 @@ def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
         if all(map(_is_zero, tangents[:residuals])):
             out = primitive.bind(*primals, form=form)
             return out, linear(form, primals[:residuals], tangents[residuals:], out)
-        moving = [i for i, t in enumerate(tangents) if not _is_zero(t)]
-
-        def along(*values: Any) -> Any:
-            operands = list(primals)
-            for i, value in zip(moving, values, strict=True):
-                operands[i] = value
-            return composed(*operands, form=form)
-
-        return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
+        return composed_jvp(composed, primals, tangents, form)
 
     def batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Linear) -> Any:
         mapped = jax.vmap(functools.partial(composed, form=form), tuple(axes))

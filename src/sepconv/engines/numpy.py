@@ -12,10 +12,17 @@ import numpy as np
 
 from sepconv import functional
 from sepconv.arrays import as_array
-from sepconv.engines.front import functions
+from sepconv.engines.front import functions, fused_function
+from sepconv.fused import Block, Operands, fuse
 from sepconv.geometry import ConvSpec
 
-__all__ = ["depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"]
+__all__ = [
+    "depthwise_conv1d",
+    "depthwise_conv2d",
+    "fused_conv2d",
+    "separable_conv1d",
+    "separable_conv2d",
+]
 
 
 def _convolve(
@@ -40,3 +47,13 @@ def _convolve(
 depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
     "NumPy", _convolve, np.asarray
 )
+
+
+def _fuse(operands: Operands, form: Block) -> np.ndarray:
+    dtype = operands.x.dtype
+    if dtype.itemsize < 4:
+        operands = operands.map(lambda a: a.astype(np.float32))
+    return fuse(operands, form).astype(dtype, copy=False)
+
+
+fused_conv2d = fused_function("NumPy", _fuse, np.asarray)

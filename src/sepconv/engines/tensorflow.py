@@ -19,30 +19,39 @@ try:  # Only to notice that XLA will compile what is being traced; there is no p
 except ImportError:
     control_flow_util = None
 
-__all__ = ["as_array", "convolve", "runs_on_cpu", "stock"]
+__all__ = [
+    "HALF",
+    "as_array",
+    "convolve",
+    "operations",
+    "runs_on_cpu",
+    "static_output",
+    "stock",
+]
 
 
 def _load() -> Any:
     path = Path(__file__).parents[1] / "libsepconv_tensorflow.so"
     try:
-        operations = tf.load_op_library(str(path))
+        loaded = tf.load_op_library(str(path))
     except (tf.errors.OpError, RuntimeError) as error:
         raise ImportError(
             f"sepconv's TensorFlow operations ({path.name}) do not load into TensorFlow "
             f"{tf.__version__}: {error}"
         ) from error
-    if not hasattr(operations, "sepconv_backward"):
+    if not hasattr(loaded, "sepconv_backward"):
         raise ImportError(
             f"TensorFlow {tf.__version__} did not accept sepconv's operations, or has others of "
             "the same names loaded."
         )
-    return operations
+    return loaded
 
 
-_operations = _load()
+#: TensorFlow's Python functions for the operations.
+operations = _load()
 
 #: Computed in float32 and cast back.
-_HALF = (tf.bfloat16, tf.float16)
+HALF = (tf.bfloat16, tf.float16)
 
 Array: TypeAlias = tf.Tensor
 Maybe: TypeAlias = list[tf.Tensor]  # none or one, as the operations take an optional input
@@ -51,7 +60,7 @@ Maybe: TypeAlias = list[tf.Tensor]  # none or one, as the operations take an opt
 # ---- the operations, with the static shapes that their C++ shape functions cannot see
 
 
-def _static_output(x: Array, kernel: Array, channels: int | None, spec: list[int]) -> list[Any]:
+def static_output(x: Array, kernel: Array, channels: int | None, spec: list[int]) -> list[Any]:
     """The shape of y as far as it is known while a graph is traced."""
     kernel_shape = kernel.shape.as_list()
     sizes = x.shape.as_list()
@@ -85,9 +94,9 @@ def _channels(kernel: Array, pointwise: Maybe) -> int | None:
 def _forward(
     x: Array, kernel: Array, pointwise: Maybe, bias: Maybe, spec: list[int], activation: int
 ) -> Array:
-    y = _operations.sepconv_forward(x, kernel, pointwise, bias, spec=spec, activation=activation)
+    y = operations.sepconv_forward(x, kernel, pointwise, bias, spec=spec, activation=activation)
     if not tf.executing_eagerly():
-        y.set_shape(_static_output(x, kernel, _channels(kernel, pointwise), spec))
+        y.set_shape(static_output(x, kernel, _channels(kernel, pointwise), spec))
     return y
 
 
@@ -97,7 +106,7 @@ def _backward(
     """The gradients for x, the two kernels and the bias; None for what is not wanted."""
     if not any(wanted):
         return [None] * 4
-    grads = _operations.sepconv_backward(x, kernel, pointwise, dy, spec=spec, wanted=wanted)
+    grads = operations.sepconv_backward(x, kernel, pointwise, dy, spec=spec, wanted=wanted)
     if not tf.executing_eagerly():
         pointwise_shape = pointwise[0].shape if pointwise else None
         bias_shape = [_channels(kernel, pointwise)]
@@ -262,7 +271,7 @@ def convolve(
     if not runs_on_cpu(x):
         return stock(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
     arrays: tuple[Any, ...] = x, depthwise_kernel, pointwise_kernel, bias
-    if x.dtype in _HALF:
+    if x.dtype in HALF:
         arrays = tuple(None if a is None else tf.cast(a, tf.float32) for a in arrays)
     x32, kernel, pointwise, bias = arrays
     y = _forward(
@@ -273,7 +282,7 @@ def convolve(
         list(spec),
         activation_code(activation),
     )
-    return tf.cast(y, x.dtype) if x.dtype in _HALF else y
+    return tf.cast(y, x.dtype) if x.dtype in HALF else y
 
 
 def as_array(value: Any) -> Array:

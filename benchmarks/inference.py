@@ -1,0 +1,378 @@
+"""Latency of keras.applications' networks at batch 1: stock Keras, sepconv.optimize, runtimes.
+
+    python benchmarks/inference.py --check                     # outputs, on KERAS_BACKEND's engine
+    python benchmarks/inference.py MobileNet MobileNetV2       # latencies, all that is installed
+
+Everyone has a process of its own on the same cores, with the same weights (batch normalisation's
+are random). Outputs are compared first. Then they take turns, round after round; those that wait
+are stopped. ONNX Runtime and OpenVINO get the stock network as an ONNX file, which Keras writes on
+PyTorch (needs onnx and onnxscript). Prints a table in milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ENGINES = ("jax", "torch", "tensorflow")
+RUNTIMES = ("onnxruntime", "openvino")
+NETWORKS = (
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "Xception",
+    "EfficientNetB0",
+    "NASNetMobile",
+)
+TOLERANCE = 1e-4  # relative to the largest output
+
+Run = Callable[[], Any]
+
+
+# ---- networks
+
+
+def network(name: str, size: int) -> Any:
+    """A network with random weights, batch normalisation's too, the same in every process."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, name)
+    model = build(input_shape=(size, size, 3), weights=None, classifier_activation=None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            count = layer.moving_mean.shape[0]
+            weights = [rng.uniform(0.5, 1.5, count)] if layer.scale else []
+            weights += [rng.normal(0, 0.3, count)] if layer.center else []
+            weights += [rng.normal(0, 0.3, count), rng.uniform(0.5, 1.5, count)]
+            layer.set_weights(weights)
+    return model
+
+
+def picture(size: int) -> np.ndarray:
+    """The input: one image."""
+    pixels = np.random.default_rng(1).uniform(0, 255, (1, size, size, 3))
+    return (pixels / 127.5 - 1).astype("float32")
+
+
+def difference(received: Any, expected: np.ndarray) -> float:
+    """The largest, relative to the largest output."""
+    return float(np.abs(np.asarray(received) - expected).max() / np.abs(expected).max())
+
+
+def check(names: list[str], size: int | None) -> int:
+    """Prints how far `optimize` puts each network's output; 1 where that is too far."""
+    import keras
+
+    import sepconv
+
+    failed = False
+    print(f"engine {keras.backend.backend()}; difference relative to the largest output")
+    for name in names:
+        side = size or (299 if name == "Xception" else 224)
+        try:
+            model = network(name, side)
+        except ValueError as error:  # NASNet is not to be had on every backend
+            print(f"{name:17} not available: {error}")
+            continue
+        optimized, record = sepconv.optimize(model)
+        x = picture(side)
+        apart = difference(optimized.predict_on_batch(x), model.predict_on_batch(x))
+        failed |= not apart <= TOLERANCE
+        layers = f"{len(model.layers):3} layers -> {len(optimized.layers):3}"
+        print(f"{name:17} {apart:.1e}  {layers}  {record.changed} changed", flush=True)
+    return int(failed)
+
+
+# ---- one process
+
+
+def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
+    """The ways of calling a Keras model that may be the fastest on its engine."""
+    import keras
+
+    engine = keras.backend.backend()
+    if engine == "jax":
+        import jax
+
+        trainable = [v.value for v in model.trainable_variables]
+        rest = [v.value for v in model.non_trainable_variables]
+        call = jax.jit(lambda t, n, x: model.stateless_call(t, n, x, training=False)[0])
+        image = jax.device_put(x)
+        return {"jit": lambda: call(trainable, rest, image).block_until_ready()}
+    if engine == "tensorflow":
+        import tensorflow as tf
+
+        call = tf.function(lambda x: model(x, training=False))
+        image = tf.constant(x)
+        return {"tf.function": lambda: call(image)}
+    import torch
+
+    image = torch.from_numpy(x)
+
+    def within(function: Callable[[Any], Any]) -> Run:
+        def run() -> Any:
+            with torch.inference_mode():
+                return function(image)
+
+        return run
+
+    model.eval()
+    return {
+        "eager": within(lambda x: model(x, training=False)),
+        "compile": within(torch.compile(lambda x: model(x, training=False))),
+    }
+
+
+def runtime(who: str, path: Path, x: np.ndarray, threads: int) -> dict[str, Run]:
+    """A runtime on an ONNX file."""
+    if who == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        return {"all optimizations": lambda: session.run(None, {name: x})[0]}
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+
+    def infer() -> Any:
+        request.infer({0: x}, share_inputs=True)
+        return request.get_output_tensor(0).data
+
+    return {"latency": infer}
+
+
+def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
+    """One participant: prepares, then answers each line of the input with a turn's seconds."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(value: Any) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    x = picture(size)
+    runs = {}
+    if who in RUNTIMES:
+        runs = runtime(who, folder / "model.onnx", x, threads)
+    else:
+        kind, engine = who.split("-")
+        if engine == "torch":
+            import torch
+
+            torch.set_num_threads(threads)
+        model = network(name, size)
+        if kind == "sepconv":
+            import sepconv
+
+            model = sepconv.optimize(model).model
+        runs = compiled(model, x)
+    expected_path = folder / "expected.npy"
+    best: tuple[float, str] = (float("inf"), "")
+    errors = {}
+    for setting, run in runs.items():
+        try:
+            y = np.asarray(run())
+            apart = difference(y, np.load(expected_path)) if expected_path.exists() else 0.0
+            if not apart <= TOLERANCE:
+                raise ValueError(f"the output is off by {apart:.1e}")
+            run()
+            best = min(best, (min(timed(run, 5)), setting))
+        except Exception as error:  # a way that does not work is not measured
+            errors[setting] = f"{type(error).__name__}: {error}"[:300]
+            continue
+        if not expected_path.exists():
+            np.save(expected_path, y)
+    if not best[1]:
+        answer({"failed": "; ".join(f"{k}: {v}" for k, v in errors.items())})
+        return
+    run = runs[best[1]]
+    answer({"setting": best[1]})
+    for line in sys.stdin:
+        run()
+        answer(timed(run, int(line)))
+
+
+def timed(run: Run, count: int) -> list[float]:
+    """The seconds of every call."""
+    seconds = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+# ---- all of them
+
+
+def export(name: str, size: int, path: Path) -> None:
+    """Writes the stock network as an ONNX file; in a process with PyTorch as Keras' backend."""
+    model = network(name, size)
+    model.export(path, format="onnx", verbose=False)
+
+
+class Participant:
+    """A process that takes turns."""
+
+    def __init__(self, who: str, name: str, size: int, threads: int, folder: Path) -> None:
+        count = str(threads)
+        environment = os.environ | {
+            "SEPCONV_NUM_THREADS": count,
+            "OMP_NUM_THREADS": count,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        if "-" in who:
+            environment["KERAS_BACKEND"] = who.split("-")[1]
+        command = [sys.executable, __file__, name, "--serve", who]
+        command += ["--size", str(size), "--threads", count, "--folder", str(folder)]
+        self.log = folder / f"{who}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self.seconds: list[float] = []
+        self.first = self._hear()
+        self.process.send_signal(signal.SIGSTOP)
+
+    def _hear(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self.process.wait()
+        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
+        return {"failed": (lines or ["its process ended"])[-1][:300]}
+
+    def turn(self, count: int) -> None:
+        """Has it run a few times."""
+        assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        answer = self._hear()
+        if isinstance(answer, list):
+            self.seconds += answer
+        self.process.send_signal(signal.SIGSTOP)
+
+    def close(self) -> None:
+        """Ends it."""
+        self.process.kill()
+        self.process.wait()
+
+
+def compare(name: str, size: int, threads: int, rounds: int, engines: list[str]) -> bool:
+    """Measures one network and prints its table; returns whether all outputs were equal."""
+    who = [f"{kind}-{engine}" for kind in ("keras", "sepconv") for engine in engines]
+    with tempfile.TemporaryDirectory(prefix="sepconv-inference-") as text:
+        folder = Path(text)
+        command = [sys.executable, __file__, name, "--export", "--size", str(size)]
+        environment = os.environ | {"KERAS_BACKEND": "torch"}
+        written = subprocess.run(
+            [*command, "--folder", text], env=environment, capture_output=True, text=True
+        )
+        if written.returncode == 0:
+            who += RUNTIMES
+        else:
+            reason = (written.stderr.strip().splitlines() or ["?"])[-1]
+            print(f"{name}: no ONNX file, so no runtimes: {reason}")
+        team = {}
+        try:
+            for one in who:
+                participant = Participant(one, name, size, threads, folder)
+                if "failed" in participant.first:
+                    print(f"{name}: {one} is left out: {participant.first['failed']}")
+                    participant.close()
+                else:
+                    team[one] = participant
+            for _ in range(rounds):
+                for participant in team.values():
+                    participant.turn(5)
+        finally:
+            for participant in team.values():
+                participant.close()
+    show(name, size, threads, team)
+    return len(team) == len(who)
+
+
+def show(name: str, size: int, threads: int, team: dict[str, Participant]) -> None:
+    """Prints the medians and what sepconv's best is to everyone's."""
+    medians = {one: statistics.median(p.seconds) for one, p in team.items() if p.seconds}
+    ours = {one: t for one, t in medians.items() if one.startswith("sepconv")}
+    print(f"\n{name}, batch 1, {size} x {size}, {threads} threads, outputs equal to {TOLERANCE}")
+    print("| | median, ms | quartiles | way | to the best sepconv |")
+    print("| --- | --- | --- | --- | --- |")
+    best = min(ours.values(), default=float("nan"))
+    for one, median in sorted(medians.items(), key=lambda item: item[1]):
+        low, _, high = (1e3 * q for q in statistics.quantiles(team[one].seconds, n=4))
+        way = team[one].first["setting"]
+        print(
+            f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {median / best:.2f}x |"
+        )
+    stock = [t for one, t in medians.items() if one.startswith("keras")]
+    if stock and ours:
+        print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x", flush=True)
+
+
+def main() -> int:
+    """Runs the command line above."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
+    parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
+    parser.add_argument("--size", type=int, help="of the picture (default: the network's own)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=12, help="turns of 5 calls each")
+    parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES))
+    for hidden in ("--serve", "--folder"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    unknown = set(options.networks) - set(NETWORKS)
+    if unknown:
+        parser.error(f"unknown networks {sorted(unknown)}; there are {NETWORKS}")
+    if options.export:
+        export(options.networks[0], options.size, Path(options.folder) / "model.onnx")
+        return 0
+    if options.serve:
+        folder = Path(options.folder)
+        serve(options.serve, options.networks[0], options.size, options.threads, folder)
+        return 0
+    if options.check:
+        return check(options.networks or list(NETWORKS), options.size)
+    good = True
+    for name in options.networks or ("MobileNet", "MobileNetV2", "EfficientNetB0"):
+        size = options.size or (299 if name == "Xception" else 224)
+        good &= compare(name, size, options.threads, options.rounds, options.engines)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""A block of an inference network on JAX arrays: one primitive, one call.
+
+Its derivatives, and what cannot be folded into the batch under `vmap`, are those of what it is
+composed of.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import ad, batching
+
+from sepconv.engines._jax_bilinear import (
+    channel_axis,
+    depthwise,
+    fold_batch,
+    output_shape,
+)
+from sepconv.engines._jax_ffi import align, forward_call, make_primitive, output_aval
+from sepconv.engines.jax import add_bias, composed_jvp, mix
+from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
+
+__all__ = ["fuse"]
+
+_ACTIVATIONS: dict[int, Callable[[Any], Any]] = {
+    BLOCK_ACTIVATIONS["relu"]: lambda y: jnp.maximum(y, 0),
+    BLOCK_ACTIVATIONS["relu6"]: lambda y: jnp.clip(y, 0, 6),
+    BLOCK_ACTIVATIONS["hard_silu"]: jax.nn.hard_silu,
+    BLOCK_ACTIVATIONS["silu"]: jax.nn.silu,
+}
+
+
+def fuse(operands: Operands, block: Block) -> jax.Array:
+    """See `sepconv.engines.front`. Half types are computed in float32."""
+    dtype = operands.x.dtype
+    if dtype in (jnp.bfloat16, jnp.float16):
+        operands = operands.map(lambda a: a.astype(jnp.float32))
+    form = _Form(block, tuple(a is not None for a in operands))
+    y = _fused.bind(*(a for a in align(*operands) if a is not None), form=form)
+    return y.astype(dtype)
+
+
+class _Form(NamedTuple):
+    """A block and which of the operands it has."""
+
+    block: Block
+    given: tuple[bool, ...]
+
+    def split(self, operands: Sequence[Any]) -> Operands:
+        """The operands of `fuse` from those that there are."""
+        rest = iter(operands)
+        return Operands(*(next(rest) if given else None for given in self.given))
+
+
+def _composed(*operands: Any, form: _Form) -> Any:
+    y, kernel, pointwise, depthwise_bias, bias, residual = form.split(operands)
+    spec = form.block.spec
+
+    def activate(y: Any, code: int) -> Any:
+        return _ACTIVATIONS[code](y) if code else y
+
+    if kernel is not None:
+        y = depthwise(y, kernel, spec=spec)
+        if depthwise_bias is not None:
+            y = add_bias(y, depthwise_bias, spec)
+        y = activate(y, form.block.depthwise_activation)
+    if pointwise is not None:
+        y = mix(y, pointwise[0, 0], spec)
+    if bias is not None:
+        y = add_bias(y, bias, spec)
+    if residual is not None:
+        y = y + residual
+    return activate(y, form.block.activation)
+
+
+def _shape(form: _Form, operands: Sequence[Any]) -> tuple[Any, ...]:
+    x, kernel, pointwise, *_ = form.split(operands)
+    axis = channel_axis(form.block.spec)
+    kernel_shape = (1, 1, x.shape[axis], 1) if kernel is None else kernel.shape
+    channels = kernel_shape[2] * kernel_shape[3] if pointwise is None else pointwise.shape[3]
+    return output_shape(form.block.spec, x.shape, kernel_shape, channels)
+
+
+def _aval(*operands: Any, form: _Form) -> Any:
+    return output_aval(operands[0], _shape(form, operands))
+
+
+def _on_cpu(*operands: Any, form: _Form) -> Any:
+    x, kernel, pointwise, depthwise_bias, bias, residual = form.split(operands)
+    y = jax.ShapeDtypeStruct(_shape(form, operands), x.dtype)
+    spec, depthwise_code, code = form.block
+    return forward_call(
+        x, kernel, pointwise, bias, y, spec, code, depthwise_bias, depthwise_code, residual
+    )
+
+
+def _batched(form: _Form) -> tuple[bool, ...]:
+    """Which operands have a batch axis: x and residual."""
+    return (
+        True,
+        *(False for given in form.given[1:5] if given),
+        *(flag for flag in form.given[5:] if flag),
+    )
+
+
+_fused = make_primitive(
+    "fused",
+    abstract=_aval,
+    on_cpu=_on_cpu,
+    elsewhere=_composed,
+    batch_flags=lambda form: (_batched(form), (True,)),
+)
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Form) -> Any:
+    if all(isinstance(t, ad.Zero) for t in tangents):
+        y = _fused.bind(*primals, form=form)
+        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
+    return composed_jvp(_composed, primals, tangents, form)
+
+
+def _batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Form) -> Any:
+    images = _batched(form)
+    if all(axis is None or image for axis, image in zip(axes, images, strict=True)):
+        count = next(
+            a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None
+        )
+
+        def folded(array: Any, axis: Any) -> Any:
+            if axis is None:
+                array, axis = jnp.broadcast_to(array, (count, *array.shape)), 0
+            return fold_batch(array, axis)
+
+        y = _fused.bind(
+            *(
+                folded(a, axis) if image else a
+                for a, axis, image in zip(operands, axes, images, strict=True)
+            ),
+            form=form,
+        )
+        return y.reshape(count, y.shape[0] // count, *y.shape[1:]), 0
+    return jax.vmap(functools.partial(_composed, form=form), tuple(axes))(*operands), 0
+
+
+ad.primitive_jvps[_fused] = _jvp
+batching.primitive_batchers[_fused] = _batch

@@ -1,0 +1,233 @@
+"""PyTorch's operation ``sepconv::fused``: a block of an inference network in one call.
+
+Its derivatives, and what it is on another device than the CPU, are those of what it is composed
+of: ``sepconv::forward`` and PyTorch's own operations.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+import sepconv.engines.torch  # noqa: F401 - defines the library, with sepconv::forward
+from sepconv import _native
+from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block
+from sepconv.geometry import ConvSpec, Geometry, resolve
+
+__all__ = ["fuse"]
+
+_CODES = {torch.float32: 0, torch.float64: 1}
+_HALF = (torch.bfloat16, torch.float16)
+_FUNCTIONS = {
+    BLOCK_ACTIVATIONS["relu"]: functional.relu,
+    BLOCK_ACTIVATIONS["relu6"]: functional.relu6,
+    BLOCK_ACTIVATIONS["hard_silu"]: functional.hardswish,
+    BLOCK_ACTIVATIONS["silu"]: functional.silu,
+}
+
+_library = torch.library.Library("sepconv", "FRAGMENT")
+_library.define(
+    "fused(Tensor x, Tensor? depthwise_kernel, Tensor? pointwise_kernel, Tensor? depthwise_bias, "
+    "Tensor? bias, Tensor? residual, int[] spec, int depthwise_activation, int activation) "
+    "-> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_fused = torch.ops.sepconv.fused.default
+_forward = torch.ops.sepconv.forward.default
+Maybe = Tensor | None
+
+
+def _activate(y: Tensor, code: int) -> Tensor:
+    return _FUNCTIONS[code](y) if code else y
+
+
+def _composed(
+    x: Tensor,
+    depthwise_kernel: Maybe,
+    pointwise_kernel: Maybe,
+    depthwise_bias: Maybe,
+    bias: Maybe,
+    residual: Maybe,
+    spec: list[int],
+    depthwise_activation: int,
+    activation: int,
+) -> Tensor:
+    axis = -3 if spec[9] else -1
+    y = x
+    if depthwise_kernel is not None:
+        only = bias if pointwise_kernel is None else depthwise_bias
+        y = _forward(y, depthwise_kernel, None, only, spec, 0)
+    if pointwise_kernel is not None:
+        y = _activate(y, depthwise_activation)
+        y = (y.movedim(axis, -1) @ pointwise_kernel[0, 0]).movedim(-1, axis)
+        if bias is not None:
+            y = y + (bias[:, None, None] if spec[9] else bias)
+        if residual is not None:
+            y = y + residual
+    return _activate(y, activation).contiguous()
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    spec: tuple[int, ...], activations: tuple[int, int], dtype: torch.dtype, *shapes: Any
+) -> tuple[Geometry, int, tuple[int, ...]]:
+    """The geometry, the dtype's number and the output's shape, all checked once."""
+    if dtype not in _CODES:
+        raise TypeError(f"Tensors of float32 or float64 were expected. Received: {dtype}")
+    if not all(code == 0 or code in _FUNCTIONS for code in activations):
+        raise ValueError(f"There is no activation of such a number. Received: {activations}")
+    arrays = [None if shape is None else torch.empty(shape, device="meta") for shape in shapes]
+    conv = ConvSpec(*spec)
+    shape = check_block(Operands(*arrays), conv)
+    x_shape = shapes[0]
+    identity = (1, 1, x_shape[1 if conv.channels_first else 3], 1)
+    kernel = identity if shapes[1] is None else shapes[1]
+    return resolve(conv, tuple(x_shape), tuple(kernel)), _CODES[dtype], shape
+
+
+def _fused_cpu(
+    x: Tensor,
+    depthwise_kernel: Maybe,
+    pointwise_kernel: Maybe,
+    depthwise_bias: Maybe,
+    bias: Maybe,
+    residual: Maybe,
+    spec: list[int],
+    depthwise_activation: int,
+    activation: int,
+) -> Tensor:
+    arrays = [x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual]
+    dtype = x.dtype
+    shapes = [None if a is None else a.shape for a in arrays]
+    geometry, code, shape = _plan(tuple(spec), (depthwise_activation, activation), dtype, *shapes)
+    if any(a is not None and a.dtype != dtype for a in arrays):
+        raise TypeError(f"Tensors of one dtype, {dtype}, were expected.")
+    arrays = [None if a is None else a.contiguous() for a in arrays]
+    address = [None if a is None else a.data_ptr() for a in arrays]
+    y = torch.empty(shape, dtype=dtype)
+    first = spec[9]
+    channels = shape[1] if first else shape[3]
+    if depthwise_kernel is not None:
+        _native.forward(
+            geometry,
+            code,
+            address[0],
+            address[1],
+            address[2],
+            channels,
+            address[4],
+            activation,
+            y.data_ptr(),
+            address[3],
+            depthwise_activation,
+            address[5],
+        )
+    else:
+        height, width = shape[2:] if first else shape[1:3]
+        _native.pointwise_forward(
+            shape[0],
+            height * width,
+            x.shape[1] if first else x.shape[3],
+            channels,
+            bool(first),
+            code,
+            address[0],
+            address[2],
+            address[4],
+            activation,
+            y.data_ptr(),
+            address[5],
+        )
+    return y
+
+
+def _fused_fake(
+    x: Tensor,
+    depthwise_kernel: Maybe,
+    pointwise_kernel: Maybe,
+    depthwise_bias: Maybe,
+    bias: Maybe,
+    residual: Maybe,
+    spec: list[int],
+    depthwise_activation: int,
+    activation: int,
+) -> Tensor:
+    conv = ConvSpec(*spec)
+    operands = x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual
+    check_block(Operands(*operands), conv)
+    shape = list(x.shape)
+    last = 1 if conv.channels_first else 3
+    if depthwise_kernel is not None:
+        shape = list(_forward(x, depthwise_kernel, None, None, spec, 0).shape)
+    if pointwise_kernel is not None:
+        shape[last] = pointwise_kernel.shape[3]
+    return x.new_empty(shape)
+
+
+def _fused_autograd(x: Tensor, *rest: Any) -> Tensor:
+    if forward_ad._current_level >= 0 or (
+        torch.is_grad_enabled()
+        and (x.requires_grad or any(a is not None and a.requires_grad for a in rest[:5]))
+    ):
+        return _composed(x, *rest)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _fused(x, *rest)
+
+
+def _map_fused(info: Any, in_dims: Any, x: Tensor, *rest: Any) -> tuple[Tensor, int]:
+    """What ``torch.vmap`` makes of it: a mapped axis of x or residual joins the batch."""
+    count = info.batch_size
+
+    def leading(a: Tensor, axis: int | None) -> Tensor:
+        return a.expand(count, *a.shape) if axis is None else a.movedim(axis, 0)
+
+    if all(axis is None for axis in in_dims[1:5]):
+        images = leading(x, in_dims[0]).flatten(0, 1)
+        residual = rest[4] if rest[4] is None else leading(rest[4], in_dims[5]).flatten(0, 1)
+        y = _fused(images, *rest[:4], residual, *rest[5:])
+        return y.unflatten(0, (count, -1)), 0
+
+    def part(a: Any, axis: int | None, i: int) -> Any:
+        return a if axis is None else a.select(axis, i)
+
+    values = [x, *rest]
+    parts = [
+        _fused(*(part(a, axis, i) for a, axis in zip(values, in_dims, strict=True)))
+        for i in range(count)
+    ]
+    return torch.stack(parts), 0
+
+
+_library.impl("fused", _fused_cpu, "CPU")
+_library.impl("fused", _composed, "CompositeExplicitAutograd")
+_library.impl("fused", _fused_autograd, "Autograd")
+torch.library.register_fake("sepconv::fused", _fused_fake, lib=_library)
+torch.library.register_vmap("sepconv::fused", _map_fused, lib=_library)
+
+
+def fuse(operands: Operands, block: Block) -> Tensor:
+    """See `sepconv.engines.front`."""
+    x = operands.x
+    dtype = x.dtype
+    half = dtype in _HALF and x.device.type == "cpu"
+    if half:
+        operands = operands.map(Tensor.float)
+    spec, between, last = block
+    # As in sepconv.engines.torch: a channels_first tensor in channels_last memory.
+    permuted = False
+    if spec.channels_first and not x.is_contiguous():
+        permuted = x.permute(0, 2, 3, 1).is_contiguous()
+        if permuted:
+            spec = ConvSpec(*spec[:9], 0)
+            images = Operands(operands.x, residual=operands.residual)
+            images = images.map(lambda a: a.permute(0, 2, 3, 1))
+            operands = operands._replace(x=images.x, residual=images.residual)
+    y = _fused(*operands.map(Tensor.contiguous), spec, between, last)
+    if permuted:
+        y = y.permute(0, 3, 1, 2)
+    return y.to(dtype) if half else y

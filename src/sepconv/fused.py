@@ -1,0 +1,345 @@
+"""A convolution block of an inference network as one operation: of NumPy arrays, and its checks.
+
+A block is a depthwise convolution, a 1x1 convolution or the one and then the other, each with a
+bias and an activation, and what a residual connection adds before the last activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sepconv import _native
+from sepconv.arrays import DTYPES, as_array, output_array
+from sepconv.geometry import (
+    ACTIVATIONS,
+    ConvSpec,
+    Padding,
+    Sizes,
+    build_spec,
+    check_bias,
+    check_pointwise_kernel,
+    check_rank,
+    conv_spec,
+    resolve,
+)
+
+__all__ = [
+    "BLOCK_ACTIVATIONS",
+    "Block",
+    "Operands",
+    "block",
+    "check_block",
+    "fused_conv2d",
+    "strided",
+]
+
+#: The activations of a block, with the numbers that kernels know them by.
+BLOCK_ACTIVATIONS: dict[str | None, int] = {
+    **ACTIVATIONS,
+    "hard_silu": 3,
+    "hard_swish": 3,
+    "silu": 4,
+    "swish": 4,
+}
+
+
+class Block(NamedTuple):
+    """A block's arguments that are no arrays; hashable.
+
+    The strides of a 1x1 convolution alone are dealt with before: `spec` has none then.
+    """
+
+    spec: ConvSpec
+    depthwise_activation: int
+    activation: int
+
+
+class Operands(NamedTuple):
+    """A block's arrays; None for what there is not."""
+
+    x: Any
+    depthwise_kernel: Any = None
+    pointwise_kernel: Any = None
+    depthwise_bias: Any = None
+    bias: Any = None
+    residual: Any = None
+
+    def map(self, function: Callable[[Any], Any]) -> Operands:
+        """With the function applied to every array that there is."""
+        return Operands(*(None if array is None else function(array) for array in self))
+
+
+def _code(name: str, activation: str | None) -> int:
+    try:
+        return BLOCK_ACTIVATIONS[activation]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{name} must be one of {list(BLOCK_ACTIVATIONS)}. Received: {name}={activation!r}"
+        ) from None
+
+
+def block(
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    depthwise_bias: Any,
+    depthwise_activation: str | None,
+    activation: str | None,
+    residual: Any,
+    strides: Sizes,
+    padding: Padding,
+    dilation_rate: Sizes,
+    data_format: str,
+    *,
+    traced: bool = False,
+) -> tuple[Block, tuple[int, int]]:
+    """Checks what of a block's arguments needs no shape.
+
+    Args:
+        depthwise_kernel: only whether it is None matters, and so for the other arrays.
+        pointwise_kernel: see there.
+        depthwise_bias: see there.
+        depthwise_activation: as for `fused_conv2d`, and so the rest.
+        activation: see there.
+        residual: see there.
+        strides: see there.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+        traced: whether a compiler reads this, which must meet no cache.
+
+    Returns:
+        The block, and the strides by which its input must be thinned out first.
+
+    Raises:
+        ValueError: a value is out of range, or there is no kernel.
+        TypeError: a size is no integer.
+    """
+    if depthwise_kernel is None and pointwise_kernel is None:
+        raise ValueError("At least one of depthwise_kernel and pointwise_kernel must be given.")
+    between = _code("depthwise_activation", depthwise_activation)
+    last = _code("activation", activation)
+    if depthwise_kernel is None or pointwise_kernel is None:
+        for name, given in (
+            ("depthwise_bias", depthwise_bias is not None),
+            ("depthwise_activation", between != 0),
+        ):
+            if given:
+                raise ValueError(
+                    f"{name} acts between a depthwise and a 1x1 convolution, and one of the two "
+                    f"kernels is None. Give bias and activation instead."
+                )
+    if residual is not None and pointwise_kernel is None:
+        raise ValueError(
+            "residual can be added to a 1x1 convolution alone: give a pointwise_kernel."
+        )
+    build = build_spec if traced else conv_spec
+    spec = build(strides, padding, dilation_rate, data_format)
+    if depthwise_kernel is not None:
+        return Block(spec, between, last), (1, 1)
+    if any(spec[5:9]):
+        raise ValueError(
+            "padding around a 1x1 convolution alone must be none. "
+            f"Received: padding={padding!r} without a depthwise_kernel"
+        )
+    plain = ConvSpec(1, 1, 1, 1, 0, 0, 0, 0, 0, spec.channels_first)
+    return Block(plain, between, last), (spec.stride_h, spec.stride_w)
+
+
+def strided(x: Any, strides: tuple[int, int], spec: ConvSpec) -> Any:
+    """The pixels of `x` that a 1x1 convolution with these strides sees."""
+    if strides == (1, 1):
+        return x
+    rows, columns = slice(None, None, strides[0]), slice(None, None, strides[1])
+    return x[:, :, rows, columns] if spec.channels_first else x[:, rows, columns]
+
+
+def _known(size: Any, stand_in: int) -> int:
+    return size if isinstance(size, int) else stand_in
+
+
+def check_block(operands: Operands, spec: ConvSpec) -> tuple[Any, ...]:
+    """Raises where a block's arrays do not fit each other, as far as their sizes are integers.
+
+    Returns:
+        The output's shape, None for sizes that are not known.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual = operands
+    meaning = "(batch, height, width, channels) in the order of data_format"
+    shape = list(x.shape)
+    check_rank("x", shape, 4, meaning)
+    rows, columns, last = (2, 3, 1) if spec.channels_first else (1, 2, 3)
+    if depthwise_kernel is not None:
+        kernel_shape = tuple(depthwise_kernel.shape)
+        check_rank(
+            "depthwise_kernel",
+            kernel_shape,
+            4,
+            "(kernel_height, kernel_width, channels, depth_multiplier)",
+        )
+    else:  # the geometry is that of a depthwise convolution which changes nothing
+        kernel_shape = (1, 1, _known(shape[last], pointwise_kernel.shape[2]), 1)
+    kernels = (*kernel_shape, *(() if pointwise_kernel is None else pointwise_kernel.shape))
+    if not all(isinstance(size, int) for size in kernels):
+        return tuple(shape[:1]) + (None,) * 3
+    stand_ins = {
+        0: 1,
+        rows: (kernel_shape[0] - 1) * spec.dilation_h + 1,
+        columns: (kernel_shape[1] - 1) * spec.dilation_w + 1,
+        last: kernel_shape[2],
+    }
+    known = tuple(_known(shape[axis], stand_ins[axis]) for axis in range(4))
+    geometry = resolve(spec, known, kernel_shape)
+    channels = geometry.depthwise_channels
+    output: list[Any] = list(geometry.output_shape(channels))
+    for axis in (0, rows, columns):
+        if not isinstance(shape[axis], int):
+            output[axis] = None
+    if depthwise_bias is not None and tuple(depthwise_bias.shape) != (channels,):
+        raise ValueError(
+            f"depthwise_bias must have the shape ({channels},), one value a depthwise channel. "
+            f"Received: depthwise_bias.shape={tuple(depthwise_bias.shape)}"
+        )
+    if pointwise_kernel is not None:
+        channels = check_pointwise_kernel(tuple(pointwise_kernel.shape), channels)
+    output[last] = channels
+    if bias is not None:
+        check_bias(tuple(bias.shape), channels)
+    if residual is not None:
+        received = tuple(residual.shape)
+        pairs = zip(received, output, strict=False)
+        if len(received) != 4 or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs
+        ):
+            raise ValueError(
+                f"residual must have the shape of the output, {tuple(output)}. "
+                f"Received: residual.shape={received}"
+            )
+    return tuple(output)
+
+
+def fused_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray | None = None,
+    pointwise_kernel: np.ndarray | None = None,
+    *,
+    depthwise_bias: np.ndarray | None = None,
+    depthwise_activation: str | None = None,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """A block of an inference network in one pass over memory.
+
+    With both kernels it computes
+    ``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual)``
+    and with one of them ``activation(convolution(x) + bias + residual)``.
+
+    It is for running a network that has been trained: batch normalisation folded into kernels and
+    biases, as `sepconv.optimize` does with a Keras model.
+
+    Args:
+        x: input, (batch, height, width, C), or (batch, C, height, width) where `data_format` is
+            ``"channels_first"``; float32 or float64.
+        depthwise_kernel: (kernel_height, kernel_width, C, M), or None.
+        pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
+        depthwise_bias: None, or (C * M,); where both kernels are given.
+        depthwise_activation: see `activation`; where both kernels are given.
+        bias: None, or one value an output channel.
+        activation: None, ``"relu"``, ``"relu6"``, ``"hard_silu"`` (or ``"hard_swish"``) or
+            ``"silu"`` (or ``"swish"``).
+        residual: None, or an array of the output's shape that is added before `activation`; where
+            there is a pointwise_kernel.
+        strides: a positive integer, or two: (height, width), of the depthwise convolution where
+            there is one.
+        padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``, around what the
+            depthwise convolution sees; none is possible without that.
+        dilation_rate: a positive integer, or two.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+        out: an array for the result, C-contiguous and apart from the inputs.
+
+    Returns:
+        (batch, out_height, out_width, F or C * M), or its channels_first form.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is not float32 or float64, or dtypes differ.
+
+    Example:
+        >>> x = np.full((1, 1, 2, 1), 2.0)
+        >>> kernel = np.full((1, 1, 1, 1), 3.0)
+        >>> fused_conv2d(x, kernel, kernel, depthwise_activation="relu6", residual=x)[0, 0, :, 0]
+        array([20., 20.])
+
+    Source: Sandler et al., MobileNetV2, 2018, https://arxiv.org/abs/1801.04381
+    """
+    form, steps = block(
+        depthwise_kernel,
+        pointwise_kernel,
+        depthwise_bias,
+        depthwise_activation,
+        activation,
+        residual,
+        strides,
+        padding,
+        dilation_rate,
+        data_format,
+    )
+    arrays = (depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual)
+    x = as_array("x", x)
+    check_rank("x", x.shape, 4, "(batch, height, width, channels) in the order of data_format")
+    return fuse(Operands(strided(x, steps, form.spec), *arrays), form, out)
+
+
+def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.ndarray:
+    """`fused_conv2d` for who has a `Block` already."""
+    x = as_array("x", operands.x)
+    named = zip(operands._fields[1:], operands[1:], strict=True)
+    operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))
+    _, kernel, pointwise, depthwise_bias, bias, residual = operands
+    shape = check_block(operands, form.spec)
+    y = output_array(out, shape, x.dtype, *operands)
+    first = bool(form.spec.channels_first)
+    channels = shape[1 if first else 3]
+    if kernel is not None:
+        _native.forward(
+            resolve(form.spec, x.shape, kernel.shape),
+            DTYPES[x.dtype],
+            x,
+            kernel,
+            pointwise,
+            channels,
+            bias,
+            form.activation,
+            y,
+            depthwise_bias,
+            form.depthwise_activation,
+            residual,
+        )
+    else:
+        height, width = shape[2:] if first else shape[1:3]
+        _native.pointwise_forward(
+            x.shape[0],
+            height * width,
+            x.shape[1 if first else 3],
+            channels,
+            first,
+            DTYPES[x.dtype],
+            x,
+            pointwise,
+            bias,
+            form.activation,
+            y,
+            residual,
+        )
+    return y

@@ -1,0 +1,249 @@
+"""A convolution block of an inference network as one Keras layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from sepconv.engines import load
+from sepconv.fused import Operands, check_block
+from sepconv.geometry import conv_spec, positive_sizes
+
+__all__ = ["FusedConv2D", "kernel_activation"]
+
+
+def kernel_activation(activation: Any) -> str | None:
+    """The name under which the kernels apply one of Keras' activations themselves, or None.
+
+    Example:
+        >>> kernel_activation(keras.activations.get("swish"))
+        'silu'
+    """
+    for name in ("relu", "relu6", "hard_silu", "silu"):
+        if activation is getattr(keras.activations, name):
+            return name
+    return None
+
+
+def _activation(value: Any) -> Any:
+    """One of Keras' activations, None for the one that does nothing."""
+    activation = keras.activations.get(value)
+    return None if activation is keras.activations.linear else activation
+
+
+@keras.saving.register_keras_serializable(package="sepconv")
+class FusedConv2D(keras.layers.Layer):
+    """Depthwise convolution, 1x1 convolution or both, with all that stands around them.
+
+    It computes ``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias +
+    residual)``, or with one of the two convolutions ``activation(convolution(x) + bias +
+    residual)``, in one pass over memory. `sepconv.optimize` makes networks of it. It can be
+    trained, at the speed of the layers that it stands for.
+
+    Args:
+        filters: the number of output channels of the 1x1 convolution; None for none.
+        kernel_size: (height, width) of the depthwise kernel, or one integer; None for none.
+        strides: a positive integer, or two, of the first convolution.
+        padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``, around the inputs of
+            the depthwise convolution.
+        dilation_rate: a positive integer, or two.
+        depth_multiplier: the number of depthwise outputs of every input channel.
+        data_format: ``"channels_last"``, ``"channels_first"``, or None for the `image_data_format`
+            of Keras' config file.
+        depthwise_use_bias: whether a bias is added after the depthwise convolution; only where a
+            1x1 convolution follows.
+        depthwise_activation: of the depthwise convolution's outputs where a 1x1 convolution
+            follows: None, ``"relu"``, ``"relu6"``, ``"hard_silu"`` or ``"silu"``.
+        use_bias: whether a bias is added last.
+        activation: applied last; any of Keras' activations.
+        depthwise_initializer: initializer of the depthwise kernel.
+        pointwise_initializer: initializer of the pointwise kernel.
+        **kwargs: `name`, `trainable`, `dtype` and what else `keras.layers.Layer` takes.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`, or with the channels second.
+        residual: None, or a tensor of the output's shape that is added before the activation;
+            only where there is a 1x1 convolution.
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`, or with the channels second.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a size is no integer.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.rand(1, 8, 8, 4).astype("float32")
+        >>> layer = FusedConv2D(4, 3, padding="same", depthwise_activation="relu6")
+        >>> tuple(layer(x, x).shape)
+        (1, 8, 8, 4)
+
+    Source: Sandler et al., MobileNetV2, 2018, https://arxiv.org/abs/1801.04381
+    """
+
+    def __init__(
+        self,
+        filters: int | None = None,
+        kernel_size: int | tuple[int, int] | None = None,
+        strides: int | tuple[int, int] = (1, 1),
+        padding: Any = "valid",
+        dilation_rate: int | tuple[int, int] = (1, 1),
+        depth_multiplier: int = 1,
+        data_format: str | None = None,
+        depthwise_use_bias: bool = False,
+        depthwise_activation: Any = None,
+        use_bias: bool = True,
+        activation: Any = None,
+        depthwise_initializer: Any = "glorot_uniform",
+        pointwise_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.depthwise_initializer = keras.initializers.get(depthwise_initializer)
+        self.pointwise_initializer = keras.initializers.get(pointwise_initializer)
+        if filters is None and kernel_size is None:
+            raise ValueError("At least one of filters and kernel_size must be given.")
+        self.filters = None if filters is None else positive_sizes("filters", filters, 1)[0]
+        self.kernel_size = None
+        if kernel_size is not None:
+            self.kernel_size = positive_sizes("kernel_size", kernel_size, 2)
+        (self.depth_multiplier,) = positive_sizes("depth_multiplier", depth_multiplier, 1)
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        spec = conv_spec(strides, padding, dilation_rate, self.data_format)
+        self.strides = spec.stride_h, spec.stride_w
+        self.dilation_rate = spec.dilation_h, spec.dilation_w
+        self.padding: Any = "same" if spec.same else "valid"
+        if any(spec[5:9]):
+            self.padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
+        self.depthwise_activation = _activation(depthwise_activation)
+        self.depthwise_use_bias = bool(depthwise_use_bias)
+        between = kernel_activation(self.depthwise_activation)
+        if self.depthwise_activation is not None and between is None:
+            raise ValueError(
+                "depthwise_activation must be None, 'relu', 'relu6', 'hard_silu' or 'silu'. "
+                f"Received: depthwise_activation={depthwise_activation!r}"
+            )
+        if (between or depthwise_use_bias) and (self.filters is None or kernel_size is None):
+            raise ValueError(
+                "depthwise_use_bias and depthwise_activation are for a depthwise convolution that "
+                f"a 1x1 convolution follows. Received: filters={filters}, kernel_size={kernel_size}"
+            )
+        self.use_bias = bool(use_bias)
+        self.activation = _activation(activation)
+        fused = kernel_activation(self.activation)
+        self._activation_after = None if fused else self.activation
+        self._options = {
+            "depthwise_activation": between,
+            "activation": fused,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+            "data_format": self.data_format,
+        }
+        self._fuse = load(keras.backend.backend()).fused_conv2d
+        self.depthwise_kernel = self.pointwise_kernel = self.depthwise_bias = self.bias = None
+        self.input_spec = keras.InputSpec(ndim=4)
+        if keras.backend.backend() == "tensorflow":
+            # XLA cannot compile an operation that TensorFlow loaded from a library.
+            self.supports_jit = False
+
+    @property
+    def _channel_axis(self) -> int:
+        return 1 if self.data_format == "channels_first" else 3
+
+    def build(self, inputs_shape: Any, residual_shape: Any = None) -> None:
+        """Makes the weights."""
+        channels = inputs_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"The number of channels of the inputs of {self.name!r} must be known. "
+                f"Received: inputs_shape={tuple(inputs_shape)}"
+            )
+        self.input_spec = keras.InputSpec(ndim=4, axes={self._channel_axis: channels})
+        if self.kernel_size is not None:
+            shape = (*self.kernel_size, channels, self.depth_multiplier)
+            self.depthwise_kernel = self.add_weight(
+                name="depthwise_kernel", shape=shape, initializer=self.depthwise_initializer
+            )
+            channels *= self.depth_multiplier
+            if self.depthwise_use_bias:
+                self.depthwise_bias = self.add_weight(
+                    name="depthwise_bias", shape=(channels,), initializer="zeros"
+                )
+        if self.filters is not None:
+            shape = (1, 1, channels, self.filters)
+            self.pointwise_kernel = self.add_weight(
+                name="pointwise_kernel", shape=shape, initializer=self.pointwise_initializer
+            )
+            channels = self.filters
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(channels,), initializer="zeros")
+
+    def call(self, inputs: Any, residual: Any = None) -> Any:
+        """See the class."""
+        tensor = self._tensor
+        outputs = self._fuse(
+            inputs,
+            tensor(self.depthwise_kernel),
+            tensor(self.pointwise_kernel),
+            depthwise_bias=tensor(self.depthwise_bias),
+            bias=tensor(self.bias),
+            residual=residual,
+            **self._options,
+        )
+        return outputs if self._activation_after is None else self._activation_after(outputs)
+
+    def _tensor(self, weight: Any) -> Any:
+        return None if weight is None else ops.convert_to_tensor(weight, self.compute_dtype)
+
+    def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
+        """The output's shape, None for sizes that are not known."""
+        axis = self._channel_axis
+        channels = inputs_shape[axis]
+        options = {k: v for k, v in self._options.items() if not k.endswith("activation")}
+        spec = conv_spec(**options)
+        arrays: dict[str, Any] = {"x": keras.KerasTensor(inputs_shape)}
+        if self.kernel_size is not None:
+            shape = (*self.kernel_size, channels, self.depth_multiplier)
+            arrays["depthwise_kernel"] = keras.KerasTensor(shape)
+            channels *= self.depth_multiplier
+        else:
+            rows, columns = (2, 3) if axis == 1 else (1, 2)
+            steps = {rows: spec.stride_h, columns: spec.stride_w}
+            thinned = [
+                None if size is None else -(-size // steps.get(place, 1))
+                for place, size in enumerate(inputs_shape)
+            ]
+            arrays["x"] = keras.KerasTensor(thinned)
+            spec = conv_spec(data_format=self.data_format)
+        if self.filters is not None:
+            arrays["pointwise_kernel"] = keras.KerasTensor((1, 1, channels, self.filters))
+        if residual_shape is not None:
+            arrays["residual"] = keras.KerasTensor(residual_shape)
+        return check_block(Operands(**arrays), spec)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        serialize = keras.activations.serialize
+        config = {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+            "depth_multiplier": self.depth_multiplier,
+            "data_format": self.data_format,
+            "depthwise_use_bias": self.depthwise_use_bias,
+            "depthwise_activation": self.depthwise_activation,
+            "use_bias": self.use_bias,
+            "activation": self.activation,
+        }
+        for name in ("depthwise_activation", "activation"):
+            if config[name] is not None:
+                config[name] = serialize(config[name])
+        for name in ("depthwise_initializer", "pointwise_initializer"):
+            config[name] = keras.initializers.serialize(getattr(self, name))
+        return {**super().get_config(), **config}

@@ -1,0 +1,278 @@
+"""Convolutions as plain arrays in float64, and the arithmetic of batch normalisation into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from sepconv import layers
+
+__all__ = ["Affine", "Block", "Convolution", "Stock", "affine_of", "lower"]
+
+
+class Affine(NamedTuple):
+    """``scale * x + shift``, a value a channel."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+@dataclass
+class Convolution:
+    """What `Block` and `Stock` share.
+
+    Attributes:
+        layer: the layer that this was first.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+        bias: of the last convolution, or None.
+        activation: one of Keras', or None.
+        parts: the labels of the steps in it, in order.
+    """
+
+    layer: Any
+    data_format: str
+    bias: np.ndarray | None
+    activation: Any
+    parts: list[str] = field(default_factory=list, kw_only=True)
+
+    def add_to_bias(self, shift: Any) -> None:
+        """Adds one value an output channel, or one for all."""
+        bias = np.zeros(self.outputs) if self.bias is None else self.bias
+        self.bias = bias + shift
+
+    @property
+    def outputs(self) -> int:
+        """The number of output channels."""
+        raise NotImplementedError
+
+    @property
+    def open(self) -> bool:
+        """Whether what comes next may still be made part of it."""
+        return self.activation is None
+
+
+@dataclass
+class Block(Convolution):
+    """What a `FusedConv2D` computes: a depthwise convolution, a 1x1 convolution or both.
+
+    Attributes:
+        depthwise: [kh, kw, C, M], or None.
+        pointwise: [C * M, F], or None.
+        strides: of the first of the two.
+        padding: ``"valid"``, ``"same"`` or explicit, of the depthwise one.
+        dilation_rate: see there.
+        depthwise_bias: between the two, or None.
+        depthwise_activation: between the two, one of Keras', or None.
+        residual: whether something is added before the activation.
+    """
+
+    depthwise: np.ndarray | None
+    pointwise: np.ndarray | None
+    strides: tuple[int, int]
+    padding: Any
+    dilation_rate: tuple[int, int]
+    depthwise_bias: np.ndarray | None = None
+    depthwise_activation: Any = None
+    residual: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """The number of output channels."""
+        if self.pointwise is not None:
+            return self.pointwise.shape[1]
+        assert self.depthwise is not None
+        return self.depthwise.shape[2] * self.depthwise.shape[3]
+
+    @property
+    def open(self) -> bool:
+        """Whether what comes next may still be made part of it."""
+        return self.activation is None and not self.residual
+
+    @property
+    def unpadded(self) -> bool:
+        """Whether every input that it sees is one of the tensor's, and no zero around it."""
+        if self.depthwise is None or self.depthwise.shape[:2] == (1, 1):
+            return isinstance(self.padding, str)
+        return self.padding == "valid"
+
+    def fold_after(self, affine: Affine) -> None:
+        """Makes ``scale * y + shift`` of the result y."""
+        if self.pointwise is not None:
+            self.pointwise = self.pointwise * affine.scale
+        else:
+            assert self.depthwise is not None
+            self.depthwise = self.depthwise * affine.scale.reshape(self.depthwise.shape[2:])
+        if self.bias is not None:
+            self.bias = self.bias * affine.scale
+        self.add_to_bias(affine.shift)
+
+    def fold_before(self, affine: Affine) -> None:
+        """Makes it take x where it took ``scale * x + shift``."""
+        if self.depthwise is None:
+            assert self.pointwise is not None
+            self.add_to_bias(affine.shift @ self.pointwise)
+            self.pointwise = self.pointwise * affine.scale[:, None]
+            return
+        shift = (self.depthwise.sum((0, 1)) * affine.shift[:, None]).reshape(-1)
+        self.depthwise = self.depthwise * affine.scale[:, None]
+        if self.pointwise is None:
+            self.add_to_bias(shift)
+        else:
+            self.depthwise_bias = shift + (
+                0 if self.depthwise_bias is None else self.depthwise_bias
+            )
+
+    def append(self, pointwise: Block) -> None:
+        """Has the 1x1 convolution follow this depthwise one."""
+        self.depthwise_bias, self.depthwise_activation = self.bias, self.activation
+        self.pointwise, self.bias = pointwise.pointwise, pointwise.bias
+        self.activation, self.residual = pointwise.activation, pointwise.residual
+        self.parts += pointwise.parts
+
+
+@dataclass
+class Stock(Convolution):
+    """A layer that stays Keras' own, with other weights.
+
+    Attributes:
+        kernels: its kernels, of which the last has the outputs on its last axes.
+        config: what of its config is to be another.
+    """
+
+    kernels: list[np.ndarray]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        """The number of output channels."""
+        kernel = self.kernels[-1]
+        depthwise = isinstance(self.layer, keras.layers.DepthwiseConv1D)
+        return kernel.shape[-1] * (kernel.shape[-2] if depthwise else 1)
+
+    @property
+    def unpadded(self) -> bool:
+        """Whether all inputs that it sees are the tensor's, in one kernel of all channels."""
+        if isinstance(self.layer, keras.layers.Dense):
+            return True
+        dense = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+        return (
+            isinstance(self.layer, dense)
+            and self.layer.groups == 1
+            and self.config.get("padding", self.layer.padding) == "valid"
+        )
+
+    def fold_after(self, affine: Affine) -> None:
+        """Makes ``scale * y + shift`` of the result y."""
+        kernel = self.kernels[-1]
+        scale = affine.scale
+        if isinstance(self.layer, keras.layers.DepthwiseConv1D):
+            scale = scale.reshape(kernel.shape[-2:])
+        self.kernels[-1] = kernel * scale
+        if self.bias is not None:
+            self.bias = self.bias * affine.scale
+        self.add_to_bias(affine.shift)
+
+    def fold_before(self, affine: Affine) -> None:
+        """Makes it take x where it took ``scale * x + shift``."""
+        (kernel,) = self.kernels
+        self.add_to_bias(affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0))
+        self.kernels = [kernel * affine.scale[:, None]]
+
+
+def affine_of(layer: keras.layers.BatchNormalization) -> Affine:
+    """What batch normalisation does at inference."""
+    variance = _array(layer.moving_variance)
+    scale = 1 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        scale = scale * _array(layer.gamma)
+    shift = -_array(layer.moving_mean) * scale
+    if layer.center:
+        shift = shift + _array(layer.beta)
+    return Affine(scale, shift)
+
+
+def _array(weight: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float64)
+
+
+def _activation(layer: Any) -> Any:
+    """A layer's activation, None for the one that does nothing."""
+    return None if layer.activation in (None, keras.activations.linear) else layer.activation
+
+
+def lower(layer: Any, rank: int) -> Block | Stock | None:
+    """A layer that convolves as arrays; None for any other, and for quantised ones.
+
+    Args:
+        layer: anything.
+        rank: the number of axes of its input.
+    """
+    kind = type(layer)
+    if kind not in _LOWER or getattr(layer, "quantization_mode", None) is not None:
+        return None
+    return _LOWER[kind](layer, rank)
+
+
+def _common(layer: Any) -> tuple[Any, str, np.ndarray | None, Any]:
+    bias = _array(layer.bias) if layer.use_bias else None
+    return layer, getattr(layer, "data_format", "channels_last"), bias, _activation(layer)
+
+
+def _geometry(layer: Any) -> tuple[Any, ...]:
+    return tuple(layer.strides), layer.padding, tuple(layer.dilation_rate)
+
+
+def _depthwise_conv2d(layer: Any, rank: int) -> Block:
+    return Block(*_common(layer), _array(layer.kernel), None, *_geometry(layer))
+
+
+def _separable_conv2d(layer: Any, rank: int) -> Block:
+    pointwise = _array(layer.pointwise_kernel)[0, 0]
+    return Block(*_common(layer), _array(layer.depthwise_kernel), pointwise, *_geometry(layer))
+
+
+def _conv2d(layer: Any, rank: int) -> Block | Stock:
+    kernel = _array(layer.kernel)
+    height, width, depth, filters = kernel.shape
+    if (height, width) == (1, 1) and layer.groups == 1:
+        strides, _, _ = _geometry(layer)
+        return Block(*_common(layer), None, kernel[0, 0], strides, "valid", (1, 1))
+    if depth == 1 and layer.groups > 1:  # a depthwise convolution by another name
+        depthwise = kernel.reshape(height, width, layer.groups, filters // layer.groups)
+        return Block(*_common(layer), depthwise, None, *_geometry(layer))
+    return Stock(*_common(layer), [kernel])
+
+
+def _dense(layer: Any, rank: int) -> Block | Stock:
+    kernel = _array(layer.kernel)
+    if rank == 4:
+        return Block(*_common(layer), None, kernel, (1, 1), "valid", (1, 1))
+    return Stock(*_common(layer), [kernel])
+
+
+def _one_kernel(layer: Any, rank: int) -> Stock:
+    return Stock(*_common(layer), [_array(layer.kernel)])
+
+
+def _separable_conv1d(layer: Any, rank: int) -> Stock:
+    kernels = [_array(layer.depthwise_kernel), _array(layer.pointwise_kernel)]
+    return Stock(*_common(layer), kernels)
+
+
+_LOWER = {
+    keras.layers.DepthwiseConv2D: _depthwise_conv2d,
+    layers.DepthwiseConv2D: _depthwise_conv2d,
+    keras.layers.SeparableConv2D: _separable_conv2d,
+    layers.SeparableConv2D: _separable_conv2d,
+    keras.layers.Conv2D: _conv2d,
+    keras.layers.Dense: _dense,
+    keras.layers.Conv1D: _one_kernel,
+    keras.layers.Conv3D: _one_kernel,
+    keras.layers.DepthwiseConv1D: _one_kernel,
+    layers.DepthwiseConv1D: _one_kernel,
+    keras.layers.SeparableConv1D: _separable_conv1d,
+    layers.SeparableConv1D: _separable_conv1d,
+}

@@ -1,0 +1,235 @@
+"""A functional Keras model as a list of steps that can be changed, and back.
+
+Models within the model are dissolved into their steps, unless they compute in a way of their own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+from keras import tree
+from keras.src.models.functional import Functional
+
+__all__ = ["Graph", "Step", "Value"]
+
+
+class Value:
+    """A tensor between steps.
+
+    Attributes:
+        shape: with None for what is not known.
+        dtype: as Keras names it.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
+
+
+class Step:
+    """One call of a layer or operation.
+
+    Attributes:
+        operation: the layer or operation, or whatever stands for one to come.
+        name: of the layer that it is to be in the new model.
+        arguments: (args, kwargs) of the call, with `Value` in the place of tensors.
+        inputs: the values among them.
+        outputs: what the call returns, flat.
+        path: the names of the models that it was in, outermost first, and its own.
+    """
+
+    def __init__(
+        self, operation: Any, arguments: Any, outputs: list[Value], path: tuple[str, ...]
+    ) -> None:
+        self.operation, self.outputs, self.path = operation, outputs, path
+        self.name = path[-1]
+        self.set_arguments(*arguments)
+
+    def set_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Replaces the call's arguments."""
+        self.arguments = args, kwargs
+        self.inputs = [v for v in tree.flatten(self.arguments) if isinstance(v, Value)]
+
+    @property
+    def label(self) -> str:
+        """Its path as one name."""
+        return "/".join(self.path)
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (output,) = self.outputs
+        return output
+
+    def takes_one(self) -> bool:
+        """Whether it is called with one tensor and nothing that matters at inference."""
+        args, kwargs = self.arguments
+        plain = all(v in (None, False) for v in kwargs.values() if not isinstance(v, Value))
+        return len(self.inputs) == 1 and len(args) == 1 and args[0] is self.inputs[0] and plain
+
+
+class Graph:
+    """The steps of a model, in an order in which they can be computed.
+
+    Args:
+        model: a built Sequential or Functional model.
+
+    Raises:
+        TypeError: it is of another kind.
+        ValueError: it is not built.
+    """
+
+    def __init__(self, model: Any) -> None:
+        functional = _functional(model)
+        if functional is None:
+            raise TypeError(
+                "model must be a Sequential or Functional Keras model, whose layers can be seen. "
+                f"Received: model={model!r} of the class {type(model).__name__}"
+            )
+        self.model = functional
+        self.name = model.name
+        self.steps: list[Step] = []
+        self.inputs = [Value(tensor) for tensor in functional.inputs]
+        self.outputs = self._trace(functional, self.inputs, ())
+        for name, value in zip(functional.output_names, self.outputs, strict=True):
+            producer = self.producer(value)
+            if producer is not None and producer.operation is not None:
+                producer.name = name
+        calls = Counter(id(step.operation) for step in self.steps)
+        #: Layers that are called more than once: their steps' operations, by id.
+        self.shared = {key for key, count in calls.items() if count > 1}
+
+    def _trace(self, model: Any, inputs: list[Value], path: tuple[str, ...]) -> list[Value]:
+        values = {id(tensor): v for tensor, v in zip(model.inputs, inputs, strict=True)}
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                arguments = node.arguments.fill_in(values)
+                inner = _functional(node.operation)
+                here = (*path, node.operation.name)
+                given = [v for v in tree.flatten(arguments) if isinstance(v, Value)]
+                plain = all(
+                    isinstance(v, Value) or v is None or v is False for v in tree.flatten(arguments)
+                )
+                if inner is not None and plain:
+                    outputs = self._trace(inner, given, here)
+                else:
+                    outputs = [Value(tensor) for tensor in node.outputs]
+                    self.steps.append(Step(node.operation, arguments, outputs, here))
+                for tensor, value in zip(node.outputs, outputs, strict=True):
+                    values[id(tensor)] = value
+        return [values[id(tensor)] for tensor in model.outputs]
+
+    def producer(self, value: Value) -> Step | None:
+        """The step that computes a value; None for an input."""
+        return next((step for step in self.steps if value in step.outputs), None)
+
+    def consumers(self, value: Value) -> int:
+        """How often a value is used, as an output of the model too."""
+        uses = sum(step.inputs.count(value) for step in self.steps)
+        return uses + self.outputs.count(value)
+
+    def only_before(self, step: Step, value: Value) -> Step | None:
+        """The step that computes `value` for `step` alone; None where there is none such."""
+        producer = self.producer(value)
+        if producer is None or len(producer.outputs) != 1 or self.consumers(value) != 1:
+            return None
+        return producer
+
+    def merge(self, first: Step, second: Step) -> None:
+        """Puts `first` in the place of `second`, which used it, with its name and its output."""
+        first.outputs, first.name = second.outputs, second.name
+        self.steps.remove(first)
+        self.steps[self.steps.index(second)] = first
+
+    def absorb(self, first: Step, second: Step) -> None:
+        """Has `second` take the input of `first`, which goes."""
+        replaced = tree.map_structure(
+            lambda v: first.inputs[0] if v is first.output else v, second.arguments
+        )
+        second.set_arguments(*replaced)
+        self.steps.remove(first)
+
+    def bypass(self, step: Step) -> None:
+        """Takes out a step that changes nothing; what used it uses its input."""
+        source, gone = step.inputs[0], step.output
+        self.steps.remove(step)
+        for other in self.steps:
+            if gone in other.inputs:
+                replaced = tree.map_structure(lambda v: source if v is gone else v, other.arguments)
+                other.set_arguments(*replaced)
+        self.outputs = [source if v is gone else v for v in self.outputs]
+
+    def build(self, make: Callable[[Step, str], Any], fill: Callable[[Step, Any], None]) -> Any:
+        """The model that the steps make.
+
+        Args:
+            make: a step and the name of its layer to something to call with the step's arguments.
+            fill: gives that, once it has been called, its weights.
+        """
+        tensors: dict[Value, Any] = {}
+        for value, tensor in zip(self.inputs, self.model.inputs, strict=True):
+            tensors[value] = keras.Input(
+                batch_shape=tensor.shape,
+                dtype=tensor.dtype,
+                sparse=getattr(tensor, "sparse", False),
+                name=tensor.name,
+                optional=getattr(tensor._keras_history.operation, "optional", False),
+            )
+        names = _unique_names([tensor.name for tensor in self.model.inputs], self.steps)
+        calls: dict[int, Any] = {}
+        for step, name in zip(self.steps, names, strict=True):
+            key = id(step.operation)
+            new = key not in calls
+            if new:
+                calls[key] = make(step, name)
+            args, kwargs = tree.map_structure(
+                lambda v: tensors[v] if isinstance(v, Value) else v, step.arguments
+            )
+            results = tree.flatten(calls[key](*args, **kwargs))
+            if new:
+                fill(step, calls[key])
+            for value, tensor in zip(step.outputs, results, strict=True):
+                tensors[value] = tensor
+        inputs = tree.pack_sequence_as(self.model._inputs_struct, [tensors[v] for v in self.inputs])
+        outputs = tree.pack_sequence_as(
+            self.model._outputs_struct, [tensors[v] for v in self.outputs]
+        )
+        return keras.Model(inputs, outputs, name=self.name)
+
+
+def _functional(model: Any) -> Any:
+    """The functional model that `model` is, or is made of; None for one with a call of its own."""
+    if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
+        if model._functional is None:
+            raise ValueError(
+                f"The model {model.name!r} must be built: give it an Input, or call it once."
+            )
+        return model._functional
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        return model
+    return None
+
+
+def _unique_names(taken: Iterable[str], steps: list[Step]) -> list[str]:
+    """A name a step: its own, or one with its models' names where another has that already."""
+    operations: dict[int, str] = {}
+    used = set(taken)
+    names = []
+    for step in steps:
+        key = id(step.operation)
+        if key not in operations:
+            name = step.name
+            if name in used:
+                name = "_".join((*step.path[:-1], step.name))
+            count = 1
+            while name in used:
+                count += 1
+                name = f"{step.name}_{count}"
+            used.add(name)
+            operations[key] = name
+        names.append(operations[key])
+    return names

@@ -1,0 +1,204 @@
+"""A Keras model for inference: batch normalisation folded, blocks of layers fused."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+
+from sepconv.layers.fused_conv2d import FusedConv2D
+from sepconv.models.folding import Block, Stock, lower
+from sepconv.models.fusion import RULES, drop
+from sepconv.models.graph import Graph, Step
+from sepconv.models.record import Record
+
+__all__ = ["Optimized", "optimize"]
+
+
+class Optimized(NamedTuple):
+    """A model for inference, and what was done to get it.
+
+    Attributes:
+        model: a functional Keras model.
+        record: a line a layer of the original; prints as a table.
+    """
+
+    model: Any
+    record: Record
+
+
+def optimize(model: Any) -> Optimized:
+    """A model that computes the same predictions faster, and is for inference alone.
+
+    - BatchNormalization is folded into the convolution or Dense layer before it, or, where that
+      cannot be, into one after it.
+    - A depthwise convolution, a 1x1 convolution, both with what stands between them, their
+      activations (relu, relu6, hard_silu, silu), zero padding before them and a residual that is
+      added become one layer, `sepconv.layers.FusedConv2D`, that passes over memory once.
+    - Dropout and what else does nothing at inference goes.
+
+    Only where no other layer uses what is between is anything merged. Layers that are called more
+    than once stay as they are. A merged layer has the name of the last layer in it, whose output it
+    gives.
+
+    Args:
+        model: a built Sequential or Functional model; models in it are dissolved into their layers.
+            It stays as it is, and shares no weight with the result.
+
+    Returns:
+        A named tuple ``(model, record)``: an ordinary functional Keras model, not compiled, with
+        the inputs and outputs of the original, that saves and loads on every engine (where
+        `sepconv.layers` is imported); and what became of each layer.
+
+    Raises:
+        TypeError: the model is no Sequential or Functional one.
+        ValueError: it is not built.
+
+    Example:
+        >>> import keras
+        >>> stock = keras.Sequential([
+        ...     keras.Input((8, 8, 4)),
+        ...     keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False),
+        ...     keras.layers.BatchNormalization(name="bn"),
+        ...     keras.layers.ReLU(name="relu"),
+        ...     keras.layers.Conv2D(8, 1, name="mix"),
+        ... ])
+        >>> model, record = optimize(stock)
+        >>> [type(layer).__name__ for layer in model.layers]
+        ['InputLayer', 'FusedConv2D']
+        >>> record[-1].note
+        "in the FusedConv2D 'mix'"
+
+    Source: Jacob et al., Quantization and Training of Neural Networks, 2018 (section 3.2, folding),
+    https://arxiv.org/abs/1712.05877; Sandler et al., MobileNetV2, 2018 (section 5, one pass a
+    block), https://arxiv.org/abs/1801.04381
+    """
+    graph = Graph(model)
+    report = _Report(graph)
+    for step in graph.steps:
+        if id(step.operation) in graph.shared:
+            report.leave(step.label, "it is called more than once")
+        elif step.takes_one():
+            lowered = lower(step.operation, len(step.inputs[0].shape))
+            if lowered is not None:
+                lowered.parts.append(step.label)
+                step.operation = lowered
+    while _apply_rules(graph, report):
+        pass
+    return Optimized(graph.build(report.make, _fill), report.record())
+
+
+def _apply_rules(graph: Graph, report: _Report) -> bool:
+    """Tries every rule on every step once; returns whether one did something."""
+    changed = False
+    for step in list(graph.steps):
+        if step not in graph.steps or id(step.operation) in graph.shared:
+            continue
+        for rule in RULES:
+            why = rule(graph, step)
+            if why is None:
+                changed = True
+                if rule is drop:
+                    report.change(step.label, "dropped: it does nothing at inference")
+                break
+            if why:
+                report.leave(step.label, why)
+    return changed
+
+
+class _Report:
+    """What became of the layers, and the new ones."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._kinds = {step.label: type(step.operation).__name__ for step in graph.steps}
+        self._notes: dict[str, tuple[bool, str]] = {}
+
+    def change(self, label: str, note: str) -> None:
+        """A layer was changed."""
+        self._notes[label] = True, note
+
+    def leave(self, label: str, why: str) -> None:
+        """A layer stays as it is, unless it is changed later."""
+        self._notes[label] = False, why
+
+    def record(self) -> Record:
+        """A line a layer."""
+        record = Record("optimize")
+        for label, kind in self._kinds.items():
+            record.add(label, kind, *self._notes.get(label, (False, "")))
+        return record
+
+    def make(self, step: Step, name: str) -> Any:
+        """A new layer for a step."""
+        convolution = step.operation
+        if isinstance(convolution, Block):
+            layer = _fused_layer(convolution, name)
+        elif isinstance(convolution, Stock):
+            layer = _stock_layer(convolution, name)
+            if len(convolution.parts) == 1:
+                self.leave(step.label, "it is neither a depthwise nor a 1x1 convolution")
+                return layer
+        else:
+            return self._clone(step, name)
+        for label in convolution.parts:
+            self.change(label, f"in the {type(layer).__name__} {name!r}")
+        return layer
+
+    def _clone(self, step: Step, name: str) -> Any:
+        operation = step.operation
+        # What a layer has read from its data (a vocabulary) is in files of its own.
+        if hasattr(operation, "load_assets"):
+            return operation
+        try:
+            return type(operation).from_config({**operation.get_config(), "name": name})
+        except Exception as error:  # a layer of somebody's own, which may raise anything
+            self.leave(step.label, f"it is shared with the original: it cannot be cloned ({error})")
+            return operation
+
+
+def _fused_layer(block: Block, name: str) -> FusedConv2D:
+    depthwise, pointwise = block.depthwise, block.pointwise
+    return FusedConv2D(
+        filters=None if pointwise is None else pointwise.shape[1],
+        kernel_size=None if depthwise is None else depthwise.shape[:2],
+        strides=block.strides,
+        padding=block.padding,
+        dilation_rate=block.dilation_rate,
+        depth_multiplier=1 if depthwise is None else depthwise.shape[3],
+        data_format=block.data_format,
+        depthwise_use_bias=block.depthwise_bias is not None,
+        depthwise_activation=block.depthwise_activation,
+        use_bias=block.bias is not None,
+        activation=block.activation,
+        depthwise_initializer="zeros",  # weights follow, and Keras takes long to make random ones
+        pointwise_initializer="zeros",
+        name=name,
+        dtype=block.layer.dtype_policy,
+    )
+
+
+def _stock_layer(convolution: Stock, name: str) -> Any:
+    layer, activation = convolution.layer, convolution.activation
+    config = {
+        **layer.get_config(),
+        **convolution.config,
+        "name": name,
+        "use_bias": convolution.bias is not None,
+        "activation": None if activation is None else keras.activations.serialize(activation),
+    }
+    return type(layer).from_config(config)
+
+
+def _fill(step: Step, layer: Any) -> None:
+    """Gives a new layer its weights."""
+    source = step.operation
+    if isinstance(source, Block):
+        pointwise = None if source.pointwise is None else source.pointwise[None, None]
+        arrays = [source.depthwise, source.depthwise_bias, pointwise, source.bias]
+        layer.set_weights([a for a in arrays if a is not None])
+    elif isinstance(source, Stock):
+        layer.set_weights([*source.kernels, *([] if source.bias is None else [source.bias])])
+    elif isinstance(layer, keras.layers.Layer) and layer is not source:
+        layer.set_weights(source.get_weights())
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()

@@ -1,0 +1,140 @@
+"""sepconv.tensorflow.fused_conv2d: values, derivatives, graphs and errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from blocks import random_block
+from configurations import assert_near
+
+import sepconv.tensorflow
+from sepconv import reference
+from sepconv.engines import tensorflow as engine
+
+
+def _tensors(arrays):
+    return {name: tf.constant(a) for name, a in arrays.items()}
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_values(seed):
+    arrays, options = random_block(seed)
+    y = sepconv.tensorflow.fused_conv2d(**_tensors(arrays), **options)
+    assert_near(y, reference.fused_conv2d(**arrays, **options), str(arrays["x"].dtype), options)
+
+
+def _composed(x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual, options):
+    """The block in older, differentiable functions."""
+    functions = {
+        None: lambda y: y,
+        "relu": tf.nn.relu,
+        "relu6": tf.nn.relu6,
+        "hard_silu": lambda y: y * tf.nn.relu6(y + 3) / 6,
+        "silu": tf.nn.silu,
+    }
+    geometry = {k: v for k, v in options.items() if not k.endswith("activation")}
+    first = options["data_format"] == "channels_first"
+    if depthwise_kernel is None:
+        depthwise_kernel = tf.ones((1, 1, x.shape[1 if first else 3], 1), x.dtype)
+    middle = bias if pointwise_kernel is None else depthwise_bias
+    y = sepconv.tensorflow.depthwise_conv2d(x, depthwise_kernel, middle, **geometry)
+    if pointwise_kernel is not None:
+        y = functions[options.get("depthwise_activation")](y)
+        y = tf.transpose(y, [0, 2, 3, 1]) if first else y
+        y = tf.einsum("nhwc,cf->nhwf", y, pointwise_kernel[0, 0])
+        y = y if bias is None else y + bias
+        y = tf.transpose(y, [0, 3, 1, 2]) if first else y
+        y = y if residual is None else y + residual
+    return functions[options["activation"]](y)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_gradients(seed, graph):
+    arrays, options = random_block(seed, "float64")
+    names = ("x", "depthwise_kernel", "pointwise_kernel", "depthwise_bias", "bias", "residual")
+
+    def gradients(run):
+        def apply(tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                y = run(tensors)
+                steps = tf.cast(tf.range(tf.size(y)), tf.float64)
+                loss = tf.reduce_sum(y * tf.reshape(tf.cos(steps), tf.shape(y)))
+            return [y, *tape.gradient(loss, list(tensors.values()))]
+
+        return tf.function(apply) if graph else apply
+
+    tensors = _tensors(arrays)
+    ours = gradients(lambda t: sepconv.tensorflow.fused_conv2d(**t, **options))(tensors)
+    theirs = gradients(lambda t: _composed(*(t.get(n) for n in names), options))(tensors)
+    for name, a, b in zip(("y", *arrays), ours, theirs, strict=True):
+        assert_near(a, b, "float64", name)
+
+
+def test_a_second_derivative():
+    x = tf.constant([[[[0.5, -1.0]]]], tf.float64)
+    kernel = tf.constant([[[[1.0], [2.0]]]], tf.float64)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = sepconv.tensorflow.fused_conv2d(x, None, kernel, activation="silu")
+        first = inner.gradient(y, x)
+    second = outer.gradient(first, x)
+    z = -1.5
+    s = 1 / (1 + np.exp(-z))
+    curvature = s * (1 - s) * (2 + z * (1 - 2 * s))
+    np.testing.assert_allclose(second[0, 0, 0], [curvature * 3, 2 * curvature * 3], rtol=1e-9)
+
+
+def test_a_graph_with_unknown_sizes():
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None, None, None, 5))]
+    )
+    def run(x, residual):
+        y = sepconv.tensorflow.fused_conv2d(
+            x, tf.ones((3, 3, 3, 1)), tf.ones((1, 1, 3, 5)), padding="same", residual=residual
+        )
+        assert y.shape.as_list() == [None, None, None, 5]
+        return y
+
+    x, residual = np.ones((2, 4, 6, 3), "float32"), np.ones((2, 4, 6, 5), "float32")
+    expected = reference.fused_conv2d(
+        x, np.ones((3, 3, 3, 1)), np.ones((1, 1, 3, 5)), padding="same", residual=residual
+    )
+    assert_near(run(x, residual), expected, "float32")
+    operations = {op.type for op in run.get_concrete_function().graph.get_operations()}
+    assert "SepconvFused" in operations
+    assert not operations & {"MatMul", "SepconvForward", "PyFunc"}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="residual must have the shape"):
+        run(x, residual[:, :3])
+
+
+def test_xla_and_other_devices_compose_it():
+    arrays, options = random_block(0, "float32")
+    y = tf.function(lambda t: sepconv.tensorflow.fused_conv2d(**t, **options), jit_compile=True)(
+        _tensors(arrays)
+    )
+    assert_near(y, reference.fused_conv2d(**arrays, **options), "float32")
+
+
+def test_the_operation_checks_what_it_is_given():
+    spec = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    x = tf.ones((1, 2, 2, 3))
+    fused = engine.operations.sepconv_fused
+    for arrays, options, message in (
+        (([], [], [], [], []), {}, "There is no kernel"),
+        (([], [tf.ones((1, 1, 4, 2))], [], [], []), {}, "pointwise_kernel must have"),
+        (([], [tf.ones((1, 1, 3, 2))], [], [tf.ones(3)], []), {}, "bias must have"),
+        (([], [tf.ones((1, 1, 3, 2))], [], [], [tf.ones((1, 2, 2, 3))]), {}, "residual must have"),
+        (([], [tf.ones((1, 1, 3, 2))], [], [], []), {"activation": 5}, "activation must be"),
+        (
+            ([], [tf.ones((1, 1, 3, 2))], [], [], []),
+            {"spec": [2, 2, *spec[2:]]},
+            "no depthwise convolution",
+        ),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            fused(x, *arrays, **({"spec": spec} | options))

@@ -1,0 +1,405 @@
+"""sepconv.optimize: the same predictions from fewer layers, for every pattern that it knows."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L  # noqa: N812
+
+import sepconv
+from sepconv import layers
+from sepconv.models.record import Record
+
+X = np.random.default_rng(0).normal(size=(2, 12, 12, 8)).astype("float32")
+
+
+def randomised(model, seed=0):
+    """The model with batch normalisation that does something, and biases that are not zero."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            randomised(layer, seed + 1)
+        elif isinstance(layer, L.BatchNormalization):
+            n = layer.moving_mean.shape[0]
+            weights = [rng.uniform(0.5, 1.5, n)] if layer.scale else []
+            weights += [rng.normal(0, 0.3, n)] if layer.center else []
+            layer.set_weights([*weights, rng.normal(0, 0.3, n), rng.uniform(0.5, 1.5, n)])
+        else:
+            layer.set_weights([w + rng.normal(0, 0.05, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def predictions(model, x):
+    """A model's outputs as arrays; compiled, since JAX takes seconds for a model op by op."""
+    return keras.tree.flatten(model.predict_on_batch(x))
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers if type(layer) is not L.InputLayer]
+
+
+def check(model, x=X, fused=None):
+    """Optimizes, and holds outputs, names and weights against the original; returns both parts."""
+    randomised(model)
+    before = [w.copy() for w in model.get_weights()]
+    expected = predictions(model, x)
+    optimized, record = sepconv.optimize(model)
+    received = predictions(optimized, x)
+    for a, b in zip(expected, received, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()
+    names = getattr(model, "output_names", [model.layers[-1].name])
+    assert optimized.output_names == names
+    assert optimized.name == model.name
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if fused is not None:
+        assert kinds(optimized) == fused
+    return optimized, record
+
+
+def functional(build, shape=(12, 12, 8)):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, build(inputs), name="net")
+
+
+def test_a_mobilenet_block():
+    def build(x):
+        x = L.ZeroPadding2D(((0, 1), (0, 1)))(x)
+        x = L.DepthwiseConv2D(3, strides=2, use_bias=False, name="dw")(x)
+        x = L.ReLU(6.0)(L.BatchNormalization(name="bn")(x))
+        x = L.Conv2D(16, 1, use_bias=False)(x)
+        return L.ReLU(6.0, name="last")(L.BatchNormalization()(x))
+
+    optimized, record = check(functional(build), fused=["FusedConv2D"])
+    (layer,) = [v for v in optimized.layers if isinstance(v, layers.FusedConv2D)]
+    assert layer.name == "last"
+    assert layer.padding == ((0, 1), (0, 1))
+    notes = {change.layer: change for change in record}
+    assert notes["bn"].done
+    assert notes["bn"].note == "in the FusedConv2D 'last'"
+    assert record.changed == 7
+    assert "optimize: 7 of 7" in str(record)
+
+
+def test_an_inverted_residual():
+    def build(x):
+        y = L.ReLU(6.0)(L.BatchNormalization()(L.Conv2D(24, 1, use_bias=False)(x)))
+        y = L.DepthwiseConv2D(3, padding="same", use_bias=False)(y)
+        y = L.ReLU(6.0)(L.BatchNormalization()(y))
+        y = L.BatchNormalization()(L.Conv2D(8, 1, use_bias=False)(y))
+        return L.ReLU()(L.Add()([x, y]))
+
+    check(functional(build), fused=["FusedConv2D", "FusedConv2D"])
+
+
+def test_squeeze_and_excite_with_swish():
+    def build(x):
+        y = L.DepthwiseConv2D(5, padding="same", use_bias=False)(x)
+        y = L.Activation("swish")(L.BatchNormalization()(y))
+        s = L.GlobalAveragePooling2D(keepdims=True)(y)
+        s = L.Conv2D(2, 1, activation="swish")(s)
+        s = L.Conv2D(8, 1, activation="sigmoid")(s)
+        y = L.Multiply()([y, s])
+        y = L.BatchNormalization()(L.Conv2D(8, 1, use_bias=False)(y))
+        return L.Add(name="sum")([L.Dropout(0.2)(y), x])
+
+    names = ["FusedConv2D", "GlobalAveragePooling2D"]
+    check(functional(build), fused=[*names, *["FusedConv2D"] * 2, "Multiply", "FusedConv2D"])
+
+
+def test_hard_swish_and_a_hard_sigmoid_of_operations():
+    def build(x):
+        y = L.Activation("hard_swish")(L.BatchNormalization()(L.Conv2D(24, 1)(x)))
+        y = L.DepthwiseConv2D(3, padding="same")(y)
+        y = L.Activation("hard_swish")(L.BatchNormalization()(y))
+        s = L.Conv2D(24, 1)(L.GlobalAveragePooling2D(keepdims=True)(y))
+        y = L.Multiply()([y, L.ReLU(6.0)(s + 3.0) * (1.0 / 6.0)])
+        return L.Conv2D(8, 1)(y)
+
+    optimized, _ = check(functional(build))
+    assert kinds(optimized).count("FusedConv2D") == 4
+
+
+def test_xceptions_block():
+    def build(x):
+        y = L.Activation("relu")(x)
+        y = L.BatchNormalization()(L.SeparableConv2D(8, 3, padding="same", use_bias=False)(y))
+        y = L.Activation("relu")(y)
+        y = L.BatchNormalization()(L.SeparableConv2D(16, 3, padding="same", use_bias=False)(y))
+        y = L.MaxPooling2D(3, strides=2, padding="same")(y)
+        skip = L.BatchNormalization()(L.Conv2D(16, 1, strides=2, padding="same")(x))
+        return L.Add()([y, skip])
+
+    optimized, _ = check(functional(build))
+    assert sorted(kinds(optimized)) == ["Activation", *["FusedConv2D"] * 3, "MaxPooling2D"]
+
+
+@pytest.mark.parametrize("size", [11, 12])
+def test_a_stem(size):
+    def build(x):
+        x = L.ZeroPadding2D(((0, 1), (0, 1)))(x)
+        x = L.Conv2D(8, 3, strides=2, use_bias=False)(x)
+        return L.Activation("relu")(L.BatchNormalization()(x))
+
+    x = np.random.default_rng(1).normal(size=(1, size, size, 3)).astype("float32")
+    # Of an odd size the padding is not what Keras' "same" would be.
+    names = ["Conv2D"] if size == 12 else ["ZeroPadding2D", "Conv2D"]
+    check(functional(build, (size, size, 3)), x, fused=names)
+
+
+@pytest.mark.parametrize("conv", ["dense", "pointwise", "depthwise", "separable", "full", "same"])
+def test_normalisation_before_a_convolution(conv):
+    make = {
+        "dense": lambda: L.Dense(5),
+        "pointwise": lambda: L.Conv2D(5, 1),
+        "depthwise": lambda: L.DepthwiseConv2D(3, depth_multiplier=2),
+        "separable": lambda: L.SeparableConv2D(5, 3, depth_multiplier=2),
+        "full": lambda: L.Conv2D(5, 3),
+        "same": lambda: L.Conv2D(5, 3, padding="same"),
+    }[conv]
+    model = functional(lambda x: make()(L.BatchNormalization()(L.MaxPooling2D(2)(x))))
+    optimized, record = check(model)
+    assert ("BatchNormalization" in kinds(optimized)) == (conv == "same")
+    if conv == "same":  # the zeros around its input are not normalised
+        (change,) = [c for c in record if c.kind == "BatchNormalization"]
+        assert "no convolution" in change.note
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: L.Conv2D(6, 3, groups=2),
+        lambda: L.Conv2D(16, 3, groups=8),
+        lambda: L.DepthwiseConv2D(3, depth_multiplier=3, strides=2),
+        lambda: layers.DepthwiseConv2D(3, strides=(2, 1), padding=((1, 0), (2, 1))),
+        lambda: layers.SeparableConv2D(5, 3, dilation_rate=2, activation="relu6"),
+        lambda: L.Conv2D(5, 1, activation="tanh"),
+        lambda: L.Dense(7),
+    ],
+)
+def test_normalisation_after_a_convolution(make):
+    model = functional(lambda x: L.BatchNormalization(scale=False)(make()(x)))
+    optimized, _ = check(model)
+    convolution = model.layers[1]
+    plain = convolution.activation is keras.activations.linear
+    assert ("BatchNormalization" in kinds(optimized)) != plain
+
+
+def test_one_dimension_and_dense():
+    inputs = keras.Input((20, 6))
+    x = L.BatchNormalization()(L.Conv1D(8, 3, padding="causal", use_bias=False)(inputs))
+    x = L.BatchNormalization()(L.DepthwiseConv1D(3, depth_multiplier=2)(L.ReLU()(x)))
+    x = L.BatchNormalization(center=False)(L.SeparableConv1D(5, 3, use_bias=False)(x))
+    x = L.BatchNormalization()(L.Dense(7)(L.Flatten()(x)))
+    x = np.random.default_rng(0).normal(size=(2, 20, 6)).astype("float32"), keras.Model(inputs, x)
+    optimized, _ = check(x[1], x[0])
+    assert "BatchNormalization" not in kinds(optimized)
+
+
+def test_layers_that_are_called_twice_stay():
+    shared = L.Conv2D(8, 1, name="shared")
+
+    def build(x):
+        return L.BatchNormalization()(shared(L.ReLU()(shared(x))))
+
+    optimized, record = check(functional(build))
+    assert kinds(optimized).count("Conv2D") == 1
+    (note,) = [change.note for change in record if change.layer == "shared"]
+    assert note == "it is called more than once"
+
+
+def test_what_two_layers_use_stays():
+    def build(x):
+        y = L.Conv2D(8, 1, name="conv")(x)
+        return [L.BatchNormalization(name="bn")(y), L.ReLU(name="relu")(y)]
+
+    optimized, record = check(functional(build))
+    assert kinds(optimized) == ["FusedConv2D", "BatchNormalization", "ReLU"]
+    assert {c.layer: c.note for c in record}["bn"] == "other layers use the result of 'conv' too"
+
+
+def test_what_is_an_output_stays():
+    def build(x):
+        y = L.Conv2D(8, 1, name="features")(x)
+        return {"features": y, "end": L.BatchNormalization()(y)}
+
+    optimized, _ = check(functional(build))
+    assert kinds(optimized) == ["FusedConv2D", "BatchNormalization"]
+    assert set(optimized(X)) == {"features", "end"}
+
+
+def test_a_residual_is_added_only_where_shapes_are_equal():
+    def build(x):
+        mean = L.GlobalAveragePooling2D(keepdims=True)(x)
+        return L.Add()([L.Conv2D(8, 1)(x), mean])
+
+    optimized, record = check(functional(build))
+    assert "Add" in kinds(optimized)
+    assert "different shapes" in record[-1].note
+
+
+def test_sizes_that_are_not_known():
+    def build(x):
+        y = L.DepthwiseConv2D(3, padding="same")(L.ReLU()(L.Conv2D(8, 1)(x)))
+        one = L.Add()([x, L.Conv2D(8, 1)(y)])
+        return L.Add()([one, L.Conv2D(8, 1)(L.Conv2D(8, 3, padding="same")(one))])
+
+    optimized, record = check(functional(build, (None, None, 8)))
+    assert kinds(optimized).count("Add") == 1  # through a Conv2D of Keras' nobody follows the size
+    assert "different shapes" in record[-1].note
+
+
+def test_a_sequential_model_and_models_in_a_model():
+    block = keras.Sequential(
+        [
+            keras.Input((12, 12, 8)),
+            L.DepthwiseConv2D(3, padding="same", name="conv"),
+            L.BatchNormalization(),
+            L.Dropout(0.5),
+        ],
+        name="block",
+    )
+    head = functional(lambda x: L.Add()([L.Conv2D(8, 1, name="conv")(x), x]))
+    model = keras.Sequential(
+        [keras.Input((12, 12, 8)), block, L.ReLU(), head, L.GlobalAveragePooling2D(), L.Dense(3)]
+    )
+    optimized, record = check(model)
+    assert kinds(optimized) == ["FusedConv2D", "FusedConv2D", "GlobalAveragePooling2D", "Dense"]
+    assert {"block/conv", "net/conv"} <= {change.layer for change in record}
+
+
+def test_a_nested_model_called_for_inference_is_dissolved():
+    base = functional(lambda x: L.BatchNormalization()(L.Conv2D(8, 1)(x)))
+    model = functional(lambda x: L.Dense(3)(L.GlobalAveragePooling2D()(base(x, training=False))))
+    optimized, _ = check(model)
+    assert kinds(optimized) == ["FusedConv2D", "GlobalAveragePooling2D", "Dense"]
+
+
+def test_dropout_that_is_on_at_inference_stays():
+    model = functional(lambda x: L.Conv2D(4, 1)(L.Dropout(0.5, name="mc")(x, training=True)))
+    optimized, record = sepconv.optimize(model)
+    assert "Dropout" in kinds(optimized)
+    assert {c.layer: c.done for c in record}["mc"] is False
+
+
+def test_two_inputs_and_a_layer_of_ones_own():
+    class Twice(L.Layer):  # cannot be cloned: its config is not what its constructor takes
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+
+    a, b = keras.Input((12, 12, 8), name="a"), keras.Input((12, 12, 8), name="b")
+    y = L.Add()([L.BatchNormalization()(L.Conv2D(8, 1)(a)), Twice(2.0)(b)])
+    optimized, record = check(keras.Model({"a": a, "b": b}, y), {"a": X, "b": 2 * X})
+    assert set(optimized.input) == {"a", "b"}
+    (note,) = [change.note for change in record if change.kind == "Twice"]
+    assert "shared with the original" in note
+
+
+def test_channels_first(engine):
+    if engine == "tensorflow":
+        pytest.skip("TensorFlow's own layers have no channels_first on a CPU")
+    first = {"data_format": "channels_first"}
+
+    def build(x):
+        y = L.ZeroPadding2D(1, **first)(x)
+        y = L.DepthwiseConv2D(3, use_bias=False, **first)(y)
+        y = L.ReLU()(L.BatchNormalization(axis=1)(y))
+        y = L.BatchNormalization(axis=1)(L.Conv2D(8, 1, use_bias=False, **first)(y))
+        return L.Add()([y, x])
+
+    x = np.ascontiguousarray(X.transpose(0, 3, 1, 2))
+    check(functional(build, (8, 12, 12)), x, fused=["FusedConv2D"])
+    # Normalisation along another axis than the channels is no part of a convolution.
+    model = functional(
+        lambda x: L.BatchNormalization(axis=-1)(L.Conv2D(4, 1, **first)(x)), (8, 12, 12)
+    )
+    _, record = check(model, x)
+    assert "its axis" in record[-1].note
+
+
+def test_keras_operations_as_activations():
+    def build(x):
+        y = keras.ops.relu6(L.DepthwiseConv2D(3, padding="same")(x))
+        return keras.activations.relu(keras.ops.add(L.Conv2D(8, 1)(y), x))
+
+    check(functional(build), fused=["FusedConv2D"])
+
+
+def test_save_and_load(tmp_path):
+    model = randomised(keras.applications.MobileNetV2((96, 96, 3), 0.35, weights=None, classes=10))
+    optimized, _ = sepconv.optimize(model)
+    x = np.random.default_rng(1).uniform(-1, 1, (1, 96, 96, 3)).astype("float32")
+    (expected,) = predictions(model, x)
+    assert kinds(optimized).count("FusedConv2D") == 34
+    assert len(optimized.layers) == 38
+    path = tmp_path / "optimized.keras"
+    optimized.save(path)
+    loaded = keras.models.load_model(path)
+    assert np.abs(predictions(loaded, x)[0] - expected).max() <= 1e-4 * expected.max()
+    for a, b in zip(optimized.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    again, record = sepconv.optimize(loaded)  # nothing is left to do
+    assert record.changed == 0
+    assert len(again.layers) == 38
+
+
+def test_mixed_precision():
+    policy = keras.DTypePolicy("mixed_bfloat16")
+    inputs = keras.Input((12, 12, 8))
+    y = L.BatchNormalization(dtype=policy)(L.Conv2D(8, 1, dtype=policy)(inputs))
+    optimized, _ = sepconv.optimize(randomised(keras.Model(inputs, y)))
+    assert optimized.layers[-1].compute_dtype == "bfloat16"
+    assert optimized.layers[-1].variable_dtype == "float32"
+    assert "bfloat16" in str(optimized(X).dtype)
+    apart = L.BatchNormalization()(L.Conv2D(8, 1, dtype=policy)(inputs))
+    _, record = sepconv.optimize(keras.Model(inputs, apart))
+    assert "another dtype" in record[-1].note
+
+
+def test_what_cannot_be_optimized():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="Sequential or Functional"):
+        sepconv.optimize(Own())
+    with pytest.raises(TypeError, match="Received: model=3"):
+        sepconv.optimize(3)
+    with pytest.raises(ValueError, match="must be built"):
+        sepconv.optimize(keras.Sequential([L.Dense(3)]))
+
+
+def test_the_layer_trains(engine):
+    inputs = keras.Input((12, 12, 8))
+    y = layers.FusedConv2D(8, 3, padding="same", depthwise_activation="silu")(inputs, inputs)
+    model = keras.Model(inputs, layers.FusedConv2D(2, activation="sigmoid")(y))
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    target = np.random.default_rng(2).uniform(size=(2, 12, 12, 2)).astype("float32")
+    losses = [float(model.train_on_batch(X, target)) for _ in range(4)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "At least one of filters and kernel_size"),
+        ({"filters": 3, "depthwise_activation": "relu"}, "that a 1x1 convolution follows"),
+        ({"kernel_size": 3, "filters": 3, "depthwise_activation": "elu"}, "must be None"),
+        ({"filters": 3, "strides": 0}, "strides must be positive"),
+    ],
+)
+def test_the_layers_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        layers.FusedConv2D(**options)
+
+
+def test_a_record_is_one_line_a_layer():
+    _, record = sepconv.optimize(functional(lambda x: L.Conv2D(8, 1, name="c")(x)))
+    assert isinstance(record, Record)
+    assert [change.layer for change in record] == ["c"]
