@@ -10,7 +10,7 @@ from hostile import Engine
 
 
 def numpy_engine() -> Engine:
-    """sepconv's own functions."""
+    """Sepconv's own functions."""
     import sepconv
 
     def gradients(kind: str, arrays: Any, dy: Any, options: Any) -> Any:

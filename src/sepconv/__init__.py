@@ -56,6 +56,7 @@ _LAZY = ("jax", "torch", "tensorflow", "layers")
 #: Functions on whole Keras models, and the modules that have them.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.accelerate",
+    "factorize": "sepconv.models.factorize",
     "optimize": "sepconv.models.optimize",
     "patch_keras": "sepconv.models.patch",
     "to_stock": "sepconv.models.stock",

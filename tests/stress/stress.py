@@ -199,7 +199,7 @@ def _child(index: int) -> bytes:
 
 
 def processes(count: int) -> str:
-    """multiprocessing's pools by fork, after the parent has used the pool."""
+    """Multiprocessing's pools by fork, after the parent has used the pool."""
     sepconv.set_num_threads(3)
     expected = [_bytes(call()) for call in _calls()]
     context = multiprocessing.get_context("fork")

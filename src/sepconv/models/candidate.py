@@ -1,0 +1,130 @@
+"""An ordinary convolution that may become separable: whether, at what cost, and as what layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepconv.geometry import ConvSpec, conv_spec
+from sepconv.layers import SeparableConv2D
+from sepconv.models.lowrank import Factors, Moments, fit, full_rank
+from sepconv.models.ranks import cheaper_ranks
+
+__all__ = ["Candidate", "refusal"]
+
+#: A layer looks at about so many patches, or at so many times those that span them all.
+_PATCHES, _PATCHES_A_COLUMN = 20_000, 8
+
+
+def refusal(layer: Any) -> str | None:
+    """Why a convolution cannot be factorized; None where it can."""
+    if layer.groups != 1:
+        return (
+            f"it is grouped (groups={layer.groups}): its filters see part of the channels, which "
+            "a separable convolution cannot express"
+        )
+    if type(layer) is not keras.layers.Conv2D:
+        return f"{type(layer).__name__} is a subclass of Conv2D and may compute something else"
+    if layer.kernel_constraint is not None:
+        return "its kernel_constraint would not hold for a product of two kernels"
+    if not layer.built:
+        return "it is not built yet: call it, or its build(input_shape), first"
+    return None
+
+
+@dataclass
+class Candidate:
+    """An ordinary convolution, and what is known of it."""
+
+    layer: Any
+    path: str
+    kernel: np.ndarray
+    spec: ConvSpec
+    #: How many output pixels it computes for one picture.
+    pixels: int = 1
+    fits: dict[int, Factors] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layer: Any, path: str) -> Candidate:
+        """A built layer, under the name that reports give it."""
+        kernel = layer.kernel
+        if keras.backend.standardize_dtype(kernel.dtype) == "bfloat16":  # unknown to NumPy
+            kernel = ops.cast(kernel, "float32")
+        kernel = np.asarray(ops.convert_to_numpy(kernel), np.float64)
+        arguments = layer.strides, layer.padding, layer.dilation_rate, layer.data_format
+        return cls(layer, path, kernel, conv_spec(*arguments))
+
+    @property
+    def full_rank(self) -> int:
+        """The rank at which it loses nothing."""
+        return full_rank(self.kernel.shape)
+
+    @property
+    def cheaper(self) -> int:
+        """The greatest rank at which a separable layer takes less, or 0."""
+        kh, kw, _, filters = self.kernel.shape
+        return min(cheaper_ranks(kh * kw, filters), self.full_rank)
+
+    def multiply_adds(self, rank: int | None) -> int:
+        """For one picture, at that rank or (None) as it is."""
+        return self.pixels * self._weights(rank)
+
+    def parameters(self, rank: int | None) -> int:
+        """The number of weights, likewise."""
+        return self._weights(rank) + (self.layer.filters if self.layer.use_bias else 0)
+
+    def _weights(self, rank: int | None) -> int:
+        kh, kw, channels, filters = self.kernel.shape
+        if rank is None:
+            return self.kernel.size
+        return channels * rank * (kh * kw + filters)
+
+    def fit(self, rank: int, moments: Moments | None) -> Factors:
+        """Its factors of that rank, which are kept in `fits`."""
+        rank = min(rank, self.full_rank)
+        if rank not in self.fits:
+            fit_bias = self.layer.use_bias and self.layer.bias_constraint is None
+            self.fits[rank] = fit(self.kernel, rank, moments, fit_bias=fit_bias)
+        return self.fits[rank]
+
+    def moments(self, pictures: int) -> Moments:
+        """Empty moments for what it gets as input, from so many pictures."""
+        columns = self.kernel[..., 0].size
+        patches = max(_PATCHES, _PATCHES_A_COLUMN * columns)
+        return Moments(self.kernel.shape, self.spec, -(-patches // pictures))
+
+    def separable(self, factors: Factors) -> Any:
+        """The layer that takes this one's place, with its weights."""
+        layer = self.layer
+        new = SeparableConv2D(
+            layer.filters,
+            layer.kernel_size,
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
+            depth_multiplier=factors.rank,
+            activation=layer.activation,
+            use_bias=layer.use_bias,
+            bias_initializer=layer.bias_initializer,
+            depthwise_regularizer=layer.kernel_regularizer,
+            pointwise_regularizer=layer.kernel_regularizer,
+            bias_regularizer=layer.bias_regularizer,
+            activity_regularizer=layer.activity_regularizer,
+            bias_constraint=layer.bias_constraint,
+            name=layer.name,
+            trainable=layer.trainable,
+            dtype=layer.dtype_policy,
+        )
+        channels = self.kernel.shape[2]
+        first = layer.data_format == "channels_first"
+        new.build((None, channels, None, None) if first else (None, None, None, channels))
+        new.depthwise_kernel.assign(factors.depthwise_kernel)
+        new.pointwise_kernel.assign(factors.pointwise_kernel)
+        if layer.use_bias:
+            new.bias.assign(ops.convert_to_numpy(layer.bias) + factors.bias)
+        return new

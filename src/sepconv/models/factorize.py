@@ -1,0 +1,457 @@
+"""Ordinary convolutions of a Keras model made separable ones: `sepconv.factorize`.
+
+`lowrank` has the mathematics, `candidate` what a layer may become, `ranks` the choice among that,
+`calibrate` runs the model on data; here a model is taken apart and put together again.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepconv.geometry import positive_sizes
+from sepconv.models.calibrate import (
+    batches,
+    check_data,
+    gather_moments,
+    measure_costs,
+    stand_in,
+)
+from sepconv.models.candidate import Candidate, refusal
+from sepconv.models.factorize_report import LayerReport, Report
+from sepconv.models.lowrank import Moments, full_rank
+from sepconv.models.ranks import Option, smallest_rank, spend
+
+__all__ = ["Factorized", "factorize"]
+
+#: Moments of so many bytes are gathered in one pass over the data; more layers take more passes.
+_PASS_BYTES = 1 << 30
+#: An error that float32 cannot tell from none.
+_EXACT = 1e-6
+
+
+class Factorized(NamedTuple):
+    """What `factorize` returns.
+
+    Attributes:
+        model: the new model, or the new layer where a layer was given.
+        report: what was done, layer by layer; prints as a table.
+    """
+
+    model: Any
+    report: Report
+
+
+class _Goal(NamedTuple):
+    """The one of `factorize`'s arguments that says how far to go."""
+
+    name: str
+    value: Any
+
+    @property
+    def is_budget(self) -> bool:
+        return self.name in ("flops", "parameters")
+
+    def cost(self, convolution: Candidate, rank: int | None) -> int:
+        if self.name == "parameters":
+            return convolution.parameters(rank)
+        return convolution.multiply_adds(rank)
+
+    def budget(self, total: int) -> int:
+        return int(self.value * total) if isinstance(self.value, float) else self.value
+
+
+def factorize(
+    layer_or_model: Any,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    max_error: float | None = None,
+    flops: int | float | None = None,
+    parameters: int | float | None = None,
+    data: Any = None,
+) -> Factorized:
+    """Makes ordinary `Conv2D` layers separable ones that compute nearly the same for less.
+
+    For each input channel the kernel is a matrix of taps by filters. Cut off at a rank by its
+    SVD, it is that many depthwise kernels and as many rows of a pointwise kernel: a
+    `sepconv.layers.SeparableConv2D` with ``depth_multiplier=rank``. At the rank
+    ``min(kernel_height * kernel_width, filters)`` it computes the same as before.
+
+    With `data` it is not the kernel that is approximated but the layer's output on that data, which
+    at the same rank loses several times less; a few hundred inputs do. Name, strides, padding,
+    dilation, data format, bias, activation, regularizers and dtype policy carry over. What comes
+    out is an ordinary model with its own weights: it can be fine-tuned, saved and loaded.
+
+    Exactly one of `rank`, `energy`, `max_error`, `flops` and `parameters` says how far to go. In
+    a model, layers for which no separable convolution would be cheaper stay as they are, as do
+    grouped convolutions, subclasses of `Conv2D` and layers that are out of reach; the report says
+    which and why. A layer given by itself is always replaced.
+
+    Args:
+        layer_or_model: a built `keras.layers.Conv2D`, or a Sequential or Functional model, in which
+            models may be nested and layers shared. It is left as it is.
+        rank: the depth multiplier of every layer; one above full rank is full rank.
+        energy: the part of each layer's squared norm to keep, in (0, 1].
+        max_error: the relative error to allow each layer, at least 0:
+            ``energy = 1 - max_error**2``.
+        flops: the multiply-adds to come down to, of the convolutions and dense layers for one
+            picture: a float in (0, 1] is a fraction of what they are, an integer their number.
+        parameters: the number of weights to come down to, likewise.
+        data: what the model (or the layer) takes as input: an array, or the structure of arrays
+            that a model of several inputs takes; or None.
+
+    Returns:
+        ``(model, report)``. A compiled model's copy is compiled alike, with a fresh optimizer.
+
+    Raises:
+        ValueError: a layer that cannot be factorized, such as a grouped convolution; a model that
+            cannot be cloned; not exactly one goal, one out of range, or a budget out of reach.
+        TypeError: `layer_or_model` is neither a layer nor a model, or a goal is no number.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3)])
+        >>> smaller, report = factorize(model, flops=0.4)
+        >>> smaller.layers[0].depth_multiplier
+        2
+        >>> report.multiply_adds
+        (15552, 5400)
+
+    Source: Guo et al., Network Decoupling, 2018, https://arxiv.org/abs/1808.05517; Chollet,
+        Xception, 2017, https://arxiv.org/abs/1610.02357; Howard et al., MobileNets, 2017,
+        https://arxiv.org/abs/1704.04861
+    """
+    goal = _goal(rank, energy, max_error, flops, parameters)
+    if data is not None:
+        data = check_data(data)
+    if isinstance(layer_or_model, keras.Model):
+        return _factorize_model(layer_or_model, goal, data)
+    if isinstance(layer_or_model, keras.layers.Layer):
+        return _factorize_layer(layer_or_model, goal, data)
+    raise TypeError(
+        "layer_or_model must be a keras.layers.Conv2D or a keras.Model. "
+        f"Received: layer_or_model of type {type(layer_or_model).__name__}"
+    )
+
+
+def _goal(*values: Any) -> _Goal:
+    names = "rank", "energy", "max_error", "flops", "parameters"
+    given = [_Goal(n, v) for n, v in zip(names, values, strict=True) if v is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"Exactly one of {', '.join(names)} must be given. "
+            f"Received: {', '.join(goal.name for goal in given) or 'none'}"
+        )
+    name, value = given[0]
+    if name == "rank":
+        return _Goal(name, positive_sizes(name, value, 1)[0])
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number. Received: {name}={value!r}") from None
+    if name == "max_error":
+        if not number >= 0:
+            raise ValueError(f"max_error must be at least 0. Received: max_error={value!r}")
+        return _Goal(name, number)
+    if name != "energy" and hasattr(value, "__index__"):
+        if number < 1:
+            raise ValueError(f"{name} must be positive. Received: {name}={value!r}")
+        return _Goal(name, operator.index(value))
+    if not 0 < number <= 1:
+        integers = "" if name == "energy" else ", or an integer"
+        raise ValueError(f"{name} must be in (0, 1]{integers}. Received: {name}={value!r}")
+    return _Goal(name, number)
+
+
+def _factorize_layer(layer: Any, goal: _Goal, data: Any) -> Factorized:
+    started = time.perf_counter()
+    if not isinstance(layer, keras.layers.Conv2D):
+        raise ValueError(
+            "layer_or_model must be a keras.layers.Conv2D or a model with some. "
+            f"Received: {layer.name!r}, a {type(layer).__name__}"
+        )
+    reason = refusal(layer)
+    if reason:
+        raise ValueError(f"{layer.name!r} cannot be factorized: {reason}.")
+    convolution = Candidate.of(layer, layer.name)
+    convolution.pixels = _pixels(layer, data)
+    moments = None
+    with _progress() as track:
+        if data is not None:
+            moments = convolution.moments(len(keras.tree.flatten(data)[0]))
+            for batch in track(batches(data), "data"):
+                moments.add(keras.tree.flatten(batch)[0])
+        options = _options(convolution, goal, moments, convolution.full_rank, track)
+    (option,) = _choose([options], goal, goal.cost(convolution, None))
+    assert option.rank is not None
+    new = convolution.separable(convolution.fits[option.rank])
+    row = _row(convolution, option)
+    seconds = time.perf_counter() - started
+    totals = row.parameters, row.multiply_adds
+    report = Report(layer.name, [row], *totals, None, data is not None, seconds)
+    return Factorized(new, report)
+
+
+def _pixels(layer: Any, data: Any) -> int:
+    """Output pixels for one picture; 1 where the picture's size is not known."""
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    if data is not None:
+        shape = keras.tree.flatten(data)[0].shape
+    if shape is None or None in shape[1:]:
+        return 1
+    output = layer.compute_output_shape((1, *shape[1:]))
+    return int(np.prod(output)) // layer.filters
+
+
+def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
+    started = time.perf_counter()
+    if not _clonable(model):
+        raise ValueError(
+            "A model must be Sequential or Functional for its layers to be replaced; give the "
+            "Conv2D layers of another one by one. "
+            f"Received: {model.name!r}, a {type(model).__name__}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model must be built: call it on an input first. Received: {model.name!r}"
+        )
+    found, kept = _find(model)
+    first = stand_in(model) if data is None else batches(data)[0]
+    costs = measure_costs(model, first)
+    for convolution in found:
+        convolution.pixels = costs.pixels.get(id(convolution.layer), 0)
+    with _progress() as track:
+        layers = []
+        for group in _passes(found) if data is not None else [found]:
+            moments: dict[int, Moments] = {}
+            if data is not None:
+                pictures = len(keras.tree.flatten(data)[0])
+                moments = {id(c.layer): c.moments(pictures) for c in group}
+                gather_moments(model, track(batches(data), "data"), moments)
+            for c in track(group, "factorize"):
+                options = _options(c, goal, moments.get(id(c.layer)), c.cheaper, track)
+                layers.append([*options, Option(None, goal.cost(c, None), 0.0)])
+    total = costs.total if goal.name == "flops" else model.count_params()
+    chosen = _choose(layers, goal, total)
+
+    pairs = [(c, o) for c, o in zip(found, chosen, strict=True) if o.rank is not None]
+    new = {id(c.layer): c.separable(c.fits[o.rank]) for c, o in pairs if o.rank is not None}
+    copy = _rebuild(model, new)
+    rows = {c.path: _row(c, o, goal) for c, o in zip(found, chosen, strict=True)}
+    for path, layer, reason in kept:
+        size = layer.count_params() if layer.built else 0
+        cost = costs.of(layer)
+        rank = full_rank(layer.kernel.shape) if layer.built else 0
+        rows[path] = LayerReport(path, None, rank, (size, size), (cost, cost), 0.0, 0.0, reason)
+    saved = sum(c.multiply_adds(None) - c.multiply_adds(o.rank) for c, o in pairs)
+    seconds = time.perf_counter() - started
+    one = keras.tree.map_structure(lambda x: x[:1], first)
+    report = Report(
+        model.name,
+        [rows[path] for path, _, _ in _walk(model) if path in rows],
+        (model.count_params(), copy.count_params()),
+        (costs.total, costs.total - saved),
+        (_milliseconds(model, one), _milliseconds(copy, one)),
+        data is not None,
+        seconds,
+    )
+    return Factorized(copy, report)
+
+
+def _clonable(layer: Any) -> bool:
+    """Whether it is a model whose layers Keras can exchange in a copy."""
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
+    )
+
+
+def _walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]:
+    """(path, layer, owner) of all layers; the owner is what they are shut up in, or None."""
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if _clonable(layer):
+            yield from _walk(layer, f"{path}/")
+            continue
+        yield path, layer, None
+        for inner in layer._flatten_layers(include_self=False):
+            yield f"{path}/{inner.name}", inner, path
+
+
+def _find(model: Any) -> tuple[list[Candidate], list[tuple[str, Any, str]]]:
+    """The convolutions to factorize, and (path, layer, why not) of the others."""
+    found: dict[int, Candidate] = {}
+    kept: dict[int, tuple[str, Any, str]] = {}
+    for path, layer, owner in _walk(model):
+        if not isinstance(layer, keras.layers.Conv2D) or id(layer) in {**found, **kept}:
+            continue
+        reason = refusal(layer)
+        if owner and not reason:
+            reason = f"it is inside {owner!r}, which cannot be taken apart"
+        if reason:
+            kept[id(layer)] = path, layer, reason
+        else:
+            found[id(layer)] = Candidate.of(layer, path)
+    return list(found.values()), list(kept.values())
+
+
+def _passes(convolutions: list[Candidate]) -> Iterator[list[Candidate]]:
+    """Groups whose moments fit into memory together."""
+    group: list[Candidate] = []
+    size = 0
+    for convolution in convolutions:
+        needed = 8 * convolution.kernel[..., 0].size ** 2
+        if group and size + needed > _PASS_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(convolution)
+        size += needed
+    if group:
+        yield group
+
+
+def _options(
+    convolution: Candidate,
+    goal: _Goal,
+    moments: Moments | None,
+    highest: int,
+    track: Callable[..., Iterable[Any]],
+) -> list[Option]:
+    """What the layer may become: all of it under a budget, else the one thing, or nothing."""
+
+    def error(rank: int) -> float:
+        return convolution.fit(rank, moments).error
+
+    def option(rank: int) -> Option:
+        return Option(rank, goal.cost(convolution, rank), error(rank) ** 2)
+
+    if goal.is_budget:
+        ranks = range(1, highest + 1)
+        return [option(rank) for rank in track(ranks, convolution.path)]
+    if goal.name == "rank":
+        rank = min(goal.value, convolution.full_rank)
+        return [option(rank)] if rank <= highest else []
+    allowed = goal.value if goal.name == "max_error" else np.sqrt(1 - goal.value)
+    smallest = smallest_rank(error, max(allowed, _EXACT), highest)
+    return [] if smallest is None else [option(smallest)]
+
+
+def _choose(layers: list[list[Option]], goal: _Goal, total: int) -> list[Option]:
+    if not goal.is_budget:
+        return [options[0] for options in layers]
+    now = sum(options[-1].cost for options in layers if options[-1].rank is None)
+    others = total - now if now else 0
+    budget = goal.budget(total)
+    chosen = spend(layers, budget - others)
+    if chosen is None:
+        least = others + sum(min(o.cost for o in options) for options in layers)
+        what = "multiply-adds" if goal.name == "flops" else "parameters"
+        raise ValueError(
+            f"{goal.name} must be at least {least} (of {total}): with rank 1 wherever that is "
+            f"cheaper so many {what} are left. Received: {goal.name}={goal.value!r}"
+        )
+    return chosen
+
+
+def _row(convolution: Candidate, option: Option, goal: _Goal | None = None) -> LayerReport:
+    rank, note = option.rank, ""
+    error = svd_error = 0.0
+    if rank is not None:
+        error, svd_error = convolution.fits[rank].error, convolution.fits[rank].svd_error
+    elif not convolution.cheaper:
+        note = "a separable convolution is no cheaper at any rank"
+    elif goal is not None and goal.is_budget:
+        note = "the budget leaves it room"
+    else:
+        note = f"it needs a rank above {convolution.cheaper}, where separable is no cheaper"
+    return LayerReport(
+        convolution.path,
+        rank,
+        convolution.full_rank,
+        (convolution.parameters(None), convolution.parameters(rank)),
+        (convolution.multiply_adds(None), convolution.multiply_adds(rank)),
+        error,
+        svd_error,
+        note,
+    )
+
+
+def _rebuild(model: Any, new: dict[int, Any]) -> Any:
+    """A copy of a model, with other layers in the place of some."""
+    pairs = []
+
+    def copy(layer: Any) -> Any:
+        if id(layer) in new:
+            return new[id(layer)]
+        twin = layer.__class__.from_config(layer.get_config())
+        pairs.append((layer, twin))
+        return twin
+
+    try:
+        with keras.saving.custom_object_scope(_own_objects(model)):
+            result = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"{model.name!r} cannot be copied, which takes a config that Keras can make each of "
+            f"its layers from. Keras says: {error}"
+        ) from error
+    for old, twin in pairs:
+        if len(old.variables) != len(twin.variables):
+            raise ValueError(
+                f"The layer {old.name!r} cannot be copied: made from its config it has "
+                f"{len(twin.variables)} variables. Expected: {len(old.variables)}"
+            )
+        for source, target in zip(old.variables, twin.variables, strict=True):
+            # A copy, since JAX gives arrays away to the step that replaces them.
+            target.assign(ops.copy(source))
+    return result
+
+
+def _own_objects(model: Any) -> dict[str, Any]:
+    """The functions and classes in a model that Keras may not find by their names."""
+    things = [thing for layer in model._flatten_layers() for thing in vars(layer).values()]
+    if model.compiled:
+        things += keras.tree.flatten(model._compile_config.config)
+    named = [t if callable(t) and hasattr(t, "__name__") else type(t) for t in things]
+    return {t.__name__: t for t in named if not str(t.__module__).startswith(("keras.", "builtin"))}
+
+
+def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
+    """What it takes to predict one picture, at best."""
+    model.predict_on_batch(picture)
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        model.predict_on_batch(picture)
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[..., Iterable[Any]]]:
+    """`track(items, title)`: the items, with a progress bar where somebody can see it."""
+
+    def plain(items: Iterable[Any], title: str) -> Iterable[Any]:
+        return items
+
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ModuleNotFoundError:
+        yield plain
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield plain
+        return
+    with Progress(console=console, transient=True) as progress:
+        yield lambda items, title: progress.track(items, description=title)
