@@ -1,8 +1,8 @@
 // The kernels of one instruction set and one dtype: compiled once for each, with
 // SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES and SEPCONV_REAL given by the build.
 #include "kernel_table.h"
+#include "patches.h"
 #include "roofline.h"
-#include "separable.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
@@ -10,12 +10,17 @@ namespace {
 using T = SEPCONV_REAL;
 
 void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
-  if (args.pointwise_kernel != nullptr)
+  const T* kernel = static_cast<const T*>(args.depthwise_kernel);
+  if (args.pointwise_kernel != nullptr && args.depthwise_bias == nullptr &&
+      args.depthwise_activation == Activation::none && selects_patches(g, kernel))
+    patches_forward<T>(g, static_cast<const T*>(args.x),
+                       static_cast<const T*>(args.pointwise_kernel), args.filters,
+                       finish_of<T>(args), static_cast<T*>(args.y), runner);
+  else if (args.pointwise_kernel != nullptr)
     separable_forward<T>(g, args, runner);
   else
     depthwise_forward<T>(g, static_cast<const T*>(args.x),
-                         static_cast<const T*>(args.depthwise_kernel),
-                         static_cast<const T*>(args.bias), args.activation,
+                         kernel, static_cast<const T*>(args.bias), args.activation,
                          static_cast<T*>(args.y), runner);
 }
 

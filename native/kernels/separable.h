@@ -144,13 +144,17 @@ Weights<T> gradient_weights(const T* kernel, int64_t channels, int64_t filters) 
 }
 
 template <class T>
+Finish<T> finish_of(const Forward& args) {
+  return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
+}
+
+template <class T>
 void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
   const T* x = static_cast<const T*>(args.x);
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
   const T* depthwise_bias = static_cast<const T*>(args.depthwise_bias);
-  const Finish<T> finish{static_cast<const T*>(args.bias), static_cast<const T*>(args.residual),
-                         args.activation};
+  const Finish<T> finish = finish_of<T>(args);
   T* y = static_cast<T*>(args.y);
   const Weights<T> weights =
       forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
