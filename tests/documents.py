@@ -1,6 +1,6 @@
 """The Python examples in README.md and in docs/: which there are, and which engine each names.
 
-A page's examples run one after the other in one namespace, as a reader would type them in; those that
+The examples of a page run in order, in one namespace, as a reader would type them in; those that
 name another engine than the one that is tested are left out.
 """
 

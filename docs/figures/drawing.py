@@ -1,4 +1,4 @@
-"""What the figures are drawn with: stacks of channels in perspective, arrows, and the file itself."""
+"""What the figures are drawn with: stacks of channels, arrows, and the file itself."""
 
 from __future__ import annotations
 

@@ -38,13 +38,17 @@ def test_commands_that_it_names_exist(page):
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
     cli = (ROOT / "src/sepconv/cli.py").read_text(encoding="utf-8")
-    for command in re.findall(r"(?:^ *|`)sepconv ([a-z]+)", TEXTS[page], flags=re.MULTILINE):
+    shell = re.findall(r"^ *```sh\n(.*?)```", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    text = TEXTS[page] + "".join(f"    {line}\n" for block in shell for line in block.splitlines())
+    for command in re.findall(r"(?:^ {4,}|`)sepconv ([a-z]+)", text, flags=re.MULTILINE):
         assert f"sepconv {command}" in cli, f"sepconv {command}"
 
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_files_that_it_names_exist(page):
-    for path in re.findall(r"`((?:src|native|docs|tests|examples|benchmarks)/[\w/.]*)`", TEXTS[page]):
+    for path in re.findall(
+        r"`((?:src|native|docs|tests|examples|benchmarks)/[\w/.]*)`", TEXTS[page]
+    ):
         assert (ROOT / path).exists(), path
 
 
@@ -82,7 +86,8 @@ def test_folders_are_in_the_architecture():
 
 
 def test_the_version_is_one():
-    version = re.search(r'^__version__ = "(.*)"', (ROOT / "src/sepconv/__init__.py").read_text(), re.M)[1]
+    package = (ROOT / "src/sepconv/__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "(.*)"', package, re.M)[1]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(r"^## (\S+)", changelog, re.M)[1] == version
