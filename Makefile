@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean native-test sanitize fuzz stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks dist release native-test sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -58,6 +58,31 @@ bench: $(STAMPS)/package $(STAMPS)/extra-bench $(STAMPS)/extra-$(ENGINE) ## time
 	$(VENV)/bin/sepconv bench $(BENCH)
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model eegnet
 	$(PY) benchmarks/training_step.py --engine $(ENGINE) --model mobilenet
+
+# --- what people read, and what is released ------------------------------------------------------
+
+docs: $(STAMPS)/extra-docs ## build the documentation site into build/site, with no warning
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --site-dir build/site
+	@echo "build/site/index.html"
+
+figures: $(STAMPS)/package $(STAMPS)/extra-demo ## draw the documentation's figures again
+	$(PY) docs/figures/draw.py
+
+notebooks: $(STAMPS)/package $(STAMPS)/extra-demo $(STAMPS)/extra-notebooks $(STAMPS)/extra-jax ## run the notebooks of examples/, each in at most three minutes
+	KERAS_BACKEND=jax $(PY) examples/notebooks.py
+
+dist: $(STAMPS)/build ## build the source distribution and a wheel for this machine into dist/
+	$(PIP) build
+	rm -rf dist
+	$(PY) -m build --outdir dist
+
+release: ## tag the version that the changelog dates; the tag's push builds the wheels
+	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/sepconv/__init__.py); \
+	test -z "$$(git status --porcelain)" || { echo "commit first: the tree has changes"; exit 1; }; \
+	grep -q "^## $$version (20[0-9-]*)" CHANGELOG.md || \
+	  { echo "CHANGELOG.md must begin with '## $$version (DATE)'"; exit 1; }; \
+	git tag -a "v$$version" -m "sepconv $$version" && \
+	echo "tagged v$$version; now: git push origin v$$version"
 
 # --- the native code by itself, and under pressure -----------------------------------------------
 # They need cmake and ninja (apt-get install cmake ninja-build) and no Python but for the parts that say so.

@@ -1,0 +1,67 @@
+"""Runs the notebooks of this folder; one that fails, or takes over three minutes, fails the whole.
+
+    python examples/notebooks.py                 # all, leaving them as they are
+    python examples/notebooks.py eegnet --write  # one, keeping what it shows
+
+They run in a folder of their own that is removed afterwards. Needs nbclient, ipykernel, matplotlib,
+scikit-learn and an engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+HERE = Path(__file__).parent
+SECONDS = 180
+
+
+def run(path: Path, write: bool) -> str | None:
+    """Runs a notebook; returns what went wrong, or None."""
+    notebook = nbformat.read(path, as_version=4)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}})
+        try:
+            client.execute()
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            return str(error)
+    seconds = time.monotonic() - started
+    print(f"{path.name}: {seconds:.0f} s", flush=True)
+    if seconds > SECONDS:
+        return f"it took {seconds:.0f} s, more than {SECONDS}"
+    if write:
+        for cell in notebook.cells:
+            cell.metadata.pop("execution", None)  # the times of running, which always differ
+        nbformat.write(notebook, path)
+    return None
+
+
+def main() -> int:
+    """Returns 0 where all went well, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    names = sorted(path.stem for path in HERE.glob("*.ipynb"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--write", action="store_true", help="keep outputs in the notebooks")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(names)
+    if unknown:
+        parser.error(f"no such notebook: {', '.join(sorted(unknown))}")
+    failed = False
+    for name in given.names or names:
+        wrong = run(HERE / f"{name}.ipynb", given.write)
+        if wrong:
+            print(f"{name}.ipynb: {wrong}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

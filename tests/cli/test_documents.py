@@ -1,0 +1,93 @@
+"""README.md, docs/ and what lies around them: examples that need no engine, and what they name."""
+
+import ast
+import re
+
+import documents
+import pytest
+from documents import ROOT
+
+PAGES = [*documents.PAGES, ROOT / "CONTRIBUTING.md"]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+
+
+@pytest.mark.parametrize("page", documents.pages(engine=False), ids=lambda page: page.stem)
+def test_examples_run(page):
+    namespace = {"__name__": "example"}
+    for example in documents.examples(page):
+        example.run(namespace)
+
+
+def test_a_translation_has_the_examples_of_its_original():
+    translations = [page for page in documents.PAGES if documents.is_translation(page)]
+    assert translations
+    for page in translations:
+        original = documents.examples(ROOT / "docs" / page.name)
+        assert [e.code for e in documents.examples(page)] == [e.code for e in original], page
+
+
+def test_every_engine_has_examples_in_start_here():
+    engines = {example.engine for example in documents.examples(ROOT / "docs" / "start.md")}
+    assert engines == {"jax", "torch", "tensorflow", None}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_commands_that_it_names_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"(?:^ *|`)make ([a-z][a-z0-9-]*)", TEXTS[page], flags=re.MULTILINE)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
+    cli = (ROOT / "src/sepconv/cli.py").read_text(encoding="utf-8")
+    shell = re.findall(r"^ *```sh\n(.*?)```", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    text = TEXTS[page] + "".join(f"    {line}\n" for block in shell for line in block.splitlines())
+    for command in re.findall(r"(?:^ {4,}|`)sepconv ([a-z]+)", text, flags=re.MULTILINE):
+        assert f"sepconv {command}" in cli, f"sepconv {command}"
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_files_that_it_names_exist(page):
+    for path in re.findall(
+        r"`((?:src|native|docs|tests|examples|benchmarks)/[\w/.]*)`", TEXTS[page]
+    ):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_site():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in TEXTS:
+        if page.startswith("docs/"):
+            assert f" {page.removeprefix('docs/')}\n" in site, page
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = "\n".join(TEXTS[page] for page in TEXTS if page.startswith("docs/reference/"))
+    modules = ("__init__", "layers/__init__", "jax", "torch", "tensorflow", "reference")
+    for module in modules:
+        for name in public_names(ROOT / "src/sepconv" / f"{module}.py"):
+            whole = module == "reference"  # rendered with all its members
+            assert whole or re.search(rf"\b{name}\b", reference), f"{name} of {module}"
+    assert "::: sepconv.reference\n" in reference
+
+
+def public_names(path):
+    """A module's `__all__`, and in the package's own what it imports lazily."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if getattr(target, "id", "") in ("__all__", "_LAZY", "_MODELS"):
+            yield from ast.literal_eval(node.value)
+
+
+def test_folders_are_in_the_architecture():
+    text = TEXTS["docs/architecture.md"]
+    for top in ("src/sepconv", "native", "tests"):
+        for folder in (ROOT / top).iterdir():
+            if folder.is_dir() and folder.name != "__pycache__":
+                assert f"{folder.name}/" in text, folder
+
+
+def test_the_version_is_one():
+    package = (ROOT / "src/sepconv/__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "(.*)"', package, re.M)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", changelog, re.M)[1] == version

@@ -1,0 +1,24 @@
+"""The examples in README.md and docs/ run, on every engine that they name."""
+
+import os
+
+import documents
+import pytest
+
+import sepconv
+
+
+@pytest.mark.parametrize("page", documents.pages(engine=True), ids=lambda page: page.stem)
+def test_examples_run(page, tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", keras.backend.backend())
+    examples = documents.examples(page)
+    mine = [e for e in examples if e.engine in (None, keras.backend.backend())]
+    namespace = {"__name__": "example"}
+    try:
+        for example in mine:
+            example.run(namespace)
+    finally:
+        sepconv.unpatch_keras()
