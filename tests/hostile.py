@@ -114,9 +114,7 @@ def valid_calls(draw: Any, dtypes: tuple[str, ...]) -> tuple[Configuration, dict
     """A convolution, the memory of each of its arrays, and the numbers in one of them."""
     seed = draw(st.integers(0, 2**31))
     (c,) = configurations(1, seed, channels=(1, 2, 3, 4, 7, 8, 17, 33), dtypes=dtypes)
-    memory = {
-        name: draw(st.sampled_from(sorted(MEMORY))) for name in ("dy", *replace(c).arrays())
-    }
+    memory = {name: draw(st.sampled_from(sorted(MEMORY))) for name in ("dy", *replace(c).arrays())}
     return c, memory, draw(st.sampled_from(sorted(NUMBERS)))
 
 
