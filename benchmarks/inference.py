@@ -231,6 +231,7 @@ def timed(run: Run, count: int) -> list[float]:
 def export(name: str, size: int, path: Path) -> None:
     """Writes the stock network as an ONNX file; in a process with PyTorch as Keras' backend."""
     model = network(name, size)
+    model.predict_on_batch(picture(size))  # Keras exports only what has been called
     model.export(path, format="onnx", verbose=False)
 
 
@@ -334,9 +335,8 @@ def show(name: str, size: int, threads: int, team: dict[str, Participant]) -> No
     for one, median in sorted(medians.items(), key=lambda item: item[1]):
         low, _, high = (1e3 * q for q in statistics.quantiles(team[one].seconds, n=4))
         way = team[one].first["setting"]
-        print(
-            f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {median / best:.2f}x |"
-        )
+        ratio = f"{median / best:.2f}x"
+        print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratio} |")
     stock = [t for one, t in medians.items() if one.startswith("keras")]
     if stock and ours:
         print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x", flush=True)

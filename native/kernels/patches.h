@@ -45,7 +45,7 @@ void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, i
   const T* end = x + g.n * g.h * g.w * g.c;
   const int64_t pitch = depth + kLanes<T>;  // room for copy_over
   const int64_t pixels = g.n * g.ho * g.wo, tiles = tile_count(pixels);
-  const int64_t most = ceil_div(pixels, tiles);
+  const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
   parallel<T>(runner, tiles, most * pitch, [&](int64_t tile, T* scratch) {
     const int64_t first = part_start(pixels, tiles, tile);
     const int64_t count = part_start(pixels, tiles, tile + 1) - first;

@@ -1,4 +1,4 @@
-"""Depthwise kernels that only select: with a 1x1 convolution after them, an ordinary convolution."""
+"""Depthwise kernels that only select: with a 1x1 convolution after, an ordinary convolution."""
 
 from __future__ import annotations
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+DISTRIBUTED = Path(__file__).parents[2] / "examples" / "distributed"
 
 
 @pytest.fixture
@@ -14,3 +19,10 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The example that trains in two processes; it bounds their time and leaves none behind."""
+    monkeypatch.syspath_prepend(str(DISTRIBUTED))
+    return importlib.import_module("run")

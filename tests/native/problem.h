@@ -48,6 +48,7 @@ struct Problem {
   bool drop_unneeded;  // inputs that the wanted gradients do not need are null
   Numbers numbers;
   uint32_t seed;
+  bool selecting;  // output channel c * taps + tap is input channel c under that tap
 
   int64_t depthwise_channels() const { return g.c * g.m; }
   int64_t outputs() const { return separable ? filters : depthwise_channels(); }
@@ -102,6 +103,13 @@ inline Problem read_problem(const uint8_t* data, size_t size) {
   p.drop_unneeded = bytes.flag();
   p.numbers = static_cast<Numbers>(bytes.flag() ? 0 : bytes.from(0, 4));
   p.seed = static_cast<uint32_t>(bytes.raw(2));
+  p.selecting = p.separable && bytes.from(0, 7) == 7 && p.numbers != Numbers::nonfinite_x &&
+                p.numbers != Numbers::nonfinite_weights;
+  if (p.selecting) {
+    kh = std::min<int64_t>(kh, 4);
+    kw = std::min<int64_t>(kw, 4);
+    m = kh * kw;
+  }
   for (;;) {
     const int64_t x[4] = {n, spec.channels_first ? c : h, spec.channels_first ? h : w,
                           spec.channels_first ? w : c};
@@ -120,6 +128,7 @@ inline Problem read_problem(const uint8_t* data, size_t size) {
     else if (w > 1) w = (w + 1) / 2;
     else if (kh >= kw && kh > 1) kh = (kh + 1) / 2;
     else kw = (kw + 1) / 2;
+    if (p.selecting) m = kh * kw;
   }
 }
 

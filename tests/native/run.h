@@ -55,6 +55,16 @@ struct Results {
 };
 
 template <class T>
+std::vector<T> depthwise_values(const Problem& p, Special special) {
+  if (!p.selecting) return random_values<T>(p.depthwise_elements(), p.seed + 1, special);
+  std::vector<T> values(static_cast<size_t>(p.depthwise_elements()));
+  for (int64_t tap = 0; tap < p.g.m; ++tap)
+    for (int64_t c = 0; c < p.g.c; ++c)
+      values[static_cast<size_t>((tap * p.g.c + c) * p.g.m + tap)] = 1;
+  return values;
+}
+
+template <class T>
 Inputs<T> make_inputs(const Problem& p) {
   const auto special = [&](Numbers which) {
     return p.numbers == Numbers::denormal ? Special::denormal
@@ -62,7 +72,7 @@ Inputs<T> make_inputs(const Problem& p) {
                                           : Special::none;
   };
   return {random_values<T>(p.x_elements(), p.seed, special(Numbers::nonfinite_x)),
-          random_values<T>(p.depthwise_elements(), p.seed + 1, special(Numbers::nonfinite_weights)),
+          depthwise_values<T>(p, special(Numbers::nonfinite_weights)),
           random_values<T>(p.pointwise_elements(), p.seed + 2, special(Numbers::nonfinite_weights)),
           random_values<T>(p.bias ? p.outputs() : 0, p.seed + 3, Special::none),
           random_values<T>(p.y_elements(), p.seed + 4, special(Numbers::nonfinite_dy)),

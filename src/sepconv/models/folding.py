@@ -12,6 +12,10 @@ from sepconv import layers
 
 __all__ = ["Affine", "Block", "Convolution", "Stock", "affine_of", "lower"]
 
+#: Of what patches hold at most for an ordinary convolution to become a block: tiles of larger ones
+#: leave the second cache.
+_MOST_PATCHES = 1024
+
 
 class Affine(NamedTuple):
     """``scale * x + shift``, a value a channel."""
@@ -117,6 +121,12 @@ class Block(Convolution):
             self.pointwise = self.pointwise * affine.scale[:, None]
             return
         shift = (self.depthwise.sum((0, 1)) * affine.shift[:, None]).reshape(-1)
+        if self.pointwise is not None and self.depthwise_activation is None:
+            # So that a depthwise kernel which only selects goes on doing that.
+            self.add_to_bias(shift @ self.pointwise)
+            scale = np.repeat(affine.scale, self.depthwise.shape[3])
+            self.pointwise = self.pointwise * scale[:, None]
+            return
         self.depthwise = self.depthwise * affine.scale[:, None]
         if self.pointwise is None:
             self.add_to_bias(shift)
@@ -243,6 +253,13 @@ def _conv2d(layer: Any, rank: int) -> Block | Stock:
     if depth == 1 and layer.groups > 1:  # a depthwise convolution by another name
         depthwise = kernel.reshape(height, width, layer.groups, filters // layer.groups)
         return Block(*_common(layer), depthwise, None, *_geometry(layer))
+    taps = height * width
+    if layer.groups == 1 and layer.data_format == "channels_last" and taps * depth <= _MOST_PATCHES:
+        # Output channel c * taps + tap of the depthwise step is input channel c under that tap: the
+        # kernels know such a kernel, and compute the whole as an ordinary convolution.
+        selecting = np.tile(np.eye(taps).reshape(height, width, 1, taps), (1, 1, depth, 1))
+        pointwise = kernel.transpose(2, 0, 1, 3).reshape(depth * taps, filters)
+        return Block(*_common(layer), selecting, pointwise, *_geometry(layer))
     return Stock(*_common(layer), [kernel])
 
 

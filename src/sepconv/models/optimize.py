@@ -32,6 +32,8 @@ def optimize(model: Any) -> Optimized:
 
     - BatchNormalization is folded into the convolution or Dense layer before it, or, where that
       cannot be, into one after it.
+    - An ordinary convolution with a kernel of at most 1024 weights an output becomes a
+      `sepconv.layers.FusedConv2D` too (channels_last).
     - A depthwise convolution, a 1x1 convolution, both with what stands between them, their
       activations (relu, relu6, hard_silu, silu), zero padding before them and a residual that is
       added become one layer, `sepconv.layers.FusedConv2D`, that passes over memory once.
@@ -136,7 +138,7 @@ class _Report:
         elif isinstance(convolution, Stock):
             layer = _stock_layer(convolution, name)
             if len(convolution.parts) == 1:
-                self.leave(step.label, "it is neither a depthwise nor a 1x1 convolution")
+                self.leave(step.label, "the kernels are not made for such a convolution")
                 return layer
         else:
             return self._clone(step, name)
