@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from sepconv import cli
-from sepconv.bench import bars, cases, command, measure, peers, plot, report, roofline, worker, workloads
+from sepconv.bench import (
+    bars,
+    cases,
+    command,
+    measure,
+    peers,
+    plot,
+    report,
+    roofline,
+    worker,
+    workloads,
+)
 from sepconv.bench.workloads import MODES, WORKLOADS, Case, Workload, select
 
 SMALL = Workload("small/1", "nowhere", 6, 7, 4, (3, 3), strides=(2, 2), filters=5)

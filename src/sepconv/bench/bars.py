@@ -8,6 +8,8 @@ from sepconv.bench.theme import BLUE, ORANGE, STYLE, TEXT, themed
 
 __all__ = ["bars"]
 
+_TICKS = [step * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for step in (1, 2, 5)]
+
 
 def bars(groups: dict[str, dict[str, float]]) -> str:
     """The bars as an SVG of its own, readable in light and in dark.
@@ -23,13 +25,14 @@ def bars(groups: dict[str, dict[str, float]]) -> str:
     low, high = min([1.0, *ratios]), max([1.0, *ratios])
     heights = [len(group) for group in groups.values()] or [1]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 0.8 + sum(0.3 * h + 0.5 for h in heights)), layout="constrained")
+        size = (9, 0.8 + 0.3 * sum(heights) + 0.5 * len(heights))
+        figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes, (title, group) in zip(panels[:, 0], groups.items(), strict=False):
             _panel(axes, title, group)
         last = panels[-1, 0]
         last.set(xscale="log", xlim=(low / 1.6, high * 1.6))
-        ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if low / 2 < t < high * 2]
+        ticks = [tick for tick in _TICKS if low / 1.6 < tick < high * 1.6]
         last.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         last.minorticks_off()
         last.set_xlabel("the peer's time over sepconv's, geometric mean (logarithmic)")
@@ -37,7 +40,7 @@ def bars(groups: dict[str, dict[str, float]]) -> str:
 
 
 def _panel(axes: Any, title: str, group: dict[str, float]) -> None:
-    """A mode's bars, which begin at 1: to the right where sepconv is ahead, to the left where not."""
+    """A mode's bars from 1: to the right where sepconv is ahead, to the left where it is not."""
     ranked = sorted(group.items(), key=lambda pair: pair[1], reverse=True)
     for place, (_, ratio) in enumerate(ranked):
         ahead = ratio >= 1
