@@ -63,9 +63,9 @@ forward and in training. All have the same inputs, cores and number of threads,
 each takes the fastest of its ways, and they take turns. Whoever does not
 compute the right values is told of, not timed.
 
-Prints tables and writes bench.json, bench.md and roofline.svg. Ctrl-C ends a
-run early and keeps what was measured. All of it takes hours; --quick shows a
-little of each in less than three minutes.
+Prints tables and writes bench.json, bench.md, roofline.svg and speedup.svg.
+Ctrl-C ends a run early and keeps what was measured. All of it takes hours;
+--quick shows a little of each in less than three minutes.
 """
 _BENCH_EXAMPLES = """\
 examples:

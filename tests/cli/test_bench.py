@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from sepconv import cli
-from sepconv.bench import cases, command, measure, peers, plot, report, roofline, worker, workloads
+from sepconv.bench import (
+    bars,
+    cases,
+    command,
+    measure,
+    peers,
+    plot,
+    report,
+    roofline,
+    worker,
+    workloads,
+)
 from sepconv.bench.workloads import MODES, WORKLOADS, Case, Workload, select
 
 SMALL = Workload("small/1", "nowhere", 6, 7, 4, (3, 3), strides=(2, 2), filters=5)
@@ -333,6 +344,16 @@ def test_the_plot_is_a_picture_for_light_and_dark(finished):
     assert "var(--blue)" in svg
     for words in ("separable", "best peer", "memory 10 GB/s", "multiply-adds 100 GFLOP/s"):
         assert words in svg
+
+
+def test_bars_go_to_the_side_of_who_is_faster():
+    svg = bars.bars({"separable": {"PyTorch": 2.0, "LiteRT": 0.5}, "nothing was timed": {}})
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    assert svg.count("fill: var(--blue)") == svg.count("fill: var(--orange)") == 1
+    for words in ("PyTorch", "LiteRT", ">2.00x<", ">0.50x<", ">separable<"):
+        assert words in svg
+    assert "nothing was timed" not in svg
+    assert bars.bars({}).startswith("<svg")
 
 
 def test_a_run_from_the_command_line(monkeypatch, tmp_path, capsys):

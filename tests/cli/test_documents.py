@@ -52,6 +52,13 @@ def test_files_that_it_names_exist(page):
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", TEXTS[page]):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), target
+
+
 def test_every_page_is_in_the_site():
     site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in TEXTS:

@@ -182,6 +182,21 @@ def test_it_prints_a_table_and_draws_a_picture(network, tmp_path, capsys, monkey
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("width", [80, 110])
+def test_no_column_is_cut(width, network, explain):
+    from rich.console import Console
+
+    from sepconv.explain import command
+
+    console = Console(width=width, record=True)
+    for part in command._shown(explain(network, 1, 8, 8, 4), width):
+        console.print(part)
+    shown = console.export_text()
+    assert "…" not in shown
+    assert all(f"  {name} " in shown for name in ("dw", "sep", "conv", "fc"))
+    assert ("standard" in shown) == (width == 110)
+
+
 def test_a_picture_is_not_overwritten_unless_forced(network, tmp_path, capsys):
     path, picture = tmp_path / "small.keras", tmp_path / "small.svg"
     network.save(path)

@@ -57,7 +57,7 @@ def roofline(results: list[Result], machine: Machine) -> str:
     """The plot as an SVG of its own, readable in light and in dark; a panel an operation."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     names = [name for name in _OPERATIONS if any(r.case.operation == name for r in results)]
     intensities = [r.floor.operations / r.floor.bytes for r in results]
@@ -81,6 +81,8 @@ def roofline(results: list[Result], machine: Machine) -> str:
             axes.set(title=name, xscale="log", yscale="log", xlim=(low, high))
             axes.set_xlabel("operations a byte")
             axes.set_ylim(min(rates, default=1) / 2, machine.peak / 1e9 * 2)
+            if machine.peak / 1e9 < 100 * min(rates, default=1):  # few powers of ten to label
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.minorticks_off()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sepconv.bench import peers, plot
+from sepconv.bench import bars, peers, plot
 from sepconv.bench.measure import Plan, Result, Sample
 from sepconv.bench.roofline import Machine
 from sepconv.bench.workloads import MODES
@@ -101,6 +101,21 @@ def summaries(results: list[Result]) -> list[Summary]:
     return found
 
 
+def _whole(found: list[Summary]) -> list[Summary]:
+    """Of each mode the one of all batch sizes, which comes last."""
+    return list({summary.mode: summary for summary in found}.values())
+
+
+def _speed_ups(results: list[Result]) -> dict[str, dict[str, float]]:
+    """Of each mode the peers' times over sepconv's, by their titles."""
+    return {
+        f"{summary.mode} ({summary.cases} cases)": {
+            peers.load(name).title: ratio for name, ratio in summary.each.items()
+        }
+        for summary in _whole(summaries(results))
+    }
+
+
 def _milliseconds(seconds: float) -> str:
     value = 1e3 * seconds
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.4f}"
@@ -183,7 +198,7 @@ def table(report: Report) -> Iterator[Any]:
     for summary in found:
         shown.add_row(*_summary_row(summary, []))
     yield shown
-    whole = list({summary.mode: summary for summary in found}.values())  # the last has all batches
+    whole = _whole(found)
     shown = empty("Speed-up over each", ("peer", *(summary.mode for summary in whole)), 1)
     for name in report.versions:
         means = (summary.each.get(name) for summary in whole)
@@ -239,6 +254,7 @@ def markdown(report: Report) -> str:
     parts.append("## Geometric means")
     rows = [_summary_row(summary, names) for summary in summaries(report.results)]
     parts.append(_markdown_table((*_SUMMARY_COLUMNS, *titles), rows))
+    parts.append("![How many times longer each peer takes](speedup.svg)")
     parts.append("![Roofline](roofline.svg)")
     for mode, group in _by_mode(report.results):
         parts += [f"## {mode}", _markdown_table(_COLUMNS, map(_row, group))]
@@ -295,7 +311,7 @@ def as_json(report: Report) -> str:
 
 
 def write(folder: Path, report: Report) -> list[Path]:
-    """Writes bench.json, bench.md and roofline.svg; returns their paths.
+    """Writes bench.json, bench.md, roofline.svg and speedup.svg; returns their paths.
 
     None of them is ever there in part.
     """
@@ -304,6 +320,7 @@ def write(folder: Path, report: Report) -> list[Path]:
         "bench.json": as_json(report),
         "bench.md": markdown(report),
         "roofline.svg": plot.roofline(report.results, report.machine),
+        "speedup.svg": bars.bars(_speed_ups(report.results)),
     }
     for name, text in texts.items():
         write_whole(folder / name, text)

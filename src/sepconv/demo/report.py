@@ -69,9 +69,9 @@ p { margin: .5rem 0; max-width: 46rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; min-width: min(100%, 32rem);
   font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem 1rem .5rem 0; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .5rem 0 .5rem 2rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th:first-child { text-align: left; font-weight: 400; }
+th:first-child { text-align: left; font-weight: 400; padding-left: 0; }
 thead th { font-weight: 600; white-space: normal; }
 thead th:nth-child(2) { color: var(--stock); } thead th:nth-child(3) { color: var(--ours); }
 tbody tr:last-child > * { font-weight: 700; border-bottom: 0; }
@@ -121,7 +121,9 @@ def _curves(comparison: Comparison) -> str:
         )
         by_time.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         for axis in (by_epoch.yaxis, by_time.xaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_view_interval()
+            steps = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+            axis.set_major_locator(LogLocator(subs=steps))
             axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         by_time.minorticks_off()
         by_epoch.minorticks_off()

@@ -38,6 +38,10 @@ examples:
 """
 
 
+#: Columns of a terminal that the whole table fits in.
+_WIDTH = 110
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     values = tuple(int(part) for part in text.split("x"))
     if any(value < 1 for value in values):
@@ -123,7 +127,8 @@ def _explain(options: argparse.Namespace) -> Any:
     from sepconv.models.files import FileError
     from sepconv.models.verify import random_inputs
 
-    console = Console()
+    # A file or a pipe has no width of its own; what reads it is spared the dots of cut columns.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(f"Reading {options.model} ...", markup=False, highlight=False)
     model = _model(options.model, options.size)
     console.print("Measuring the machine's limits ...")
@@ -140,7 +145,7 @@ def _explain(options: argparse.Namespace) -> Any:
             found = explain(model, inputs, machine, show)
     except ValueError as error:
         raise FileError(f"{options.model}: {error}") from error
-    for part in _shown(found):
+    for part in _shown(found, console.width):
         console.print(part)
     return found
 
@@ -170,8 +175,8 @@ def _list(names: list[str]) -> str:
     return ", ".join(names)
 
 
-def _shown(found: Any) -> list[Any]:
-    """The table, and what is to be known of it."""
+def _shown(found: Any, width: int) -> list[Any]:
+    """The table, less what would not fit in `width` columns, and what is to be known of it."""
     from rich import box
     from rich.table import Table
 
@@ -193,10 +198,12 @@ def _shown(found: Any) -> list[Any]:
         ("time ms", _ms(found.layers), "right"),
         ("share", "", "right"),
     )
+    left_out = () if width >= _WIDTH else ("parameters", "standard")
     for header, footer, justify in columns:
-        table.add_column(header, footer, justify=justify, no_wrap=header != "layer")
+        if header not in left_out:
+            table.add_column(header, footer, justify=justify, no_wrap=header != "layer")
     for row in found.rows:
-        table.add_row(
+        cells = (
             row.name,
             row.kind,
             "x".join(map(str, row.output_shape[1:])),
@@ -207,6 +214,8 @@ def _shown(found: Any) -> list[Any]:
             _ms(row.seconds),
             found.share(row.seconds),
         )
+        pairs = zip(columns, cells, strict=True)
+        table.add_row(*(cell for (header, _, _), cell in pairs if header not in left_out))
     return [table, *_notes(found)]
 
 
