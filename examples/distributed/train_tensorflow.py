@@ -1,6 +1,6 @@
 """A worker on TensorFlow's `MultiWorkerMirroredStrategy`, with a step of one's own.
 
-`Model.fit` is of no use here: Keras 3 (3.10 to 3.15), with its own layers too, fails under this
+`Model.fit` is of no use here: Keras 3.15, with its own layers too, fails under this
 strategy with "Attempt to convert a value (PerReplica...) with an unsupported type".
 """
 
