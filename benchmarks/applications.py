@@ -6,8 +6,9 @@ For every network a row for `patch_keras` and one for `accelerate`: how far pred
 gradients of one training step are from stock Keras', and the losses over some steps of training.
 A third, "a rounding", is stock against stock with every weight off by its last bit: what float32
 leaves open. It is much where a sign decides: a rounding that takes one input in 1e5 over the kink
-of a relu changes gradients by the root of that, 3e-3. ``--dtype float64`` shows the
-same computation without. Exits with 1 where a difference is greater than it may be and greater than a rounding's.
+of a relu changes gradients by the root of that, 3e-3. ``--dtype float64`` shows the same
+computation without. Exits with 1 where a difference is greater than it may be and greater than a
+rounding's.
 
 Weights are random and seeded, but not as Keras initialises them: for depthwise kernels that is too
 small by the square root of the channels, signals fall below batch normalisation's epsilon, and what

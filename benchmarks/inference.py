@@ -46,10 +46,9 @@ Run = Callable[[], Any]
 
 
 def network(name: str, size: int) -> Any:
-    """A network with random weights, batch normalisation's too, the same in every process."""
+    """A network with random weights from NumPy: the engines' own generators differ."""
     import keras
 
-    keras.utils.set_random_seed(0)
     build = getattr(keras.applications, name)
     model = build(input_shape=(size, size, 3), weights=None, classifier_activation=None)
     rng = np.random.default_rng(0)
@@ -60,7 +59,19 @@ def network(name: str, size: int) -> Any:
             weights += [rng.normal(0, 0.3, count)] if layer.center else []
             weights += [rng.normal(0, 0.3, count), rng.uniform(0.5, 1.5, count)]
             layer.set_weights(weights)
+        elif not isinstance(layer, keras.layers.Normalization):
+            layer.set_weights([_like(rng, w) for w in layer.get_weights()])
     return model
+
+
+def _like(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray:
+    """A bias, or a kernel that keeps the size of what it is applied to."""
+    if weight.ndim < 2:
+        return rng.normal(0, 0.1, weight.shape)
+    # The last axes of a depthwise kernel are channels and multiplier: a sum over the taps alone.
+    depthwise = weight.ndim == 4 and weight.shape[3] == 1
+    inputs = np.prod(weight.shape[:2]) if depthwise else weight.size / weight.shape[-1]
+    return rng.normal(0, np.sqrt(2 / inputs), weight.shape)
 
 
 def picture(size: int) -> np.ndarray:

@@ -192,12 +192,12 @@ def _map_fused(info: Any, in_dims: Any, x: Tensor, *rest: Any) -> tuple[Tensor, 
         y = _fused(images, *rest[:4], residual, *rest[5:])
         return y.unflatten(0, (count, -1)), 0
 
-    def part(a: Any, axis: int | None, i: int) -> Any:
-        return a if axis is None else a.select(axis, i)
+    def part(a: Maybe, axis: int | None, i: int) -> Maybe:
+        return a if a is None or axis is None else a.select(axis, i)
 
-    values = [x, *rest]
+    arrays = [x, *rest[:5]]
     parts = [
-        _fused(*(part(a, axis, i) for a, axis in zip(values, in_dims, strict=True)))
+        _fused(*(part(a, axis, i) for a, axis in zip(arrays, in_dims, strict=False)), *rest[5:])
         for i in range(count)
     ]
     return torch.stack(parts), 0
