@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks dist release native-test sanitize fuzz stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -70,11 +70,6 @@ figures: $(STAMPS)/package $(STAMPS)/extra-demo ## draw the documentation's figu
 
 notebooks: $(STAMPS)/package $(STAMPS)/extra-demo $(STAMPS)/extra-notebooks $(STAMPS)/extra-jax ## run the notebooks of examples/, each in at most three minutes
 	KERAS_BACKEND=jax $(PY) examples/notebooks.py
-
-dist: $(STAMPS)/build ## build the source distribution and a wheel for this machine into dist/
-	$(PIP) build
-	rm -rf dist
-	$(PY) -m build --outdir dist
 
 release: ## tag the version that the changelog dates; the tag's push builds the wheels
 	@version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/sepconv/__init__.py); \

@@ -1,6 +1,7 @@
 """README.md, docs/ and what lies around them: examples that need no engine, and what they name."""
 
 import ast
+import json
 import re
 
 import documents
@@ -82,6 +83,15 @@ def public_names(path):
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if getattr(target, "id", "") in ("__all__", "_LAZY", "_MODELS"):
             yield from ast.literal_eval(node.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_notebook_shows_a_whole_run(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert not any(o["output_type"] == "error" for cell in code for o in cell["outputs"])
+    assert f"({path.name})" in (ROOT / "examples/README.md").read_text(encoding="utf-8")
 
 
 def test_folders_are_in_the_architecture():

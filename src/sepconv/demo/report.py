@@ -122,7 +122,7 @@ def _curves(comparison: Comparison) -> str:
         by_time.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         for axis in (by_epoch.yaxis, by_time.xaxis):
             low, high = axis.get_view_interval()
-            steps = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+            steps = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 7)
             axis.set_major_locator(LogLocator(subs=steps))
             axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         by_time.minorticks_off()
