@@ -48,6 +48,7 @@ def call_forward(x, kernel, y, rest=(), **changes):
         "spec": np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], np.int64),
         "given": np.int64(3 + 4 * len(rest)),
         "activation": np.int64(0),
+        "depthwise_activation": np.int64(0),
         **changes,
     }
     return jax.ffi.ffi_call("sepconv_forward", y)(x, kernel, *rest, **attributes)
@@ -57,7 +58,7 @@ WRONG_CALLS = [
     ("input's channels", (X[..., :2], KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 4), "float32")), {}),
     ("y: 432 elements", (X, KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 5), "float32")), {}),
     ("must have 4 axes", (X, KERNEL, jax.ShapeDtypeStruct((2, 6, 36), "float32")), {}),
-    ("integers", (X[0], KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")), {}),
+    ("must have 4 axes", (X[0], KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")), {}),
     (
         "float32 or float64",
         (X.astype(jnp.int32), KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")),
