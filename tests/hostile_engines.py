@@ -20,7 +20,8 @@ def numpy_engine() -> Engine:
     def forward(kind: str, arrays: Any, options: Any) -> Any:
         return getattr(sepconv, f"{kind}_conv2d")(*arrays.values(), **options)
 
-    return Engine(forward, gradients, ("float32", "float64"), (ValueError, TypeError))
+    # MemoryError: the result of a padding of 2**40 fits no machine.
+    return Engine(forward, gradients, ("float32", "float64"), (ValueError, TypeError, MemoryError))
 
 
 def jax_engine() -> Engine:
@@ -45,7 +46,8 @@ def jax_engine() -> Engine:
         _, pull = jax.vjp(convolve(kind, options), *values)
         return [np.asarray(g) for g in pull(jax.numpy.asarray(dy.astype(values[0].dtype)))]
 
-    return Engine(forward, gradients, ("float32",), (ValueError, TypeError))
+    errors = (ValueError, TypeError, jax.errors.JaxRuntimeError)  # where memory runs out
+    return Engine(forward, gradients, ("float32",), errors)
 
 
 def torch_engine() -> Engine:
@@ -92,7 +94,8 @@ def tensorflow_engine() -> Engine:
         grads = tape.gradient(y, tensors, output_gradients=tf.convert_to_tensor(dy))
         return [g.numpy() for g in grads if g is not None]
 
-    errors = (ValueError, TypeError, tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+    refused = tf.errors.InvalidArgumentError, tf.errors.UnimplementedError
+    errors = (ValueError, TypeError, *refused, tf.errors.ResourceExhaustedError)
     return Engine(forward, gradients, ("float32", "float64"), errors)
 
 
