@@ -303,7 +303,8 @@ def test_a_thread_predicts_while_another_patches():
     stop.set()
     thread.join()
     assert results
-    assert all(isinstance(r, np.floating) and r < 1e-4 for r in results), results
+    wrong = [r for r in results if not (isinstance(r, np.floating) and r < 1e-4)]
+    assert not wrong, wrong[:3]
 
 
 def test_an_export_has_keras_own_operations(monkeypatch):

@@ -175,18 +175,24 @@ def _with_original_functions(export: Callable[..., Any]) -> Callable[..., Any]:
 def _compile_again() -> None:
     """Has every model make anew the functions that it has compiled, or will compile, its steps in.
 
-    There is no list of models, so the garbage collector's is gone through. A function is replaced,
-    never taken away, since another thread may be about to call it.
+    A function is replaced, never taken away, since another thread may be about to call it.
     """
-    is_model: dict[type, bool] = {}
-    for thing in gc.get_objects():
-        kind = type(thing)
-        if kind not in is_model:
-            is_model[kind] = issubclass(kind, keras.Model)
-        if is_model[kind]:
-            for step in ("train", "test", "predict"):
-                if vars(thing).get(f"{step}_function") is not None:
-                    getattr(thing, f"make_{step}_function")(force=True)
+    for model in _models():
+        for step in ("train", "test", "predict"):
+            if vars(model).get(f"{step}_function") is not None:
+                getattr(model, f"make_{step}_function")(force=True)
+
+
+def _models() -> list[Any]:
+    """All models there are. Nobody lists them, but an object refers to its class.
+
+    To look at all objects instead would take hold of tuples that other threads are still building,
+    which Python does not survive.
+    """
+    kinds = [keras.Model]
+    for kind in kinds:  # which grows on the way
+        kinds += [other for other in kind.__subclasses__() if other not in kinds]
+    return [thing for thing in gc.get_referrers(*kinds) if type(thing) in kinds]
 
 
 # ---- the two functions
