@@ -26,6 +26,9 @@ class RowTiles {
   int64_t rows_, units_;
 };
 
+// Inputs of more than this are likely to come from memory, and not from a cache.
+inline constexpr int64_t kFarBytes = 4 << 20;
+
 // Asks for contiguous memory ahead of its use, where rows far apart would hide it from the
 // processor's own prefetching.
 template <class T>
@@ -151,13 +154,14 @@ void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>
                   Runner& runner) {
   const RowTiles tiles(rows);
   const WeightBlocks<T> blocks(w, 16 / max_of(1, tiles.count));
+  const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > kFarBytes;
   parallel_keeping<T>(
       runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {
         const int64_t block = task / tiles.count, tile = task % tiles.count;
         const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
         const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
         const T* const packed = blocks.get(block, kept);
-        prefetch(x + first * w.depth, count * w.depth);
+        if (far && block == 0) prefetch(x + first * w.depth, count * w.depth);
         const int64_t element = first * w.outputs + o0;
         multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1}, packed,
                  y + element, w.outputs, finish.at(false, o0, element));
