@@ -5,7 +5,6 @@
 // kRows x kPanel sums in registers, and a step loads one row of a panel and broadcasts kRows
 // values of A.
 #pragma once
-#include <array>
 #include <utility>
 
 #include "activation.h"
@@ -218,17 +217,22 @@ using Micro = void (*)(int64_t, const MatrixA<T>&, const T*, T*, int64_t, int64_
                        const Epilogue<T>&);
 
 // The micro-kernels of 1 to kRows rows.
+template <class T>
+struct Micros {
+  Micro<T> of[kRows + 1];
+};
+
 template <class T, int VECTORS, bool PLAIN, int... ROWS>
-constexpr std::array<Micro<T>, kRows> micros(std::integer_sequence<int, ROWS...>) {
-  return {micro<T, ROWS + 1, VECTORS, PLAIN>...};
+constexpr Micros<T> micros(std::integer_sequence<int, ROWS...>) {
+  return {{nullptr, micro<T, ROWS + 1, VECTORS, PLAIN>...}};
 }
 
 template <class T, int VECTORS, bool PLAIN>
-inline constexpr std::array<Micro<T>, kRows> kMicros =
+inline constexpr Micros<T> kMicros =
     micros<T, VECTORS, PLAIN>(std::make_integer_sequence<int, kRows>());
 
 template <class T>
-const std::array<Micro<T>, kRows>& micros_for(int64_t width, bool plain) {
+const Micros<T>& micros_for(int64_t width, bool plain) {
   if (width <= kLanes<T>) return plain ? kMicros<T, 1, true> : kMicros<T, 1, false>;
   return plain ? kMicros<T, 2, true> : kMicros<T, 2, false>;
 }
@@ -243,7 +247,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
   const bool late = is_late(epilogue.activation), plain = epilogue.plain();
   for (int64_t n = 0; n < columns; n += kPanel<T>) {
     const int64_t width = min_of(kPanel<T>, columns - n);
-    const auto& micro_of_rows = micros_for<T>(width, plain);
+    const Micros<T>& table = micros_for<T>(width, plain);
     const T* panel = packed + n * depth;
     int64_t m = 0;
     for (int64_t group = 0; group < groups; ++group) {
@@ -254,7 +258,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
       if (e.column_bias != nullptr) e.column_bias += n;
       if (e.row_bias != nullptr) e.row_bias += m;
       T* tile = c + m * c_row + n;
-      micro_of_rows[static_cast<size_t>(count - 1)](depth, a.at(m, 0), panel, tile, c_row, width, e);
+      table.of[count](depth, a.at(m, 0), panel, tile, c_row, width, e);
       if (late)
         for (int64_t i = 0; i < count; ++i)
           activate_late(tile + i * c_row, width, epilogue.activation);

@@ -12,9 +12,11 @@ inline constexpr int64_t kTilePixels = 96;
 // the last few tasks leave no thread idle for long.
 class RowTiles {
  public:
-  explicit RowTiles(int64_t rows) : rows_(rows), units_(ceil_div(rows, kRows)) {
+  // `least` tiles, where there are rows enough.
+  explicit RowTiles(int64_t rows, int64_t least = 1) : rows_(rows), units_(ceil_div(rows, kRows)) {
     const int64_t wanted = rows >= 8 * kTilePixels ? kTilePixels / 2 : kTilePixels;
-    count = shareable(ceil_div(units_, wanted / kRows), units_);
+    count = max_of(ceil_div(units_, wanted / kRows), min_of(least, units_));
+    count = shareable(count, units_);
   }
   int64_t count;
   int64_t first(int64_t tile) const {
@@ -53,12 +55,11 @@ inline constexpr int64_t kOwnWeightBytes = 256 << 10;
 template <class T>
 class WeightBlocks {
  public:
-  // At least `wanted` blocks, where there are outputs enough.
+  // At least `wanted` blocks, where there are panels enough.
   WeightBlocks(const Weights<T>& w, int64_t wanted) : w_(w), panels_(panels<T>(w.outputs)) {
     const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, w.depth);
     const int64_t most = max_of(1, kOwnWeightBytes / panel_bytes);
-    count = max_of(ceil_div(panels_, most), min_of(wanted, panels_ / 2));
-    count = max_of(1, count);
+    count = max_of(1, max_of(ceil_div(panels_, most), min_of(wanted, panels_)));
   }
 
   int64_t count;
@@ -152,8 +153,13 @@ struct Finish {
 template <class T>
 void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
                   Runner& runner) {
-  const RowTiles tiles(rows);
-  const WeightBlocks<T> blocks(w, 16 / max_of(1, tiles.count));
+  // Tasks of 2^18 operations or more, some microseconds. Where there are more rows than outputs, they
+  // are cut more finely: that each thread packs all weights costs less than that it reads all of x.
+  constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
+  const int64_t wanted = min_of(
+      16, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >> 17);
+  const RowTiles tiles(rows, w.outputs <= rows ? min_of(wanted, 8) : 1);
+  const WeightBlocks<T> blocks(w, w.outputs <= rows ? 1 : wanted / max_of(1, tiles.count));
   const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > kFarBytes;
   parallel_keeping<T>(
       runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {

@@ -49,12 +49,12 @@ class DepthwiseTiles {
                  Activation activation = Activation::none)
       : g(geometry),
         tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
-                        geometry.m == 1 && !is_planar<T>(geometry))),
+                        is_flat<T>(geometry) || (geometry.m == 1 && !is_narrow<T>(geometry)))),
         x_(x),
         kernel_(kernel),
         bias_(bias),
         activation_(activation),
-        bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows,
+        bands_(geometry, kernel, bias, geometry.channels_first ? 0 : tiles.bands.rows,
                ceil_div(geometry.wo, tiles.pieces)),
         planar_(geometry, geometry.channels_first ? tiles.bands.rows : 0) {}
 
@@ -77,12 +77,12 @@ class DepthwiseTiles {
   }
 
   // Whether a range of channels can be computed apart.
-  bool may_split() const { return g.channels_first ? g.m == 1 : g.m == 1 && !bands_.planar(); }
+  bool may_split() const { return g.channels_first ? g.m == 1 : bands_.may_split(); }
 
   // Channels [c0, c1), pixels `pitch` apart.
   void rows(const Tile& t, int64_t c0, int64_t c1, T* out, int64_t pitch, T* scratch) const {
     const Box box{t.p0, t.p1, t.q0, t.q1, c0, c1};
-    bands_.compute(x_ + t.n * g.h * g.w * g.c, kernel_, bias_, activation_, box, out,
+    bands_.compute(x_ + t.n * g.h * g.w * g.c, activation_, box, out,
                    (t.q1 - t.q0) * pitch, pitch, scratch);
   }
 
