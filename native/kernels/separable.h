@@ -177,18 +177,19 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
       const Tile t = tile_at(g, tiles.tiles, index);
       tiles.packed(t, scratch, scratch + panel);
       const int64_t element = t.n * filters * pixels + t.p0 * g.wo;
-      multiply(filters, t.pixels(), channels, rows.matrix(), scratch, y + element, pixels,
-               finish.at(true, 0, element));
+      multiply(filters, t.pixels(), channels, rows.matrix(), MatrixB<T>{scratch}, y + element,
+               pixels, finish.at(true, 0, element));
     });
     return;
   }
   const int64_t pitch = pixel_pitch<T>(channels);
-  const auto tile_task = [&](int64_t index, T* scratch, const T* panels) {
+  const auto tile_task = [&](int64_t index, T* scratch, MatrixB<T> b) {
     const Tile t = tile_at(g, tiles.tiles, index);
     tiles.rows(t, 0, channels, scratch, pitch, scratch + most * pitch);
     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
-      multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1},
-               panels, y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
+      multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1}, b,
+               y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
+      b.source = nullptr;  // its panels are filled now
     });
   };
   const int64_t elements = most * pitch + tiles.scratch();
@@ -201,7 +202,7 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   }
   const PackedWeights<T> packed(weights, runner);
   parallel<T>(runner, count, elements, [&](int64_t index, T* scratch) {
-    tile_task(index, scratch, packed.from(0, channels));
+    tile_task(index, scratch, packed.all());
   });
 }
 
