@@ -113,13 +113,13 @@ void flat_run(const FlatRun<T>& a, int64_t length, int64_t m0, T* out) {
 
 template <class T, int M>
 void flat_run_of(const FlatRun<T>& a, int64_t length, int64_t m0, T* out) {
-  constexpr int kVec = kLanes<T>;
-  if (kVec % a.c == 0)
+  constexpr int kAllApart = 16;  // more than a tile has vectors
+  if (kLanes<T> % a.c == 0)
     flat_run<T, M, 1>(a, length, m0, out);
-  else if (3 * kVec % a.c == 0)
+  else if (3 * kLanes<T> % a.c == 0)
     flat_run<T, M, 3>(a, length, m0, out);
   else
-    flat_run<T, M, kVec>(a, length, m0, out);
+    flat_run<T, M, kAllApart>(a, length, m0, out);
 }
 
 // The elements of a row shorter than a vector.
