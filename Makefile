@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test sanitize fuzz stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test coverage sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -115,12 +115,12 @@ sanitize: $(STAMPS)/build $(STAMPS)/extra-dev ## the C++ tests and the core test
 	  --deselect tests/core/test_imports.py --deselect tests/core/test_stress.py
 	@echo "make sanitize: clean"
 
-# Of Python: the lines of the package that `make test` runs, in whatever process. Of the C++: those
-# that the C++ tests run, and of the bindings those that tests of theirs run in modules that count.
+# Of Python: the lines of the package that `make test` runs, in whatever process. Of the C++: the lines
+# that its own tests run and, of the bindings, those that Python tests run with modules that count.
 COVERED := build/coverage
-GCOVR = $(PY) -m gcovr --root . --filter native/ --merge-mode-functions=separate $(COVERED)/native $(COVERED)/modules
+COUNTED = PYTHONPATH=$(COVERED)/site $(PY) -m pytest -p no:cacheprovider
 .PHONY: coverage-python coverage-native
-coverage: coverage-python coverage-native ## measure the tests: at least 95% of the Python code's lines run, 90% of the C++ code's
+coverage: coverage-python coverage-native ## measure the tests: of Python 95% of the lines must run, of C++ 90%; slow
 
 coverage-python: $(TESTED) $(STAMPS)/extra-coverage
 	rm -f $(COVERED)/data*
@@ -135,8 +135,15 @@ coverage-native: $(TESTED) $(STAMPS)/extra-coverage
 	  -Cbuild-dir=$(COVERED)/modules -Ccmake.define.SEPCONV_COVERAGE=ON .
 	find $(COVERED) -name '*.gcda' -delete
 	$(COVERED)/native/tests/native/sepconv_native_test 0.3
-	PYTHONPATH=$(COVERED)/site $(PY) -m pytest -p no:cacheprovider tests/core tests/engines -k 'not stress and not process'
-	$(GCOVR) --fail-under-line 90
+	$(COUNTED) tests/core --deselect tests/core/test_stress.py --deselect tests/core/test_imports.py
+	$(COUNTED) tests/cli/test_bench.py -k 'machine_is_measured or measuring'
+	for engine in $(TEST_ENGINES); do \
+	  SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
+	    $(COUNTED) tests/engines/test_$${engine}_values.py tests/engines/test_$${engine}_errors.py \
+	      tests/engines/test_$${engine}_fused.py || exit 1; \
+	done
+	$(PY) -m gcovr --root . --filter native/ --exclude native/tensorflow_stub.cc --merge-lines \
+	  --merge-mode-functions=separate --fail-under-line 90 $(COVERED)/native $(COVERED)/modules
 
 fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## fuzz the C++ code and the functions of every engine, SECONDS each
 	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build); $(call needs,$(CLANG),clang llvm)
