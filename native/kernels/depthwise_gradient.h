@@ -114,7 +114,7 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
   FlippedKernel<T> flipped(g, kernel);
   int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
-  const Bands bands = cut_bands(g.h, wanted);
+  const Bands bands = cut_bands(g.h, wanted, g.n, row_unit(g) * g.sh);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
   const int64_t phase_rows = ceil_div(bands.rows, g.sh);
@@ -130,8 +130,8 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
       runner, g.n * bands.count * split, wide_elements + strip_most, [&](int64_t task, T* wide) {
         const int64_t part = task % split, band = task / split % bands.count;
         const int64_t n = task / split / bands.count;
-        const int64_t h0 = part_start(g.h, bands.count, band);
-        const int64_t h1 = part_start(g.h, bands.count, band + 1);
+        const int64_t h0 = bands.first(band);
+        const int64_t h1 = bands.first(band + 1);
         const TapRange c =
             split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
         T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
@@ -168,8 +168,8 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
       [&](int64_t task, T* phases) {
         const int64_t band = task % bands.count, c = task / bands.count % g.c;
         const int64_t n = task / bands.count / g.c;
-        const int64_t h0 = part_start(g.h, bands.count, band);
-        const int64_t h1 = part_start(g.h, bands.count, band + 1);
+        const int64_t h0 = bands.first(band);
+        const int64_t h1 = bands.first(band + 1);
         const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
         const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
         const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
@@ -198,16 +198,34 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
 template <class T>
 void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
                             Runner& runner) {
-  const Bands bands = cut_bands(g.h, max_of(4, 32768 / (g.c * g.w)));
+  const Bands bands = cut_bands(g.h, max_of(4, 32768 / (g.c * g.w)), g.n, 2);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
     const TapRange c = channel_range<T>(g.c, split, task % split);
     stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel,
-                           part_start(g.h, bands.count, band),
-                           part_start(g.h, bands.count, band + 1), c.first, c.last,
+                           bands.first(band),
+                           bands.first(band + 1), c.first, c.last,
                            dx + n * g.h * g.w * g.c);
   });
+}
+
+template <class T>
+void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
+  const int64_t channels = g.c * g.m;
+  const FlatSizes sizes{g.ho, g.wo, g.c, g.m, 1, g.kh, g.kw, 1, g.dh, g.dw,
+                        (g.kh - 1) * g.dh - g.pt, (g.kw - 1) * g.dw - g.pl, g.w};
+  const FlatRows<T> rows(sizes, nullptr, [&](int64_t i, int64_t j, int64_t c, int64_t m) {
+    return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
+  });
+  const Bands bands = cut_bands(g.h, max_of(g.kh, 32768 / (channels * g.w)), g.n);
+  parallel<T>(runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
+              [&](int64_t task, T* scratch) {
+                const int64_t n = task / bands.count, band = task % bands.count;
+                const int64_t h0 = bands.first(band);
+                rows.compute(dy + n * g.ho * g.wo * channels, h0, bands.first(band + 1), 0, g.w,
+                             Activation::none, dx + (n * g.h + h0) * g.w * g.c, g.w * g.c, scratch);
+              });
 }
 
 template <class T>
@@ -215,7 +233,9 @@ void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T
                               Runner& runner) {
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
     exact_input_gradient(g, dy, kernel, dx, runner);
-  else if (is_planar<T>(g))
+  else if (is_flat<T>(g) && g.sh == 1)
+    input_gradient_flat(g, dy, kernel, dx, runner);
+  else if (is_narrow<T>(g))
     input_gradient_planar(g, dy, kernel, dx, runner);
   else if (wants_stride2_gradient<T>(g))
     input_gradient_stride2(g, dy, kernel, dx, runner);
@@ -250,7 +270,7 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   int64_t wanted = 16384 / (channels * g.wo);
   wanted = max_of(wanted, g.m != 1 ? g.kh : least_rows(g));
-  const Bands bands = cut_bands(g.ho, wanted);
+  const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
   const int64_t units = g.n * bands.count;
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
   const int64_t split = channel_parts<T>(g, groups);
@@ -267,8 +287,8 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
                 const int64_t last = part_start(units, groups, group + 1);
                 for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
                   const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = part_start(g.ho, bands.count, band);
-                  const int64_t p1 = part_start(g.ho, bands.count, band + 1);
+                  const int64_t p0 = bands.first(band);
+                  const int64_t p1 = bands.first(band + 1);
                   const Expanded<T> wide =
                       expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
                   add_kernel_gradient(wide.correlation, wide.image,
@@ -277,6 +297,29 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
                                       partials.get() + group * size,
                                       reinterpret_cast<Vec<T>*>(scratch),
                                       strip == 0 ? nullptr : scratch + sums + expanded);
+                }
+              });
+  add_partials(partials.get(), groups, size, dk, runner);
+}
+
+template <class T>
+void kernel_gradient_flat(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+  const FlatSizes sizes = flat_sizes<T>(g);
+  const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
+  const Bands bands = cut_bands(g.ho, max_of(g.kh, 16384 / (channels * g.wo)), g.n);
+  const int64_t units = g.n * bands.count;
+  const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
+  Workspace<T> partials(groups * size);
+  fill_zero(partials.get(), groups * size);
+  parallel<T>(runner, groups, flat_gradient_scratch<T>(sizes, bands.rows),
+              [&](int64_t group, T* scratch) {
+                const int64_t last = part_start(units, groups, group + 1);
+                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+                  const int64_t n = unit / bands.count, band = unit % bands.count;
+                  const int64_t p0 = bands.first(band);
+                  add_flat_gradient(sizes, x + n * g.h * g.w * g.c,
+                                    dy + (n * g.ho + p0) * g.wo * channels, p0,
+                                    bands.first(band + 1), partials.get() + group * size, scratch);
                 }
               });
   add_partials(partials.get(), groups, size, dk, runner);
@@ -300,8 +343,8 @@ void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, R
                 const int64_t last = part_start(units, groups, group + 1);
                 for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
                   const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = part_start(g.ho, bands.count, band);
-                  const int64_t rows = part_start(g.ho, bands.count, band + 1) - p0;
+                  const int64_t p0 = bands.first(band);
+                  const int64_t rows = bands.first(band + 1) - p0;
                   fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, c), phases);
                   for (int64_t m = 0; m < g.m; ++m) {
                     const int64_t o = c * g.m + m;
@@ -317,7 +360,9 @@ void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, R
 
 template <class T>
 void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
-  if (is_planar<T>(g))
+  if (is_flat<T>(g))
+    kernel_gradient_flat(g, x, dy, dk, runner);
+  else if (is_narrow<T>(g))
     kernel_gradient_planar(g, x, dy, dk, runner);
   else
     kernel_gradient_channelwise(g, x, dy, dk, runner);
