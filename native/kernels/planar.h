@@ -132,11 +132,89 @@ void fill_phases(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<
   });
 }
 
+inline constexpr int kPlanarRows = 4;  // rows computed together
+
+// Whether several rows may be computed at once.
+template <class T>
+bool rows_together(const Planar<T>& planar, int64_t rows) {
+  return planar.phases() == 1 && planar.g.dh == 1 && rows >= kPlanarRows;
+}
+
+// The sums of kPlanarRows rows of VECTORS vectors: an input vector, once loaded, serves all rows of
+// outputs that see it. SIGN = 1: to[f] gets weight * from[f + shift]; -1: from[f - shift].
+template <class T, int KH, int SIGN, int VECTORS>
+[[gnu::always_inline]] inline void planar_tile(const Planar<T>& planar, const T* from, const T* weights,
+                        int64_t weight_step, Vec<T> (&acc)[kPlanarRows][VECTORS]) {
+  constexpr int kVec = kLanes<T>;
+  const int64_t kw = planar.g.kw, pitch = planar.pitch;
+  for (int64_t j = 0; j < kw; ++j) {
+    Vec<T> w[KH];
+#pragma GCC unroll 8
+    for (int i = 0; i < KH; ++i) w[i] = broadcast(weights[(i * kw + j) * weight_step]);
+    const T* column = from + SIGN * j * planar.g.dw;
+#pragma GCC unroll 16
+    for (int r = 0; r < kPlanarRows + KH - 1; ++r) {
+      // The rows of inputs in order: those that the first outputs see begin KH - 1 before them where
+      // SIGN is -1.
+      const T* row = column + (SIGN == 1 ? r : r - (KH - 1)) * pitch;
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v) {
+        const Vec<T> in = load(row + v * kVec);
+#pragma GCC unroll 4
+        for (int p = 0; p < kPlanarRows; ++p) {
+          const int i = SIGN == 1 ? r - p : p - (r - (KH - 1));
+          if (i >= 0 && i < KH) acc[p][v] += in * w[i];
+        }
+      }
+    }
+  }
+}
+
+// Calls tile<VECTORS>(f) for tiles of kPlanarRows rows that cover the first `columns` of `rows` rows.
+// Since a tap is the same shift everywhere, vectors may run on into the next row: what they put there
+// is right.
+template <class T, class F>
+void for_row_tiles(const Planar<T>& planar, int64_t rows, int64_t columns, F&& tile) {
+  constexpr int kVec = kLanes<T>;
+  for (int64_t p0 = 0; p0 < rows; p0 += kPlanarRows) {
+    const int64_t first = min_of(p0, rows - kPlanarRows) * planar.pitch;
+    int64_t c = 0;
+    for (; columns - c > kVec; c += 2 * kVec) tile.template operator()<2>(first + c);
+    if (c < columns) tile.template operator()<1>(first + c);
+  }
+}
+
+template <class T, int KH>
+void planar_forward_rows(const Planar<T>& planar, int64_t rows, const T* phases, const T* weights,
+                         int64_t weight_step, T bias, Activation activation, T* flat) {
+  for_row_tiles(planar, rows, planar.g.wo, [&]<int VECTORS>(int64_t f) __attribute__((always_inline)) {
+    Vec<T> acc[kPlanarRows][VECTORS];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPlanarRows; ++p)
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v) acc[p][v] = broadcast(bias);
+    planar_tile<T, KH, 1, VECTORS>(planar, phases + f, weights, weight_step, acc);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPlanarRows; ++p)
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v)
+        store(flat + f + p * planar.pitch + v * kLanes<T>, activate<T>(acc[p][v], activation));
+  });
+}
+
 // flat[f] = bias + sum over taps of weight * phases[f + shift]; weights are `weight_step` apart.
 template <class T>
 void planar_forward(const Planar<T>& planar, int64_t rows, const T* phases, const T* weights,
                     int64_t weight_step, T bias, Activation activation, T* flat) {
   constexpr int kVec = kLanes<T>;
+  if (rows_together(planar, rows)) {
+    const auto by_rows = [&](auto function) {
+      function(planar, rows, phases, weights, weight_step, bias, activation, flat);
+    };
+    if (planar.g.kh == 3) return by_rows(planar_forward_rows<T, 3>);
+    if (planar.g.kh == 5) return by_rows(planar_forward_rows<T, 5>);
+    if (planar.g.kh == 7) return by_rows(planar_forward_rows<T, 7>);
+  }
   for (int64_t f = 0; f < rows * planar.pitch; f += kPlanarTile * kVec) {
     Vec<T> acc[kPlanarTile];
 #pragma GCC unroll 8
@@ -207,11 +285,35 @@ T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<cons
   return flat;
 }
 
+// The same as planar_input_gradient for phases that are zero: sums are put there, not added, for what
+// vectors put into the next row must not count twice.
+template <class T, int KH>
+void planar_input_gradient_rows(const Planar<T>& planar, int64_t rows, const T* flat,
+                                const T* weights, int64_t weight_step, T* phases) {
+  for_row_tiles(planar, rows + planar.extra_rows, planar.pitch, [&]<int VECTORS>(int64_t f) __attribute__((always_inline)) {
+    Vec<T> acc[kPlanarRows][VECTORS] = {};
+    planar_tile<T, KH, -1, VECTORS>(planar, flat + f, weights, weight_step, acc);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPlanarRows; ++p)
+#pragma GCC unroll 2
+      for (int v = 0; v < VECTORS; ++v)
+        store(phases + f + p * planar.pitch + v * kLanes<T>, acc[p][v]);
+  });
+}
+
 // Adds the input gradient that a band's `flat` output gradients give under one kernel, to phases.
 template <class T>
 void planar_input_gradient(const Planar<T>& planar, int64_t rows, const T* flat, const T* weights,
                            int64_t weight_step, T* phases) {
   constexpr int kVec = kLanes<T>;
+  if (planar.g.m == 1 && rows_together(planar, rows)) {
+    const auto by_rows = [&](auto function) {
+      function(planar, rows, flat, weights, weight_step, phases);
+    };
+    if (planar.g.kh == 3) return by_rows(planar_input_gradient_rows<T, 3>);
+    if (planar.g.kh == 5) return by_rows(planar_input_gradient_rows<T, 5>);
+    if (planar.g.kh == 7) return by_rows(planar_input_gradient_rows<T, 7>);
+  }
   const int64_t elements = (rows + planar.extra_rows) * planar.pitch;
   for (int64_t phase = 0; phase < planar.phases(); ++phase) {
     T* to = phases + phase * planar.phase_elements;
