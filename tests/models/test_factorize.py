@@ -242,6 +242,36 @@ def test_it_trains_on_and_the_given_model_too():
     assert np.isfinite(_predict(smaller, x)).all()
 
 
+def test_class_and_compilation_stay():
+    class Stepped(keras.Model):
+        def test_step(self, *args):
+            return {"mine": 1.0}
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3, name="conv", trainable=False)(inputs)
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))
+    model = Stepped(inputs, outputs)
+    model.compile(keras.optimizers.Adam(0.5), "mse", run_eagerly=True)
+    x, y = _pictures(4, 8), np.ones((4, 2), "float32")
+    model.train_on_batch(x, y)
+    smaller, report = sepconv.factorize(model, rank=1)
+    assert report.changed == 1
+    assert type(smaller) is Stepped
+    assert smaller.run_eagerly
+    assert smaller.evaluate(x, y, verbose=0, return_dict=True) == {"mine": 1.0}
+    # No kernel that the optimizer knows was replaced: it goes on. Else it starts anew.
+    assert int(smaller.optimizer.iterations) == 1
+    for old, new in zip(model.optimizer.variables, smaller.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(new.numpy(), old.numpy())
+    model.get_layer("conv").trainable = True
+    model.compile("adam", "mse", run_eagerly=True)
+    model.train_on_batch(x, y)
+    smaller, _ = sepconv.factorize(model, rank=1)
+    assert int(smaller.optimizer.iterations) == 0
+    smaller.train_on_batch(x, y)
+    assert int(smaller.optimizer.iterations) == 1
+
+
 def test_the_report_prints(model):
     _, report = sepconv.factorize(model, flops=0.5, data=_pictures(20))
     text = str(report)
@@ -331,6 +361,14 @@ def test_refusals_say_why(model):
 
     with pytest.raises(ValueError, match="Sequential or Functional"):
         sepconv.factorize(Own(), rank=1)
+
+    class Sized(keras.Model):
+        def __init__(self, size):
+            inputs = keras.Input((8, 8, size))
+            super().__init__(inputs, keras.layers.Conv2D(4, 3)(inputs))
+
+    with pytest.raises(ValueError, match="without a constructor of its own"):
+        sepconv.factorize(Sized(3), rank=1)
     with pytest.raises(ValueError, match=r"flops must be at least \d+ \(of \d+\)"):
         sepconv.factorize(model, flops=0.01)
     bad = _pictures(4)
