@@ -343,6 +343,22 @@ def test_a_model_of_several_inputs_and_unknown_sizes():
     assert without[0].multiply_adds[0] == 62 * 62 * 9 * 4 * 16
 
 
+def test_multiply_adds_count_every_kind_of_convolution():
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2DTranspose(6, 3, strides=2, padding="same", name="up")(inputs)
+    x = layers.Reshape((4, 4, 16, 6))(x)
+    x = layers.Conv3D(5, (1, 2, 3), strides=(2, 1, 1), padding="same", name="deep")(x)
+    x = layers.Reshape((32, 20))(x)
+    x = layers.Conv1DTranspose(3, 2, name="line")(x)
+    x = layers.Reshape((33, 1, 3))(x)
+    model = keras.Model(inputs, layers.Conv2D(16, (3, 1), name="conv")(x))
+    _, report = sepconv.factorize(model, rank=1)
+    others = 8 * 8 * 9 * 4 * 6 + 2 * 4 * 16 * 6 * 6 * 5 + 32 * 2 * 20 * 3
+    assert report[0].multiply_adds == (31 * 3 * 3 * 16, 31 * 3 * (3 + 16))
+    assert report.multiply_adds == tuple(others + n for n in report[0].multiply_adds)
+
+
 def test_refusals_say_why(model):
     with pytest.raises(ValueError, match=r"grouped \(groups=2\)"):
         sepconv.factorize(_layer(4, groups=2), rank=1)

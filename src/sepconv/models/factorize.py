@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from sepconv.explain.cost import calls, cost
 from sepconv.geometry import positive_sizes
 from sepconv.models.calibrate import (
     batches,
     check_data,
     gather_moments,
-    measure_costs,
     stand_in,
 )
 from sepconv.models.candidate import Candidate, refusal
@@ -229,9 +229,11 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
         )
     found, kept = _find(model)
     first = stand_in(model) if data is None else batches(data)[0]
-    costs = measure_costs(model, first)
+    one = keras.tree.map_structure(lambda x: x[:1], first)
+    costs = _multiply_adds(model, one)
+    everything = sum(costs.values())
     for convolution in found:
-        convolution.pixels = costs.pixels.get(id(convolution.layer), 0)
+        convolution.pixels = costs.get(id(convolution.layer), 0) // convolution.kernel.size
     with _progress() as track:
         layers = []
         for group in _passes(found) if data is not None else [found]:
@@ -243,7 +245,7 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
             for c in track(group, "factorize"):
                 options = _options(c, goal, moments.get(id(c.layer)), c.cheaper, track)
                 layers.append([*options, Option(None, goal.cost(c, None), 0.0)])
-    total = costs.total if goal.name == "flops" else model.count_params()
+    total = everything if goal.name == "flops" else model.count_params()
     chosen = _choose(layers, goal, total)
 
     pairs = [(c, o) for c, o in zip(found, chosen, strict=True) if o.rank is not None]
@@ -253,22 +255,29 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
     rows = {c.path: _row(c, o, goal) for c, o in zip(found, chosen, strict=True)}
     for path, layer, reason in kept:
         size = layer.count_params() if layer.built else 0
-        cost = costs.of(layer)
+        needed = costs.get(id(layer), 0)
         rank = full_rank(layer.kernel.shape) if layer.built else 0
-        rows[path] = LayerReport(path, None, rank, (size, size), (cost, cost), 0.0, 0.0, reason)
+        rows[path] = LayerReport(path, None, rank, (size, size), (needed, needed), 0.0, 0.0, reason)
     saved = sum(c.multiply_adds(None) - c.multiply_adds(o.rank) for c, o in pairs)
     seconds = time.perf_counter() - started
-    one = keras.tree.map_structure(lambda x: x[:1], first)
     report = Report(
         model.name,
         [rows[path] for path, _, _ in _walk(model) if path in rows],
         (model.count_params(), copy.count_params()),
-        (costs.total, costs.total - saved),
+        (everything, everything - saved),
         (_milliseconds(model, one), _milliseconds(copy, one)),
         data is not None,
         seconds,
     )
     return Factorized(copy, report)
+
+
+def _multiply_adds(model: Any, picture: Any) -> dict[int, int]:
+    """Those of all uses of a convolution or dense layer for one picture, by the layer's id."""
+    needed: dict[int, int] = {}
+    for call in calls(model, lambda: model(picture, training=False)):
+        needed[id(call.layer)] = needed.get(id(call.layer), 0) + cost(call).multiply_adds
+    return needed
 
 
 def _walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]:
