@@ -338,10 +338,10 @@ def _step(begun: float, text: str) -> None:
 def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:
     print(f"Written: {options.target}")
     if command.tolerance is None:
+        cure = " Training the new model on makes up for most of it." if apart else ""
         print(
             f"Approximation error: {apart:.1e}, the largest difference between the predictions of "
-            "the two on random input, relative to the largest prediction. Training the new model "
-            "on makes up for most of it."
+            f"the two on random input, relative to the largest prediction.{cure}"
         )
     else:
         print(
