@@ -163,33 +163,51 @@ struct ThreadScratch {
 
 thread_local ThreadScratch thread_scratch;
 
+struct ThreadKept {
+  ThreadScratch scratch;
+  uint64_t call = 0;
+  Kept kept{nullptr, -1};
+};
+
+thread_local ThreadKept thread_kept;
+
 struct ScratchRun {
   ScratchTaskFunction function;
   void* context;
-  size_t bytes;
+  ScratchBytes bytes;
+  uint64_t call;
   std::atomic<bool> failed{false};
+
+  // The running thread's, null where there is no memory.
+  Kept* kept() const {
+    ThreadKept& mine = thread_kept;
+    if (mine.call != call || mine.kept.memory == nullptr) {
+      mine.kept = {mine.scratch.get(bytes.kept), -1};
+      mine.call = call;
+    }
+    return mine.kept.memory == nullptr ? nullptr : &mine.kept;
+  }
+
+  void run(int64_t task) {
+    void* scratch = bytes.scratch == 0 ? nullptr : thread_scratch.get(bytes.scratch);
+    Kept* const kept_here = bytes.kept == 0 ? nullptr : kept();
+    if ((bytes.scratch != 0 && scratch == nullptr) || (bytes.kept != 0 && kept_here == nullptr))
+      failed.store(true, std::memory_order_relaxed);
+    else
+      function(context, task, scratch, kept_here);
+  }
 };
+
+std::atomic<uint64_t> calls{0};
 
 }  // namespace
 
-void run_with_scratch(Runner& runner, int64_t tasks, size_t scratch_bytes,
+void run_with_scratch(Runner& runner, int64_t tasks, ScratchBytes bytes,
                       ScratchTaskFunction function, void* context) {
-  ScratchRun call{function, context, scratch_bytes};
+  ScratchRun call{function, context, bytes, calls.fetch_add(1, std::memory_order_relaxed) + 1};
   runner.run(
       &runner, tasks,
-      [](void* argument, int64_t task) {
-        auto& call = *static_cast<ScratchRun*>(argument);
-        void* scratch = nullptr;
-        if (call.bytes != 0) {
-          scratch = thread_scratch.get(call.bytes);
-          if (scratch == nullptr) {
-            call.failed.store(true, std::memory_order_relaxed);
-            return;
-          }
-        }
-        call.function(call.context, task, scratch);
-      },
-      &call);
+      [](void* argument, int64_t task) { static_cast<ScratchRun*>(argument)->run(task); }, &call);
   if (call.failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
 }
 

@@ -7,10 +7,20 @@
 
 namespace sepconv {
 
-// As Runner::run, with `scratch_bytes` of 64-byte aligned memory for each task, which is the running
-// thread's own and kept by it for the next call. Throws std::bad_alloc where it cannot be had.
-using ScratchTaskFunction = void (*)(void* context, int64_t task, void* scratch);
-void run_with_scratch(Runner& runner, int64_t tasks, size_t scratch_bytes,
+// Memory that a thread keeps from task to task of one call.
+struct Kept {
+  void* memory;
+  int64_t content;  // what the tasks wrote down as being in it; -1 at the call's first task here
+};
+
+// As Runner::run, with 64-byte aligned memory of the running thread's own, which it keeps for the
+// next call: `scratch` bytes for each task, and `kept` bytes that stay between a call's tasks. Where
+// `kept` is 0, tasks get no Kept. Throws std::bad_alloc where memory cannot be had.
+struct ScratchBytes {
+  size_t scratch, kept;
+};
+using ScratchTaskFunction = void (*)(void* context, int64_t task, void* scratch, Kept* kept);
+void run_with_scratch(Runner& runner, int64_t tasks, ScratchBytes bytes,
                       ScratchTaskFunction function, void* context);
 
 // Memory for one call, 64-byte aligned at least. Up to 64 MiB of what is given back is kept for

@@ -67,7 +67,7 @@ double measure_fma(int threads, double seconds) {
   const KernelTable& kernels = f32_kernels();
   return best_rate(threads, seconds, [&](int) {
     float sink = 0;
-    return kernels.fma_burst(1000, &sink);
+    return kernels.fma_burst(10000, &sink);
   });
 }
 

@@ -32,22 +32,45 @@ inline void pause_cpu() {
 }
 
 // One call of run(). Helpers may look at it after run() has returned, so it is counted.
+//
+// The tasks are shared out in advance, in runs of neighbours, one run a participant: a call on the
+// same data, or the next layer on this one's result, finds it in the same core's cache. Who is
+// through with its own run takes from the ends of the others'.
 class Job {
  public:
-  Job(int64_t tasks, TaskFunction function, void* context)
-      : tasks_(tasks), function_(function), context_(context) {}
+  Job(int64_t tasks, int participants, TaskFunction function, void* context)
+      : tasks_(tasks),
+        shares_(participants < kMostShares ? participants : kMostShares),
+        function_(function),
+        context_(context) {
+    const int64_t each = tasks / shares_, more = tasks % shares_;
+    int64_t first = 0;
+    for (int i = 0; i < shares_; ++i) {
+      const int64_t count = each + (i < more);
+      share_[i].first = first;
+      share_[i].left.store(count, std::memory_order_relaxed);
+      share_[i].end.store(first += count, std::memory_order_relaxed);
+    }
+  }
 
-  // Works through tasks until none is left to claim.
-  void help() {
+  // Works through tasks until none is left to claim. No two participants have the same index; the
+  // caller's is 0.
+  void help(int index) {
     int64_t ended = 0;
-    for (;;) {
-      const int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks_) break;
-      function_(context_, task);
-      ++ended;
+    if (index < shares_) {
+      Share& own = share_[index];
+      for (int64_t task = own.first; claim(own); ++task, ++ended) function_(context_, task);
+    }
+    for (int i = 1; i <= shares_; ++i) {
+      Share& other = share_[(index + i) % shares_];
+      for (; claim(other); ++ended)
+        function_(context_, other.end.fetch_sub(1, std::memory_order_relaxed) - 1);
     }
     if (ended != 0) ended_.fetch_add(ended, std::memory_order_release);
   }
+
+  // An index for who has none yet.
+  int arrive() { return arrived_.fetch_add(1, std::memory_order_relaxed); }
 
   // Waits for tasks that other threads have claimed; those threads are running them, so this
   // never waits for a thread to become free.
@@ -66,12 +89,29 @@ class Job {
   }
 
  private:
+  static constexpr int kMostShares = 64;  // more participants live on what they take from others
+
+  struct alignas(64) Share {
+    std::atomic<int64_t> left;  // tasks that nobody has claimed
+    std::atomic<int64_t> end;   // others take from here, downwards
+    int64_t first;              // its owner from here, upwards
+  };
+
+  static bool claim(Share& share) {
+    int64_t left = share.left.load(std::memory_order_relaxed);
+    while (left > 0)
+      if (share.left.compare_exchange_weak(left, left - 1, std::memory_order_relaxed)) return true;
+    return false;
+  }
+
   const int64_t tasks_;
+  const int shares_;
   const TaskFunction function_;
   void* const context_;
-  alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<int64_t> ended_{0};
   std::atomic<int> references_{1};
+  std::atomic<int> arrived_{1};
+  Share share_[kMostShares];
 };
 
 void run_alone(int64_t tasks, TaskFunction function, void* context) {
@@ -137,6 +177,17 @@ void leave_processor(int processor) {
 #endif
 }
 
+// A job on the threads of an OpenMP runtime, the caller one of them.
+struct OpenMpRun {
+  Job job;
+  std::thread::id caller;
+
+  static void help(void* argument) {
+    auto* self = static_cast<OpenMpRun*>(argument);
+    self->job.help(std::this_thread::get_id() == self->caller ? 0 : self->job.arrive());
+  }
+};
+
 class Pool : public Runner {
  public:
   Pool() { run = &Pool::run_tasks; }
@@ -154,9 +205,9 @@ class Pool : public Runner {
     const int bound = num_threads();
     const OpenMpParallel parallel = openmp_parallel.load(std::memory_order_relaxed);
     if (parallel != nullptr && tasks > 1 && bound > 1) {
-      Job job(tasks, function, context);
-      parallel([](void* argument) { static_cast<Job*>(argument)->help(); }, &job,
-               static_cast<unsigned>(tasks < bound ? tasks : bound), 0);
+      const int threads = static_cast<int>(tasks < bound ? tasks : bound);
+      OpenMpRun call{Job(tasks, threads, function, context), std::this_thread::get_id()};
+      parallel(&OpenMpRun::help, &call, static_cast<unsigned>(threads), 0);
       return;
     }
     // A pool at work for another caller, or for this one further up the stack, is left alone.
@@ -167,7 +218,7 @@ class Pool : public Runner {
     }
     const int helpers = static_cast<int>(tasks < bound ? tasks : bound) - 1;
     ensure_workers(helpers);
-    Job* job = new (std::nothrow) Job(tasks, function, context);
+    Job* job = new (std::nothrow) Job(tasks, helpers + 1, function, context);
     if (job == nullptr) {
       run_alone(tasks, function, context);
       return;
@@ -182,7 +233,7 @@ class Pool : public Runner {
       generation_.fetch_add(1, std::memory_order_release);
     }
     if (wake) condition_.notify_all();
-    job->help();
+    job->help(0);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       job_ = nullptr;
@@ -226,7 +277,7 @@ class Pool : public Runner {
       // Also where the job has ended already: then it is because the caller did not let go of it.
       if (caller >= 0 && caller == current_processor()) leave_processor(caller);
       if (job != nullptr) {
-        job->help();
+        job->help(index + 1);
         job->release();
       }
     }
@@ -303,7 +354,9 @@ ExternalRunner external_runner(void* pool, void (*schedule)(void*, void (*)(void
     const int64_t bound = num_threads();
     if (helpers > bound) helpers = bound;
     if (helpers > tasks) helpers = tasks;
-    Job* job = helpers > 1 ? new (std::nothrow) Job(tasks, function, context) : nullptr;
+    Job* job = nullptr;
+    if (helpers > 1)
+      job = new (std::nothrow) Job(tasks, static_cast<int>(helpers), function, context);
     if (job == nullptr) {
       run_alone(tasks, function, context);
       return;
@@ -314,12 +367,12 @@ ExternalRunner external_runner(void* pool, void (*schedule)(void*, void (*)(void
           self->pool,
           [](void* argument) {
             Job* scheduled = static_cast<Job*>(argument);
-            scheduled->help();
+            scheduled->help(scheduled->arrive());
             scheduled->release();
           },
           job);
     }
-    job->help();
+    job->help(0);
     job->wait();
     job->release();
   };

@@ -19,16 +19,24 @@ inline Correlation forward_correlation(const Geometry& g) {
   return {g.h, g.w, g.c * g.m, g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.pt, g.pl, g.wo};
 }
 
-// Rows of outputs cut into bands: band `index` of image index / count.
+// Rows of `images` images cut into bands: band `index` of image index / count.
 struct Bands {
+  int64_t total, unit;
   int64_t rows;   // in the largest band
   int64_t count;  // an image
+  // The first row of band `index`, or the end of the one before.
+  int64_t first(int64_t index) const {
+    return min_of(part_start(ceil_div(total, unit), count, index) * unit, total);
+  }
 };
 
-// Bands of about `wanted` rows of `total`, all as even as they come.
-inline Bands cut_bands(int64_t total, int64_t wanted) {
-  const int64_t count = ceil_div(total, min_of(max_of(1, wanted), total));
-  return {ceil_div(total, count), count};
+// Bands of about `wanted` rows of `total`, all as even as they come, of whole units of rows but for
+// the last.
+inline Bands cut_bands(int64_t total, int64_t wanted, int64_t images = 1, int64_t unit = 1) {
+  const int64_t units = ceil_div(total, unit);
+  int64_t count = ceil_div(units, min_of(max_of(1, wanted / unit), units));
+  if (images % 4 != 0) count = shareable(count, units);
+  return {total, unit, ceil_div(units, count) * unit, count};
 }
 
 // The input rows [first, last) that output rows [p0, p1) see.
@@ -76,6 +84,9 @@ Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T*
 }
 
 // --- forward -----------------------------------------------------------------------------------
+
+// How many rows of outputs are best computed together, and bands cut between.
+inline int64_t row_unit(const Geometry& g) { return g.kh > 1 && g.dh == 1 ? kSmallRows : 1; }
 
 // Computes bands of the depthwise result of a channels_last input.
 template <class T>
@@ -150,7 +161,7 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
   wanted = max_of(wanted, g.m != 1 || is_planar<T>(g) ? g.kh : least_rows(g));
-  const Bands bands = cut_bands(g.ho, wanted);
+  const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
   const DepthwiseBands<T> depthwise(g, bands.rows, g.wo);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, depthwise.scratch(),
@@ -159,8 +170,8 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
                 const int64_t n = task / split / bands.count;
                 const TapRange c = split == 1 ? TapRange{0, channels}
                                               : channel_range<T>(channels, split, part);
-                const Box box{part_start(g.ho, bands.count, band),
-                              part_start(g.ho, bands.count, band + 1),
+                const Box box{bands.first(band),
+                              bands.first(band + 1),
                               0,
                               g.wo,
                               c.first,
@@ -188,8 +199,8 @@ void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, con
               [&](int64_t task, T* scratch) {
                 const int64_t band = task % bands.count, c = task / bands.count % g.c;
                 const int64_t n = task / bands.count / g.c;
-                const int64_t p0 = part_start(g.ho, bands.count, band);
-                const int64_t rows = part_start(g.ho, bands.count, band + 1) - p0;
+                const int64_t p0 = bands.first(band);
+                const int64_t rows = bands.first(band + 1) - p0;
                 each_forward_plane(planar, x, n, p0, rows, c * g.m, (c + 1) * g.m, kernel, bias,
                                    activation, scratch, [&](int64_t o, const T* flat) {
                                      T* out = y + ((n * channels + o) * g.ho + p0) * g.wo;

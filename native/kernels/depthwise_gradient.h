@@ -114,7 +114,7 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
   FlippedKernel<T> flipped(g, kernel);
   int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
-  const Bands bands = cut_bands(g.h, wanted);
+  const Bands bands = cut_bands(g.h, wanted, g.n, row_unit(g) * g.sh);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
   const int64_t phase_rows = ceil_div(bands.rows, g.sh);
@@ -130,8 +130,8 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
       runner, g.n * bands.count * split, wide_elements + strip_most, [&](int64_t task, T* wide) {
         const int64_t part = task % split, band = task / split % bands.count;
         const int64_t n = task / split / bands.count;
-        const int64_t h0 = part_start(g.h, bands.count, band);
-        const int64_t h1 = part_start(g.h, bands.count, band + 1);
+        const int64_t h0 = bands.first(band);
+        const int64_t h1 = bands.first(band + 1);
         const TapRange c =
             split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
         T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
@@ -168,8 +168,8 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
       [&](int64_t task, T* phases) {
         const int64_t band = task % bands.count, c = task / bands.count % g.c;
         const int64_t n = task / bands.count / g.c;
-        const int64_t h0 = part_start(g.h, bands.count, band);
-        const int64_t h1 = part_start(g.h, bands.count, band + 1);
+        const int64_t h0 = bands.first(band);
+        const int64_t h1 = bands.first(band + 1);
         const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
         const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
         const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
@@ -198,14 +198,14 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
 template <class T>
 void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
                             Runner& runner) {
-  const Bands bands = cut_bands(g.h, max_of(4, 32768 / (g.c * g.w)));
+  const Bands bands = cut_bands(g.h, max_of(4, 32768 / (g.c * g.w)), g.n, 2);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
     const TapRange c = channel_range<T>(g.c, split, task % split);
     stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel,
-                           part_start(g.h, bands.count, band),
-                           part_start(g.h, bands.count, band + 1), c.first, c.last,
+                           bands.first(band),
+                           bands.first(band + 1), c.first, c.last,
                            dx + n * g.h * g.w * g.c);
   });
 }
@@ -250,7 +250,7 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   int64_t wanted = 16384 / (channels * g.wo);
   wanted = max_of(wanted, g.m != 1 ? g.kh : least_rows(g));
-  const Bands bands = cut_bands(g.ho, wanted);
+  const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
   const int64_t units = g.n * bands.count;
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
   const int64_t split = channel_parts<T>(g, groups);
@@ -267,8 +267,8 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
                 const int64_t last = part_start(units, groups, group + 1);
                 for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
                   const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = part_start(g.ho, bands.count, band);
-                  const int64_t p1 = part_start(g.ho, bands.count, band + 1);
+                  const int64_t p0 = bands.first(band);
+                  const int64_t p1 = bands.first(band + 1);
                   const Expanded<T> wide =
                       expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
                   add_kernel_gradient(wide.correlation, wide.image,
@@ -300,8 +300,8 @@ void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, R
                 const int64_t last = part_start(units, groups, group + 1);
                 for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
                   const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = part_start(g.ho, bands.count, band);
-                  const int64_t rows = part_start(g.ho, bands.count, band + 1) - p0;
+                  const int64_t p0 = bands.first(band);
+                  const int64_t rows = bands.first(band + 1) - p0;
                   fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, c), phases);
                   for (int64_t m = 0; m < g.m; ++m) {
                     const int64_t o = c * g.m + m;

@@ -5,6 +5,9 @@
 // kRows x kPanel sums in registers, and a step loads one row of a panel and broadcasts kRows
 // values of A.
 #pragma once
+#include <array>
+#include <utility>
+
 #include "activation.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -22,6 +25,11 @@ struct Epilogue {
   const T* column_bias = nullptr;  // one value a column
   const T* row_bias = nullptr;     // one value a row
   Activation activation = Activation::none;
+
+  bool plain() const {
+    return addend == nullptr && column_bias == nullptr && row_bias == nullptr &&
+           activation == Activation::none;
+  }
 };
 
 template <class T>
@@ -106,8 +114,8 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
 
 // Stores a tile whose columns are no whole vectors; `sums` has rows of `sums_row`.
 template <class T>
-void finish_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c, int64_t c_row,
-                    const Epilogue<T>& e) {
+[[gnu::noinline]] void finish_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c,
+                                      int64_t c_row, const Epilogue<T>& e) {
   for (int i = 0; i < rows; ++i)
     for (int64_t n = 0; n < columns; ++n) {
       T value = sums[i * sums_row + n];
@@ -119,30 +127,65 @@ void finish_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c
     }
 }
 
-// ROWS x (VECTORS * lanes) sums; `panel` has rows of kPanel.
-template <class T, int ROWS, int VECTORS>
-void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c, int64_t c_row,
-           int64_t columns, const Epilogue<T>& e) {
+// A pointer for every three rows: x86 adds nought, one or two times a step in an address, so that
+// neither registers nor memory have to hold the offsets of all rows.
+template <class T, int ROWS>
+struct RowPointers {
+  static constexpr int kCount = (ROWS + 2) / 3;
+  T* at[kCount];
+  const int64_t step;
+
+  RowPointers(T* first, int64_t row) : step(row) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kCount; ++p) at[p] = first + 3 * p * row;
+    keep();
+  }
+  T* row(int i) const { return at[i / 3] + i % 3 * step; }
+  void advance(int64_t elements) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kCount; ++p) at[p] += elements;
+    keep();
+  }
+
+ private:
+  // Compilers would put the offsets back.
+  void keep() {
+#pragma GCC unroll 4
+    for (int p = 0; p < kCount; ++p) asm("" : "+r"(at[p]));
+  }
+};
+
+// ROWS x (VECTORS * lanes) sums; `panel` has rows of kPanel. PLAIN: `e` is.
+template <class T, int ROWS, int VECTORS, bool PLAIN>
+[[gnu::noinline]] void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c,
+                             int64_t c_row, int64_t columns, const Epilogue<T>& e) {
   constexpr int kVec = kLanes<T>;
+  {
+    // C's lines are asked for now, so that they are here when the sums are.
+    const RowPointers<T, ROWS> out(c, c_row);
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(out.row(i) + v * kVec, 1);
+  }
   Vec<T> acc[ROWS][VECTORS];
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) acc[i][v] = zero<T>();
-  const T* from = a.data;
-  const int64_t a_row = a.row, a_col = a.col;
-  for (int64_t k = 0; k < depth; ++k) {
+  RowPointers<const T, ROWS> in(a.data, a.row);
+  const int64_t a_col = a.col;
+  for (const T* const end = panel + depth * kPanel<T>; panel != end; panel += kPanel<T>) {
     Vec<T> b[VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) b[v] = load(panel + v * kVec);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
-      const T s = from[i * a_row];
+      const T s = *in.row(i);
 #pragma GCC unroll 4
       for (int v = 0; v < VECTORS; ++v) acc[i][v] += s * b[v];
     }
-    from += a_col;
-    panel += kPanel<T>;
+    in.advance(a_col);
   }
   if (columns != VECTORS * kVec) {
     T sums[ROWS * VECTORS * kVec];
@@ -153,16 +196,19 @@ void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c, int64_t c_r
     finish_partial(ROWS, columns, sums, VECTORS * kVec, c, c_row, e);
     return;
   }
+  const RowPointers<T, ROWS> out(c, c_row);
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
-    T* out = c + i * c_row;
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v) {
       Vec<T> value = acc[i][v];
-      if (e.row_bias != nullptr) value += e.row_bias[i];
-      if (e.column_bias != nullptr) value += load(e.column_bias + v * kVec);
-      if (e.addend != nullptr) value += load(e.addend + i * c_row + v * kVec);
-      store(out + v * kVec, activate<T>(value, e.activation));
+      if constexpr (!PLAIN) {
+        if (e.row_bias != nullptr) value += e.row_bias[i];
+        if (e.column_bias != nullptr) value += load(e.column_bias + v * kVec);
+        if (e.addend != nullptr) value += load(e.addend + i * c_row + v * kVec);
+        value = activate<T>(value, e.activation);
+      }
+      store(out.row(i) + v * kVec, value);
     }
   }
 }
@@ -171,51 +217,45 @@ template <class T>
 using Micro = void (*)(int64_t, const MatrixA<T>&, const T*, T*, int64_t, int64_t,
                        const Epilogue<T>&);
 
-template <class T, int VECTORS>
-Micro<T> pick_micro(int64_t rows) {
-  if constexpr (kRows == 12) {
-    switch (rows) {
-      case 12: return micro<T, 12, VECTORS>;
-      case 11: return micro<T, 11, VECTORS>;
-      case 10: return micro<T, 10, VECTORS>;
-      case 9: return micro<T, 9, VECTORS>;
-      case 8: return micro<T, 8, VECTORS>;
-      case 7: return micro<T, 7, VECTORS>;
-      default: break;
-    }
-  }
-  switch (rows) {
-    case 6: return micro<T, 6, VECTORS>;
-    case 5: return micro<T, 5, VECTORS>;
-    case 4: return micro<T, 4, VECTORS>;
-    case 3: return micro<T, 3, VECTORS>;
-    case 2: return micro<T, 2, VECTORS>;
-    default: return micro<T, 1, VECTORS>;
-  }
+// The micro-kernels of 1 to kRows rows.
+template <class T, int VECTORS, bool PLAIN, int... ROWS>
+constexpr std::array<Micro<T>, kRows> micros(std::integer_sequence<int, ROWS...>) {
+  return {micro<T, ROWS + 1, VECTORS, PLAIN>...};
+}
+
+template <class T, int VECTORS, bool PLAIN>
+inline constexpr std::array<Micro<T>, kRows> kMicros =
+    micros<T, VECTORS, PLAIN>(std::make_integer_sequence<int, kRows>());
+
+template <class T>
+const std::array<Micro<T>, kRows>& micros_for(int64_t width, bool plain) {
+  if (width <= kLanes<T>) return plain ? kMicros<T, 1, true> : kMicros<T, 1, false>;
+  return plain ? kMicros<T, 2, true> : kMicros<T, 2, false>;
 }
 
 // All rows of A by `columns` columns whose panels start at `packed`; `c` is element (0, 0).
 template <class T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a, const T* packed,
               T* c, int64_t c_row, const Epilogue<T>& epilogue) {
+  if (rows == 0) return;
   // Rows are shared out evenly over the micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
-  const int64_t groups = ceil_div(rows, kRows);
+  const int64_t groups = ceil_div(rows, kRows), each = rows / groups, more = rows % groups;
+  const bool late = is_late(epilogue.activation), plain = epilogue.plain();
   for (int64_t n = 0; n < columns; n += kPanel<T>) {
     const int64_t width = min_of(kPanel<T>, columns - n);
+    const auto& micro_of_rows = micros_for<T>(width, plain);
     const T* panel = packed + n * depth;
     int64_t m = 0;
     for (int64_t group = 0; group < groups; ++group) {
-      const int64_t count = (rows - m) / (groups - group) + ((rows - m) % (groups - group) != 0);
+      const int64_t count = each + (group < more);
       Epilogue<T> e = epilogue;
       e.activation = early(epilogue.activation);
       if (e.addend != nullptr) e.addend += m * c_row + n;
       if (e.column_bias != nullptr) e.column_bias += n;
       if (e.row_bias != nullptr) e.row_bias += m;
-      const Micro<T> kernel =
-          width <= kLanes<T> ? pick_micro<T, 1>(count) : pick_micro<T, 2>(count);
       T* tile = c + m * c_row + n;
-      kernel(depth, a.at(m, 0), panel, tile, c_row, width, e);
-      if (is_late(epilogue.activation))
+      micro_of_rows[static_cast<size_t>(count - 1)](depth, a.at(m, 0), panel, tile, c_row, width, e);
+      if (late)
         for (int64_t i = 0; i < count; ++i)
           activate_late(tile + i * c_row, width, epilogue.activation);
       m += count;

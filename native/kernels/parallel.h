@@ -5,19 +5,29 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Calls f(task, scratch) for every task, scratch being room for `elements` of T.
+// Calls f(task, scratch, kept) for every task, scratch being room for `elements` of T, and kept for
+// `kept_elements` that stay between a thread's tasks.
 template <class T, class F>
-void parallel(Runner& runner, int64_t tasks, int64_t elements, F&& f) {
+void parallel_keeping(Runner& runner, int64_t tasks, int64_t elements, int64_t kept_elements,
+                      const F& f) {
   if (tasks <= 0) return;
   struct Call {
-    F* function;
+    const F* function;
   } call{&f};
   run_with_scratch(
-      runner, tasks, static_cast<size_t>(elements) * sizeof(T),
-      [](void* context, int64_t task, void* scratch) {
-        (*static_cast<Call*>(context)->function)(task, static_cast<T*>(scratch));
+      runner, tasks,
+      {static_cast<size_t>(elements) * sizeof(T), static_cast<size_t>(kept_elements) * sizeof(T)},
+      [](void* context, int64_t task, void* scratch, Kept* kept) {
+        (*static_cast<Call*>(context)->function)(task, static_cast<T*>(scratch), kept);
       },
       &call);
+}
+
+// The same without memory that stays.
+template <class T, class F>
+void parallel(Runner& runner, int64_t tasks, int64_t elements, const F& f) {
+  parallel_keeping<T>(runner, tasks, elements, 0,
+                      [&f](int64_t task, T* scratch, Kept*) { f(task, scratch); });
 }
 
 // Memory for one call, shared by its tasks.

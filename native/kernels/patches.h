@@ -41,14 +41,12 @@ void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, i
       for (int64_t f = 0; f < filters; ++f)
         ordered.get()[(tap * g.c + c) * filters + f] =
             pointwise_kernel[(c * taps + tap) * filters + f];
-  const PackedWeights<T> packed(forward_weights<T>(ordered.get(), depth, filters), runner);
+  const WeightBlocks<T> blocks(forward_weights<T>(ordered.get(), depth, filters), 1);
   const T* end = x + g.n * g.h * g.w * g.c;
   const int64_t pitch = depth + kLanes<T>;  // room for copy_over
-  const int64_t pixels = g.n * g.ho * g.wo, tiles = tile_count(pixels);
-  const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
-  parallel<T>(runner, tiles, most * pitch, [&](int64_t tile, T* scratch) {
-    const int64_t first = part_start(pixels, tiles, tile);
-    const int64_t count = part_start(pixels, tiles, tile + 1) - first;
+  const RowTiles tiles(g.n * g.ho * g.wo);
+  const auto task = [&](int64_t tile, T* scratch, Kept* kept) {
+    const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
     for (int64_t k = 0; k < count; ++k) {
       const int64_t q = (first + k) % g.wo, p = (first + k) / g.wo % g.ho;
       const T* image = x + (first + k) / (g.wo * g.ho) * g.h * g.w * g.c;
@@ -72,9 +70,13 @@ void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, i
         fill_zero(to + inside.last * g.c, (g.kw - inside.last) * g.c);
       }
     }
-    multiply(count, filters, depth, MatrixA<T>{scratch, pitch, 1}, packed.from(0, depth),
-             y + first * filters, filters, finish.at(false, 0, first * filters));
-  });
+    for (int64_t block = 0; block < blocks.count; ++block) {
+      const int64_t o0 = blocks.first(block), element = first * filters + o0;
+      multiply(count, blocks.first(block + 1) - o0, depth, MatrixA<T>{scratch, pitch, 1},
+               blocks.get(block, kept), y + element, filters, finish.at(false, o0, element));
+    }
+  };
+  parallel_keeping<T>(runner, tiles.count, tiles.most() * pitch, blocks.elements(), task);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -8,11 +8,26 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // Rows of A that a task takes through all panels, so that a panel, once in L1, serves them all.
 inline constexpr int64_t kTilePixels = 96;
 
-// How many tiles `rows` rows are cut into: smaller ones where there are many, so that the last few
-// tasks leave no thread idle for long.
-inline int64_t tile_count(int64_t rows) {
-  return ceil_div(rows, rows >= 8 * kTilePixels ? kTilePixels / 2 : kTilePixels);
-}
+// Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so that
+// the last few tasks leave no thread idle for long.
+class RowTiles {
+ public:
+  explicit RowTiles(int64_t rows) : rows_(rows), units_(ceil_div(rows, kRows)) {
+    const int64_t wanted = rows >= 8 * kTilePixels ? kTilePixels / 2 : kTilePixels;
+    count = shareable(ceil_div(units_, wanted / kRows), units_);
+  }
+  int64_t count;
+  int64_t first(int64_t tile) const {
+    return min_of(part_start(units_, count, tile) * kRows, rows_);
+  }
+  int64_t most() const { return count == 0 ? 0 : ceil_div(units_, count) * kRows; }
+
+ private:
+  int64_t rows_, units_;
+};
+
+// Inputs of more than this are likely to come from memory, and not from a cache.
+inline constexpr int64_t kFarBytes = 4 << 20;
 
 // Asks for contiguous memory ahead of its use, where rows far apart would hide it from the
 // processor's own prefetching.
@@ -30,7 +45,46 @@ struct Weights {
   int64_t depth_step, output_step;
 };
 
-// Weights packed once a call, by all threads.
+// Packed weights of at most this are packed by every thread for itself: that is done before one
+// core has another's from its cache, and they stay in the second level for all the thread's tasks.
+inline constexpr int64_t kOwnWeightBytes = 256 << 10;
+
+// Weights cut into blocks of outputs, each packed by whoever computes with it.
+template <class T>
+class WeightBlocks {
+ public:
+  // At least `wanted` blocks, where there are outputs enough.
+  WeightBlocks(const Weights<T>& w, int64_t wanted) : w_(w), panels_(panels<T>(w.outputs)) {
+    const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, w.depth);
+    const int64_t most = max_of(1, kOwnWeightBytes / panel_bytes);
+    count = max_of(ceil_div(panels_, most), min_of(wanted, panels_ / 2));
+    count = max_of(1, count);
+  }
+
+  int64_t count;
+  int64_t first(int64_t block) const {
+    return min_of(part_start(panels_, count, block) * kPanel<T>, w_.outputs);
+  }
+  // Elements for one block, of a thread's own and kept from task to task.
+  int64_t elements() const { return max_of(1, ceil_div(panels_, count) * kPanel<T> * w_.depth); }
+  // The panels of a block, packed if they are not in `kept`.
+  const T* get(int64_t block, Kept* kept) const {
+    T* const packed = static_cast<T*>(kept->memory);
+    if (kept->content != block) {
+      const int64_t begin = first(block);
+      pack(w_.depth, first(block + 1) - begin, w_.data + begin * w_.output_step, w_.depth_step,
+           w_.output_step, packed);
+      kept->content = block;
+    }
+    return packed;
+  }
+
+ private:
+  const Weights<T> w_;
+  const int64_t panels_;
+};
+
+// All weights, packed once a call by all threads.
 template <class T>
 class PackedWeights {
  public:
@@ -98,21 +152,20 @@ struct Finish {
 template <class T>
 void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
                   Runner& runner) {
-  const PackedWeights<T> packed(w, runner);
-  const int64_t tiles = tile_count(rows);
-  const int64_t panel_count = panels<T>(w.outputs);
-  const int64_t split = output_parts(tiles, panel_count, 2);
-  parallel<T>(runner, tiles * split, 0, [&](int64_t task, T*) {
-    const int64_t part = task % split, tile = task / split;
-    const int64_t first = part_start(rows, tiles, tile);
-    const int64_t count = part_start(rows, tiles, tile + 1) - first;
-    const int64_t o0 = part_start(panel_count, split, part) * kPanel<T>;
-    const int64_t o1 = min_of(part_start(panel_count, split, part + 1) * kPanel<T>, w.outputs);
-    if (split == 1) prefetch(x + first * w.depth, count * w.depth);
-    const int64_t element = first * w.outputs + o0;
-    multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1},
-             packed.from(o0, w.depth), y + element, w.outputs, finish.at(false, o0, element));
-  });
+  const RowTiles tiles(rows);
+  const WeightBlocks<T> blocks(w, 16 / max_of(1, tiles.count));
+  const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > kFarBytes;
+  parallel_keeping<T>(
+      runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {
+        const int64_t block = task / tiles.count, tile = task % tiles.count;
+        const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
+        const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
+        const T* const packed = blocks.get(block, kept);
+        if (far && block == 0) prefetch(x + first * w.depth, count * w.depth);
+        const int64_t element = first * w.outputs + o0;
+        multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1}, packed,
+                 y + element, w.outputs, finish.at(false, o0, element));
+      });
 }
 
 // The same, channels_first.

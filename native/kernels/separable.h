@@ -21,14 +21,14 @@ struct Tile {
 // Pieces are of two rows, which share most of the input that they see.
 inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
   if (pieces && 2 * g.wo > pixels + pixels / 2)
-    return {cut_bands(g.ho, 2), ceil_div(2 * g.wo, pixels + pixels / 2)};
-  return {cut_bands(g.ho, pixels / g.wo), 1};
+    return {cut_bands(g.ho, 2, g.n, 2), ceil_div(2 * g.wo, pixels + pixels / 2)};
+  return {cut_bands(g.ho, pixels / g.wo, g.n), 1};
 }
 
 inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
   const int64_t piece = index % tiles.pieces, band = index / tiles.pieces % tiles.bands.count;
-  return {index / tiles.pieces / tiles.bands.count, part_start(g.ho, tiles.bands.count, band),
-          part_start(g.ho, tiles.bands.count, band + 1), part_start(g.wo, tiles.pieces, piece),
+  return {index / tiles.pieces / tiles.bands.count, tiles.bands.first(band),
+          tiles.bands.first(band + 1), part_start(g.wo, tiles.pieces, piece),
           part_start(g.wo, tiles.pieces, piece + 1)};
 }
 
@@ -182,16 +182,26 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     });
     return;
   }
-  const PackedWeights<T> packed(weights, runner);
   const int64_t pitch = pixel_pitch<T>(channels);
-  parallel<T>(runner, count, most * pitch + tiles.scratch(), [&](int64_t index, T* scratch) {
+  const auto tile_task = [&](int64_t index, T* scratch, const T* panels) {
     const Tile t = tile_at(g, tiles.tiles, index);
     tiles.rows(t, 0, channels, scratch, pitch, scratch + most * pitch);
     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
       multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1},
-               packed.from(0, channels), y + pixel * filters, filters,
-               finish.at(false, 0, pixel * filters));
+               panels, y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
     });
+  };
+  const int64_t elements = most * pitch + tiles.scratch();
+  const WeightBlocks<T> own(weights, 1);
+  if (own.count == 1) {
+    parallel_keeping<T>(
+        runner, count, elements, own.elements(),
+        [&](int64_t index, T* scratch, Kept* kept) { tile_task(index, scratch, own.get(0, kept)); });
+    return;
+  }
+  const PackedWeights<T> packed(weights, runner);
+  parallel<T>(runner, count, elements, [&](int64_t index, T* scratch) {
+    tile_task(index, scratch, packed.from(0, channels));
   });
 }
 

@@ -78,6 +78,11 @@ inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
   return total / count * index + min_of(index, total % count);
 }
 
+// `count` parts, or some more of at most `most`, so that few threads get the same number of them.
+inline int64_t shareable(int64_t count, int64_t most) {
+  return count < 3 ? count : min_of(round_up(count, 4), most);
+}
+
 template <class T>
 inline void fill_zero(T* p, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = 0;

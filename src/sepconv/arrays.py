@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-__all__ = ["DTYPES", "as_array", "output_array"]
+__all__ = ["DTYPES", "as_array", "empty", "output_array"]
 
 #: The dtypes that kernels compute in, with the numbers they know them by.
 DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
@@ -52,6 +53,21 @@ def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray
     return array
 
 
+def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """As ``np.empty``, at a multiple of 64 bytes where it is of any size.
+
+    NumPy's own arrays begin at multiples of 16, where most of the vectors of a kernel for AVX-512
+    lie across two cache lines: half as fast where memory is the limit.
+    """
+    itemsize = np.dtype(dtype).itemsize
+    size = math.prod(shape) * itemsize
+    if size < 4096:
+        return np.empty(shape, dtype)
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.__array_interface__["data"][0] % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def output_array(
     out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, *inputs: np.ndarray | None
 ) -> np.ndarray:
@@ -62,7 +78,7 @@ def output_array(
         ValueError: it does not fit, or shares memory with one of `inputs`.
     """
     if out is None:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv._types import DepthwiseGrads, SeparableGrads
-from sepconv.arrays import DTYPES, as_array, output_array
+from sepconv.arrays import DTYPES, as_array, empty, output_array
 from sepconv.geometry import (
     ConvSpec,
     Padding,
@@ -94,15 +94,15 @@ def _backward(
     if separable:
         pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
         channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
-        dpointwise = np.empty(pointwise_kernel.shape, x.dtype)
+        dpointwise = empty(pointwise_kernel.shape, x.dtype)
     dy = as_array("dy", dy, x.dtype)
     if dy.shape != geometry.output_shape(channels):
         raise ValueError(
             f"dy must have the shape of the output, {geometry.output_shape(channels)}. "
             f"Received: dy.shape={dy.shape}"
         )
-    dx, dkernel = np.empty(x.shape, x.dtype), np.empty(kernel.shape, x.dtype)
-    dbias = np.empty(channels, x.dtype)
+    dx, dkernel = empty(x.shape, x.dtype), empty(kernel.shape, x.dtype)
+    dbias = empty((channels,), x.dtype)
     _native.backward(
         geometry,
         DTYPES[x.dtype],

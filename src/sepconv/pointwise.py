@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv._types import PointwiseGrads
-from sepconv.arrays import DTYPES, as_array, output_array
+from sepconv.arrays import DTYPES, as_array, empty, output_array
 from sepconv.geometry import (
     activation_code,
     check_bias,
@@ -114,7 +114,7 @@ def pointwise_conv2d_grad(
         raise ValueError(
             f"dy must have the shape of the output, {shape}. Received: dy.shape={dy.shape}"
         )
-    dx, dkernel = np.empty(x.shape, x.dtype), np.empty(kernel.shape, x.dtype)
-    dbias = np.empty(kernel.shape[3], x.dtype)
+    dx, dkernel = empty(x.shape, x.dtype), empty(kernel.shape, x.dtype)
+    dbias = empty((kernel.shape[3],), x.dtype)
     _native.pointwise_backward(*sizes, x, kernel, dy, dx, dkernel, dbias)
     return PointwiseGrads(dx, dkernel, dbias)

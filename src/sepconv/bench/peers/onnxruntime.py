@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays
 from sepconv.bench.peers import Build, Peer, Prepared
 from sepconv.bench.peers.onnx_model import channels_first, channels_last, model
@@ -49,7 +50,7 @@ class OnnxRuntime(Peer):
             model(case, inputs, product), self.options, providers=["CPUExecutionProvider"]
         )
         x = inputs["x"] if product else channels_first(inputs["x"])
-        y = np.empty(session.get_outputs()[0].shape, np.float32)
+        y = empty(session.get_outputs()[0].shape, np.float32)
         binding = session.io_binding()
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in (x, y)]
         binding.bind_ortvalue_input("x", values[0])

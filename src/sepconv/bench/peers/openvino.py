@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays
 from sepconv.bench.peers import Build, Peer, Prepared
 from sepconv.bench.peers.onnx_model import channels_first, channels_last, model
@@ -59,7 +60,7 @@ class OpenVino(Peer):
             network = process.build()
         compiled = self.core.compile_model(network, "CPU", self.settings)
         x = channels_first(inputs["x"]) if way == "NCHW" else inputs["x"]
-        y = np.empty(tuple(compiled.output(0).shape), np.float32)
+        y = empty(tuple(compiled.output(0).shape), np.float32)
         request = compiled.create_infer_request()
         tensors = [openvino.Tensor(array, shared_memory=True) for array in (x, y)]
         request.set_input_tensor(tensors[0])

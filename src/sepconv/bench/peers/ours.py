@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import sepconv
+from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays
 from sepconv.bench.peers import Build, Peer, Prepared
 from sepconv.bench.workloads import Case
@@ -33,7 +34,7 @@ class Ours(Peer):
 
     def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
         x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]
-        y = np.empty((*x.shape[:3], kernel.shape[3]), np.float32)
+        y = empty((*x.shape[:3], kernel.shape[3]), np.float32)
 
         def run() -> Arrays:
             outputs = {"y": sepconv.pointwise_conv2d(x, kernel, out=y)}
@@ -61,7 +62,7 @@ class Ours(Peer):
         else:
             forward, backward = sepconv.depthwise_conv2d, sepconv.depthwise_conv2d_grad
         activation = "relu6" if case.epilogue else None
-        y = np.empty((case.batch, *w.output_size, case.output_channels), np.float32)
+        y = empty((case.batch, *w.output_size, case.output_channels), np.float32)
 
         def run() -> Any:
             forward(x, bias=bias, activation=activation, out=y, **arguments)
