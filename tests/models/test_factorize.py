@@ -244,8 +244,11 @@ def test_it_trains_on_and_the_given_model_too():
 
 def test_class_and_compilation_stay():
     class Stepped(keras.Model):
-        def test_step(self, *args):
-            return {"mine": 1.0}
+        counted = 0
+
+        def compute_loss(self, *args, **kwargs):
+            type(self).counted += 1
+            return super().compute_loss(*args, **kwargs)
 
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(16, 3, name="conv", trainable=False)(inputs)
@@ -258,7 +261,9 @@ def test_class_and_compilation_stay():
     assert report.changed == 1
     assert type(smaller) is Stepped
     assert smaller.run_eagerly
-    assert smaller.evaluate(x, y, verbose=0, return_dict=True) == {"mine": 1.0}
+    before = Stepped.counted
+    smaller.evaluate(x, y, verbose=0)
+    assert Stepped.counted > before
     # No kernel that the optimizer knows was replaced: it goes on. Else it starts anew.
     assert int(smaller.optimizer.iterations) == 1
     for old, new in zip(model.optimizer.variables, smaller.optimizer.variables, strict=True):
