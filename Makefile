@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test sanitize fuzz stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test coverage sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -34,17 +34,21 @@ demo: $(STAMPS)/package $(STAMPS)/extra-demo $(STAMPS)/extra-$(ENGINE) ## train 
 doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this machine
 	$(VENV)/bin/sepconv doctor
 
+# What the tests need: the package, whose warnings are errors, the engines, and what examples need.
+TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export $(TEST_ENGINES))
+PYTEST = -m pytest
+
 # Every part runs, whatever came of the ones before it; one that fails fails the whole.
-test: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(STAMPS)/extra-demo $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## check style and types and run the whole suite, on every engine
+test: $(TESTED) ## check style and types and run the whole suite, on every engine
 	@failed=; \
 	run() { echo "== $$1"; shift; env "$$@" || failed=yes; }; \
 	run "formatting" $(PY) -m ruff format --check .; \
 	run "style" $(PY) -m ruff check .; \
 	run "types" $(PY) -m mypy; \
-	run "core and command line" $(PY) -m pytest tests/core tests/cli; \
+	run "core and command line" $(PY) $(PYTEST) tests/core tests/cli; \
 	for engine in $(TEST_ENGINES); do \
 	  run "engines, layers and models on $$engine" SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
-	    $(PY) -m pytest tests/engines tests/layers tests/models; \
+	    $(PY) $(PYTEST) tests/engines tests/layers tests/models; \
 	done; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
@@ -110,6 +114,36 @@ sanitize: $(STAMPS)/build $(STAMPS)/extra-dev ## the C++ tests and the core test
 	$(ASAN_PYTHON) $(PY) -m pytest -p no:cacheprovider tests/core \
 	  --deselect tests/core/test_imports.py --deselect tests/core/test_stress.py
 	@echo "make sanitize: clean"
+
+# Of Python: the lines of the package that `make test` runs, in whatever process. Of the C++: the lines
+# that its own tests run and, of the bindings, those that Python tests run with modules that count.
+COVERED := build/coverage
+COUNTED = PYTHONPATH=$(COVERED)/site $(PY) -m pytest -p no:cacheprovider
+.PHONY: coverage-python coverage-native
+coverage: coverage-python coverage-native ## measure the tests: of Python 95% of the lines must run, of C++ 90%; slow
+
+coverage-python: $(TESTED) $(STAMPS)/extra-coverage
+	rm -f $(COVERED)/data*
+	$(MAKE) test PYTEST='-m coverage run -m pytest --deselect tests/core/test_stress.py'
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report --skip-covered --show-missing --fail-under=95
+
+coverage-native: $(TESTED) $(STAMPS)/extra-coverage
+	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build); $(call needs,gcov,gcc)
+	$(NATIVE) -DSEPCONV_COVERAGE=ON -B $(COVERED)/native && cmake --build $(COVERED)/native
+	$(PIP) --no-build-isolation --no-deps --upgrade --target $(COVERED)/site \
+	  -Cbuild-dir=$(COVERED)/modules -Ccmake.define.SEPCONV_COVERAGE=ON .
+	find $(COVERED) -name '*.gcda' -delete
+	$(COVERED)/native/tests/native/sepconv_native_test 0.3
+	$(COUNTED) tests/core --deselect tests/core/test_stress.py --deselect tests/core/test_imports.py
+	$(COUNTED) tests/cli/test_bench.py -k 'machine_is_measured or measuring'
+	for engine in $(TEST_ENGINES); do \
+	  SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
+	    $(COUNTED) tests/engines/test_$${engine}_values.py tests/engines/test_$${engine}_errors.py \
+	      tests/engines/test_$${engine}_fused.py || exit 1; \
+	done
+	$(PY) -m gcovr --root . --filter native/ --exclude native/tensorflow_stub.cc --merge-lines \
+	  --merge-mode-functions=separate --fail-under-line 90 $(COVERED)/native $(COVERED)/modules
 
 fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## fuzz the C++ code and the functions of every engine, SECONDS each
 	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build); $(call needs,$(CLANG),clang llvm)

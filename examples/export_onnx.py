@@ -1,6 +1,6 @@
 """Exports a model with sepconv's layers to ONNX and LiteRT, and runs it there.
 
-    pip install '.[tensorflow]' onnx onnxruntime tf2onnx ai-edge-litert
+    pip install '.[tensorflow,export]'
     python examples/export_onnx.py
 
 The model is MobileNet with random weights. Keras exports to ONNX from TensorFlow by tf2onnx, so

@@ -2,6 +2,7 @@
 
     python examples/notebooks.py                 # all, leaving them as they are
     python examples/notebooks.py eegnet --write  # one, keeping what it shows
+    python examples/notebooks.py --quick         # shorter trainings, as the tests do
 
 They run in a folder of their own that is removed afterwards. Needs nbclient, ipykernel, matplotlib,
 scikit-learn and an engine.
@@ -22,10 +23,29 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 HERE = Path(__file__).parent
 SECONDS = 180
 
+#: What `--quick` sets after the cell that is tagged "parameters", in each notebook.
+QUICK: dict[str, dict[str, object]] = {
+    "digits": {"EPOCHS": 4},
+    "eegnet": {"EPOCHS": 4},
+    "factorize": {"BUDGETS": (0.25,)},
+}
 
-def run(path: Path, write: bool) -> str | None:
+
+def shorten(notebook: nbformat.NotebookNode, parameters: dict[str, object]) -> None:
+    """Sets parameters anew, in a cell behind the one that sets them."""
+    (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
+    for name in parameters:
+        if f"\n{name} = " not in cell.source:
+            raise ValueError(f"the cell of parameters sets no {name}")
+    code = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    notebook.cells.insert(notebook.cells.index(cell) + 1, nbformat.v4.new_code_cell(code))
+
+
+def run(path: Path, write: bool = False, quick: bool = False) -> str | None:
     """Runs a notebook; returns what went wrong, or None."""
     notebook = nbformat.read(path, as_version=4)
+    if quick:
+        shorten(notebook, QUICK[path.stem])
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}})
@@ -51,14 +71,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     names = sorted(path.stem for path in HERE.glob("*.ipynb"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--write", action="store_true", help="keep outputs in the notebooks")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--write", action="store_true", help="keep outputs in the notebooks")
+    how.add_argument("--quick", action="store_true", help="shorter trainings")
     given = parser.parse_args()
     unknown = set(given.names) - set(names)
     if unknown:
         parser.error(f"no such notebook: {', '.join(sorted(unknown))}")
     failed = False
     for name in given.names or names:
-        wrong = run(HERE / f"{name}.ipynb", given.write)
+        wrong = run(HERE / f"{name}.ipynb", given.write, given.quick)
         if wrong:
             print(f"{name}.ipynb: {wrong}", file=sys.stderr)
             failed = True

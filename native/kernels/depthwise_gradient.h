@@ -211,11 +211,31 @@ void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* 
 }
 
 template <class T>
+void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
+  const int64_t channels = g.c * g.m;
+  const FlatSizes sizes{g.ho, g.wo, g.c, g.m, 1, g.kh, g.kw, 1, g.dh, g.dw,
+                        (g.kh - 1) * g.dh - g.pt, (g.kw - 1) * g.dw - g.pl, g.w};
+  const FlatRows<T> rows(sizes, nullptr, [&](int64_t i, int64_t j, int64_t c, int64_t m) {
+    return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
+  });
+  const Bands bands = cut_bands(g.h, max_of(g.kh, 32768 / (channels * g.w)), g.n);
+  parallel<T>(runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
+              [&](int64_t task, T* scratch) {
+                const int64_t n = task / bands.count, band = task % bands.count;
+                const int64_t h0 = bands.first(band);
+                rows.compute(dy + n * g.ho * g.wo * channels, h0, bands.first(band + 1), 0, g.w,
+                             Activation::none, dx + (n * g.h + h0) * g.w * g.c, g.w * g.c, scratch);
+              });
+}
+
+template <class T>
 void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx,
                               Runner& runner) {
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
     exact_input_gradient(g, dy, kernel, dx, runner);
-  else if (is_planar<T>(g))
+  else if (is_flat<T>(g) && g.sh == 1)
+    input_gradient_flat(g, dy, kernel, dx, runner);
+  else if (is_narrow<T>(g))
     input_gradient_planar(g, dy, kernel, dx, runner);
   else if (wants_stride2_gradient<T>(g))
     input_gradient_stride2(g, dy, kernel, dx, runner);
@@ -283,6 +303,29 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
 }
 
 template <class T>
+void kernel_gradient_flat(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+  const FlatSizes sizes = flat_sizes<T>(g);
+  const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
+  const Bands bands = cut_bands(g.ho, max_of(g.kh, 16384 / (channels * g.wo)), g.n);
+  const int64_t units = g.n * bands.count;
+  const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
+  Workspace<T> partials(groups * size);
+  fill_zero(partials.get(), groups * size);
+  parallel<T>(runner, groups, flat_gradient_scratch<T>(sizes, bands.rows),
+              [&](int64_t group, T* scratch) {
+                const int64_t last = part_start(units, groups, group + 1);
+                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+                  const int64_t n = unit / bands.count, band = unit % bands.count;
+                  const int64_t p0 = bands.first(band);
+                  add_flat_gradient(sizes, x + n * g.h * g.w * g.c,
+                                    dy + (n * g.ho + p0) * g.wo * channels, p0,
+                                    bands.first(band + 1), partials.get() + group * size, scratch);
+                }
+              });
+  add_partials(partials.get(), groups, size, dk, runner);
+}
+
+template <class T>
 void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   const Bands bands = cut_bands(g.ho, planar_rows<T>(g));
@@ -317,7 +360,9 @@ void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, R
 
 template <class T>
 void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
-  if (is_planar<T>(g))
+  if (is_flat<T>(g))
+    kernel_gradient_flat(g, x, dy, dk, runner);
+  else if (is_narrow<T>(g))
     kernel_gradient_planar(g, x, dy, dk, runner);
   else
     kernel_gradient_channelwise(g, x, dy, dk, runner);

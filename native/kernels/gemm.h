@@ -5,7 +5,6 @@
 // kRows x kPanel sums in registers, and a step loads one row of a panel and broadcasts kRows
 // values of A.
 #pragma once
-#include <array>
 #include <utility>
 
 #include "activation.h"
@@ -155,9 +154,18 @@ struct RowPointers {
   }
 };
 
-// ROWS x (VECTORS * lanes) sums; `panel` has rows of kPanel. PLAIN: `e` is.
-template <class T, int ROWS, int VECTORS, bool PLAIN>
-[[gnu::noinline]] void micro(int64_t depth, const MatrixA<T>& a, const T* panel, T* c,
+// B as its panels, and where they are not filled yet, as what they are to be filled with on the way:
+// element (k, n) of B is source[k * source_row + n].
+template <class T>
+struct MatrixB {
+  T* panels;
+  const T* source = nullptr;
+  int64_t source_row = 0;
+};
+
+// ROWS x (VECTORS * lanes) sums; a panel has rows of kPanel. PLAIN: `e` is. PACKS: fills the panel.
+template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false>
+[[gnu::noinline]] void micro(int64_t depth, const MatrixA<T>& a, const MatrixB<T>& matrix, T* c,
                              int64_t c_row, int64_t columns, const Epilogue<T>& e) {
   constexpr int kVec = kLanes<T>;
   {
@@ -175,10 +183,22 @@ template <class T, int ROWS, int VECTORS, bool PLAIN>
     for (int v = 0; v < VECTORS; ++v) acc[i][v] = zero<T>();
   RowPointers<const T, ROWS> in(a.data, a.row);
   const int64_t a_col = a.col;
+  T* panel = matrix.panels;
+  [[maybe_unused]] const T* source = matrix.source;
   for (const T* const end = panel + depth * kPanel<T>; panel != end; panel += kPanel<T>) {
     Vec<T> b[VECTORS];
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) b[v] = load(panel + v * kVec);
+    for (int v = 0; v < VECTORS; ++v) {
+      if constexpr (PACKS) {
+        // Rows are pages apart, where no processor prefetches by itself.
+        __builtin_prefetch(source + 16 * matrix.source_row + v * kVec);
+        b[v] = load(source + v * kVec);
+        store(panel + v * kVec, b[v]);
+      } else {
+        b[v] = load(panel + v * kVec);
+      }
+    }
+    if constexpr (PACKS) source += matrix.source_row;
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
       const T s = *in.row(i);
@@ -214,37 +234,49 @@ template <class T, int ROWS, int VECTORS, bool PLAIN>
 }
 
 template <class T>
-using Micro = void (*)(int64_t, const MatrixA<T>&, const T*, T*, int64_t, int64_t,
+using Micro = void (*)(int64_t, const MatrixA<T>&, const MatrixB<T>&, T*, int64_t, int64_t,
                        const Epilogue<T>&);
 
 // The micro-kernels of 1 to kRows rows.
-template <class T, int VECTORS, bool PLAIN, int... ROWS>
-constexpr std::array<Micro<T>, kRows> micros(std::integer_sequence<int, ROWS...>) {
-  return {micro<T, ROWS + 1, VECTORS, PLAIN>...};
+template <class T>
+struct Micros {
+  Micro<T> of[kRows + 1];
+};
+
+template <class T, int VECTORS, bool PLAIN, bool PACKS, int... ROWS>
+constexpr Micros<T> micros(std::integer_sequence<int, ROWS...>) {
+  return {{nullptr, micro<T, ROWS + 1, VECTORS, PLAIN, PACKS>...}};
 }
 
-template <class T, int VECTORS, bool PLAIN>
-inline constexpr std::array<Micro<T>, kRows> kMicros =
-    micros<T, VECTORS, PLAIN>(std::make_integer_sequence<int, kRows>());
+template <class T, int VECTORS, bool PLAIN, bool PACKS = false>
+inline constexpr Micros<T> kMicros =
+    micros<T, VECTORS, PLAIN, PACKS>(std::make_integer_sequence<int, kRows>());
 
 template <class T>
-const std::array<Micro<T>, kRows>& micros_for(int64_t width, bool plain) {
+const Micros<T>& micros_for(int64_t width, bool plain) {
   if (width <= kLanes<T>) return plain ? kMicros<T, 1, true> : kMicros<T, 1, false>;
   return plain ? kMicros<T, 2, true> : kMicros<T, 2, false>;
 }
 
-// All rows of A by `columns` columns whose panels start at `packed`; `c` is element (0, 0).
+// All rows of A by `columns` columns of B; `c` is element (0, 0).
 template <class T>
-void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a, const T* packed,
-              T* c, int64_t c_row, const Epilogue<T>& epilogue) {
+void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
+              const MatrixB<T>& b, T* c, int64_t c_row, const Epilogue<T>& epilogue) {
   if (rows == 0) return;
   // Rows are shared out evenly over the micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
   const int64_t groups = ceil_div(rows, kRows), each = rows / groups, more = rows % groups;
   const bool late = is_late(epilogue.activation), plain = epilogue.plain();
   for (int64_t n = 0; n < columns; n += kPanel<T>) {
     const int64_t width = min_of(kPanel<T>, columns - n);
-    const auto& micro_of_rows = micros_for<T>(width, plain);
-    const T* panel = packed + n * depth;
+    MatrixB<T> panel{b.panels + n * depth};
+    const Micros<T>* table = &micros_for<T>(width, plain);
+    if (b.source != nullptr && width == kPanel<T>) {
+      panel.source = b.source + n;
+      panel.source_row = b.source_row;
+      table = &kMicros<T, 2, false, true>;
+    } else if (b.source != nullptr) {
+      pack(depth, width, b.source + n, b.source_row, int64_t{1}, panel.panels);
+    }
     int64_t m = 0;
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t count = each + (group < more);
@@ -254,7 +286,8 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
       if (e.column_bias != nullptr) e.column_bias += n;
       if (e.row_bias != nullptr) e.row_bias += m;
       T* tile = c + m * c_row + n;
-      micro_of_rows[static_cast<size_t>(count - 1)](depth, a.at(m, 0), panel, tile, c_row, width, e);
+      table->of[count](depth, a.at(m, 0), panel, tile, c_row, width, e);
+      table = &micros_for<T>(width, plain);
       if (late)
         for (int64_t i = 0; i < count; ++i)
           activate_late(tile + i * c_row, width, epilogue.activation);

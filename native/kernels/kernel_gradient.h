@@ -81,6 +81,26 @@ void gradient_general(const GradientRun<T>& r, Vec<T>* sums) {
   for (; j < r.taps; ++j) gradient_taps<T, 1>(r, r.in + j * r.in_tap, sums + j);
 }
 
+// The same with padding among the inputs, which is left out, a few taps at a time, where there are
+// many.
+template <class T>
+void gradient_padded(const GradientRun<T>& whole, const Correlation& g, Vec<T>* sums) {
+  constexpr int64_t kTaps = 8;
+  for (int64_t j = 0; j < g.kw; j += kTaps) {
+    GradientRun<T> run = whole;
+    run.taps = min_of(kTaps, g.kw - j);
+    // Outputs for which one of the taps is inside.
+    const int64_t last_tap = (j + run.taps - 1) * g.dw - g.pl;
+    const int64_t first = min_of(max_of(0, ceil_div(-last_tap, g.sw)), whole.count);
+    const int64_t last =
+        max_of(first, min_of(whole.count, floor_div(g.in_w - 1 + g.pl - j * g.dw, g.sw) + 1));
+    run.count = last - first;
+    run.dy += first * run.dy_pixel;
+    run.in += first * run.stride * run.in_pixel + j * run.in_tap;
+    gradient_general(run, sums + j);
+  }
+}
+
 // How `rows` rows of taps are worked through: `group` at a time by `many`, the rest by `one`.
 template <class T>
 struct GradientFunctions {
@@ -165,7 +185,10 @@ void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int6
         }
         for (; i < rows.last; ++i) {
           run.in = pixels.at(top + i * g.dh, column);
-          functions.one(run, sums + i * g.kw);
+          if (strip != nullptr && g.kw >= kManyTaps)
+            gradient_padded(run, g, sums + i * g.kw);
+          else
+            functions.one(run, sums + i * g.kw);
         }
       }
       const auto edge = [&](int64_t from, int64_t to) {

@@ -12,9 +12,11 @@ inline constexpr int64_t kTilePixels = 96;
 // the last few tasks leave no thread idle for long.
 class RowTiles {
  public:
-  explicit RowTiles(int64_t rows) : rows_(rows), units_(ceil_div(rows, kRows)) {
+  // `least` tiles, where there are rows enough.
+  explicit RowTiles(int64_t rows, int64_t least = 1) : rows_(rows), units_(ceil_div(rows, kRows)) {
     const int64_t wanted = rows >= 8 * kTilePixels ? kTilePixels / 2 : kTilePixels;
-    count = shareable(ceil_div(units_, wanted / kRows), units_);
+    count = max_of(ceil_div(units_, wanted / kRows), min_of(least, units_));
+    count = shareable(count, units_);
   }
   int64_t count;
   int64_t first(int64_t tile) const {
@@ -53,12 +55,11 @@ inline constexpr int64_t kOwnWeightBytes = 256 << 10;
 template <class T>
 class WeightBlocks {
  public:
-  // At least `wanted` blocks, where there are outputs enough.
+  // At least `wanted` blocks, where there are panels enough.
   WeightBlocks(const Weights<T>& w, int64_t wanted) : w_(w), panels_(panels<T>(w.outputs)) {
     const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, w.depth);
     const int64_t most = max_of(1, kOwnWeightBytes / panel_bytes);
-    count = max_of(ceil_div(panels_, most), min_of(wanted, panels_ / 2));
-    count = max_of(1, count);
+    count = max_of(1, max_of(ceil_div(panels_, most), min_of(wanted, panels_)));
   }
 
   int64_t count;
@@ -67,16 +68,16 @@ class WeightBlocks {
   }
   // Elements for one block, of a thread's own and kept from task to task.
   int64_t elements() const { return max_of(1, ceil_div(panels_, count) * kPanel<T> * w_.depth); }
-  // The panels of a block, packed if they are not in `kept`.
-  const T* get(int64_t block, Kept* kept) const {
-    T* const packed = static_cast<T*>(kept->memory);
-    if (kept->content != block) {
-      const int64_t begin = first(block);
-      pack(w_.depth, first(block + 1) - begin, w_.data + begin * w_.output_step, w_.depth_step,
-           w_.output_step, packed);
-      kept->content = block;
-    }
-    return packed;
+  // A block, for a product that may have to fill its panels.
+  MatrixB<T> get(int64_t block, Kept* kept) const {
+    MatrixB<T> b{static_cast<T*>(kept->memory)};
+    if (kept->content == block) return b;
+    kept->content = block;
+    const int64_t begin = first(block);
+    const T* source = w_.data + begin * w_.output_step;
+    if (w_.output_step == 1) return {b.panels, source, w_.depth_step};
+    pack(w_.depth, first(block + 1) - begin, source, w_.depth_step, w_.output_step, b.panels);
+    return b;
   }
 
  private:
@@ -99,8 +100,7 @@ class PackedWeights {
            packed_.get() + first * w.depth);
     });
   }
-  // The panels from output `first`, a multiple of kPanel.
-  const T* from(int64_t first, int64_t depth) const { return packed_.get() + first * depth; }
+  MatrixB<T> all() const { return {packed_.get()}; }
 
  private:
   Workspace<T> packed_;
@@ -152,18 +152,23 @@ struct Finish {
 template <class T>
 void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
                   Runner& runner) {
-  const RowTiles tiles(rows);
-  const WeightBlocks<T> blocks(w, 16 / max_of(1, tiles.count));
+  // Tasks of 2^18 operations or more, some microseconds. Where there are more rows than outputs, they
+  // are cut more finely: that each thread packs all weights costs less than that it reads all of x.
+  constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
+  const int64_t wanted = min_of(
+      16, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >> 17);
+  const RowTiles tiles(rows, w.outputs <= rows ? min_of(wanted, 8) : 1);
+  const WeightBlocks<T> blocks(w, w.outputs <= rows ? 1 : wanted / max_of(1, tiles.count));
   const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > kFarBytes;
   parallel_keeping<T>(
       runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {
         const int64_t block = task / tiles.count, tile = task % tiles.count;
         const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
         const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
-        const T* const packed = blocks.get(block, kept);
+        const MatrixB<T> b = blocks.get(block, kept);
         if (far && block == 0) prefetch(x + first * w.depth, count * w.depth);
         const int64_t element = first * w.outputs + o0;
-        multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1}, packed,
+        multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1}, b,
                  y + element, w.outputs, finish.at(false, o0, element));
       });
 }
@@ -186,8 +191,8 @@ void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T*
                 const int64_t o1 = part_start(w.outputs, split, part + 1);
                 pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
                 const int64_t element = (n * w.outputs + o0) * pixels + first;
-                multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), packed, y + element,
-                         pixels, finish.at(true, o0, element));
+                multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), MatrixB<T>{packed},
+                         y + element, pixels, finish.at(true, o0, element));
               });
 }
 
@@ -226,7 +231,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
   pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   Epilogue<T> e;
   if (accumulate) e.addend = dkernel;
-  multiply(channels, filters, pixels, a, packed, dkernel, filters, e);
+  multiply(channels, filters, pixels, a, MatrixB<T>{packed}, dkernel, filters, e);
 }
 
 // The partial sums of groups: each begins by putting its first unit's, so that nothing need be

@@ -49,12 +49,12 @@ class DepthwiseTiles {
                  Activation activation = Activation::none)
       : g(geometry),
         tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
-                        geometry.m == 1 && !is_planar<T>(geometry))),
+                        is_flat<T>(geometry) || (geometry.m == 1 && !is_narrow<T>(geometry)))),
         x_(x),
         kernel_(kernel),
         bias_(bias),
         activation_(activation),
-        bands_(geometry, geometry.channels_first ? 0 : tiles.bands.rows,
+        bands_(geometry, kernel, bias, geometry.channels_first ? 0 : tiles.bands.rows,
                ceil_div(geometry.wo, tiles.pieces)),
         planar_(geometry, geometry.channels_first ? tiles.bands.rows : 0) {}
 
@@ -77,12 +77,12 @@ class DepthwiseTiles {
   }
 
   // Whether a range of channels can be computed apart.
-  bool may_split() const { return g.channels_first ? g.m == 1 : g.m == 1 && !bands_.planar(); }
+  bool may_split() const { return g.channels_first ? g.m == 1 : bands_.may_split(); }
 
   // Channels [c0, c1), pixels `pitch` apart.
   void rows(const Tile& t, int64_t c0, int64_t c1, T* out, int64_t pitch, T* scratch) const {
     const Box box{t.p0, t.p1, t.q0, t.q1, c0, c1};
-    bands_.compute(x_ + t.n * g.h * g.w * g.c, kernel_, bias_, activation_, box, out,
+    bands_.compute(x_ + t.n * g.h * g.w * g.c, activation_, box, out,
                    (t.q1 - t.q0) * pitch, pitch, scratch);
   }
 
@@ -177,18 +177,19 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
       const Tile t = tile_at(g, tiles.tiles, index);
       tiles.packed(t, scratch, scratch + panel);
       const int64_t element = t.n * filters * pixels + t.p0 * g.wo;
-      multiply(filters, t.pixels(), channels, rows.matrix(), scratch, y + element, pixels,
-               finish.at(true, 0, element));
+      multiply(filters, t.pixels(), channels, rows.matrix(), MatrixB<T>{scratch}, y + element,
+               pixels, finish.at(true, 0, element));
     });
     return;
   }
   const int64_t pitch = pixel_pitch<T>(channels);
-  const auto tile_task = [&](int64_t index, T* scratch, const T* panels) {
+  const auto tile_task = [&](int64_t index, T* scratch, MatrixB<T> b) {
     const Tile t = tile_at(g, tiles.tiles, index);
     tiles.rows(t, 0, channels, scratch, pitch, scratch + most * pitch);
     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
-      multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1},
-               panels, y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
+      multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1}, b,
+               y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
+      b.source = nullptr;  // its panels are filled now
     });
   };
   const int64_t elements = most * pitch + tiles.scratch();
@@ -201,7 +202,7 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   }
   const PackedWeights<T> packed(weights, runner);
   parallel<T>(runner, count, elements, [&](int64_t index, T* scratch) {
-    tile_task(index, scratch, packed.from(0, channels));
+    tile_task(index, scratch, packed.all());
   });
 }
 

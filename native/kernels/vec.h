@@ -73,9 +73,9 @@ inline int64_t parts(int64_t total, int64_t wanted) {
   return max_of(1, total / max_of(1, wanted));
 }
 
-// The start of part `index` out of `count` even parts of `total`.
+// The start of part `index` out of `count` even parts of `total`; larger and smaller ones take turns.
 inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
-  return total / count * index + min_of(index, total % count);
+  return total / count * index + total % count * index / count;
 }
 
 // `count` parts, or some more of at most `most`, so that few threads get the same number of them.

@@ -86,8 +86,11 @@ def output_array(
             f"out must have the shape {shape} and the dtype {dtype}. "
             f"Received: out.shape={out.shape}, out.dtype={out.dtype}"
         )
-    if not out.flags.c_contiguous or not out.flags.writeable or not out.flags.aligned:
+    flags = out.flags
+    if not (flags.c_contiguous and flags.writeable and flags.aligned):
         raise ValueError("out must be C-contiguous, aligned and writable.")
-    if any(a is not None and np.may_share_memory(out, a) for a in inputs):
-        raise ValueError("out must not share memory with an input.")
+    # A plain loop: as a generator it is a good part of a small call.
+    for array in inputs:
+        if array is not None and np.may_share_memory(out, array):
+            raise ValueError("out must not share memory with an input.")
     return out

@@ -160,9 +160,14 @@ def conv_spec(
         >>> conv_spec(strides=2, padding="same").stride_w
         2
     """
-    arguments = strides, padding, dilation_rate, data_format
-    if _plain(arguments):
-        return _conv_spec(*arguments)
+    # Whether a cache can be asked is asked of every call, so the usual kinds come first.
+    if (
+        type(data_format) is str
+        and (type(padding) is str or _plain(padding))
+        and (type(strides) is int or _plain(strides))
+        and (type(dilation_rate) is int or _plain(dilation_rate))
+    ):
+        return _conv_spec(strides, padding, dilation_rate, data_format)
     return build_spec(strides, padding, dilation_rate, data_format)
 
 

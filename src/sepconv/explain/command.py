@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.output is not None:
             check_target(options.output, options.force)
+            import matplotlib  # noqa: F401 - missed now, not when all is measured
         use_engine(options.engine)
         found = _explain(options)
         if options.output is not None:

@@ -43,9 +43,6 @@ _KINDS = {
     "dense": (keras.layers.Dense,),
 }
 
-#: `sepconv.optimize` makes networks of these, of any of the first three kinds.
-_FUSED: tuple[Any, ...] = (layers.FusedConv2D,) if hasattr(layers, "FusedConv2D") else ()
-
 
 class Call(NamedTuple):
     """One use of a layer in a network.
@@ -108,7 +105,7 @@ def calls(model: Any, predict: Callable[[], Any]) -> list[Call]:
 
 
 def _kind(layer: Any) -> str | None:
-    if isinstance(layer, _FUSED):
+    if isinstance(layer, layers.FusedConv2D):
         if layer.kernel_size is None:
             return "convolution"
         return "depthwise" if layer.filters is None else "separable"

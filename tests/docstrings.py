@@ -1,0 +1,43 @@
+"""The examples in docstrings: which modules have some, and what each needs to run.
+
+The whole package is looked through, so no module's examples are forgotten.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import sepconv
+
+_PACKAGE = Path(sepconv.__file__).parent
+_ENGINES = ("jax", "torch", "tensorflow")
+_KERAS = ("layers", "models", "explain")
+
+
+def _needs(first: str) -> str | None:
+    if first in _ENGINES:
+        return first
+    return "keras" if first in _KERAS else None
+
+
+def _modules() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        if ">>>" in path.read_text(encoding="utf-8"):
+            parts = path.relative_to(_PACKAGE).with_suffix("").parts
+            name = ".".join(part for part in ("sepconv", *parts) if part != "__init__")
+            found[name] = _needs(parts[0])
+    return found
+
+
+#: Modules with examples -> the engine that they are for; "keras" for any; None where none is used.
+MODULES = _modules()
+
+
+def run(name: str) -> None:
+    """Runs the examples of a module."""
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0, name
+    assert result.failed == 0, name

@@ -1,0 +1,52 @@
+"""Calls on arrays of any memory and numbers, calls that make no sense, and NumPy's very bits."""
+
+from __future__ import annotations
+
+import os
+
+import hostile
+import hostile_engines
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+
+SELECTED = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
+
+
+@pytest.fixture(params=SELECTED)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def engine(name):
+    return hostile_engines.MAKERS[name]()
+
+
+@pytest.fixture
+def few(name):
+    """Makes a test run the same few examples each time; fewer on JAX, which compiles each."""
+    healthy = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+    chosen = settings(max_examples=25 if name == "jax" else 60, **healthy)
+    return lambda test: seed(1)(chosen(test))
+
+
+def test_arrays_of_any_memory(engine, few):
+    @few
+    @given(hostile.valid_calls(engine.dtypes))
+    def holds(call):
+        hostile.check_valid(engine, call)
+
+    holds()
+
+
+def test_calls_that_make_no_sense(engine, few):
+    @few
+    @given(hostile.arbitrary_calls())
+    def holds(call):
+        hostile.check_arbitrary(engine, call)
+
+    holds()
+
+
+def test_bits_are_those_of_numpy(engine):
+    hostile_engines.check_same_bits(engine)
