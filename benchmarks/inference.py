@@ -86,7 +86,10 @@ def difference(received: Any, expected: np.ndarray) -> float:
 
 
 def check(names: list[str], size: int | None) -> int:
-    """Prints how far `optimize` puts each network's output; 1 where that is too far."""
+    """Prints how far `optimize` puts each network's output; 1 where that is too far.
+
+    It is the output of the network as it was saved to a file and loaded from it.
+    """
     import keras
 
     import sepconv
@@ -101,6 +104,9 @@ def check(names: list[str], size: int | None) -> int:
             print(f"{name:17} not available: {error}")
             continue
         optimized, record = sepconv.optimize(model)
+        with tempfile.TemporaryDirectory(prefix="sepconv-check-") as folder:
+            optimized.save(Path(folder) / "optimized.keras")
+            optimized = keras.models.load_model(Path(folder) / "optimized.keras")
         x = picture(side)
         apart = difference(optimized.predict_on_batch(x), model.predict_on_batch(x))
         failed |= not apart <= TOLERANCE

@@ -372,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 where something is broken or failed, 2 where the command cannot be
-        carried out as given, 130 where it was interrupted.
+        carried out as given, 130 where it was interrupted, 143 where it was terminated.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

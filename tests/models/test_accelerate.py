@@ -155,6 +155,35 @@ def test_a_compile_of_its_own_is_left_to_its_owner():
     assert not model.compiled
 
 
+def test_a_class_with_a_training_step_of_its_own():
+    """Made of layers as any functional or sequential model is, with no constructor of its own."""
+
+    class Stepped(keras.Model):
+        steps = 0
+
+        def train_step(self, *args):
+            type(self).steps += 1
+            return super().train_step(*args)
+
+    class Line(keras.Sequential):
+        pass
+
+    inside = Line([keras.Input((8, 8, 3)), layers.DepthwiseConv2D(3, name="deep")], name="line")
+    x = keras.Input((8, 8, 3), name="x")
+    outputs = layers.Flatten()(inside(layers.SeparableConv2D(3, 3, padding="same")(x)))
+    stock = Stepped({"x": x}, [outputs], name="stepped")
+    stock.compile("sgd", "mse", run_eagerly=True)
+    model, record = sepconv.accelerate(stock)
+    assert record.changed == 2
+    assert (type(model), type(model.get_layer("line"))) == (Stepped, Line)
+    assert type(model.get_layer("line").layers[0]) is sepconv.layers.DepthwiseConv2D
+    data = {"x": numbers(4, 8, 8, 3)}
+    assert_near(model(data), stock(data))
+    before = Stepped.steps
+    model.train_on_batch(data, numbers(4, 108))
+    assert Stepped.steps == before + 1
+
+
 def test_what_cannot_be_copied():
     class Closed(keras.Model):
         def __init__(self, conv):
@@ -177,5 +206,11 @@ def test_what_cannot_be_copied():
 
     with pytest.raises(ValueError, match=r"Parametrised has no get_config .*'factor'"):
         sepconv.accelerate(Parametrised(2))
+    changed = sequential()
+    next(
+        x for x in changed.layers if isinstance(x, layers.Dropout)
+    ).rate = 0.0  # a copy needs no random numbers
+    with pytest.raises(ValueError, match=r"its config makes has \d+ variables, not \d+"):
+        sepconv.accelerate(changed)
     with pytest.raises(TypeError, match=r"model must be a keras.Model. Received: 3"):
         sepconv.accelerate(3)

@@ -242,6 +242,41 @@ def test_it_trains_on_and_the_given_model_too():
     assert np.isfinite(_predict(smaller, x)).all()
 
 
+def test_class_and_compilation_stay():
+    class Stepped(keras.Model):
+        counted = 0
+
+        def compute_loss(self, *args, **kwargs):
+            type(self).counted += 1
+            return super().compute_loss(*args, **kwargs)
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3, name="conv", trainable=False)(inputs)
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x))
+    model = Stepped(inputs, outputs)
+    model.compile(keras.optimizers.Adam(0.5), "mse", run_eagerly=True)
+    x, y = _pictures(4, 8), np.ones((4, 2), "float32")
+    model.train_on_batch(x, y)
+    smaller, report = sepconv.factorize(model, rank=1)
+    assert report.changed == 1
+    assert type(smaller) is Stepped
+    assert smaller.run_eagerly
+    before = Stepped.counted
+    smaller.evaluate(x, y, verbose=0)
+    assert Stepped.counted > before
+    # No kernel that the optimizer knows was replaced: it goes on. Else it starts anew.
+    assert int(smaller.optimizer.iterations) == 1
+    for old, new in zip(model.optimizer.variables, smaller.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(new.numpy(), old.numpy())
+    model.get_layer("conv").trainable = True
+    model.compile("adam", "mse", run_eagerly=True)
+    model.train_on_batch(x, y)
+    smaller, _ = sepconv.factorize(model, rank=1)
+    assert int(smaller.optimizer.iterations) == 0
+    smaller.train_on_batch(x, y)
+    assert int(smaller.optimizer.iterations) == 1
+
+
 def test_the_report_prints(model):
     _, report = sepconv.factorize(model, flops=0.5, data=_pictures(20))
     text = str(report)
@@ -313,6 +348,22 @@ def test_a_model_of_several_inputs_and_unknown_sizes():
     assert without[0].multiply_adds[0] == 62 * 62 * 9 * 4 * 16
 
 
+def test_multiply_adds_count_every_kind_of_convolution():
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2DTranspose(6, 3, strides=2, padding="same", name="up")(inputs)
+    x = layers.Reshape((4, 4, 16, 6))(x)
+    x = layers.Conv3D(5, (1, 2, 3), strides=(2, 1, 1), padding="same", name="deep")(x)
+    x = layers.Reshape((32, 20))(x)
+    x = layers.Conv1DTranspose(3, 2, name="line")(x)
+    x = layers.Reshape((33, 1, 3))(x)
+    model = keras.Model(inputs, layers.Conv2D(16, (3, 1), name="conv")(x))
+    _, report = sepconv.factorize(model, rank=1)
+    others = 8 * 8 * 9 * 4 * 6 + 2 * 4 * 16 * 6 * 6 * 5 + 32 * 2 * 20 * 3
+    assert report[0].multiply_adds == (31 * 3 * 3 * 16, 31 * 3 * (3 + 16))
+    assert report.multiply_adds == tuple(others + n for n in report[0].multiply_adds)
+
+
 def test_refusals_say_why(model):
     with pytest.raises(ValueError, match=r"grouped \(groups=2\)"):
         sepconv.factorize(_layer(4, groups=2), rank=1)
@@ -331,6 +382,14 @@ def test_refusals_say_why(model):
 
     with pytest.raises(ValueError, match="Sequential or Functional"):
         sepconv.factorize(Own(), rank=1)
+
+    class Sized(keras.Model):
+        def __init__(self, size):
+            inputs = keras.Input((8, 8, size))
+            super().__init__(inputs, keras.layers.Conv2D(4, 3)(inputs))
+
+    with pytest.raises(ValueError, match="without a constructor of its own"):
+        sepconv.factorize(Sized(3), rank=1)
     with pytest.raises(ValueError, match=r"flops must be at least \d+ \(of \d+\)"):
         sepconv.factorize(model, flops=0.01)
     bad = _pictures(4)

@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
     Attributes:
         name: the layer's name, with those of the models around it.
-        kind: "depthwise", "separable", "convolution" or "dense".
+        kind: "depthwise", "separable", "convolution", "transposed" or "dense".
         output_shape: with the batch.
         cost: what it needs.
         floor: seconds that it takes at least on this machine.

@@ -6,6 +6,7 @@ and D = C times the depth multiplier, the multiply-adds of one call are, as pape
     depthwise     P k D                 the ordinary convolution in its place: P k C D
     separable     P k D + P D F         the ordinary convolution in its place: P k C F
     convolution   P k C F / groups      the same without groups:               P k C F
+    transposed    P k C F, where P counts the positions of the input
     dense         P C F
 
 For the floor of the time, kernel positions in the padding are left out, since they need no work,
@@ -16,23 +17,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
 
 from sepconv import layers
 from sepconv.geometry import conv_spec, conv_spec_1d, resolve
+from sepconv.models.watching import watched
 
 __all__ = ["Call", "Cost", "calls", "cost"]
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_CONVOLUTION = (keras.layers.Conv1D, keras.layers.Conv2D)
+_CONVOLUTION = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
 _KINDS = {
     "depthwise": _DEPTHWISE,
     "separable": _SEPARABLE,
     "convolution": _CONVOLUTION,
+    "transposed": _TRANSPOSED,
     "dense": (keras.layers.Dense,),
 }
 
@@ -43,7 +50,7 @@ class Call(NamedTuple):
     Attributes:
         layer: the layer.
         name: its name, with those of the models around it.
-        kind: "depthwise", "separable", "convolution" or "dense".
+        kind: "depthwise", "separable", "convolution", "transposed" or "dense".
         input_shapes: of the tensors it is called with, with the batch; the first is the one that
             is convolved, the others (a residual) are added.
         output_shape: with the batch.
@@ -83,8 +90,16 @@ def calls(model: Any, predict: Callable[[], Any]) -> list[Call]:
         model: any Keras model.
         predict: makes it predict, for the first time, so that an engine that traces does so.
     """
+    names = dict(_layers(model))
     found: list[Call] = []
-    with _watching(dict(_layers(model)), found):
+
+    def seen(layer: Any, given: tuple[Any, ...], output: Any) -> None:
+        shapes = tuple(_shape(tensor) for tensor in given if hasattr(tensor, "shape"))
+        first = all(other.layer is not layer for other in found)
+        kind = _kind(layer) or ""
+        found.append(Call(layer, names[layer], kind, shapes, _shape(output), first))
+
+    with watched(names, seen):
         predict()
     return found
 
@@ -106,33 +121,6 @@ def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
             yield layer, name
         else:
             yield from _layers(layer, f"{name}/")
-
-
-@contextmanager
-def _watching(names: dict[Any, str], found: list[Call]) -> Iterator[None]:
-    """Notes every call of the layers, by a wrapper around the `call` of each."""
-
-    def wrap(layer: Any, name: str) -> Callable[..., Any]:
-        kind, call = _kind(layer) or "", layer.call
-
-        def watched(x: Any, *args: Any, **kwargs: Any) -> Any:
-            y = call(x, *args, **kwargs)
-            given = (x, *args, *kwargs.values())
-            shapes = tuple(_shape(tensor) for tensor in given if hasattr(tensor, "shape"))
-            first = all(other.layer is not layer for other in found)
-            found.append(Call(layer, name, kind, shapes, _shape(y), first))
-            return y
-
-        return watched
-
-    try:
-        for layer, name in names.items():
-            # Past Keras' __setattr__, which tracks what it is given; the class' own is below it.
-            object.__setattr__(layer, "call", wrap(layer, name))
-        yield
-    finally:
-        for layer in names:
-            layer.__dict__.pop("call", None)
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -172,6 +160,10 @@ def _convolution(call: Call) -> tuple[int, int, int]:
     outputs, space = _split(layer, call.output_shape)
     positions = call.output_shape[0] * math.prod(space)
     kernel = math.prod(_kernel_size(layer))
+    if call.kind == "transposed":
+        _, inputs = _split(layer, call.input_shapes[0])
+        needed = call.output_shape[0] * math.prod(inputs) * kernel * channels * outputs
+        return needed, needed, needed
     taps = call.output_shape[0] * _taps(call)
     if call.kind == "convolution":
         inner = channels // getattr(layer, "groups", 1) * outputs
@@ -206,14 +198,9 @@ def _taps(call: Call) -> int:
     layer = call.layer
     _, sizes = _split(layer, call.input_shapes[0])
     _, outputs = _split(layer, call.output_shape)
-    rank, kernel = len(sizes), _kernel_size(layer)
-    arguments = layer.strides, layer.padding, layer.dilation_rate
-    spec = conv_spec(*arguments) if rank == 2 else conv_spec_1d(kernel[0], *arguments)
-    ones = (1,) * (2 - rank)
-    geometry = resolve(spec, (1, *ones, *sizes, 1), (*ones, *kernel, 1, 1))
-    before = [pads[0] for pads in geometry.pads][-rank:]
+    kernel, before = _kernel_size(layer), _padding_before(layer, sizes)
     product = 1
-    for axis in range(rank):
+    for axis in range(len(sizes)):
         stride, dilation = layer.strides[axis], layer.dilation_rate[axis]
         product *= sum(
             0 <= p * stride + i * dilation - before[axis] < sizes[axis]
@@ -221,3 +208,16 @@ def _taps(call: Call) -> int:
             for i in range(kernel[axis])
         )
     return product
+
+
+def _padding_before(layer: Any, sizes: tuple[int, ...]) -> list[int]:
+    """How many positions of padding precede the input on each axis of space."""
+    kernel = _kernel_size(layer)
+    if len(sizes) == 2:
+        spec = conv_spec(layer.strides, layer.padding, layer.dilation_rate)
+        return [pads[0] for pads in resolve(spec, (1, *sizes, 1), (*kernel, 1, 1)).pads]
+    axes = zip(kernel, layer.strides, layer.dilation_rate, sizes, strict=True)
+    return [
+        resolve(conv_spec_1d(k, s, layer.padding, d), (1, 1, n, 1), (1, k, 1, 1)).pads[1][0]
+        for k, s, d, n in axes
+    ]

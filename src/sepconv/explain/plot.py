@@ -12,7 +12,13 @@ __all__ = ["picture"]
 #: More layers than this do not fit on a page; the quickest are then drawn as one bar.
 _MOST = 60
 
-_COLOURS = {"depthwise": BLUE, "separable": BLUE, "convolution": ORANGE, "dense": GREEN}
+_COLOURS = {
+    "depthwise": BLUE,
+    "separable": BLUE,
+    "convolution": ORANGE,
+    "transposed": ORANGE,
+    "dense": GREEN,
+}
 _OTHERS = "the others together"
 
 

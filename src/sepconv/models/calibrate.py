@@ -1,59 +1,24 @@
-"""Runs a model to see what passes through its layers: how many pixels, and what patches."""
+"""Data for a model in batches, and what patches of it pass through its layers."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from sepconv.models.lowrank import Moments
+from sepconv.models.watching import watched
 
-__all__ = ["Costs", "batches", "check_data", "gather_moments", "measure_costs", "stand_in"]
+__all__ = ["batches", "check_data", "gather_moments", "stand_in"]
 
 #: The sizes of an input that a model leaves open.
 _OPEN_SIZE = 64
 #: A batch has about so many numbers.
 _BATCH_NUMBERS = 2_000_000
 _MOST_IN_A_BATCH = 256
-
-#: Layers that take as many multiply-adds an output pixel as they have weights in kernels.
-_COUNTED = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-    keras.layers.Dense,
-)
-#: Those that take as many an input pixel.
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-
-
-class Costs(NamedTuple):
-    """The multiply-adds of a model's convolutions and dense layers, for one picture.
-
-    Attributes:
-        pixels: by a layer's id, how many pixels it computes over all its calls.
-        total: the multiply-adds of all of them.
-    """
-
-    pixels: dict[int, int]
-    total: int
-
-    def of(self, layer: Any) -> int:
-        """The multiply-adds of one layer."""
-        return self.pixels.get(id(layer), 0) * _weights(layer)
 
 
 def check_data(data: Any) -> Any:
@@ -108,26 +73,6 @@ def stand_in(model: Any) -> Any:
     return keras.tree.map_structure(zeros, inputs)
 
 
-def measure_costs(model: Any, batch: Any) -> Costs:
-    """Runs the model on a batch and counts what its layers do for one picture of it."""
-    pictures = len(keras.tree.flatten(batch)[0])
-    pixels: dict[int, int] = {}
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, _COUNTED)]
-    transposed = [layer for layer in model._flatten_layers() if isinstance(layer, _TRANSPOSED)]
-
-    def count(layer: Any, inputs: Any, outputs: Any) -> None:
-        tensor = inputs if layer in transposed else outputs
-        first = getattr(layer, "data_format", None) == "channels_first"
-        numbers = int(np.prod(tensor.shape)) // tensor.shape[1 if first else -1]
-        pixels[id(layer)] = pixels.get(id(layer), 0) + numbers // pictures
-
-    with _watched([*layers, *transposed], count):
-        model(batch, training=False)
-    counted = {id(layer): layer for layer in [*layers, *transposed]}
-    total = sum(_weights(counted[key]) * number for key, number in pixels.items())
-    return Costs(pixels, total)
-
-
 def gather_moments(model: Any, data: Iterable[Any], moments: dict[int, Moments]) -> None:
     """Runs the model on batches and adds what layers get as input to their moments, by their id.
 
@@ -136,43 +81,12 @@ def gather_moments(model: Any, data: Iterable[Any], moments: dict[int, Moments])
     """
     layers = [layer for layer in model._flatten_layers() if id(layer) in moments]
 
-    def add(layer: Any, inputs: Any, outputs: Any) -> None:
+    def add(layer: Any, given: tuple[Any, ...], output: Any) -> None:
+        inputs = given[0]
         if keras.backend.standardize_dtype(inputs.dtype) == "bfloat16":  # unknown to NumPy
             inputs = ops.cast(inputs, "float32")
         moments[id(layer)].add(ops.convert_to_numpy(inputs))
 
-    with _watched(layers, add):
+    with watched(layers, add):
         for batch in data:
             model(batch, training=False)
-
-
-def _weights(layer: Any) -> int:
-    """The number of weights in a layer's kernels: all but its bias."""
-    return layer.count_params() - (layer.bias.shape[0] if layer.use_bias else 0)
-
-
-@contextmanager
-def _watched(layers: Iterable[Any], seen: Callable[[Any, Any, Any], None]) -> Iterator[None]:
-    """Within it, `seen(layer, inputs, outputs)` is told of each call of the layers."""
-
-    def watch(layer: Any, call: Callable[..., Any]) -> None:
-        @functools.wraps(call)
-        def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            outputs = call(inputs, *args, **kwargs)
-            seen(layer, inputs, outputs)
-            return outputs
-
-        layer.call = watched
-
-    # Wherever a layer is, in nested models or wrappers, its `call` is what computes it.
-    before = [(layer, vars(layer).get("call")) for layer in layers]
-    try:
-        for layer, _ in before:
-            watch(layer, layer.call)
-        yield
-    finally:
-        for layer, own in before:
-            if own is not None:
-                layer.call = own
-            elif "call" in vars(layer):
-                del layer.call

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,6 +104,10 @@ COMMANDS = {
 
 class _DiffersError(RuntimeError):
     """The new model does not predict what the old one does."""
+
+
+class _TerminatedError(BaseException):
+    """The process was asked to end; like KeyboardInterrupt, nobody takes it for a failure."""
 
 
 class EngineError(RuntimeError):
@@ -233,15 +240,35 @@ def run(options: argparse.Namespace) -> int:
             raise FileError(f"{options.target}: the file to write must end in .keras")
         check_target(options.target, options.force, options.source)
         use_engine(options.engine)
-        return _convert(options)
+        with _terminable():
+            return _convert(options)
     except (FileError, EngineError) as error:
         return _fail(str(error), 2)
     except _DiffersError as error:
         return _fail(str(error), 1)
     except OSError as error:
         return _fail(f"{options.target} cannot be written: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return _fail(f"stopped; {options.target} was not written.", 130)
+    except (KeyboardInterrupt, _TerminatedError) as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
+        return _fail(f"stopped; {options.target} was not written.", code)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within it SIGTERM is an exception, as Ctrl-C is, so that drafts are removed."""
+
+    def stop(*_: Any) -> None:
+        raise _TerminatedError
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> int:
@@ -311,10 +338,10 @@ def _step(begun: float, text: str) -> None:
 def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:
     print(f"Written: {options.target}")
     if command.tolerance is None:
+        cure = " Training the new model on makes up for most of it." if apart else ""
         print(
             f"Approximation error: {apart:.1e}, the largest difference between the predictions of "
-            "the two on random input, relative to the largest prediction. Training the new model "
-            "on makes up for most of it."
+            f"the two on random input, relative to the largest prediction.{cure}"
         )
     else:
         print(

@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
+from sepconv.explain.cost import calls, cost
 from sepconv.geometry import positive_sizes
 from sepconv.models.calibrate import (
     batches,
     check_data,
     gather_moments,
-    measure_costs,
     stand_in,
 )
 from sepconv.models.candidate import Candidate, refusal
+from sepconv.models.copying import compile_like, copy_model, is_open
 from sepconv.models.factorize_report import LayerReport, Report
 from sepconv.models.lowrank import Moments, full_rank
 from sepconv.models.ranks import Option, smallest_rank, spend
@@ -97,7 +97,8 @@ def factorize(
 
     Args:
         layer_or_model: a built `keras.layers.Conv2D`, or a Sequential or Functional model, in which
-            models may be nested and layers shared. It is left as it is.
+            models may be nested and layers shared, or one of a class derived from these that has
+            no constructor of its own. It is left as it is.
         rank: the depth multiplier of every layer; one above full rank is full rank.
         energy: the part of each layer's squared norm to keep, in (0, 1].
         max_error: the relative error to allow each layer, at least 0:
@@ -109,11 +110,12 @@ def factorize(
             that a model of several inputs takes; or None.
 
     Returns:
-        ``(model, report)``. A compiled model's copy is compiled alike, with a fresh optimizer.
+        ``(model, report)``. The model has the class, names and weights of the one given, and is
+        compiled alike; its optimizer starts anew where kernels were replaced.
 
     Raises:
         ValueError: a layer that cannot be factorized, such as a grouped convolution; a model that
-            cannot be cloned; not exactly one goal, one out of range, or a budget out of reach.
+            cannot be copied; not exactly one goal, one out of range, or a budget out of reach.
         TypeError: `layer_or_model` is neither a layer nor a model, or a goal is no number.
 
     Example:
@@ -215,10 +217,10 @@ def _pixels(layer: Any, data: Any) -> int:
 
 def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
     started = time.perf_counter()
-    if not _clonable(model):
+    if not is_open(model):
         raise ValueError(
-            "A model must be Sequential or Functional for its layers to be replaced; give the "
-            "Conv2D layers of another one by one. "
+            "A model must be Sequential or Functional, without a constructor of its own, for its "
+            "layers to be replaced; give the Conv2D layers of another one by one. "
             f"Received: {model.name!r}, a {type(model).__name__}"
         )
     if not model.built:
@@ -227,9 +229,11 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
         )
     found, kept = _find(model)
     first = stand_in(model) if data is None else batches(data)[0]
-    costs = measure_costs(model, first)
+    one = keras.tree.map_structure(lambda x: x[:1], first)
+    costs = _multiply_adds(model, one)
+    everything = sum(costs.values())
     for convolution in found:
-        convolution.pixels = costs.pixels.get(id(convolution.layer), 0)
+        convolution.pixels = costs.get(id(convolution.layer), 0) // convolution.kernel.size
     with _progress() as track:
         layers = []
         for group in _passes(found) if data is not None else [found]:
@@ -241,26 +245,26 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
             for c in track(group, "factorize"):
                 options = _options(c, goal, moments.get(id(c.layer)), c.cheaper, track)
                 layers.append([*options, Option(None, goal.cost(c, None), 0.0)])
-    total = costs.total if goal.name == "flops" else model.count_params()
+    total = everything if goal.name == "flops" else model.count_params()
     chosen = _choose(layers, goal, total)
 
     pairs = [(c, o) for c, o in zip(found, chosen, strict=True) if o.rank is not None]
     new = {id(c.layer): c.separable(c.fits[o.rank]) for c, o in pairs if o.rank is not None}
-    copy = _rebuild(model, new)
+    copy = copy_model(model, new)
+    compile_like(copy, model, new)
     rows = {c.path: _row(c, o, goal) for c, o in zip(found, chosen, strict=True)}
     for path, layer, reason in kept:
         size = layer.count_params() if layer.built else 0
-        cost = costs.of(layer)
+        needed = costs.get(id(layer), 0)
         rank = full_rank(layer.kernel.shape) if layer.built else 0
-        rows[path] = LayerReport(path, None, rank, (size, size), (cost, cost), 0.0, 0.0, reason)
+        rows[path] = LayerReport(path, None, rank, (size, size), (needed, needed), 0.0, 0.0, reason)
     saved = sum(c.multiply_adds(None) - c.multiply_adds(o.rank) for c, o in pairs)
     seconds = time.perf_counter() - started
-    one = keras.tree.map_structure(lambda x: x[:1], first)
     report = Report(
         model.name,
         [rows[path] for path, _, _ in _walk(model) if path in rows],
         (model.count_params(), copy.count_params()),
-        (costs.total, costs.total - saved),
+        (everything, everything - saved),
         (_milliseconds(model, one), _milliseconds(copy, one)),
         data is not None,
         seconds,
@@ -268,18 +272,19 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
     return Factorized(copy, report)
 
 
-def _clonable(layer: Any) -> bool:
-    """Whether it is a model whose layers Keras can exchange in a copy."""
-    return isinstance(layer, keras.Sequential) or (
-        isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
-    )
+def _multiply_adds(model: Any, picture: Any) -> dict[int, int]:
+    """Those of all uses of a convolution or dense layer for one picture, by the layer's id."""
+    needed: dict[int, int] = {}
+    for call in calls(model, lambda: model(picture, training=False)):
+        needed[id(call.layer)] = needed.get(id(call.layer), 0) + cost(call).multiply_adds
+    return needed
 
 
 def _walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]:
     """(path, layer, owner) of all layers; the owner is what they are shut up in, or None."""
     for layer in model.layers:
         path = f"{prefix}{layer.name}"
-        if _clonable(layer):
+        if is_open(layer):
             yield from _walk(layer, f"{path}/")
             continue
         yield path, layer, None
@@ -383,46 +388,6 @@ def _row(convolution: Candidate, option: Option, goal: _Goal | None = None) -> L
         svd_error,
         note,
     )
-
-
-def _rebuild(model: Any, new: dict[int, Any]) -> Any:
-    """A copy of a model, with other layers in the place of some."""
-    pairs = []
-
-    def copy(layer: Any) -> Any:
-        if id(layer) in new:
-            return new[id(layer)]
-        twin = layer.__class__.from_config(layer.get_config())
-        pairs.append((layer, twin))
-        return twin
-
-    try:
-        with keras.saving.custom_object_scope(_own_objects(model)):
-            result = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"{model.name!r} cannot be copied, which takes a config that Keras can make each of "
-            f"its layers from. Keras says: {error}"
-        ) from error
-    for old, twin in pairs:
-        if len(old.variables) != len(twin.variables):
-            raise ValueError(
-                f"The layer {old.name!r} cannot be copied: made from its config it has "
-                f"{len(twin.variables)} variables. Expected: {len(old.variables)}"
-            )
-        for source, target in zip(old.variables, twin.variables, strict=True):
-            # A copy, since JAX gives arrays away to the step that replaces them.
-            target.assign(ops.copy(source))
-    return result
-
-
-def _own_objects(model: Any) -> dict[str, Any]:
-    """The functions and classes in a model that Keras may not find by their names."""
-    things = [thing for layer in model._flatten_layers() for thing in vars(layer).values()]
-    if model.compiled:
-        things += keras.tree.flatten(model._compile_config.config)
-    named = [t if callable(t) and hasattr(t, "__name__") else type(t) for t in things]
-    return {t.__name__: t for t in named if not str(t.__module__).startswith(("keras.", "builtin"))}
 
 
 def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
