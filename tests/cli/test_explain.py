@@ -86,7 +86,7 @@ def test_numbers_of_a_small_network(network, explain):
 def test_the_floor_is_the_larger_of_two_times():
     pytest.importorskip("keras")
     from sepconv.explain.analysis import floor
-    from sepconv.explain.cost import Cost
+    from sepconv.models.cost import Cost
 
     assert floor(Cost(0, 0, 0, operations=5000, bytes=4000), MACHINE) == 5000 / 1e9
     assert floor(Cost(0, 0, 0, operations=1000, bytes=4000), MACHINE) == 4000 / 1e9
@@ -154,7 +154,7 @@ def test_a_fused_layer_counts_as_what_it_stands_for(keras, explain):
 def test_mobilenet_has_the_multiply_adds_of_its_paper(keras):
     """Table 6 of Howard et al., 2017: 41 million at width 0.25, and 0.5 million parameters."""
     from sepconv.bench.models import with_sepconv
-    from sepconv.explain.cost import calls, cost
+    from sepconv.models.cost import calls, cost
 
     model = with_sepconv(keras.applications.MobileNet(alpha=0.25, weights=None))
     x = np.zeros((1, 224, 224, 3), "float32")
@@ -212,8 +212,8 @@ def test_a_picture_is_not_overwritten_unless_forced(network, tmp_path, capsys):
 def test_only_the_slowest_of_many_layers_are_drawn_alone():
     pytest.importorskip("keras")
     from sepconv.explain.analysis import Explanation, Row
-    from sepconv.explain.cost import Cost
     from sepconv.explain.plot import picture
+    from sepconv.models.cost import Cost
 
     rows = [
         Row(f"layer{i}", "dense", (1, 1), Cost(0, 1, 1, 1, 1), 1e-9, 1e-3 * (i + 1))

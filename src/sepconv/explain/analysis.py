@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sepconv.bench.roofline import Machine
-from sepconv.explain.cost import Call, Cost, calls, cost
 from sepconv.explain.timing import compiled, example, median_seconds
+from sepconv.models.cost import Call, Cost, calls, cost
 from sepconv.models.verify import refusal
 
 __all__ = ["Explanation", "Row", "explain", "floor"]

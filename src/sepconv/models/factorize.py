@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from sepconv.explain.cost import calls, cost
 from sepconv.geometry import positive_sizes
 from sepconv.models.calibrate import (
     batches,
@@ -25,6 +24,7 @@ from sepconv.models.calibrate import (
 )
 from sepconv.models.candidate import Candidate, refusal
 from sepconv.models.copying import compile_like, copy_model, is_open
+from sepconv.models.cost import calls, cost
 from sepconv.models.factorize_report import LayerReport, Report
 from sepconv.models.lowrank import Moments, full_rank
 from sepconv.models.ranks import Option, smallest_rank, spend
