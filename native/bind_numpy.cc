@@ -56,7 +56,12 @@ class Buffer {
   void* address_ = nullptr;
 };
 
-size_t itemsize(int dtype) { return dtype == static_cast<int>(sepconv::DType::f32) ? 4 : 8; }
+size_t itemsize(int dtype) {
+  static constexpr size_t sizes[] = {4, 8, 2, 2};  // by DType
+  if (dtype < 0 || dtype > static_cast<int>(sepconv::DType::f16))
+    throw std::invalid_argument("There is no dtype of the number " + std::to_string(dtype) + ".");
+  return sizes[dtype];
+}
 
 std::array<int64_t, 4> four(nb::tuple values) {
   if (values.size() != 4) throw std::invalid_argument("A shape of 4 sizes was expected.");
