@@ -5,36 +5,14 @@
 // and sums are those of float32, rounded once. Compiled once a level, with SEPCONV_ISA_NAMESPACE and
 // SEPCONV_VECTOR_BYTES given by the build.
 #include "half.h"
+#include "image_parts.h"
 #include "kernel_table.h"
-#include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
 
-// What of tensors is in float32 at a time: it lies in a cache, and its kernels still have work to
-// share out. Weights are packed anew for every part, so a part is no smaller than they are.
+// What of tensors is in float32 at a time: it lies in a cache, and there still is work to share out.
 constexpr int64_t kPartElements = 1 << 18;
-// Elements that one task converts.
-constexpr int64_t kConverted = 1 << 14;
-
-template <class F>
-void in_pieces(Runner& runner, int64_t count, const F& f) {
-  if (count <= kConverted) {
-    f(0, count);
-    return;
-  }
-  const int64_t pieces = shareable(ceil_div(count, kConverted), count);
-  parallel<float>(runner, pieces, 0, [&](int64_t piece, float*) {
-    const int64_t first = part_start(count, pieces, piece);
-    f(first, part_start(count, pieces, piece + 1) - first);
-  });
-}
-
-// How many of `units` go through together, `elements` each.
-int64_t units_together(int64_t units, int64_t elements, int64_t weights) {
-  const int64_t room = max_of(kPartElements, weights);
-  return max_of(1, min_of(units, room / max_of(1, elements)));
-}
 
 // Float32 memory handed out piece by piece, every piece at a cache line.
 class Room {
@@ -100,42 +78,22 @@ class Narrowed {
   float* floats_;
 };
 
-// A result that is the sum of those of all parts, which are added in their order.
+// A result that is the sum of those of all parts.
 template <class Half>
 class Summed {
  public:
   Summed(void* stored, int64_t size, Room& memory)
       : total_(stored, size, 1, memory),
-        size_(size),
-        part_(stored == nullptr ? nullptr : memory.take(size)) {}
+        sum_(total_.get(), stored == nullptr ? nullptr : memory.take(size), size) {}
   static int64_t room(int64_t size) { return 2 * Room::padded(size); }
-  // Where a part's result is to go.
-  float* get(bool first_part) const { return first_part ? total_.get() : part_; }
-  void add(bool first_part, Runner& runner) const {
-    if (first_part || part_ == nullptr) return;
-    float* const total = total_.get();
-    in_pieces(runner, size_, [&](int64_t first, int64_t count) {
-      for (int64_t i = first; i < first + count; ++i) total[i] += part_[i];
-    });
-  }
+  float* get(bool first_part) const { return sum_.get(first_part); }
+  void add(bool first_part, Runner& runner) const { sum_.add(first_part, runner); }
   void write(Runner& runner) const { total_.write(0, 1, runner); }
 
  private:
   Narrowed<Half> total_;
-  int64_t size_;
-  float* part_;
+  PartSum<float> sum_;
 };
-
-// Calls f(first, count, whether it is the first part) for parts of `units`; once where there are
-// none, since sums over none are to be written too.
-template <class F>
-void each_part(int64_t units, int64_t together, F&& f) {
-  int64_t first = 0;
-  do {
-    f(first, min_of(together, units - first), first == 0);
-    first += together;
-  } while (first < units);
-}
 
 template <class Half>
 void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
@@ -144,7 +102,7 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t weights = args.pointwise_kernel == nullptr ? 0 : cm * filters;
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
   const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
-  const int64_t together = units_together(g.n, image, weights);
+  const int64_t together = units_together(g.n, image, weights, kPartElements);
   Room memory(Room::padded(taps) + Room::padded(weights) + Room::padded(filters) +
               Room::padded(cm) + together * image + Room::kSlack);
   const Widened<Half> kernel(args.depthwise_kernel, taps, 1, memory);
@@ -179,7 +137,7 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   // x is read for a kernel's gradient alone, and may be given all the same.
   const void* images = args.ddepthwise == nullptr && args.dpointwise == nullptr ? nullptr : args.x;
   const int64_t image = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
-  const int64_t together = units_together(g.n, image, weights);
+  const int64_t together = units_together(g.n, image, weights, kPartElements);
   Room memory(Room::padded(taps) + Room::padded(weights) + Summed<Half>::room(taps) +
               Summed<Half>::room(weights) + Summed<Half>::room(filters) + together * image + Room::kSlack);
   const Widened<Half> kernel(args.depthwise_kernel, taps, 1, memory);
@@ -233,7 +191,7 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
   const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
   const int64_t weights = p.channels * p.filters;
   const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
-  const int64_t together = units_together(units, all, weights);
+  const int64_t together = units_together(units, all, weights, kPartElements);
   Room memory(Room::padded(weights) + Room::padded(p.filters) + together * all + Room::kSlack);
   const Widened<Half> kernel(args.kernel, weights, 1, memory), bias(args.bias, p.filters, 1, memory);
   const Widened<Half> x(args.x, in, together, memory), residual(args.residual, out, together, memory);
@@ -259,7 +217,7 @@ void half_product_backward(const Pointwise& p, const void* x, const void* kernel
   const int64_t weights = p.channels * p.filters;
   const void* images = dkernel == nullptr ? nullptr : x;
   const int64_t all = (images == nullptr ? 0 : in) + out + (dx == nullptr ? 0 : in);
-  const int64_t together = units_together(units, all, weights);
+  const int64_t together = units_together(units, all, weights, kPartElements);
   Room memory(Room::padded(weights) + Summed<Half>::room(weights) + Summed<Half>::room(p.filters) +
               together * all + Room::kSlack);
   const Widened<Half> wide_kernel(kernel, weights, 1, memory);
