@@ -248,12 +248,15 @@ void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T
 // Adds up `count` partial results of `size` elements into `total`, in order.
 template <class T>
 void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runner& runner) {
-  const int64_t tasks = parts(size, 16384);
+  constexpr int64_t kVec = kLanes<T>;
+  const int64_t tasks = min_of(16, parts(size * count, 16384));
   parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
-    for (int64_t i = part_start(size, tasks, task); i < part_start(size, tasks, task + 1); ++i) {
-      T value = 0;
-      for (int64_t k = 0; k < count; ++k) value += partials[k * size + i];
-      total[i] = value;
+    const int64_t last = part_start(size, tasks, task + 1);
+    for (int64_t i = part_start(size, tasks, task); i < last; i += kVec) {
+      const int64_t lanes = min_of(kVec, last - i);
+      Vec<T> value = zero<T>();
+      for (int64_t k = 0; k < count; ++k) value += load_first(partials + k * size + i, lanes);
+      store_first(total + i, value, lanes);
     }
   });
 }

@@ -38,6 +38,14 @@ struct MatrixA {
   MatrixA at(int64_t m, int64_t k) const { return {data + m * row + k * col, row, col}; }
 };
 
+// Rows shared out evenly over micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
+struct RowGroups {
+  int64_t count, each, more;
+  explicit RowGroups(int64_t rows)
+      : count(ceil_div(rows, kRows)), each(rows / max_of(1, count)), more(rows - each * count) {}
+  int64_t rows(int64_t group) const { return each + (group < more); }
+};
+
 template <class T>
 inline int64_t panels(int64_t columns) {
   return ceil_div(columns, kPanel<T>);
@@ -108,6 +116,21 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
           for (int64_t n = 0; n < width; ++n) panel[k * kWidth + n] = from[k * row + n * col];
       }
     }
+  }
+}
+
+// Packs A's rows, which lie beside each other (a.row is 1), a group's after the other: [group][k][row].
+// Where they are read again and again, they then come one after the other, not a row of memory apart.
+template <class T>
+void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
+  const RowGroups groups(rows);
+  int64_t m = 0;
+  for (int64_t group = 0; group < groups.count; ++group) {
+    const int64_t count = groups.rows(group);
+    const T* from = a.data + m;
+    for (int64_t k = 0; k < depth; ++k, from += a.col, packed += count)
+      for (int64_t i = 0; i < count; ++i) packed[i] = from[i];
+    m += count;
   }
 }
 
@@ -296,13 +319,37 @@ const Micros<T>& micros_for(int64_t width, bool plain) {
   return plain ? kMicros<T, 2, true> : kMicros<T, 2, false>;
 }
 
-// All rows of A by `columns` columns of B; `c` is element (0, 0).
-template <class T>
+// Contiguous memory that is going to be read next, to be asked for in between, a little at a time, so
+// that it comes while there is something to compute.
+class Ahead {
+ public:
+  Ahead() = default;
+  // Nothing where it is so much that it would drive out of the second cache what is in use.
+  template <class T>
+  Ahead(const T* p, int64_t count) : next_(reinterpret_cast<const char*>(p)) {
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    if (bytes <= (128 << 10)) lines_ = ceil_div(bytes, 64);
+  }
+  // As often as `ask` is going to be called.
+  void share_out(int64_t calls) { each_ = ceil_div(lines_, max_of(1, calls)); }
+  void ask() {
+    for (const int64_t left = max_of(0, lines_ - each_); lines_ > left; --lines_, next_ += 64)
+      __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  const char* next_ = nullptr;
+  int64_t lines_ = 0, each_ = 0;
+};
+
+// All rows of A by `columns` columns of B; `c` is element (0, 0). PACKED: A is as `pack_rows` has it.
+template <bool PACKED = false, class T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
-              const MatrixB<T>& b, T* c, int64_t c_row, const Epilogue<T>& epilogue) {
+              const MatrixB<T>& b, T* c, int64_t c_row, const Epilogue<T>& epilogue,
+              Ahead ahead = {}) {
   if (rows == 0) return;
-  // Rows are shared out evenly over the micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
-  const int64_t groups = ceil_div(rows, kRows), each = rows / groups, more = rows % groups;
+  const RowGroups groups(rows);
+  ahead.share_out(groups.count * panels<T>(columns));
   const bool late = is_late(epilogue.activation), plain = epilogue.plain();
   for (int64_t n = 0; n < columns; n += kPanel<T>) {
     const int64_t width = min_of(kPanel<T>, columns - n);
@@ -316,15 +363,17 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
       pack(depth, width, b.source + n, b.source_row, int64_t{1}, panel.panels);
     }
     int64_t m = 0;
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t count = each + (group < more);
+    for (int64_t group = 0; group < groups.count; ++group) {
+      const int64_t count = groups.rows(group);
+      const MatrixA<T> here = PACKED ? MatrixA<T>{a.data + m * depth, 1, count} : a.at(m, 0);
       Epilogue<T> e = epilogue;
       e.activation = early(epilogue.activation);
       if (e.addend != nullptr) e.addend += m * c_row + n;
       if (e.column_bias != nullptr) e.column_bias += n;
       if (e.row_bias != nullptr) e.row_bias += m;
       T* tile = c + m * c_row + n;
-      table->of[count](depth, a.at(m, 0), panel, tile, c_row, width, e);
+      ahead.ask();
+      table->of[count](depth, here, panel, tile, c_row, width, e);
       table = &micros_for<T>(width, plain);
       if (late)
         for (int64_t i = 0; i < count; ++i)

@@ -222,15 +222,33 @@ GradientCut gradient_cut(int64_t units, int64_t channels, int64_t filters, bool 
 
 // The product of `pixels` pixels, added to dkernel [channels, filters] or put there: `a` is (channel,
 // pixel), element (pixel, filter) of dy is dy[pixel * dy_pixel + filter * dy_filter]. `packed` is
-// scratch.
+// scratch of gradient_elements(), `next` what of dy comes after.
 template <class T>
 void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
                             const MatrixA<T>& a, const T* dy, int64_t dy_pixel, int64_t dy_filter,
-                            bool accumulate, T* dkernel, T* packed) {
+                            bool accumulate, T* dkernel, T* packed, const Ahead& next) {
   pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   Epilogue<T> e;
   if (accumulate) e.addend = dkernel;
-  multiply(channels, filters, pixels, a, MatrixB<T>{packed}, dkernel, filters, e);
+  const MatrixB<T> b{packed};
+  if (a.row != 1) {
+    multiply(channels, filters, pixels, a, b, dkernel, filters, e, next);
+    return;
+  }
+  T* rows = packed + packed_elements<T>(pixels, filters);
+  pack_rows(channels, pixels, a, rows);
+  multiply<true>(channels, filters, pixels, MatrixA<T>{rows, 1, 1}, b, dkernel, filters, e, next);
+}
+
+template <class T>
+int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels) {
+  return packed_elements<T>(pixels, filters) + round_up(channels * pixels, kLanes<T>);
+}
+
+// The widest of `split` ranges of channels: the last takes what is no whole vector.
+template <class T>
+int64_t widest_range(int64_t channels, int64_t split) {
+  return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;
 }
 
 // The partial sums of groups: each begins by putting its first unit's, so that nothing need be
@@ -265,7 +283,8 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
   const GroupSums<T> sums(units, groups, size, dkernel);
   const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
   parallel<T>(
-      runner, groups * split, packed_elements<T>(most, s.filters),
+      runner, groups * split,
+      gradient_elements<T>(widest_range<T>(s.channels, split), s.filters, most),
       [&, groups = groups, split = split](int64_t task, T* packed) {
         const TapRange c = channel_range<T>(s.channels, split, task % split);
         const int64_t group = task / split, begin = part_start(units, groups, group);
@@ -273,17 +292,18 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
           const int64_t n = unit / tiles, tile = unit % tiles;
           const int64_t first = part_start(pixels, tiles, tile);
           const int64_t count = part_start(pixels, tiles, tile + 1) - first;
+          const int64_t after = min_of(most, pixels - first - count);
           T* to = sums.of(group) + c.first * s.filters;
           if (s.channels_first)
             add_pointwise_gradient(
                 c.last - c.first, s.filters, count,
                 MatrixA<T>{x + (n * s.channels + c.first) * pixels + first, pixels, 1},
-                dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed);
+                dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed, Ahead());
           else
             add_pointwise_gradient(c.last - c.first, s.filters, count,
                                    MatrixA<T>{x + first * s.channels + c.first, 1, s.channels},
                                    dy + first * s.filters, s.filters, int64_t{1}, unit != begin, to,
-                                   packed);
+                                   packed, Ahead(dy + (first + count) * s.filters, after * s.filters));
         }
       });
   sums.add_up(runner);

@@ -211,7 +211,7 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
 template <class T>
 void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
-  const int64_t size = channels * filters;
+  const int64_t size = channels * filters, all = g.n * pixels;
   const T* x = static_cast<const T*>(args.x);
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
   const T* dy = static_cast<const T*>(args.dy);
@@ -226,9 +226,8 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   const auto [groups, split] = gradient_cut<T>(units, channels, filters, tiles.may_split());
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
-  const int64_t packed = packed_elements<T>(most, filters);
-  // The last range may be the widest, since it takes what is no whole vector.
-  const int64_t widest = ceil_div(channels, split) + 3 * kLanes<T>;
+  const int64_t widest = widest_range<T>(channels, split);
+  const int64_t packed = gradient_elements<T>(widest, filters, most);
   parallel<T>(runner, groups * split, packed + most * widest + tiles.scratch(),
               [&, groups = groups, split = split](int64_t task, T* scratch) {
                 const TapRange c = channel_range<T>(channels, split, task % split);
@@ -245,14 +244,16 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                     add_pointwise_gradient(width, filters, t.pixels(),
                                            MatrixA<T>{middle, t.pixels(), 1},
                                            dy + t.n * filters * pixels + t.p0 * g.wo, int64_t{1},
-                                           pixels, unit != begin, to, scratch);
+                                           pixels, unit != begin, to, scratch, Ahead());
                   } else {
                     tiles.rows(t, c.first, c.last, middle, pitch, rest);
                     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
                       add_pointwise_gradient(width, filters, pixels_here,
                                              MatrixA<T>{middle + first * pitch, 1, pitch},
                                              dy + pixel * filters, filters, int64_t{1},
-                                             unit != begin || first != 0, to, scratch);
+                                             unit != begin || first != 0, to, scratch,
+                                             Ahead(dy + (pixel + pixels_here) * filters,
+                                                   min_of(most, all - pixel - pixels_here) * filters));
                     });
                   }
                 }
@@ -304,7 +305,7 @@ void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t weights = args.separable ? channels * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = pixels * filters;
   const int64_t image = 2 * in + out + (args.separable ? pixels * channels : 0);
-  const int64_t together = units_together(g.n, image, weights, kPartBytes / static_cast<int64_t>(sizeof(T)));
+  const int64_t together = units_together(g.n, image, 4 * weights, kPartBytes / static_cast<int64_t>(sizeof(T)));
   if (together >= g.n) {
     backward_part<T>(g, args, runner);
     return;
