@@ -79,26 +79,14 @@ def mobilenet(
 
 
 def with_sepconv(model: Any) -> Any:
-    """A copy of a network, weights too, where sepconv computes the depthwise convolutions.
+    """A copy of a network, weights too, where sepconv computes what it has kernels for.
 
     Args:
         model: a functional or sequential Keras model; it stays as it is.
     """
-    import keras
+    from sepconv import accelerate
 
-    from sepconv import layers
-
-    ours = {
-        getattr(keras.layers, name): getattr(layers, name)
-        for name in ("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
-    }
-
-    def clone(layer: Any) -> Any:
-        return ours.get(type(layer), type(layer)).from_config(layer.get_config())
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+    return accelerate(model).model
 
 
 #: Name on the command line -> what one training step of it is.

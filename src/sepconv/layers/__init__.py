@@ -14,6 +14,7 @@ Example:
     True
 """
 
+from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
 from sepconv.layers.fused_conv2d import FusedConv2D
@@ -22,6 +23,7 @@ from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
 
 __all__ = [
+    "Conv2D",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "FusedConv2D",

@@ -1,0 +1,81 @@
+"""Ordinary 2-D convolutions that are depthwise ones: which of them we compute, and how.
+
+In a kernel [height, width, C / groups, F] of Keras' `Conv2D` with as many groups as input channels,
+output channel ``c * M + m`` is the m-th of input channel c: the depthwise kernel [height, width, C,
+M] with other brackets. An image of one channel is the case of C = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from sepconv.engines import load
+from sepconv.engines.front import DTYPES
+
+__all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
+
+#: On an image of one channel, up to so many filters our kernels are ahead of the engine's own
+#: convolution, also where the image needs no gradient; with more, its matrix product is.
+_FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
+
+
+def plausible(kernel_shape: Sequence[int]) -> bool:
+    """Whether a convolution with this kernel may be one that we compute; quick to say.
+
+    Example:
+        >>> plausible((3, 3, 1, 8)), plausible((3, 3, 4, 8))
+        (True, False)
+    """
+    return len(kernel_shape) == 4 and kernel_shape[2] == 1
+
+
+def refusal(channels: int | None, kernel_shape: Sequence[int], dtype: str) -> str | None:
+    """Why we do not compute a convolution on Keras' backend of the moment; None where we do.
+
+    Args:
+        channels: of the input, as far as they are known.
+        kernel_shape: (height, width, channels / groups, filters).
+        dtype: the name of the one that input and kernel have.
+
+    Example:
+        >>> refusal(4, (3, 3, 1, 8), "float32")
+        >>> refusal(4, (3, 3, 4, 8), "float32")
+        'an ordinary convolution, not a depthwise one'
+    """
+    *_, depth, filters = kernel_shape
+    if channels is None:
+        return "the number of its channels is not known"
+    if depth != 1 or filters % channels:
+        return "an ordinary convolution, not a depthwise one"
+    most = _FILTERS[keras.backend.backend()]
+    if channels == 1 and filters > most:
+        return f"{filters} filters on one channel, which are quicker as an ordinary convolution"
+    return None if dtype in DTYPES else f"computes in {dtype}"
+
+
+def layer_refusal(layer: Any) -> str | None:
+    """`refusal` for a `keras.layers.Conv2D`."""
+    if not layer.built:
+        return "not built yet, so the number of its channels is not known"
+    shape = tuple(layer.kernel.shape)
+    return refusal(shape[2] * layer.groups, shape, layer.compute_dtype)
+
+
+def convolve(inputs: Any, kernel: Any, *, data_format: str, **options: Any) -> Any:
+    """Computes a convolution that `refusal` has nothing against, differentiably.
+
+    Args:
+        inputs: a tensor of four axes.
+        kernel: a tensor of its dtype, of the shape that `refusal` takes.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+        **options: `strides`, `padding` and `dilation_rate` as `depthwise_conv2d` takes them.
+    """
+    engine = load(keras.backend.backend())
+    channels = inputs.shape[1 if data_format == "channels_first" else 3]
+    height, width, _, filters = kernel.shape
+    if channels > 1:
+        kernel = keras.ops.reshape(kernel, (height, width, channels, filters // channels))
+    return engine.depthwise_conv2d(inputs, kernel, data_format=data_format, **options)
