@@ -110,17 +110,14 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution alone: what Keras' `call` adds the bias to."""
-        inputs = ops.convert_to_tensor(inputs)
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        channels = self._channels(inputs)
-        if not keras.backend.is_float_dtype(dtype) or refusal(
-            channels, tuple(kernel.shape), self.compute_dtype
-        ):
+        inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+        dtype = keras.backend.standardize_dtype(kernel.dtype)
+        floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype))
+        if not floating or refusal(self._channels(inputs), tuple(kernel.shape), dtype):
             return super().convolution_op(inputs, kernel)
         return convolve(
-            # `__call__` has cast both already; `stateless_call` comes here without it.
-            ops.cast(inputs, self.compute_dtype),
-            ops.convert_to_tensor(kernel, self.compute_dtype),
+            ops.cast(inputs, dtype),
+            kernel,
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
