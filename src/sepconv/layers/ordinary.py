@@ -1,4 +1,4 @@
-"""Ordinary 2-D convolutions that are depthwise ones: which of them we compute, and how.
+"""Ordinary 2-D convolutions that are depthwise or 1x1 ones: which of them we compute, and how.
 
 In a kernel [height, width, C / groups, F] of Keras' `Conv2D` with as many groups as input channels,
 output channel ``c * M + m`` is the m-th of input channel c: the depthwise kernel [height, width, C,
@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from sepconv.engines import load
+from sepconv.engines import load, load_pointwise
 from sepconv.engines.front import DTYPES
 
 __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
@@ -21,15 +21,19 @@ __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
 #: convolution, also where the image needs no gradient; with more, its matrix product is.
 _FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
 
+#: A 1x1 convolution pays from so many channels and filters on.
+_CHANNELS = 16
+
 
 def plausible(kernel_shape: Sequence[int]) -> bool:
-    """Whether a convolution with this kernel may be one that we compute; quick to say.
+    """Whether a convolution with a kernel of this shape, of four, may be ours; quick to say.
 
     Example:
         >>> plausible((3, 3, 1, 8)), plausible((3, 3, 4, 8))
         (True, False)
     """
-    return len(kernel_shape) == 4 and kernel_shape[2] == 1
+    height, width, depth, _ = kernel_shape
+    return depth == 1 or height == width == 1
 
 
 def refusal(channels: int | None, kernel_shape: Sequence[int], dtype: str) -> str | None:
@@ -43,17 +47,27 @@ def refusal(channels: int | None, kernel_shape: Sequence[int], dtype: str) -> st
     Example:
         >>> refusal(4, (3, 3, 1, 8), "float32")
         >>> refusal(4, (3, 3, 4, 8), "float32")
-        'an ordinary convolution, not a depthwise one'
+        'an ordinary convolution, neither a depthwise nor a 1x1 one'
     """
-    *_, depth, filters = kernel_shape
+    height, width, depth, filters = kernel_shape
     if channels is None:
         return "the number of its channels is not known"
+    if height == width == 1 and depth == channels > 1:
+        return _pointwise_refusal(depth, filters, dtype)
     if depth != 1 or filters % channels:
-        return "an ordinary convolution, not a depthwise one"
+        return "an ordinary convolution, neither a depthwise nor a 1x1 one"
     most = _FILTERS[keras.backend.backend()]
     if channels == 1 and filters > most:
         return f"{filters} filters on one channel, which are quicker as an ordinary convolution"
     return None if dtype in DTYPES else f"computes in {dtype}"
+
+
+def _pointwise_refusal(channels: int, filters: int, dtype: str) -> str | None:
+    if load_pointwise(keras.backend.backend()) is None:
+        return f"a 1x1 convolution, which is as quick by {keras.backend.backend()} itself"
+    if min(channels, filters) < _CHANNELS:
+        return f"a 1x1 convolution of fewer than {_CHANNELS} channels or filters"
+    return None if dtype in ("float32", "float64") else f"a 1x1 convolution in {dtype}"
 
 
 def layer_refusal(layer: Any) -> str | None:
@@ -71,11 +85,18 @@ def convolve(inputs: Any, kernel: Any, *, data_format: str, **options: Any) -> A
         inputs: a tensor of four axes.
         kernel: a tensor of its dtype, of the shape that `refusal` takes.
         data_format: ``"channels_last"`` or ``"channels_first"``.
-        **options: `strides`, `padding` and `dilation_rate` as `depthwise_conv2d` takes them.
+        **options: `strides` (two), `padding` and `dilation_rate` as `depthwise_conv2d` takes them.
     """
-    engine = load(keras.backend.backend())
-    channels = inputs.shape[1 if data_format == "channels_first" else 3]
-    height, width, _, filters = kernel.shape
+    name, first = keras.backend.backend(), data_format == "channels_first"
+    channels = inputs.shape[1 if first else 3]
+    height, width, depth, filters = kernel.shape
+    pointwise = load_pointwise(name)
+    if pointwise is not None and depth == channels > 1:
+        high, wide = options["strides"]
+        if (high, wide) != (1, 1):
+            inputs = inputs[..., ::high, ::wide] if first else inputs[:, ::high, ::wide]
+        return pointwise(inputs, kernel, data_format=data_format)
     if channels > 1:
         kernel = keras.ops.reshape(kernel, (height, width, channels, filters // channels))
-    return engine.depthwise_conv2d(inputs, kernel, data_format=data_format, **options)
+    depthwise = load(name).depthwise_conv2d
+    return depthwise(inputs, kernel, data_format=data_format, **options)
