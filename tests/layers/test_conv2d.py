@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import sys
 
 import keras
 import numpy as np
@@ -44,10 +46,26 @@ DEPTHWISE = {
     ),
 }
 
+#: Of layers that are 1x1 convolutions, which are ours on JAX and PyTorch.
+POINTWISE = {
+    "plain": ({"filters": 9, "kernel_size": 1}, (2, 5, 6, 8)),
+    "strides": (
+        {"filters": 16, "kernel_size": 1, "strides": (2, 3), "activation": "relu"},
+        (2, 5, 7, 12),
+    ),
+    "same": (
+        {"filters": 8, "kernel_size": 1, "strides": 2, "padding": "same", "use_bias": False},
+        (2, 5, 8, 8),
+    ),
+    "first": ({"filters": 9, "kernel_size": 1, "data_format": "channels_first"}, (2, 8, 5, 6)),
+}
+
 #: Of layers that are Keras' to compute.
 STOCK = {
     "dense": ({"filters": 6, "kernel_size": 3, "padding": "same"}, (2, 7, 6, 3)),
     "many filters": ({"filters": 17, "kernel_size": 3}, (2, 7, 6, 1)),
+    "few channels": ({"filters": 32, "kernel_size": 1}, (2, 7, 6, 3)),
+    "groups": ({"filters": 8, "kernel_size": 3, "groups": 2}, (2, 7, 6, 4)),
 }
 
 
@@ -55,14 +73,19 @@ STOCK = {
 def calls(monkeypatch):
     """A list that the names of our functions are added to as layers call them."""
     made = []
-    module = engines.load(BACKEND)
-    original = module.depthwise_conv2d
+    functions = {"depthwise_conv2d": engines.load(BACKEND)}
+    if engines.load_pointwise(BACKEND) is not None:
+        functions["pointwise"] = sys.modules[engines.load_pointwise(BACKEND).__module__]
 
-    def depthwise_conv2d(*args, **kwargs):
-        made.append("depthwise_conv2d")
-        return original(*args, **kwargs)
+    def noting(name, original):
+        def function(*args, **kwargs):
+            made.append(name)
+            return original(*args, **kwargs)
 
-    monkeypatch.setattr(module, "depthwise_conv2d", depthwise_conv2d)
+        return function
+
+    for name, module in functions.items():
+        monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     return made
 
 
@@ -118,12 +141,36 @@ def test_values_and_gradients_are_keras_own(case, gradients, calls):
         assert_near(result, value)
 
 
+@pytest.mark.parametrize("case", POINTWISE)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_1x1_values_and_gradients_are_keras_own(case, dtype, gradients, float64, calls):
+    arguments, shape = POINTWISE[case]
+    if BACKEND == "tensorflow" and case == "first":
+        pytest.skip("TensorFlow has no such convolution on a CPU")
+    with float64() if dtype == "float64" else contextlib.nullcontext():
+        ours, stock = pair({**arguments, "dtype": dtype}, shape)
+        x, dy = numbers(*shape), numbers(*stock.compute_output_shape(shape), seed=1)
+        results, expected = gradients([ours, stock], x.astype(dtype), dy.astype(dtype))
+    ours_to_compute = BACKEND == "jax" or (BACKEND == "torch" and case != "first")
+    assert calls == ["pointwise"] * ours_to_compute
+    for result, value in zip(results, expected, strict=True):
+        assert result.dtype == value.dtype == dtype
+        assert_near(result, value, 1e-5 if dtype == "float32" else 1e-12)
+
+
 @pytest.mark.parametrize("case", STOCK)
 def test_what_is_not_ours_is_computed_by_keras(case, forward, calls):
     arguments, shape = STOCK[case]
     ours, stock = pair(arguments, shape)
     x = numbers(*shape)
     np.testing.assert_array_equal(forward(ours, x), forward(stock, x))
+    assert not calls
+
+
+def test_half_types_of_1x1_are_computed_by_keras(calls):
+    layer = layers.Conv2D(8, 1, dtype="mixed_bfloat16")
+    y = layer(numbers(2, 5, 6, 8))
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     assert not calls
 
 

@@ -1,4 +1,4 @@
-"""Keras' Conv2D, computed by sepconv where it is a depthwise convolution."""
+"""Keras' Conv2D, computed by sepconv where it is a depthwise or a 1x1 convolution."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ __all__ = ["Conv2D"]
 
 @keras.saving.register_keras_serializable(package="sepconv")
 class Conv2D(ReplacementMixin, keras.layers.Conv2D):
-    """Two-dimensional convolution, by sepconv's kernels where it is a depthwise one.
+    """Two-dimensional convolution, by sepconv's kernels where it is a depthwise or a 1x1 one.
 
     A `keras.layers.Conv2D` in everything but the computation: arguments, weights and their names,
     config and files are the same. It is computed by sepconv
 
     - with as many `groups` as the input has channels, on every engine: TensorFlow's own grouped
       convolution has no gradient on a CPU;
-    - on an input of one channel with at most 16 filters (PyTorch: 8), as EEGNet begins.
+    - on an input of one channel with at most 16 filters (PyTorch: 8), as EEGNet begins;
+    - with a 1x1 kernel without groups, at least 8 channels and 8 filters, in float32 or float64, on
+      JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
 
     Every other convolution is Keras' own, and so is what comes after it (bias, activation).
 
@@ -113,7 +115,8 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
         inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
         dtype = keras.backend.standardize_dtype(kernel.dtype)
         floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype))
-        if not floating or refusal(self._channels(inputs), tuple(kernel.shape), dtype):
+        kernel_shape, channels = tuple(kernel.shape), self._channels(inputs)
+        if not floating or refusal(channels, kernel_shape, dtype, self.data_format):
             return super().convolution_op(inputs, kernel)
         return convolve(
             ops.cast(inputs, dtype),

@@ -21,8 +21,8 @@ __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
 #: convolution, also where the image needs no gradient; with more, its matrix product is.
 _FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
 
-#: A 1x1 convolution pays from so many channels and filters on.
-_CHANNELS = 16
+#: A 1x1 convolution pays from so many channels and filters on, whatever the image's size.
+_CHANNELS = 8
 
 
 def plausible(kernel_shape: Sequence[int]) -> bool:
@@ -36,24 +36,27 @@ def plausible(kernel_shape: Sequence[int]) -> bool:
     return depth == 1 or height == width == 1
 
 
-def refusal(channels: int | None, kernel_shape: Sequence[int], dtype: str) -> str | None:
+def refusal(
+    channels: int | None, kernel_shape: Sequence[int], dtype: str, data_format: str
+) -> str | None:
     """Why we do not compute a convolution on Keras' backend of the moment; None where we do.
 
     Args:
         channels: of the input, as far as they are known.
         kernel_shape: (height, width, channels / groups, filters).
         dtype: the name of the one that input and kernel have.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
 
     Example:
-        >>> refusal(4, (3, 3, 1, 8), "float32")
-        >>> refusal(4, (3, 3, 4, 8), "float32")
+        >>> refusal(4, (3, 3, 1, 8), "float32", "channels_last")
+        >>> refusal(4, (3, 3, 4, 8), "float32", "channels_last")
         'an ordinary convolution, neither a depthwise nor a 1x1 one'
     """
     height, width, depth, filters = kernel_shape
     if channels is None:
         return "the number of its channels is not known"
     if height == width == 1 and depth == channels > 1:
-        return _pointwise_refusal(depth, filters, dtype)
+        return _pointwise_refusal(depth, filters, dtype, data_format)
     if depth != 1 or filters % channels:
         return "an ordinary convolution, neither a depthwise nor a 1x1 one"
     most = _FILTERS[keras.backend.backend()]
@@ -62,11 +65,12 @@ def refusal(channels: int | None, kernel_shape: Sequence[int], dtype: str) -> st
     return None if dtype in DTYPES else f"computes in {dtype}"
 
 
-def _pointwise_refusal(channels: int, filters: int, dtype: str) -> str | None:
-    if load_pointwise(keras.backend.backend()) is None:
-        return f"a 1x1 convolution, which is as quick by {keras.backend.backend()} itself"
+def _pointwise_refusal(channels: int, filters: int, dtype: str, data_format: str) -> str | None:
+    backend = keras.backend.backend()
+    if load_pointwise(backend) is None or (backend == "torch" and data_format == "channels_first"):
+        return f"a 1x1 convolution, which {backend} computes as fast in {data_format}"
     if min(channels, filters) < _CHANNELS:
-        return f"a 1x1 convolution of fewer than {_CHANNELS} channels or filters"
+        return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
     return None if dtype in ("float32", "float64") else f"a 1x1 convolution in {dtype}"
 
 
@@ -75,7 +79,7 @@ def layer_refusal(layer: Any) -> str | None:
     if not layer.built:
         return "not built yet, so the number of its channels is not known"
     shape = tuple(layer.kernel.shape)
-    return refusal(shape[2] * layer.groups, shape, layer.compute_dtype)
+    return refusal(shape[2] * layer.groups, shape, layer.compute_dtype, layer.data_format)
 
 
 def convolve(inputs: Any, kernel: Any, *, data_format: str, **options: Any) -> Any:

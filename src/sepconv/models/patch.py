@@ -351,7 +351,7 @@ def _ordinary_fits(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
     kernel, dtype = tuple(arrays[1].shape), keras.backend.standardize_dtype(arrays[1].dtype)
     channels, space = _split(arrays[0], options)
     fits = all(kernel) and channels != 0 and _is_in(space, kernel[:2], options)
-    return fits and refusal(channels, kernel, dtype) is None
+    return fits and refusal(channels, kernel, dtype, options["data_format"]) is None
 
 
 def _split(x: Any, options: dict[str, Any]) -> tuple[int | None, tuple[int | None, ...]]:
