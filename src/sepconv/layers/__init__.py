@@ -1,5 +1,7 @@
 """Keras' depthwise and separable convolutions, computed by sepconv on Keras' backend of the moment.
 
+So are those of its ordinary ones that are depthwise or 1x1 convolutions: see `Conv2D`.
+
 Example:
     >>> import keras
     >>> from sepconv import layers

@@ -22,7 +22,9 @@ _KERAS_2_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_c
 
 
 class ReplacementMixin:
-    """Makes a layer one that can take the place of Keras' own; before Keras' class in its bases.
+    """Makes a layer one that can take the place of Keras' own, and the other way round.
+
+    It comes before Keras' class in a layer's bases.
 
     Class attributes of a layer:
         _stock: Keras' class.
