@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from sepconv import layers
-from sepconv.bench.models import MODELS, eegnet, mobilenet, with_sepconv
+from sepconv.bench.models import (
+    MODELS,
+    eegnet,
+    mobilenet,
+    with_sepconv,
+)
 
 if keras.backend.backend() not in os.environ.get(
     "SEPCONV_TEST_ENGINES", "jax,torch,tensorflow"
@@ -48,6 +53,19 @@ def test_outputs_and_a_step_of_training_are_equal(build, shape, replaced):
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for received, expected in zip(ours.get_weights(), stock.get_weights(), strict=True):
         assert np.linalg.norm(received - expected) <= 1e-4 * max(1, np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize(("name", "depthwise"), [("xception", 34), ("efficientnetb0", 16)])
+def test_larger_networks_are_ours_where_they_can_be(name, depthwise):
+    """Their outputs are compared by benchmarks/training_step.py before it times them."""
+    workload = MODELS[name]
+    stock = workload.build()
+    assert (stock.input_shape[1:], stock.output_shape[1]) == (workload.shape, workload.classes)
+    ours = with_sepconv(stock)
+    kinds = layers.DepthwiseConv2D, layers.SeparableConv2D
+    assert sum(isinstance(layer, kinds) for layer in ours.layers) == depthwise
+    pointwise = sum(isinstance(layer, layers.Conv2D) for layer in ours.layers)
+    assert (pointwise == 0) == (keras.backend.backend() == "tensorflow")
 
 
 def test_workloads_are_what_performance_md_says():
