@@ -20,21 +20,36 @@ using namespace nb::literals;
 
 namespace {
 
+// Refuses numbers that no dtype has.
+sepconv::DType dtype_of(int code) {
+  if (code < 0 || code > static_cast<int>(sepconv::DType::f16))
+    throw std::invalid_argument("There is no dtype of the number " + std::to_string(code) + ".");
+  return static_cast<sepconv::DType>(code);
+}
+
+int64_t itemsize(sepconv::DType dtype) {
+  return dtype == sepconv::DType::f64 ? 8 : dtype == sepconv::DType::f32 ? 4 : 2;
+}
+
 // A view of one argument, released with the object.
 class Buffer {
  public:
-  Buffer(const char* name, nb::handle object, int64_t elements, size_t itemsize, bool writable) {
+  Buffer(const char* name, nb::handle object, int64_t elements, sepconv::DType dtype,
+         bool writable) {
     if (object.is_none()) return;
     if (PyLong_Check(object.ptr())) {
       address_ = PyLong_AsVoidPtr(object.ptr());
       if (PyErr_Occurred()) throw nb::python_error();
       return;
     }
+    // The buffer protocol has no bfloat16, so its arrays are seen as ones of integers.
+    nb::object plain = nb::borrow(object);
+    if (dtype == sepconv::DType::bf16) plain = object.attr("view")("uint16");
     const int flags = PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
+    if (PyObject_GetBuffer(plain.ptr(), &view_, flags) != 0) throw nb::python_error();
     held_ = true;
     address_ = view_.buf;
-    const auto expected = static_cast<Py_ssize_t>(elements * static_cast<int64_t>(itemsize));
+    const auto expected = static_cast<Py_ssize_t>(elements * itemsize(dtype));
     if (view_.len != expected) {
       const std::string message = std::string(name) + ": a buffer of " +
                                   std::to_string(expected) + " bytes was expected. Received: " +
@@ -56,8 +71,6 @@ class Buffer {
   void* address_ = nullptr;
 };
 
-size_t itemsize(int dtype) { return dtype == static_cast<int>(sepconv::DType::f32) ? 4 : 8; }
-
 std::array<int64_t, 4> four(nb::tuple values) {
   if (values.size() != 4) throw std::invalid_argument("A shape of 4 sizes was expected.");
   std::array<int64_t, 4> out{};
@@ -77,17 +90,17 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
              nb::handle pointwise_kernel, int64_t filters, nb::handle bias, int activation,
              nb::handle y, nb::handle depthwise_bias, int depthwise_activation,
              nb::handle residual) {
-  const size_t size = itemsize(dtype);
+  const sepconv::DType type = dtype_of(dtype);
   const int64_t cm = g.c * g.m;
   const bool separable = !pointwise_kernel.is_none();
   const int64_t out = separable ? filters : cm;
-  Buffer bx("x", x, g.n * g.h * g.w * g.c, size, false);
-  Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, size, false);
-  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, size, false);
-  Buffer bb("bias", bias, out, size, false);
-  Buffer by("out", y, g.n * g.ho * g.wo * out, size, true);
-  Buffer bdb("depthwise_bias", depthwise_bias, cm, size, false);
-  Buffer br("residual", residual, g.n * g.ho * g.wo * out, size, false);
+  Buffer bx("x", x, g.n * g.h * g.w * g.c, type, false);
+  Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, type, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
+  Buffer bb("bias", bias, out, type, false);
+  Buffer by("out", y, g.n * g.ho * g.wo * out, type, true);
+  Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
+  Buffer br("residual", residual, g.n * g.ho * g.wo * out, type, false);
   const sepconv::Forward args{bx.get(),
                               bk.get(),
                               bp.get(),
@@ -99,39 +112,39 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
                               static_cast<sepconv::Activation>(depthwise_activation),
                               br.get()};
   const sepconv::WithoutGil unlocked;
-  sepconv::forward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
+  sepconv::forward(type, g, args, sepconv::pool());
 }
 
 void backward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
               nb::handle pointwise_kernel, bool separable, int64_t filters, nb::handle dy,
               nb::handle dx, nb::handle ddepthwise, nb::handle dpointwise, nb::handle dbias) {
-  const size_t size = itemsize(dtype);
+  const sepconv::DType type = dtype_of(dtype);
   const int64_t cm = g.c * g.m;
   const int64_t out = separable ? filters : cm;
-  Buffer bx("x", x, g.n * g.h * g.w * g.c, size, false);
-  Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, size, false);
-  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, size, false);
-  Buffer bdy("dy", dy, g.n * g.ho * g.wo * out, size, false);
-  Buffer bdx("dx", dx, g.n * g.h * g.w * g.c, size, true);
-  Buffer bdk("ddepthwise", ddepthwise, g.kh * g.kw * cm, size, true);
-  Buffer bdp("dpointwise", dpointwise, cm * filters, size, true);
-  Buffer bdb("dbias", dbias, out, size, true);
+  Buffer bx("x", x, g.n * g.h * g.w * g.c, type, false);
+  Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, type, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
+  Buffer bdy("dy", dy, g.n * g.ho * g.wo * out, type, false);
+  Buffer bdx("dx", dx, g.n * g.h * g.w * g.c, type, true);
+  Buffer bdk("ddepthwise", ddepthwise, g.kh * g.kw * cm, type, true);
+  Buffer bdp("dpointwise", dpointwise, cm * filters, type, true);
+  Buffer bdb("dbias", dbias, out, type, true);
   const sepconv::Backward args{bx.get(),  bk.get(),  bp.get(),  separable, filters,
                                bdy.get(), bdx.get(), bdk.get(), bdp.get(), bdb.get()};
   const sepconv::WithoutGil unlocked;
-  sepconv::backward(static_cast<sepconv::DType>(dtype), g, args, sepconv::pool());
+  sepconv::backward(type, g, args, sepconv::pool());
 }
 
 void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
                        bool channels_first, int dtype, nb::handle x, nb::handle kernel,
                        nb::handle bias, int activation, nb::handle y, nb::handle residual) {
-  const size_t size = itemsize(dtype);
-  Buffer bx("x", x, images * pixels * channels, size, false);
-  Buffer bk("pointwise_kernel", kernel, channels * filters, size, false);
-  Buffer bb("bias", bias, filters, size, false);
-  Buffer by("out", y, images * pixels * filters, size, true);
+  const sepconv::DType type = dtype_of(dtype);
+  Buffer bx("x", x, images * pixels * channels, type, false);
+  Buffer bk("pointwise_kernel", kernel, channels * filters, type, false);
+  Buffer bb("bias", bias, filters, type, false);
+  Buffer by("out", y, images * pixels * filters, type, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
-  Buffer br("residual", residual, images * pixels * filters, size, false);
+  Buffer br("residual", residual, images * pixels * filters, type, false);
   const sepconv::PointwiseForward args{bx.get(),
                                        bk.get(),
                                        bb.get(),
@@ -139,22 +152,22 @@ void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t
                                        by.get(),
                                        br.get()};
   const sepconv::WithoutGil unlocked;
-  sepconv::pointwise_forward(static_cast<sepconv::DType>(dtype), p, args, sepconv::pool());
+  sepconv::pointwise_forward(type, p, args, sepconv::pool());
 }
 
 void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
                         bool channels_first, int dtype, nb::handle x, nb::handle kernel,
                         nb::handle dy, nb::handle dx, nb::handle dkernel, nb::handle dbias) {
-  const size_t size = itemsize(dtype);
-  Buffer bx("x", x, images * pixels * channels, size, false);
-  Buffer bk("pointwise_kernel", kernel, channels * filters, size, false);
-  Buffer bdy("dy", dy, images * pixels * filters, size, false);
-  Buffer bdx("dx", dx, images * pixels * channels, size, true);
-  Buffer bdk("dkernel", dkernel, channels * filters, size, true);
-  Buffer bdb("dbias", dbias, filters, size, true);
+  const sepconv::DType type = dtype_of(dtype);
+  Buffer bx("x", x, images * pixels * channels, type, false);
+  Buffer bk("pointwise_kernel", kernel, channels * filters, type, false);
+  Buffer bdy("dy", dy, images * pixels * filters, type, false);
+  Buffer bdx("dx", dx, images * pixels * channels, type, true);
+  Buffer bdk("dkernel", dkernel, channels * filters, type, true);
+  Buffer bdb("dbias", dbias, filters, type, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
   const sepconv::WithoutGil unlocked;
-  sepconv::pointwise_backward(static_cast<sepconv::DType>(dtype), p, bx.get(), bk.get(), bdy.get(),
+  sepconv::pointwise_backward(type, p, bx.get(), bk.get(), bdy.get(),
                               bdx.get(), bdk.get(), bdb.get(), sepconv::pool());
 }
 

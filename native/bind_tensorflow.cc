@@ -77,9 +77,14 @@ struct Attributes {
   sepconv::Activation depthwise_activation = sepconv::Activation::none;  // fused only
 
   sepconv::DType dtype() const {
-    return type == TF_FLOAT ? sepconv::DType::f32 : sepconv::DType::f64;
+    switch (type) {
+      case TF_BFLOAT16: return sepconv::DType::bf16;
+      case TF_HALF: return sepconv::DType::f16;
+      case TF_DOUBLE: return sepconv::DType::f64;
+      default: return sepconv::DType::f32;  // operations are defined for these four
+    }
   }
-  int64_t itemsize() const { return type == TF_FLOAT ? 4 : 8; }
+  int64_t itemsize() const { return type == TF_FLOAT ? 4 : type == TF_DOUBLE ? 8 : 2; }
 };
 
 void require_length(TF_OpKernelConstruction* ctx, const char* name, int expected,
@@ -401,7 +406,7 @@ const bool registered = [] {
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
                        "bias: num_bias * T"},
                       {"y: T"},
-                      {"T: {float, double}", "num_pointwise: int >= 0", "num_bias: int >= 0",
+                      {"T: {float, double, bfloat16, half}", "num_pointwise: int >= 0", "num_bias: int >= 0",
                        "spec: list(int)", "activation: int = 0"},
                       &infer_forward,
                       &create<Operation::forward>,
@@ -410,7 +415,7 @@ const bool registered = [] {
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
                        "dy: T"},
                       {"dx: T", "ddepthwise_kernel: T", "dpointwise_kernel: T", "dbias: T"},
-                      {"T: {float, double}", "num_pointwise: int >= 0", "spec: list(int)",
+                      {"T: {float, double, bfloat16, half}", "num_pointwise: int >= 0", "spec: list(int)",
                        "wanted: list(bool)"},
                       &infer_backward,
                       &create<Operation::backward>,
@@ -421,7 +426,7 @@ const bool registered = [] {
                        "depthwise_bias: num_depthwise_bias * T", "bias: num_bias * T",
                        "residual: num_residual * T"},
                       {"y: T"},
-                      {"T: {float, double}", "num_depthwise: int >= 0", "num_pointwise: int >= 0",
+                      {"T: {float, double, bfloat16, half}", "num_depthwise: int >= 0", "num_pointwise: int >= 0",
                        "num_depthwise_bias: int >= 0", "num_bias: int >= 0",
                        "num_residual: int >= 0", "spec: list(int)",
                        "depthwise_activation: int = 0", "activation: int = 0"},

@@ -30,7 +30,9 @@ constexpr int64_t kX = 1, kDepthwise = 2, kPointwise = 4, kBias = 8, kDepthwiseB
 sepconv::DType dtype_of(const ffi::AnyBuffer& buffer) {
   if (buffer.element_type() == ffi::F32) return sepconv::DType::f32;
   if (buffer.element_type() == ffi::F64) return sepconv::DType::f64;
-  fail("sepconv's operations take float32 or float64.");
+  if (buffer.element_type() == ffi::BF16) return sepconv::DType::bf16;
+  if (buffer.element_type() == ffi::F16) return sepconv::DType::f16;
+  fail("sepconv's operations take float32, float64, bfloat16 or float16.");
 }
 
 sepconv::Geometry geometry_of(Integers spec, Integers x_shape, Integers kernel_shape) {

@@ -13,27 +13,30 @@ namespace {
 struct Level {
   const char* name;
   bool runnable;
-  const KernelTable& (*f32)();
-  const KernelTable& (*f64)();
+  const KernelTable& (*tables[4])();  // by DType
 };
+
+#define SEPCONV_TABLES(level) \
+  { &level::f32_table, &level::f64_table, &level::bf16_table, &level::f16_table }
 
 // The best level last.
 const Level* levels(int* count) {
 #if defined(SEPCONV_X86)
   __builtin_cpu_init();
   static const Level all[] = {
-      {"x86-64-v2", __builtin_cpu_supports("sse4.2") != 0, &v2::f32_table, &v2::f64_table},
+      {"x86-64-v2", __builtin_cpu_supports("sse4.2") != 0, SEPCONV_TABLES(v2)},
       {"x86-64-v3", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
-       &v3::f32_table, &v3::f64_table},
+       SEPCONV_TABLES(v3)},
       {"x86-64-v4",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"),
-       &v4::f32_table, &v4::f64_table}};
+       SEPCONV_TABLES(v4)}};
 #elif defined(__aarch64__)
-  static const Level all[] = {{"neon", true, &baseline::f32_table, &baseline::f64_table}};
+  static const Level all[] = {{"neon", true, SEPCONV_TABLES(baseline)}};
 #else
-  static const Level all[] = {{"generic", true, &baseline::f32_table, &baseline::f64_table}};
+  static const Level all[] = {{"generic", true, SEPCONV_TABLES(baseline)}};
 #endif
+#undef SEPCONV_TABLES
   *count = sizeof all / sizeof all[0];
   return all;
 }
@@ -64,7 +67,7 @@ const Level& level() {
 }
 
 const KernelTable& table(DType dtype) {
-  return dtype == DType::f32 ? level().f32() : level().f64();
+  return level().tables[static_cast<int>(dtype)]();
 }
 
 }  // namespace
@@ -89,6 +92,6 @@ void pointwise_backward(DType dtype, const Pointwise& p, const void* x, const vo
 
 const char* isa_name() { return level().name; }
 
-const KernelTable& f32_kernels() { return level().f32(); }
+const KernelTable& f32_kernels() { return table(DType::f32); }
 
 }  // namespace sepconv

@@ -25,7 +25,7 @@ struct TF_ShapeHandle;
 struct TF_ShapeInferenceContext;
 
 typedef unsigned char TF_Bool;
-typedef enum TF_DataType { TF_FLOAT = 1, TF_DOUBLE = 2 } TF_DataType;
+typedef enum TF_DataType { TF_FLOAT = 1, TF_DOUBLE = 2, TF_BFLOAT16 = 14, TF_HALF = 19 } TF_DataType;
 typedef enum TF_Code {
   TF_OK = 0,
   TF_INVALID_ARGUMENT = 3,
@@ -36,7 +36,8 @@ typedef enum TF_Code {
 
 #endif
 
-static_assert(TF_FLOAT == 1 && TF_DOUBLE == 2 && sizeof(TF_DataType) == sizeof(int));
+static_assert(TF_FLOAT == 1 && TF_DOUBLE == 2 && TF_BFLOAT16 == 14 && TF_HALF == 19 &&
+              sizeof(TF_DataType) == sizeof(int));
 static_assert(TF_OK == 0 && TF_INVALID_ARGUMENT == 3 && TF_RESOURCE_EXHAUSTED == 8 &&
               TF_INTERNAL == 13 && sizeof(TF_Code) == sizeof(int));
 static_assert(sizeof(TF_Bool) == 1);

@@ -187,12 +187,26 @@ class DepthwiseBands {
 };
 
 // How many parts the channels are cut into where rows alone give too few tasks. Parts begin at
-// whole vectors.
+// whole vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at less.
 template <class T>
 int64_t channel_parts(const Geometry& g, int64_t tasks) {
   if (is_narrow<T>(g) || g.m != 1 || tasks >= 16) return 1;
   const int64_t vectors = g.c / kLanes<T>;
-  return max_of(1, min_of(16 / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
+  const int64_t pixel = g.c * static_cast<int64_t>(sizeof(T));
+  const int64_t most = g.h * g.w * pixel > kFarBytes ? min_of(16, max_of(4, pixel / 1024)) : 16;
+  return max_of(1, min_of(most / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
+}
+
+// How many pieces the rows of a band are cut into where there are few bands: pieces of some thousand
+// outputs, and but for flat ones long beside what they share with their neighbours, and so that they
+// leave tiles of dilated outputs whole.
+template <class T>
+int64_t row_pieces(const Geometry& g, int64_t bands, int64_t rows) {
+  if (bands >= 4) return 1;
+  const bool flat = is_flat<T>(g);
+  const int64_t outputs = rows * g.wo * g.c * g.m, least = flat ? 1 : max_of(64, 7 * g.dw);
+  const int64_t most = min_of(g.wo / least, outputs / (flat ? 1024 : 16384));
+  return max_of(1, min_of(16 / max_of(1, bands), most));
 }
 
 template <class T>
@@ -204,11 +218,8 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   wanted = max_of(wanted, g.m != 1 || is_narrow<T>(g) ? g.kh : least_rows(g));
   const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
   const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo);
-  const int64_t split = channel_parts<T>(g, g.n * bands.count);
-  // Rows too few for all threads are cut where no channels can be.
-  const int64_t pieces = depthwise.may_cut() && !depthwise.may_split() && g.n * bands.count < 4
-                             ? min_of(4, ceil_div(g.wo * channels, 1024))
-                             : 1;
+  const int64_t pieces = depthwise.may_cut() ? row_pieces<T>(g, g.n * bands.count, bands.rows) : 1;
+  const int64_t split = depthwise.may_split() ? channel_parts<T>(g, g.n * bands.count * pieces) : 1;
   parallel<T>(runner, g.n * bands.count * split * pieces, depthwise.scratch(),
               [&](int64_t task, T* scratch) {
                 const int64_t part = task % split, piece = task / split % pieces;

@@ -1,4 +1,5 @@
-// What one instruction set offers for one dtype; filled by instantiate.cc, picked in dispatch.cc.
+// What one instruction set offers for one dtype; filled by instantiate.cc and
+// instantiate_half.cc, picked in dispatch.cc.
 #pragma once
 #include "../dispatch.h"
 
@@ -10,7 +11,7 @@ struct KernelTable {
   void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&);
   void (*pointwise_backward)(const Pointwise&, const void* x, const void* kernel, const void* dy,
                              void* dx, void* dkernel, void* dbias, Runner&);
-  // For measure_fma and measure_bandwidth (roofline.h).
+  // For measure_fma and measure_bandwidth (roofline.h); the half types have none.
   int64_t (*fma_burst)(int64_t rounds, void* sink);
   void (*read_stream)(const void* from, int64_t count, void* sink);
   void (*copy_stream)(const void* from, void* to, int64_t count);
@@ -21,6 +22,8 @@ struct KernelTable {
   namespace level {                        \
   const KernelTable& f32_table();          \
   const KernelTable& f64_table();          \
+  const KernelTable& bf16_table();         \
+  const KernelTable& f16_table();          \
   }
 #if defined(SEPCONV_X86)
 SEPCONV_DECLARE_LEVEL(v2)

@@ -28,9 +28,6 @@ class RowTiles {
   int64_t rows_, units_;
 };
 
-// Inputs of more than this are likely to come from memory, and not from a cache.
-inline constexpr int64_t kFarBytes = 4 << 20;
-
 // Asks for contiguous memory ahead of its use, where rows far apart would hide it from the
 // processor's own prefetching.
 template <class T>

@@ -1,6 +1,7 @@
 // The separable convolution over whole tensors: depthwise tiles, computed in cache, feed the
 // pointwise product; the backward pass computes them again instead of keeping them.
 #pragma once
+#include "image_parts.h"
 #include "pointwise.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -269,8 +270,9 @@ void depthwise_backward(const Geometry& g, const Backward& args, const T* dy, Ru
                                  static_cast<T*>(args.ddepthwise), runner);
 }
 
+// All gradients of as many images as go through together.
 template <class T>
-void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
+void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo;
   const T* dy = static_cast<const T*>(args.dy);
   if (args.dbias != nullptr)
@@ -288,6 +290,44 @@ void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
       gradient_weights(static_cast<const T*>(args.pointwise_kernel), channels, args.filters), dy,
       Finish<T>{}, dmiddle.get(), runner);
   depthwise_backward<T>(g, args, dmiddle.get(), runner);
+}
+
+// What of a batch goes through the backward pass together, all its tensors counted.
+inline constexpr int64_t kPartBytes = 8 << 20;
+
+// Every gradient reads dy, or what the product made of it, so a large batch goes through in parts that
+// the caches hold; and only for a part is there memory for the middle's gradient.
+template <class T>
+void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
+  const int64_t channels = g.c * g.m, pixels = g.ho * g.wo, taps = g.kh * g.kw * channels;
+  const int64_t filters = args.separable ? args.filters : channels;
+  const int64_t weights = args.separable ? channels * filters : 0;
+  const int64_t in = g.h * g.w * g.c, out = pixels * filters;
+  const int64_t image = 2 * in + out + (args.separable ? pixels * channels : 0);
+  const int64_t together = units_together(g.n, image, weights, kPartBytes / static_cast<int64_t>(sizeof(T)));
+  if (together >= g.n) {
+    backward_part<T>(g, args, runner);
+    return;
+  }
+  const Workspace<T> room(taps + weights + filters);
+  const PartSum<T> ddepthwise(static_cast<T*>(args.ddepthwise), room.get(), taps);
+  const PartSum<T> dpointwise(static_cast<T*>(args.dpointwise), room.get() + taps, weights);
+  const PartSum<T> dbias(static_cast<T*>(args.dbias), room.get() + taps + weights, filters);
+  each_part(g.n, together, [&](int64_t first, int64_t count, bool first_part) {
+    Geometry part = g;
+    part.n = count;
+    Backward here = args;
+    if (args.x != nullptr) here.x = static_cast<const T*>(args.x) + first * in;
+    here.dy = static_cast<const T*>(args.dy) + first * out;
+    if (args.dx != nullptr) here.dx = static_cast<T*>(args.dx) + first * in;
+    here.ddepthwise = ddepthwise.get(first_part);
+    here.dpointwise = dpointwise.get(first_part);
+    here.dbias = dbias.get(first_part);
+    backward_part<T>(part, here, runner);
+    ddepthwise.add(first_part, runner);
+    dpointwise.add(first_part, runner);
+    dbias.add(first_part, runner);
+  });
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -113,13 +113,14 @@ const SmallFunctions<T>* pick_small(const Correlation& g) {
 }
 
 // How many channels go through a band together: so many that the rows between an input's first use
-// and its last stay in the second cache.
+// and its last stay in the second cache. Of one row, all.
 template <class T>
 int64_t small_channels(const Correlation& g) {
-  const int64_t rows = (g.kh - 1) * g.dh + kSmallRows * g.dh * g.sh;
+  if (g.kh == 1) return g.channels;
+  const int64_t rows = g.kh - 1 + kSmallRows * g.sh, columns = ceil_div(g.in_w, g.dw);
   const int64_t elements = (192 << 10) / static_cast<int64_t>(sizeof(T));
   constexpr int64_t kLeast = 8 * kLanes<T>;
-  return max_of(kLeast, elements / max_of(1, rows * g.in_w) / kLanes<T> * kLanes<T>);
+  return max_of(kLeast, elements / max_of(1, rows * columns) / kLanes<T> * kLanes<T>);
 }
 
 // The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its first.
@@ -139,20 +140,21 @@ void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
   tile.out_row = out_row * g.dh;
   tile.out_column = out_pixel * g.dw;
   tile.channels = c1 - c0;
+  // Rows and columns that are a multiple of the dilation apart share inputs with each other alone.
   for (int64_t a = 0; a < min_of(g.dh, p1 - p0); ++a) {
     const int64_t rows = ceil_div(p1 - p0 - a, g.dh);
     const bool several = g.kh > 1 && rows >= kSmallRows;
     const int64_t high = several ? kSmallRows : 1;
-    for (int64_t r = 0; r < rows; r += high) {
-      const int64_t p = a + min_of(r, rows - high) * g.dh;  // the last tile overlaps
-      const int64_t top = (p0 + p) * g.sh - g.pt;
-      const TapRange inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
-      tile.row_first = inside_rows.first;
-      tile.row_last = inside_rows.last;
-      for (int64_t b = 0; b < min_of(g.dw, q1 - q0); ++b) {
-        const int64_t columns = ceil_div(q1 - q0 - b, g.dw);
-        const int size = columns >= kSmallColumns ? 2 : columns >= 3 ? 1 : 0;
-        const int64_t wide = SmallFunctions<T>::kColumns[size];
+    for (int64_t b = 0; b < min_of(g.dw, q1 - q0); ++b) {
+      const int64_t columns = ceil_div(q1 - q0 - b, g.dw);
+      const int size = columns >= kSmallColumns ? 2 : columns >= 3 ? 1 : 0;
+      const int64_t wide = SmallFunctions<T>::kColumns[size];
+      for (int64_t r = 0; r < rows; r += high) {
+        const int64_t p = a + min_of(r, rows - high) * g.dh;  // the last tile overlaps
+        const int64_t top = (p0 + p) * g.sh - g.pt;
+        const TapRange inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
+        tile.row_first = inside_rows.first;
+        tile.row_last = inside_rows.last;
         for (int64_t s = 0; s < columns; s += wide) {
           const int64_t q = b + min_of(s, columns - wide) * g.dw;
           const int64_t left = (q0 + q) * g.sw - g.pl;

@@ -9,8 +9,9 @@ import numpy as np
 
 __all__ = ["DTYPES", "as_array", "empty", "output_array"]
 
-#: The dtypes that kernels compute in, with the numbers they know them by.
-DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1}
+#: The dtypes that kernels know, with the numbers they know them by; `as_array` adds bfloat16, which
+#: NumPy has from a package only.
+DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 3}
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -37,12 +38,14 @@ def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray
         array = np.asarray(value, dtype)
     if array.dtype not in DTYPES:
         native = array.dtype.newbyteorder("=")
-        if native not in DTYPES:
+        if native.name == "bfloat16":
+            DTYPES[native] = 2
+        elif native not in DTYPES:
             raise TypeError(
-                f"{name} must be float32 or float64. Received: {name}.dtype={array.dtype}; "
-                f"convert it with {name}.astype('float32')."
+                f"{name} must be float32, float64, float16 or bfloat16. "
+                f"Received: {name}.dtype={array.dtype}; convert it with {name}.astype('float32')."
             )
-        array = array.astype(native)
+        array = array.astype(native, copy=False)
     if dtype is not None and array.dtype != dtype:
         raise TypeError(
             f"{name} must have the dtype of the first argument, {dtype}. "

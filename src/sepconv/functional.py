@@ -1,8 +1,9 @@
 """Depthwise and separable convolution of NumPy arrays, forward and backward.
 
-Arrays are float32 or float64, all of one dtype. C-contiguous arrays are used in place, others are
-copied first; anything with DLPack on the CPU passes without a copy. The GIL is released while a
-kernel runs.
+Arrays are float32, float64, float16 or bfloat16 (of the package ml_dtypes), all of one dtype; what
+is stored in the half types is computed in float32. C-contiguous arrays are used in place, others
+are copied first; anything with DLPack on the CPU passes without a copy. The GIL is released while
+a kernel runs.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def depthwise_conv2d(
 
     Args:
         x: input, (batch, height, width, C), or (batch, C, height, width) where `data_format` is
-            ``"channels_first"``; float32 or float64.
+            ``"channels_first"``; float32, float64, float16 or bfloat16.
         depthwise_kernel: (kernel_height, kernel_width, C, M), where M is the depth multiplier.
         bias: None, or (C * M,).
         strides: a positive integer, or two: (height, width). They may differ.
@@ -153,7 +154,7 @@ def depthwise_conv2d(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> x = np.arange(9, dtype="float32").reshape(1, 3, 3, 1)
@@ -201,7 +202,7 @@ def separable_conv2d(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> x = np.ones((1, 4, 4, 2), "float32")
@@ -243,7 +244,7 @@ def depthwise_conv2d_grad(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> x, kernel = np.ones((1, 3, 3, 1)), np.full((2, 2, 1, 1), 2.0)
@@ -283,7 +284,7 @@ def separable_conv2d_grad(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> ones = np.ones((1, 1, 1, 1))
@@ -386,7 +387,7 @@ def depthwise_conv1d(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> x = np.array([[[1.0], [2.0], [3.0]]])
@@ -430,7 +431,7 @@ def separable_conv1d(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> x = np.ones((1, 5, 2))

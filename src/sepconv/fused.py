@@ -250,7 +250,7 @@ def fused_conv2d(
 
     Args:
         x: input, (batch, height, width, C), or (batch, C, height, width) where `data_format` is
-            ``"channels_first"``; float32 or float64.
+            ``"channels_first"``; float32, float64, float16 or bfloat16.
         depthwise_kernel: (kernel_height, kernel_width, C, M), or None.
         pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
         depthwise_bias: None, or (C * M,); where both kernels are given.
@@ -273,7 +273,7 @@ def fused_conv2d(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> x = np.full((1, 1, 2, 1), 2.0)

@@ -49,7 +49,7 @@ def pointwise_conv2d(
 
     Args:
         x: (batch, height, width, C), or (batch, C, height, width) where `data_format` is
-            ``"channels_first"``; float32 or float64.
+            ``"channels_first"``; float32, float64, float16 or bfloat16.
         pointwise_kernel: (1, 1, C, F).
         bias: None, or (F,).
         data_format: ``"channels_last"`` or ``"channels_first"``.
@@ -61,7 +61,7 @@ def pointwise_conv2d(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> pointwise_conv2d(np.ones((1, 1, 2, 3)), np.full((1, 1, 3, 1), 2.0))[0, 0, :, 0]
@@ -99,7 +99,7 @@ def pointwise_conv2d_grad(
 
     Raises:
         ValueError: an argument is out of range, or shapes do not fit.
-        TypeError: a dtype is not float32 or float64, or dtypes differ.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> ones = np.ones((1, 1, 1, 1))

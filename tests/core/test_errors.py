@@ -16,15 +16,15 @@ READ_ONLY.flags.writeable = False
 SHARED = np.ones(200, "float32")
 
 CASES = [
-    (lambda: depthwise_conv2d(X.astype(int), K), TypeError, "x must be float32 or float64.*int64"),
-    (lambda: depthwise_conv2d(X.astype("float16"), K), TypeError, r"x\.astype\('float32'\)"),
+    (lambda: depthwise_conv2d(X.astype(int), K), TypeError, "x must be float32, float.*int64"),
+    (lambda: depthwise_conv2d(X.astype(bool), K), TypeError, r"x\.astype\('float32'\)"),
     (lambda: depthwise_conv2d(X, K.astype("float64")), TypeError, "depthwise_kernel must have the"),
     (lambda: separable_conv2d(X, K, P.astype("float64")), TypeError, "pointwise_kernel must have"),
     (lambda: separable_conv2d(X, K, P, B.astype("float64")), TypeError, "bias must have the dtype"),
     (lambda: separable_conv2d(X, K, None), TypeError, "pointwise_kernel must be an array"),
     (lambda: separable_conv2d_grad(X, K, None, Y), TypeError, "pointwise_kernel must be an array"),
-    (lambda: depthwise_conv2d("image", K), TypeError, "x must be float32 or float64"),
-    (lambda: depthwise_conv2d(None, K), TypeError, "x must be float32 or float64"),
+    (lambda: depthwise_conv2d("image", K), TypeError, "x must be float32, float64, float16 or bf"),
+    (lambda: depthwise_conv2d(None, K), TypeError, "x must be float32, float64, float16 or bf"),
     (lambda: depthwise_conv2d(X[0], K), ValueError, "x must have 4 axes"),
     (lambda: depthwise_conv2d(X, K[0]), ValueError, "depthwise_kernel must have 4 axes"),
     (lambda: depthwise_conv2d(X, K[:, :, :1]), ValueError, "third axis must equal"),

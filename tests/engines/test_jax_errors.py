@@ -60,7 +60,7 @@ WRONG_CALLS = [
     ("must have 4 axes", (X, KERNEL, jax.ShapeDtypeStruct((2, 6, 36), "float32")), {}),
     ("must have 4 axes", (X[0], KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")), {}),
     (
-        "float32 or float64",
+        "float32, float64, bfloat16 or float16",
         (X.astype(jnp.int32), KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")),
         {},
     ),

@@ -28,6 +28,7 @@ void run_sections(double effort) {
   const auto times = [&](int count) { return 1 + static_cast<int>(count * effort); };
   test::check_geometry();
   test::check_values(times(600));
+  test::check_halves();
   test::check_pointwise(times(300));
   test::check_threads(times(100));
 #if !defined(TEST_TSAN)  // it cannot follow threads that a forked child starts

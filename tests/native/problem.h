@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../native/dispatch.h"
+#include "half.h"
 
 namespace test {
 
@@ -88,7 +89,10 @@ inline Problem read_problem(const uint8_t* data, size_t size) {
     spec.pad_right = bytes.from(0, 20);
   }
   spec.channels_first = bytes.flag();
-  p.dtype = bytes.flag() ? sepconv::DType::f32 : sepconv::DType::f64;
+  constexpr sepconv::DType kDTypes[] = {sepconv::DType::f32, sepconv::DType::f32,
+                                        sepconv::DType::f64, sepconv::DType::bf16,
+                                        sepconv::DType::f16};
+  p.dtype = kDTypes[bytes.from(0, 4)];
   p.separable = bytes.flag();
   p.filters = p.separable ? bytes.from(1, bytes.flag() ? 20 : 200) : 0;
   p.bias = bytes.flag();
@@ -155,9 +159,11 @@ std::vector<T> random_values(int64_t count, uint32_t seed, Special special) {
   for (T& v : values)
     v = static_cast<T>(static_cast<double>(random() & 0xffffff) / (1 << 23) - 1.0);
   if (special == Special::none || count == 0) return values;
-  using Limits = std::numeric_limits<T>;
-  const T kinds[] = {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(), T(0), T(-0.0)};
-  const T small[] = {Limits::denorm_min(), -Limits::denorm_min(), Limits::min() / 3, Limits::min()};
+  const double infinite = std::numeric_limits<double>::infinity();
+  const T kinds[] = {static_cast<T>(infinite), static_cast<T>(-infinite),
+                     static_cast<T>(std::nan("")), T(0), T(-0.0)};
+  const T normal = Least<T>::normal(), denormal = Least<T>::denormal();
+  const T small[] = {denormal, static_cast<T>(-denormal), static_cast<T>(normal / 3), normal};
   const int64_t many = std::min<int64_t>(1 + count / 40, 6);
   for (int64_t i = 0; i < many; ++i) {
     T& v = values[random() % values.size()];

@@ -153,15 +153,16 @@ Expected expected_results(const Problem& p, const Inputs<T>& in) {
 // infinite exactly where the sum is.
 template <class T>
 bool near(const T* values, const Sums& sums, double terms) {
-  using Limits = std::numeric_limits<T>;
-  const double unit = static_cast<double>(Limits::epsilon()) * (8 + 4 * std::sqrt(terms));
-  const double least = static_cast<double>(Limits::min()) * 64;
+  const double unit = Rounding<T>::unit * (8 + 4 * std::sqrt(terms));
   for (size_t i = 0; i < sums.size(); ++i) {
     const double v = static_cast<double>(values[i]);
     const bool right = std::isnan(sums[i].value)   ? std::isnan(v)
-                       : std::isinf(sums[i].value) ? v == sums[i].value
-                                                   : std::fabs(v - sums[i].value) <=
-                                                         unit * sums[i].size + least;
+                       : std::isinf(sums[i].value)
+                           ? v == sums[i].value
+                           : std::fabs(v - sums[i].value) <=
+                                 unit * sums[i].size + Rounding<T>::least +
+                                     Rounding<T>::stored * (std::fabs(sums[i].value) +
+                                                            unit * sums[i].size);
     if (!right) return false;
   }
   return true;

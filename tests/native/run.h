@@ -133,7 +133,7 @@ inline std::string text_of(const Problem& p) {
                                  static_cast<int64_t>(p.activation)}) +
          " biases,residual=" + list({p.depthwise_bias, p.bias, p.residual}) +
          " first=" + std::to_string(g.channels_first) + " filters=" + std::to_string(p.filters) +
-         " f64=" + std::to_string(p.dtype == sepconv::DType::f64) +
+         " dtype=" + std::to_string(static_cast<int>(p.dtype)) +
          " numbers=" + std::to_string(static_cast<int>(p.numbers)) +
          " seed=" + std::to_string(p.seed);
 }
@@ -168,9 +168,19 @@ std::string verdict(const Problem& p, sepconv::Runner& runner, Buffers& buffers)
   return why.empty() ? why : why + "of " + text_of(p);
 }
 
+// Calls f with a nought of the type that a dtype stores.
+template <class F>
+auto with_type(sepconv::DType dtype, F&& f) {
+  switch (dtype) {
+    case sepconv::DType::f64: return f(double{});
+    case sepconv::DType::bf16: return f(BFloat16{});
+    case sepconv::DType::f16: return f(Float16{});
+    default: return f(float{});
+  }
+}
+
 inline std::string verdict(const Problem& p, sepconv::Runner& runner, Buffers& buffers) {
-  return p.dtype == sepconv::DType::f32 ? verdict<float>(p, runner, buffers)
-                                        : verdict<double>(p, runner, buffers);
+  return with_type(p.dtype, [&](auto zero) { return verdict<decltype(zero)>(p, runner, buffers); });
 }
 
 }  // namespace test

@@ -4,6 +4,7 @@
 namespace test {
 
 void check_values(int problems);   // random convolutions against plain loops, on every runner
+void check_halves();                // bfloat16 and float16: all their numbers, and batches in parts
 void check_pointwise(int problems);  // the same for the 1x1 product alone
 void check_geometry();             // resolve(): sizes, padding, and what it refuses
 void check_threads(int rounds);    // many threads at once, the number of threads changing

@@ -36,10 +36,49 @@ void check_values(int problems) {
   EngineThreads engine(2);
   for (int i = 0; i < problems; ++i) {
     const Problem p = random_problem(static_cast<uint32_t>(i));
-    if (p.dtype == sepconv::DType::f32)
-      check_problem<float>(p, buffers, engine);
-    else
-      check_problem<double>(p, buffers, engine);
+    with_type(p.dtype, [&](auto zero) { check_problem<decltype(zero)>(p, buffers, engine); });
+  }
+}
+
+namespace {
+
+// All numbers of a half type there and back, by a convolution that changes nothing.
+template <class T>
+void check_identity(sepconv::DType dtype) {
+  const int64_t count = 1 << 16, x_shape[4] = {1, 256, 256, 1}, kernel_shape[4] = {1, 1, 1, 1};
+  const sepconv::Geometry g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, 0}, x_shape, kernel_shape);
+  std::vector<T> x(static_cast<size_t>(count)), y(x.size());
+  for (int64_t i = 0; i < count; ++i) x[static_cast<size_t>(i)].bits = static_cast<uint16_t>(i);
+  const T one = 1.0;
+  sepconv::forward(dtype, g, {x.data(), &one, nullptr, 0, nullptr, {}, y.data()}, sepconv::pool());
+  int64_t wrong = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double in = x[i], out = y[i];  // a sum of -0 and nothing is 0
+    wrong += std::isnan(in) ? !std::isnan(out) : in != out;
+  }
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+
+// Batches so large that the half types go through in several parts.
+void check_halves() {
+  check_identity<BFloat16>(sepconv::DType::bf16);
+  check_identity<Float16>(sepconv::DType::f16);
+  Buffers buffers;
+  EngineThreads engine(2);
+  for (uint32_t i = 0; i < 8; ++i) {
+    Problem p{};
+    const bool first = i % 2;
+    const int64_t x[4] = {40, first ? 60 : 10, 10, first ? 10 : 60}, kernel[4] = {3, 3, 60, 1};
+    p.g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, first}, x, kernel);
+    p.dtype = i / 2 % 2 ? sepconv::DType::bf16 : sepconv::DType::f16;
+    p.separable = i / 4;
+    p.filters = p.separable ? 16 : 0;
+    p.bias = p.want_dx = p.want_ddepthwise = p.want_dbias = true;
+    p.want_dpointwise = p.residual = p.separable;
+    p.seed = i;
+    with_type(p.dtype, [&](auto zero) { check_problem<decltype(zero)>(p, buffers, engine); });
   }
 }
 
@@ -89,7 +128,7 @@ void check_pointwise(int problems) {
     const int64_t x[4] = {n, first ? c : h, first ? h : w, first ? w : c};
     const int64_t kernel[4] = {1, 1, c, 1};
     p.g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, first}, x, kernel);
-    p.dtype = random() % 2 ? sepconv::DType::f32 : sepconv::DType::f64;
+    p.dtype = static_cast<sepconv::DType>(random() % 4);
     p.separable = true;
     p.filters = pick(1, random() % 2 ? 9 : 90);
     p.bias = random() % 2;
@@ -102,10 +141,7 @@ void check_pointwise(int problems) {
     p.seed = random();
     const sepconv::Pointwise shape{n, h * w, c, p.filters, first};
     buffers.turn();
-    if (p.dtype == sepconv::DType::f32)
-      check_product<float>(p, shape, buffers);
-    else
-      check_product<double>(p, shape, buffers);
+    with_type(p.dtype, [&](auto zero) { check_product<decltype(zero)>(p, shape, buffers); });
   }
 }
 

@@ -35,13 +35,9 @@ _ACTIVATIONS: dict[int, Callable[[Any], Any]] = {
 
 
 def fuse(operands: Operands, block: Block) -> jax.Array:
-    """See `sepconv.engines.front`. Half types are computed in float32."""
-    dtype = operands.x.dtype
-    if dtype in (jnp.bfloat16, jnp.float16):
-        operands = operands.map(lambda a: a.astype(jnp.float32))
+    """See `sepconv.engines.front`."""
     form = _Form(block, tuple(a is not None for a in operands))
-    y = _fused.bind(*(a for a in align(*operands) if a is not None), form=form)
-    return y.astype(dtype)
+    return _fused.bind(*(a for a in align(*operands) if a is not None), form=form)
 
 
 class _Form(NamedTuple):

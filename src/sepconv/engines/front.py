@@ -33,14 +33,14 @@ __all__ = ["Functions", "check_arguments", "functions", "fused_function"]
 Convolve = Callable[[Any, Any, Any, Any, ConvSpec, str | None], Any]
 Fuse = Callable[[Operands, Block], Any]
 
-#: Dtypes that engines accept. The half types are computed in float32.
+#: Dtypes that engines accept. What is stored in the half types is computed in float32.
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 _DOC = """{summary}
 
 Args:
     x: {engine} array, {x_shape}, or with the channels second where `data_format` is
-        ``"channels_first"``; float32 or float64 (bfloat16 and float16 are computed in float32).
+        ``"channels_first"``; float32, float64, bfloat16 or float16 (computed in float32).
     depthwise_kernel: {kernel_shape}, of the dtype of `x`.
 {pointwise}    bias: None, or one value an output channel.
     strides: {sizes}.
@@ -298,7 +298,7 @@ and with one of them ``activation(convolution(x) + bias + residual)``.
 
 Args:
     x: {engine} array, (batch, height, width, C), or with the channels second where `data_format`
-        is ``"channels_first"``; float32 or float64 (bfloat16 and float16 are computed in float32).
+        is ``"channels_first"``; float32, float64, bfloat16 or float16 (computed in float32).
     depthwise_kernel: (kernel_height, kernel_width, C, M), of the dtype of `x`, or None.
     pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
     depthwise_bias: None, or (C * M,); where both kernels are given.

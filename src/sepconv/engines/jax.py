@@ -49,17 +49,10 @@ def convolve(
     spec: ConvSpec,
     activation: str | None,
 ) -> jax.Array:
-    """A depthwise or separable convolution of 4-D arrays that fit each other.
-
-    Half types are computed in float32, and their gradients too.
-    """
-    dtype = x.dtype
-    operands = [x, depthwise_kernel, pointwise_kernel, bias]
-    if dtype in (jnp.bfloat16, jnp.float16):
-        operands = [None if a is None else a.astype(jnp.float32) for a in operands]
+    """A depthwise or separable convolution of 4-D arrays that fit each other."""
+    operands = x, depthwise_kernel, pointwise_kernel, bias
     form = _Forward(spec, pointwise_kernel is not None, bias is not None, ACTIVATIONS[activation])
-    y = _convolve.bind(*(a for a in align(*operands) if a is not None), form=form)
-    return y.astype(dtype)
+    return _convolve.bind(*(a for a in align(*operands) if a is not None), form=form)
 
 
 class _Forward(NamedTuple):

@@ -20,7 +20,6 @@ except ImportError:
     control_flow_util = None
 
 __all__ = [
-    "HALF",
     "as_array",
     "convolve",
     "operations",
@@ -49,9 +48,6 @@ def _load() -> Any:
 
 #: TensorFlow's Python functions for the operations.
 operations = _load()
-
-#: Computed in float32 and cast back.
-HALF = (tf.bfloat16, tf.float16)
 
 Array: TypeAlias = tf.Tensor
 Maybe: TypeAlias = list[tf.Tensor]  # none or one, as the operations take an optional input
@@ -270,19 +266,14 @@ def convolve(
     """See `sepconv.engines.front`."""
     if not runs_on_cpu(x):
         return stock(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
-    arrays: tuple[Any, ...] = x, depthwise_kernel, pointwise_kernel, bias
-    if x.dtype in HALF:
-        arrays = tuple(None if a is None else tf.cast(a, tf.float32) for a in arrays)
-    x32, kernel, pointwise, bias = arrays
-    y = _forward(
-        x32,
-        kernel,
-        [] if pointwise is None else [pointwise],
+    return _forward(
+        x,
+        depthwise_kernel,
+        [] if pointwise_kernel is None else [pointwise_kernel],
         [] if bias is None else [bias],
         list(spec),
         activation_code(activation),
     )
-    return tf.cast(y, x.dtype) if x.dtype in HALF else y
 
 
 def as_array(value: Any) -> Array:

@@ -10,13 +10,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow import (
-    HALF,
-    convolve,
-    operations,
-    runs_on_cpu,
-    static_output,
-)
+from sepconv.engines.tensorflow import convolve, operations, runs_on_cpu, static_output
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 from sepconv.geometry import ConvSpec
 
@@ -77,9 +71,6 @@ def fuse(operands: Operands, block: Block) -> Array:
     """See `sepconv.engines.front`."""
     if not runs_on_cpu(operands.x):
         return _composed(operands, block)
-    dtype = operands.x.dtype
-    if dtype in HALF:
-        operands = operands.map(lambda a: tf.cast(a, tf.float32))
     x, *rest = operands
     y = operations.sepconv_fused(
         x,
@@ -92,7 +83,7 @@ def fuse(operands: Operands, block: Block) -> Array:
         y.set_shape(
             _static_shape(x, operands.depthwise_kernel, operands.pointwise_kernel, block.spec)
         )
-    return tf.cast(y, dtype) if dtype in HALF else y
+    return y
 
 
 def _static_shape(x: Array, kernel: Array | None, pointwise: Array | None, spec: ConvSpec) -> Any:

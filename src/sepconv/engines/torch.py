@@ -4,8 +4,8 @@ Each has a kernel for the CPU (ours), one for every other device (PyTorch's own 
 `torch_fallback`), a fake one that only knows shapes (for torch.compile and torch.export), rules for
 vmap (see `torch_vmap`) and derivatives (see `torch_autograd`).
 
-The operations take and give contiguous tensors alone. Memory formats, half types and autocast are
-dealt with before they are called, so that fake and real kernels cannot disagree about strides.
+The operations take and give contiguous tensors alone. Memory formats and autocast are dealt with
+before they are called, so that fake and real kernels cannot disagree about strides.
 
 They are registered by the low-level forms of ``torch.library`` rather than by ``custom_op``, whose
 wrappers cost more time than a small convolution.
@@ -32,13 +32,13 @@ from sepconv.geometry import (
     resolve,
 )
 
-__all__ = ["as_tensor", "convolve", "is_traced"]
+__all__ = ["CODES", "as_tensor", "convolve", "is_traced"]
 
 is_traced = torch.compiler.is_compiling
 
-_CODES = {torch.float32: 0, torch.float64: 1}
+#: The dtypes that kernels know, with the numbers they know them by.
+CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _ACTIVATIONS = tuple(sorted(set(ACTIVATIONS.values())))
-_HALF = (torch.bfloat16, torch.float16)
 
 _library = torch.library.Library("sepconv", "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -91,15 +91,16 @@ def _plan(
     ``torch.ops.sepconv.forward``, and a kernel must not read beyond a tensor: so everything is
     checked here again, once a combination of shapes.
     """
-    if dtypes[0] not in _CODES or any(d not in (None, dtypes[0]) for d in dtypes):
+    if dtypes[0] not in CODES or any(d not in (None, dtypes[0]) for d in dtypes):
         raise TypeError(
-            f"Tensors of one dtype, float32 or float64, were expected. Received: {dtypes}"
+            "Tensors of one dtype, float32, float64, bfloat16 or float16, were expected. "
+            f"Received: {dtypes}"
         )
     geometry = resolve(ConvSpec(*spec), x, depthwise)
     channels = geometry.depthwise_channels
     if pointwise is not None:
         channels = check_pointwise_kernel(pointwise, channels)
-    return geometry, _CODES[dtypes[0]], channels, geometry.output_shape(channels)
+    return geometry, CODES[dtypes[0]], channels, geometry.output_shape(channels)
 
 
 def _planned(
@@ -308,12 +309,6 @@ def convolve(
     activation: str | None,
 ) -> Tensor:
     """See `sepconv.engines.front`."""
-    dtype = x.dtype
-    half = dtype in _HALF and x.device.type == "cpu"
-    if half:
-        x, depthwise_kernel = x.float(), depthwise_kernel.float()
-        pointwise_kernel = None if pointwise_kernel is None else pointwise_kernel.float()
-        bias = None if bias is None else bias.float()
     # A channels_first tensor in channels_last memory is, permuted, a contiguous NHWC tensor.
     permuted = False
     if not x.is_contiguous():
@@ -324,6 +319,4 @@ def convolve(
         else:
             x = x.contiguous()
     y = _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, ACTIVATIONS[activation])
-    if permuted:
-        y = y.permute(0, 3, 1, 2)
-    return y.to(dtype) if half else y
+    return y.permute(0, 3, 1, 2) if permuted else y

@@ -14,15 +14,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-import sepconv.engines.torch  # noqa: F401 - defines the library, with sepconv::forward
 from sepconv import _native
+from sepconv.engines.torch import CODES  # its module defines the library, with sepconv::forward
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block
 from sepconv.geometry import ConvSpec, Geometry, resolve
 
 __all__ = ["fuse"]
 
-_CODES = {torch.float32: 0, torch.float64: 1}
-_HALF = (torch.bfloat16, torch.float16)
 _FUNCTIONS = {
     BLOCK_ACTIVATIONS["relu"]: functional.relu,
     BLOCK_ACTIVATIONS["relu6"]: functional.relu6,
@@ -77,8 +75,8 @@ def _plan(
     spec: tuple[int, ...], activations: tuple[int, int], dtype: torch.dtype, *shapes: Any
 ) -> tuple[Geometry, int, tuple[int, ...]]:
     """The geometry, the dtype's number and the output's shape, all checked once."""
-    if dtype not in _CODES:
-        raise TypeError(f"Tensors of float32 or float64 were expected. Received: {dtype}")
+    if dtype not in CODES:
+        raise TypeError(f"Tensors of one of {[*CODES]} were expected. Received: {dtype}")
     if not all(code == 0 or code in _FUNCTIONS for code in activations):
         raise ValueError(f"There is no activation of such a number. Received: {activations}")
     arrays = [None if shape is None else torch.empty(shape, device="meta") for shape in shapes]
@@ -87,7 +85,7 @@ def _plan(
     x_shape = shapes[0]
     identity = (1, 1, x_shape[1 if conv.channels_first else 3], 1)
     kernel = identity if shapes[1] is None else shapes[1]
-    return resolve(conv, tuple(x_shape), tuple(kernel)), _CODES[dtype], shape
+    return resolve(conv, tuple(x_shape), tuple(kernel)), CODES[dtype], shape
 
 
 def _fused_cpu(
@@ -213,10 +211,6 @@ torch.library.register_vmap("sepconv::fused", _map_fused, lib=_library)
 def fuse(operands: Operands, block: Block) -> Tensor:
     """See `sepconv.engines.front`."""
     x = operands.x
-    dtype = x.dtype
-    half = dtype in _HALF and x.device.type == "cpu"
-    if half:
-        operands = operands.map(Tensor.float)
     spec, between, last = block
     # As in sepconv.engines.torch: a channels_first tensor in channels_last memory.
     permuted = False
@@ -228,6 +222,4 @@ def fuse(operands: Operands, block: Block) -> Tensor:
             images = images.map(lambda a: a.permute(0, 2, 3, 1))
             operands = operands._replace(x=images.x, residual=images.residual)
     y = _fused(*operands.map(Tensor.contiguous), spec, between, last)
-    if permuted:
-        y = y.permute(0, 3, 1, 2)
-    return y.to(dtype) if half else y
+    return y.permute(0, 3, 1, 2) if permuted else y

@@ -1,0 +1,61 @@
+// A batch taken a few images at a time, so that what one step leaves in a cache is still there for the
+// next; what is summed over images is then the sum of the parts' sums, added in their order.
+#pragma once
+#include "parallel.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Calls f(first, count) for pieces of `count` elements, in parallel where there are many.
+template <class F>
+void in_pieces(Runner& runner, int64_t count, const F& f) {
+  constexpr int64_t kPiece = 1 << 14;
+  if (count <= kPiece) {
+    f(int64_t{0}, count);
+    return;
+  }
+  const int64_t pieces = shareable(ceil_div(count, kPiece), count);
+  parallel<float>(runner, pieces, 0, [&](int64_t piece, float*) {
+    const int64_t first = part_start(count, pieces, piece);
+    f(first, part_start(count, pieces, piece + 1) - first);
+  });
+}
+
+// How many of `units`, `elements` each, fit together into `room` elements. A part is larger than the
+// weights, which every part packs anew.
+inline int64_t units_together(int64_t units, int64_t elements, int64_t weights, int64_t room) {
+  return max_of(1, min_of(units, max_of(room, 4 * weights) / max_of(1, elements)));
+}
+
+// Calls f(first, count, whether it is the first part) for even parts of `units` of at most `together`;
+// once where there are no units, since sums over none are to be written too.
+template <class F>
+void each_part(int64_t units, int64_t together, F&& f) {
+  const int64_t count = max_of(1, ceil_div(units, together));
+  for (int64_t part = 0; part < count; ++part) {
+    const int64_t first = part_start(units, count, part);
+    f(first, part_start(units, count, part + 1) - first, part == 0);
+  }
+}
+
+// A sum over all parts, of `size` elements; nothing where `total` is null. The first part's sum goes
+// where the total is to be, those of the others into `room` and from there.
+template <class T>
+class PartSum {
+ public:
+  PartSum(T* total, T* room, int64_t size) : total_(total), room_(room), size_(size) {}
+  // Where a part's sum is to go.
+  T* get(bool first_part) const { return total_ == nullptr || first_part ? total_ : room_; }
+  void add(bool first_part, Runner& runner) const {
+    if (first_part || total_ == nullptr) return;
+    in_pieces(runner, size_, [&](int64_t first, int64_t count) {
+      for (int64_t i = first; i < first + count; ++i) total_[i] += room_[i];
+    });
+  }
+
+ private:
+  T* total_;
+  T* room_;
+  int64_t size_;
+};
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

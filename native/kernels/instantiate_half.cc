@@ -1,0 +1,252 @@
+// The kernels of one instruction set for the half types: those for float32, over a few images at a
+// time that are widened into memory small enough for a cache, and whose results are narrowed.
+//
+// So tensors are read and written as they are stored, nothing of a tensor's size is kept in float32,
+// and sums are those of float32, rounded once. Compiled once a level, with SEPCONV_ISA_NAMESPACE and
+// SEPCONV_VECTOR_BYTES given by the build.
+#include "half.h"
+#include "image_parts.h"
+#include "kernel_table.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+namespace {
+
+// What of tensors is in float32 at a time: it lies in a cache, and there still is work to share out.
+constexpr int64_t kPartElements = 1 << 18;
+
+// Float32 memory handed out piece by piece, every piece at a cache line.
+class Room {
+ public:
+  explicit Room(int64_t elements) : memory_(elements), next_(memory_.get()) {}
+  float* take(int64_t elements) {
+    float* piece = next_;
+    next_ += padded(elements);
+    return piece;
+  }
+  static int64_t padded(int64_t elements) { return round_up(elements, 16); }
+  // What the padding of up to four tensors comes to.
+  static constexpr int64_t kSlack = 64;
+
+ private:
+  Workspace<float> memory_;
+  float* next_;
+};
+
+// One operand of `size` elements a unit, of which `room` units are in float32 at a time. Where the
+// caller has none, there is none here.
+template <class Half>
+class Widened {
+ public:
+  Widened(const void* stored, int64_t size, int64_t room, Room& memory)
+      : stored_(static_cast<const uint16_t*>(stored)),
+        size_(size),
+        floats_(stored == nullptr ? nullptr : memory.take(size * room)) {}
+  // Units [first, first + count).
+  const float* read(int64_t first, int64_t count, Runner& runner) const {
+    if (stored_ == nullptr) return nullptr;
+    in_pieces(runner, count * size_, [&](int64_t i, int64_t run) {
+      widen_run<Half>(stored_ + first * size_ + i, run, floats_ + i);
+    });
+    return floats_;
+  }
+
+ private:
+  const uint16_t* stored_;
+  int64_t size_;
+  float* floats_;
+};
+
+// One result, likewise.
+template <class Half>
+class Narrowed {
+ public:
+  Narrowed(void* stored, int64_t size, int64_t room, Room& memory)
+      : stored_(static_cast<uint16_t*>(stored)),
+        size_(size),
+        floats_(stored == nullptr ? nullptr : memory.take(size * room)) {}
+  float* get() const { return floats_; }
+  void write(int64_t first, int64_t count, Runner& runner) const {
+    if (stored_ == nullptr) return;
+    in_pieces(runner, count * size_, [&](int64_t i, int64_t run) {
+      narrow_run<Half>(floats_ + i, run, stored_ + first * size_ + i);
+    });
+  }
+
+ private:
+  uint16_t* stored_;
+  int64_t size_;
+  float* floats_;
+};
+
+// A result that is the sum of those of all parts.
+template <class Half>
+class Summed {
+ public:
+  Summed(void* stored, int64_t size, Room& memory)
+      : total_(stored, size, 1, memory),
+        sum_(total_.get(), stored == nullptr ? nullptr : memory.take(size), size) {}
+  static int64_t room(int64_t size) { return 2 * Room::padded(size); }
+  float* get(bool first_part) const { return sum_.get(first_part); }
+  void add(bool first_part, Runner& runner) const { sum_.add(first_part, runner); }
+  void write(Runner& runner) const { total_.write(0, 1, runner); }
+
+ private:
+  Narrowed<Half> total_;
+  PartSum<float> sum_;
+};
+
+template <class Half>
+void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
+  const int64_t cm = g.c * g.m, taps = g.kh * g.kw * cm;
+  const int64_t filters = args.pointwise_kernel == nullptr ? cm : args.filters;
+  const int64_t weights = args.pointwise_kernel == nullptr ? 0 : cm * filters;
+  const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
+  const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
+  const int64_t together = units_together(g.n, image, weights, kPartElements);
+  Room memory(Room::padded(taps) + Room::padded(weights) + Room::padded(filters) +
+              Room::padded(cm) + together * image + Room::kSlack);
+  const Widened<Half> kernel(args.depthwise_kernel, taps, 1, memory);
+  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1, memory);
+  const Widened<Half> bias(args.bias, filters, 1, memory);
+  const Widened<Half> depthwise_bias(args.depthwise_bias, cm, 1, memory);
+  const Widened<Half> x(args.x, in, together, memory);
+  const Widened<Half> residual(args.residual, out, together, memory);
+  const Narrowed<Half> y(args.y, out, together, memory);
+  Forward wide = args;
+  wide.depthwise_kernel = kernel.read(0, 1, runner);
+  wide.pointwise_kernel = pointwise.read(0, 1, runner);
+  wide.bias = bias.read(0, 1, runner);
+  wide.depthwise_bias = depthwise_bias.read(0, 1, runner);
+  wide.y = y.get();
+  Geometry part = g;
+  each_part(g.n, together, [&](int64_t first, int64_t count, bool) {
+    part.n = count;
+    wide.x = x.read(first, count, runner);
+    wide.residual = residual.read(first, count, runner);
+    f32_table().forward(part, wide, runner);
+    y.write(first, count, runner);
+  });
+}
+
+template <class Half>
+void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
+  const int64_t cm = g.c * g.m, taps = g.kh * g.kw * cm;
+  const int64_t filters = args.separable ? args.filters : cm;
+  const int64_t weights = args.separable ? cm * filters : 0;
+  const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
+  // x is read for a kernel's gradient alone, and may be given all the same.
+  const void* images = args.ddepthwise == nullptr && args.dpointwise == nullptr ? nullptr : args.x;
+  const int64_t image = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
+  const int64_t together = units_together(g.n, image, weights, kPartElements);
+  Room memory(Room::padded(taps) + Room::padded(weights) + Summed<Half>::room(taps) +
+              Summed<Half>::room(weights) + Summed<Half>::room(filters) + together * image + Room::kSlack);
+  const Widened<Half> kernel(args.depthwise_kernel, taps, 1, memory);
+  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1, memory);
+  const Widened<Half> x(images, in, together, memory), dy(args.dy, out, together, memory);
+  const Narrowed<Half> dx(args.dx, in, together, memory);
+  const Summed<Half> ddepthwise(args.ddepthwise, taps, memory);
+  const Summed<Half> dpointwise(args.dpointwise, weights, memory);
+  const Summed<Half> dbias(args.dbias, filters, memory);
+  const Summed<Half>* const sums[] = {&ddepthwise, &dpointwise, &dbias};
+  Backward wide = args;
+  wide.depthwise_kernel = kernel.read(0, 1, runner);
+  wide.pointwise_kernel = pointwise.read(0, 1, runner);
+  wide.dx = dx.get();
+  Geometry part = g;
+  each_part(g.n, together, [&](int64_t first, int64_t count, bool first_part) {
+    part.n = count;
+    wide.x = x.read(first, count, runner);
+    wide.dy = dy.read(first, count, runner);
+    wide.ddepthwise = ddepthwise.get(first_part);
+    wide.dpointwise = dpointwise.get(first_part);
+    wide.dbias = dbias.get(first_part);
+    f32_table().backward(part, wide, runner);
+    dx.write(first, count, runner);
+    for (const Summed<Half>* sum : sums) sum->add(first_part, runner);
+  });
+  for (const Summed<Half>* sum : sums) sum->write(runner);
+}
+
+// A product goes through by images, or where pixels follow each other from image to image, by pixels.
+Pointwise in_units(const Pointwise& p, int64_t* units) {
+  if (p.channels_first) {
+    *units = p.images;
+    return {1, p.pixels, p.channels, p.filters, true};
+  }
+  *units = p.images * p.pixels;
+  return {1, 1, p.channels, p.filters, false};
+}
+
+// `count` such units together.
+Pointwise joined(const Pointwise& unit, int64_t count) {
+  Pointwise part = unit;
+  (unit.channels_first ? part.images : part.pixels) = count;
+  return part;
+}
+
+template <class Half>
+void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
+  int64_t units;
+  const Pointwise unit = in_units(p, &units);
+  const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
+  const int64_t weights = p.channels * p.filters;
+  const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
+  const int64_t together = units_together(units, all, weights, kPartElements);
+  Room memory(Room::padded(weights) + Room::padded(p.filters) + together * all + Room::kSlack);
+  const Widened<Half> kernel(args.kernel, weights, 1, memory), bias(args.bias, p.filters, 1, memory);
+  const Widened<Half> x(args.x, in, together, memory), residual(args.residual, out, together, memory);
+  const Narrowed<Half> y(args.y, out, together, memory);
+  PointwiseForward wide = args;
+  wide.kernel = kernel.read(0, 1, runner);
+  wide.bias = bias.read(0, 1, runner);
+  wide.y = y.get();
+  each_part(units, together, [&](int64_t first, int64_t count, bool) {
+    wide.x = x.read(first, count, runner);
+    wide.residual = residual.read(first, count, runner);
+    f32_table().pointwise_forward(joined(unit, count), wide, runner);
+    y.write(first, count, runner);
+  });
+}
+
+template <class Half>
+void half_product_backward(const Pointwise& p, const void* x, const void* kernel, const void* dy,
+                           void* dx, void* dkernel, void* dbias, Runner& runner) {
+  int64_t units;
+  const Pointwise unit = in_units(p, &units);
+  const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
+  const int64_t weights = p.channels * p.filters;
+  const void* images = dkernel == nullptr ? nullptr : x;
+  const int64_t all = (images == nullptr ? 0 : in) + out + (dx == nullptr ? 0 : in);
+  const int64_t together = units_together(units, all, weights, kPartElements);
+  Room memory(Room::padded(weights) + Summed<Half>::room(weights) + Summed<Half>::room(p.filters) +
+              together * all + Room::kSlack);
+  const Widened<Half> wide_kernel(kernel, weights, 1, memory);
+  const Widened<Half> wide_x(images, in, together, memory), wide_dy(dy, out, together, memory);
+  const Narrowed<Half> wide_dx(dx, in, together, memory);
+  const Summed<Half> kernel_sum(dkernel, weights, memory), bias_sum(dbias, p.filters, memory);
+  const Summed<Half>* const sums[] = {&kernel_sum, &bias_sum};
+  const float* factors = wide_kernel.read(0, 1, runner);
+  each_part(units, together, [&](int64_t first, int64_t count, bool first_part) {
+    const float* part_x = wide_x.read(first, count, runner);
+    const float* part_dy = wide_dy.read(first, count, runner);
+    f32_table().pointwise_backward(joined(unit, count), part_x, factors, part_dy, wide_dx.get(),
+                                   kernel_sum.get(first_part), bias_sum.get(first_part), runner);
+    wide_dx.write(first, count, runner);
+    for (const Summed<Half>* sum : sums) sum->add(first_part, runner);
+  });
+  for (const Summed<Half>* sum : sums) sum->write(runner);
+}
+
+template <class Half>
+const KernelTable& half_table() {
+  static const KernelTable table{&half_forward<Half>, &half_backward<Half>, &half_product<Half>,
+                                 &half_product_backward<Half>, nullptr, nullptr, nullptr};
+  return table;
+}
+
+}  // namespace
+
+const KernelTable& bf16_table() { return half_table<BFloat16>(); }
+const KernelTable& f16_table() { return half_table<Float16>(); }
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE
