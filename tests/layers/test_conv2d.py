@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepconv import engines, layers, reference
+from sepconv import engines, layers
 
 BACKEND = keras.backend.backend()
 
@@ -110,31 +110,12 @@ def assert_near(actual, expected, tolerance=1e-5):
     assert np.linalg.norm(actual - expected) <= tolerance * np.linalg.norm(expected)
 
 
-def by_the_reference(layer, x, dy):
-    """The output of a depthwise one without activation, and its gradients."""
-    options = {
-        name: getattr(layer, name)
-        for name in ("strides", "padding", "dilation_rate", "data_format")
-    }
-    kernel, *bias = (np.asarray(w, np.float64) for w in layer.get_weights())
-    kernel = kernel.reshape(*kernel.shape[:2], layer.groups, -1)
-    y = reference.depthwise_conv2d(x, kernel, *bias, **options)
-    dx, dkernel, dbias = reference.depthwise_conv2d_grad(x, kernel, dy, **options)
-    return [y, dx, dkernel.reshape(layer.kernel.shape), dbias][: 3 + len(bias)]
-
-
 @pytest.mark.parametrize("case", DEPTHWISE)
 def test_values_and_gradients_are_keras_own(case, gradients, calls):
     arguments, shape = DEPTHWISE[case]
     ours, stock = pair(arguments, shape)
     x, dy = numbers(*shape), numbers(*stock.compute_output_shape(shape), seed=1)
-    # TensorFlow's own grouped convolution needs XLA, and has no gradient.
-    if BACKEND == "tensorflow" and arguments.get("groups", 1) > 1:
-        ours.activation = None
-        (results,) = gradients([ours], x, dy)
-        expected = by_the_reference(ours, x, dy)
-    else:
-        results, expected = gradients([ours, stock], x, dy)
+    results, expected = gradients([ours, stock], x, dy)
     assert calls == ["depthwise_conv2d"]
     assert len(results) == 2 + len(ours.weights)
     for result, value in zip(results, expected, strict=True):
@@ -255,8 +236,6 @@ def network(kit):
 def test_a_network_trains_as_stock_does(trains):
     curves, models = [], [network(kit) for kit in (layers, keras.layers)]
     models[1].set_weights(models[0].get_weights())
-    if BACKEND == "tensorflow":  # where Keras' own has no gradient for the grouped one
-        models = models[:1]
     for model in models:
         model.compile(keras.optimizers.SGD(0.05), "mse")
         x, y = numbers(8, 10, 10, 1), numbers(8, 3, seed=1)

@@ -20,8 +20,7 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
     A `keras.layers.Conv2D` in everything but the computation: arguments, weights and their names,
     config and files are the same. It is computed by sepconv
 
-    - with as many `groups` as the input has channels, on every engine: TensorFlow's own grouped
-      convolution has no gradient on a CPU;
+    - with as many `groups` as the input has channels, on every engine;
     - on an input of one channel with at most 16 filters (PyTorch: 8), as EEGNet begins;
     - with a 1x1 kernel without groups, at least 8 channels and 8 filters, in float32 or float64, on
       JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
