@@ -8,6 +8,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include <array>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -64,6 +65,16 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   void* get() const { return address_; }
+  // Refuses inputs that lie where this, an output, does. Bare addresses are the caller's business.
+  void check_apart(std::initializer_list<const Buffer*> inputs) const {
+    if (!held_) return;
+    const char* const begin = static_cast<const char*>(address_);
+    for (const Buffer* input : inputs) {
+      const char* const other = static_cast<const char*>(input->address_);
+      if (input->held_ && other < begin + view_.len && begin < other + input->view_.len)
+        throw std::invalid_argument("out must not share memory with an input.");
+    }
+  }
 
  private:
   Py_buffer view_{};
@@ -101,6 +112,7 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
   Buffer by("out", y, g.n * g.ho * g.wo * out, type, true);
   Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
   Buffer br("residual", residual, g.n * g.ho * g.wo * out, type, false);
+  by.check_apart({&bx, &bk, &bp, &bb, &bdb, &br});
   const sepconv::Forward args{bx.get(),
                               bk.get(),
                               bp.get(),
@@ -145,6 +157,7 @@ void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t
   Buffer by("out", y, images * pixels * filters, type, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
   Buffer br("residual", residual, images * pixels * filters, type, false);
+  by.check_apart({&bx, &bk, &bb, &br});
   const sepconv::PointwiseForward args{bx.get(),
                                        bk.get(),
                                        bb.get(),

@@ -115,15 +115,16 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
 template <class T>
 [[gnu::noinline]] void finish_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c,
                                       int64_t c_row, const Epilogue<T>& e) {
-  for (int i = 0; i < rows; ++i)
-    for (int64_t n = 0; n < columns; ++n) {
-      T value = sums[i * sums_row + n];
+  for (int64_t n = 0; n < columns; n += kLanes<T>) {
+    const int64_t count = min_of(kLanes<T>, columns - n);
+    const Vec<T> bias = e.column_bias == nullptr ? zero<T>() : load_first(e.column_bias + n, count);
+    for (int i = 0; i < rows; ++i) {
+      Vec<T> value = load(sums + i * sums_row + n) + bias;
       if (e.row_bias != nullptr) value += e.row_bias[i];
-      if (e.column_bias != nullptr) value += e.column_bias[n];
-      T& out = c[i * c_row + n];
-      if (e.addend != nullptr) value += e.addend[i * c_row + n];
-      out = activate_scalar(value, e.activation);
+      if (e.addend != nullptr) value += load_first(e.addend + i * c_row + n, count);
+      store_first(c + i * c_row + n, activate<T>(value, e.activation), count);
     }
+  }
 }
 
 // A pointer for every three rows: x86 adds nought, one or two times a step in an address, so that
@@ -163,11 +164,25 @@ struct MatrixB {
   int64_t source_row = 0;
 };
 
-// ROWS x (VECTORS * lanes) sums; a panel has rows of kPanel. PLAIN: `e` is. PACKS: fills the panel.
-template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false>
+// Half a vector, for the last columns of a tile: where a processor works through a wide vector in two
+// steps, it costs half as much.
+template <class T>
+struct HalfVecTypes {
+  typedef T Aligned __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2)));
+  typedef T Unaligned
+      __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2), aligned(alignof(T)), may_alias));
+};
+template <class T>
+inline constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64 && sizeof(T) == 4;
+
+// ROWS x (VECTORS * lanes) sums, or with HALF half a vector fewer; a panel has rows of kPanel. PLAIN:
+// `e` is. PACKS: fills the panel.
+template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool HALF = false>
 [[gnu::noinline]] void micro(int64_t depth, const MatrixA<T>& a, const MatrixB<T>& matrix, T* c,
                              int64_t c_row, int64_t columns, const Epilogue<T>& e) {
-  constexpr int kVec = kLanes<T>;
+  constexpr int kVec = kLanes<T>, kWhole = VECTORS - HALF;
+  using Half = typename HalfVecTypes<T>::Aligned;
+  using LooseHalf = typename HalfVecTypes<T>::Unaligned;
   {
     // C's lines are asked for now, so that they are here when the sums are.
     const RowPointers<T, ROWS> out(c, c_row);
@@ -177,18 +192,22 @@ template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false>
       for (int v = 0; v < VECTORS; ++v) __builtin_prefetch(out.row(i) + v * kVec, 1);
   }
   Vec<T> acc[ROWS][VECTORS];
+  [[maybe_unused]] Half last[ROWS];
 #pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i)
+  for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) acc[i][v] = zero<T>();
+    for (int v = 0; v < kWhole; ++v) acc[i][v] = zero<T>();
+    if constexpr (HALF) last[i] = Half{};
+  }
   RowPointers<const T, ROWS> in(a.data, a.row);
   const int64_t a_col = a.col;
   T* panel = matrix.panels;
   [[maybe_unused]] const T* source = matrix.source;
   for (const T* const end = panel + depth * kPanel<T>; panel != end; panel += kPanel<T>) {
     Vec<T> b[VECTORS];
+    [[maybe_unused]] Half b_last;
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) {
+    for (int v = 0; v < kWhole; ++v) {
       if constexpr (PACKS) {
         // Rows are pages apart, where no processor prefetches by itself.
         __builtin_prefetch(source + 16 * matrix.source_row + v * kVec);
@@ -199,15 +218,17 @@ template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false>
       }
     }
     if constexpr (PACKS) source += matrix.source_row;
+    if constexpr (HALF) b_last = *reinterpret_cast<const LooseHalf*>(panel + kWhole * kVec);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
       const T s = *in.row(i);
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) acc[i][v] += s * b[v];
+      for (int v = 0; v < kWhole; ++v) acc[i][v] += s * b[v];
+      if constexpr (HALF) last[i] += s * b_last;
     }
     in.advance(a_col);
   }
-  if (columns != VECTORS * kVec) {
+  if (!HALF && columns != VECTORS * kVec) {
     T sums[ROWS * VECTORS * kVec];
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i)
@@ -220,7 +241,7 @@ template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false>
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; ++v) {
+    for (int v = 0; v < kWhole; ++v) {
       Vec<T> value = acc[i][v];
       if constexpr (!PLAIN) {
         if (e.row_bias != nullptr) value += e.row_bias[i];
@@ -230,6 +251,17 @@ template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false>
       }
       store(out.row(i) + v * kVec, value);
     }
+  }
+  if constexpr (HALF) {
+    constexpr int kHalf = kVec / 2, kBefore = kWhole * kVec;
+    T sums[(ROWS + 1) * kHalf];  // its last row is read as a whole vector
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) *reinterpret_cast<LooseHalf*>(sums + i * kHalf) = last[i];
+    *reinterpret_cast<LooseHalf*>(sums + ROWS * kHalf) = Half{};
+    Epilogue<T> rest = e;
+    if (rest.addend != nullptr) rest.addend += kBefore;
+    if (rest.column_bias != nullptr) rest.column_bias += kBefore;
+    finish_partial(ROWS, columns - kBefore, sums, kHalf, c + kBefore, c_row, rest);
   }
 }
 
@@ -243,17 +275,23 @@ struct Micros {
   Micro<T> of[kRows + 1];
 };
 
-template <class T, int VECTORS, bool PLAIN, bool PACKS, int... ROWS>
+template <class T, int VECTORS, bool PLAIN, bool PACKS, bool HALF, int... ROWS>
 constexpr Micros<T> micros(std::integer_sequence<int, ROWS...>) {
-  return {{nullptr, micro<T, ROWS + 1, VECTORS, PLAIN, PACKS>...}};
+  return {{nullptr, micro<T, ROWS + 1, VECTORS, PLAIN, PACKS, HALF>...}};
 }
 
-template <class T, int VECTORS, bool PLAIN, bool PACKS = false>
+template <class T, int VECTORS, bool PLAIN, bool PACKS = false, bool HALF = false>
 inline constexpr Micros<T> kMicros =
-    micros<T, VECTORS, PLAIN, PACKS>(std::make_integer_sequence<int, kRows>());
+    micros<T, VECTORS, PLAIN, PACKS, HALF>(std::make_integer_sequence<int, kRows>());
 
 template <class T>
 const Micros<T>& micros_for(int64_t width, bool plain) {
+  if constexpr (kHalves<T>) {
+    constexpr int64_t kHalf = kLanes<T> / 2;
+    if (width <= kHalf) return kMicros<T, 1, false, false, true>;
+    if (width > kLanes<T> && width <= kLanes<T> + kHalf)
+      return plain ? kMicros<T, 2, true, false, true> : kMicros<T, 2, false, false, true>;
+  }
   if (width <= kLanes<T>) return plain ? kMicros<T, 1, true> : kMicros<T, 1, false>;
   return plain ? kMicros<T, 2, true> : kMicros<T, 2, false>;
 }

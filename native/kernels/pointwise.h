@@ -154,8 +154,10 @@ void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>
   constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
   const int64_t wanted = min_of(
       16, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >> 17);
-  const RowTiles tiles(rows, w.outputs <= rows ? min_of(wanted, 8) : 1);
-  const WeightBlocks<T> blocks(w, w.outputs <= rows ? 1 : wanted / max_of(1, tiles.count));
+  const bool tall = w.outputs <= rows;
+  const WeightBlocks<T> blocks(w, tall ? 1 : wanted / max_of(1, RowTiles(rows).count));
+  // An odd number of blocks is no even work for two threads, until the rows are cut.
+  const RowTiles tiles(rows, tall ? min_of(wanted, 8) : blocks.count % 2 == 0 ? 1 : 2);
   const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > kFarBytes;
   parallel_keeping<T>(
       runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {

@@ -8,6 +8,10 @@
 
 #include "../dispatch.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>  // whose functions are always inlined
+#endif
+
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 template <class T>
@@ -39,6 +43,53 @@ template <class T>
 inline void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VecTypes<T>::Unaligned*>(p) = v;
 }
+
+// The first `count` lanes alone, 1 to all of them; the others are not touched, and read as 0.
+#if defined(__AVX512F__)
+inline Vec<float> load_first(const float* p, int64_t count) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+}
+inline Vec<double> load_first(const double* p, int64_t count) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p);
+}
+inline void store_first(float* p, Vec<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+}
+inline void store_first(double* p, Vec<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), v);
+}
+#elif defined(__AVX2__)
+inline __m256i first_lanes(const float*, int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline __m256i first_lanes(const double*, int64_t count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+inline Vec<float> load_first(const float* p, int64_t count) {
+  return _mm256_maskload_ps(p, first_lanes(p, count));
+}
+inline Vec<double> load_first(const double* p, int64_t count) {
+  return _mm256_maskload_pd(p, first_lanes(p, count));
+}
+inline void store_first(float* p, Vec<float> v, int64_t count) {
+  _mm256_maskstore_ps(p, first_lanes(p, count), v);
+}
+inline void store_first(double* p, Vec<double> v, int64_t count) {
+  _mm256_maskstore_pd(p, first_lanes(p, count), v);
+}
+#else
+template <class T>
+inline Vec<T> load_first(const T* p, int64_t count) {
+  Vec<T> v{};
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = p[lane];
+  return v;
+}
+template <class T>
+inline void store_first(T* p, Vec<T> v, int64_t count) {
+  for (int64_t lane = 0; lane < count; ++lane) p[lane] = v[lane];
+}
+#endif
 
 template <class T>
 inline Vec<T> zero() {

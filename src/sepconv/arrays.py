@@ -71,14 +71,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def output_array(
-    out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, *inputs: np.ndarray | None
-) -> np.ndarray:
+def output_array(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """`out`, or a new array where it is None.
+
+    That it shares no memory with an input is for the module `_native` to see.
 
     Raises:
         TypeError: `out` is no NumPy array.
-        ValueError: it does not fit, or shares memory with one of `inputs`.
+        ValueError: it does not fit.
     """
     if out is None:
         return empty(shape, dtype)
@@ -92,8 +92,4 @@ def output_array(
     flags = out.flags
     if not (flags.c_contiguous and flags.writeable and flags.aligned):
         raise ValueError("out must be C-contiguous, aligned and writable.")
-    # A plain loop: as a generator it is a good part of a small call.
-    for array in inputs:
-        if array is not None and np.may_share_memory(out, array):
-            raise ValueError("out must not share memory with an input.")
     return out

@@ -8,6 +8,7 @@ a kernel runs.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sepconv._types import DepthwiseGrads, SeparableGrads
 from sepconv.arrays import DTYPES, as_array, empty, output_array
 from sepconv.geometry import (
     ConvSpec,
+    Geometry,
     Padding,
     Sizes,
     activation_code,
@@ -40,6 +42,21 @@ __all__ = [
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    spec: ConvSpec,
+    x_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    pointwise_shape: tuple[int, ...] | None,
+) -> tuple[Geometry, int, tuple[int, ...]]:
+    """The geometry, the output's channels and its shape, checked once a combination of shapes."""
+    geometry = resolve(spec, x_shape, kernel_shape)
+    channels = geometry.depthwise_channels
+    if pointwise_shape is not None:
+        channels = check_pointwise_kernel(pointwise_shape, channels)
+    return geometry, channels, geometry.output_shape(channels)
 
 
 def convolve(
@@ -69,16 +86,15 @@ def convolve(
     """
     code = activation_code(activation)
     kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
-    geometry = resolve(spec, x.shape, kernel.shape)
-    channels = geometry.depthwise_channels
+    pointwise_shape = None
     if pointwise_kernel is not None:
         pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-        channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
+        pointwise_shape = pointwise_kernel.shape
+    geometry, channels, shape = _plan(spec, x.shape, kernel.shape, pointwise_shape)
     if bias is not None:
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, channels)
-    shape = geometry.output_shape(channels)
-    y = output_array(out, shape, x.dtype, x, kernel, pointwise_kernel, bias)
+    y = output_array(out, shape, x.dtype)
     _native.forward(geometry, DTYPES[x.dtype], x, kernel, pointwise_kernel, channels, bias, code, y)
     return y
 
@@ -88,19 +104,18 @@ def _backward(
 ) -> SeparableGrads:
     """The gradients; the one for the pointwise kernel is None where there is no such kernel."""
     kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
-    geometry = resolve(spec, x.shape, kernel.shape)
-    channels = geometry.depthwise_channels
-    dpointwise = None
+    dpointwise = pointwise_shape = None
     separable = pointwise_kernel is not None
     if separable:
         pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-        channels = check_pointwise_kernel(pointwise_kernel.shape, channels)
+        pointwise_shape = pointwise_kernel.shape
+    geometry, channels, shape = _plan(spec, x.shape, kernel.shape, pointwise_shape)
+    if separable:
         dpointwise = empty(pointwise_kernel.shape, x.dtype)
     dy = as_array("dy", dy, x.dtype)
-    if dy.shape != geometry.output_shape(channels):
+    if dy.shape != shape:
         raise ValueError(
-            f"dy must have the shape of the output, {geometry.output_shape(channels)}. "
-            f"Received: dy.shape={dy.shape}"
+            f"dy must have the shape of the output, {shape}. Received: dy.shape={dy.shape}"
         )
     dx, dkernel = empty(x.shape, x.dtype), empty(kernel.shape, x.dtype)
     dbias = empty((channels,), x.dtype)

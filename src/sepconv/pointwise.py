@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from sepconv import _native
@@ -18,22 +20,23 @@ from sepconv.geometry import (
 __all__ = ["pointwise_conv2d", "pointwise_conv2d_grad"]
 
 
+@lru_cache(maxsize=4096)
 def _sizes(
-    x: np.ndarray, kernel: np.ndarray, data_format: str
-) -> tuple[tuple[int, int, int, int, bool, int], tuple[int, ...]]:
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], data_format: str
+) -> tuple[tuple[int, int, int, int, bool], tuple[int, ...]]:
     """What the kernels are told of the problem, and the output's shape."""
     first = bool(conv_spec(data_format=data_format).channels_first)
-    check_rank("x", x.shape, 4, "(batch, height, width, channels) in the order of data_format")
-    batch, channels = x.shape[0], x.shape[1 if first else 3]
-    height, width = x.shape[2:] if first else x.shape[1:3]
+    check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
+    batch, channels = x_shape[0], x_shape[1 if first else 3]
+    height, width = x_shape[2:] if first else x_shape[1:3]
     if min(channels, height, width) < 1:
         raise ValueError(
             "The input's height, width and channels must be positive. "
-            f"Received: x.shape={x.shape} with data_format={data_format!r}"
+            f"Received: x.shape={x_shape} with data_format={data_format!r}"
         )
-    filters = check_pointwise_kernel(kernel.shape, channels)
+    filters = check_pointwise_kernel(kernel_shape, channels)
     shape = (batch, filters, height, width) if first else (batch, height, width, filters)
-    return (batch, height * width, channels, filters, first, DTYPES[x.dtype]), shape
+    return (batch, height * width, channels, filters, first), shape
 
 
 def pointwise_conv2d(
@@ -70,12 +73,12 @@ def pointwise_conv2d(
     code = activation_code(activation)
     x = as_array("x", x)
     kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-    sizes, shape = _sizes(x, kernel, data_format)
+    sizes, shape = _sizes(x.shape, kernel.shape, data_format)
     if bias is not None:
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, kernel.shape[3])
-    y = output_array(out, shape, x.dtype, x, kernel, bias)
-    _native.pointwise_forward(*sizes, x, kernel, bias, code, y)
+    y = output_array(out, shape, x.dtype)
+    _native.pointwise_forward(*sizes, DTYPES[x.dtype], x, kernel, bias, code, y)
     return y
 
 
@@ -108,7 +111,7 @@ def pointwise_conv2d_grad(
     """
     x = as_array("x", x)
     kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-    sizes, shape = _sizes(x, kernel, data_format)
+    sizes, shape = _sizes(x.shape, kernel.shape, data_format)
     dy = as_array("dy", dy, x.dtype)
     if dy.shape != shape:
         raise ValueError(
@@ -116,5 +119,5 @@ def pointwise_conv2d_grad(
         )
     dx, dkernel = empty(x.shape, x.dtype), empty(kernel.shape, x.dtype)
     dbias = empty((kernel.shape[3],), x.dtype)
-    _native.pointwise_backward(*sizes, x, kernel, dy, dx, dkernel, dbias)
+    _native.pointwise_backward(*sizes, DTYPES[x.dtype], x, kernel, dy, dx, dkernel, dbias)
     return PointwiseGrads(dx, dkernel, dbias)
