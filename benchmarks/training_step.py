@@ -4,21 +4,27 @@
 
 Prints a row of the table in docs/performance.md. The two networks have the same weights and their
 outputs are compared first; then they take turns, so that whatever else the machine does meets both.
+The memory is that of a process of its own for each, at its greatest during steps, once compiled.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 HEADER = (
-    "| engine | network | stock, ms | sepconv, ms | speed-up |\n| --- | --- | --- | --- | --- |"
+    "| engine | network | stock, ms | sepconv, ms | speed-up | stock, MB | sepconv, MB |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |"
 )
+WAYS = ("stock", "sepconv")
 
 
 def compiled(model: Any) -> Any:
@@ -63,15 +69,41 @@ def relative_difference(stock: Any, ours: Any, x: Any) -> float:
     return float(np.linalg.norm(received - expected) / np.linalg.norm(expected))
 
 
+def peak_memory(step: Callable[[], Any]) -> float:
+    """The most memory, in MB, that this process holds during a step, after two to warm up."""
+    for _ in range(2):
+        step()
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():  # not Linux: the most that it ever held, compiling too
+        step()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    reset.write_text("5")
+    step()
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return float(line.split()[1]) / 1e3
+
+
+def measured_memory(engine: str, model: str, way: str) -> float:
+    """`peak_memory` of a step, from a process of its own."""
+    command = [sys.executable, __file__, "--engine", engine, "--model", model, "--way", way]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 def main() -> int:
     """Runs the command line above."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--engine", choices=("jax", "torch", "tensorflow"), default="jax")
-    parser.add_argument("--model", choices=("eegnet", "mobilenet"), default="eegnet")
+    names = ("eegnet", "mobilenet", "xception", "efficientnetb0")
+    parser.add_argument("--model", choices=names, default="eegnet")
     parser.add_argument("--seconds", type=float, default=30, help="how long to measure")
+    parser.add_argument("--way", choices=WAYS, help="only print the memory of one, in MB")
     options = parser.parse_args()
     os.environ["KERAS_BACKEND"] = options.engine
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    memory = []
+    if options.way is None:  # before this process is large itself
+        memory = [measured_memory(options.engine, options.model, way) for way in WAYS]
 
     import keras
     import numpy as np
@@ -84,6 +116,11 @@ def main() -> int:
     x = np.random.default_rng(0).standard_normal((workload.batch, *workload.shape), "float32")
     y = np.arange(workload.batch) % workload.classes
     stock = workload.build()
+    if options.way is not None:
+        model = compiled(stock if options.way == "stock" else with_sepconv(stock))
+        print(peak_memory(lambda: float(model.train_on_batch(x, y))))
+        return 0
+
     ours = compiled(with_sepconv(stock))
     stock = compiled(stock)
     difference = relative_difference(stock, ours, x)
@@ -101,8 +138,10 @@ def main() -> int:
     )
     print(HEADER, file=sys.stderr)
     ratio = statistics.median(theirs) / statistics.median(mine)
+    held = " | ".join(f"{megabytes:.0f}" for megabytes in memory)
     print(
-        f"| {options.engine} | {options.model} | {spread(theirs)} | {spread(mine)} | {ratio:.1f}x |"
+        f"| {options.engine} | {options.model} | {spread(theirs)} | {spread(mine)} | {ratio:.1f}x "
+        f"| {held} |"
     )
     return 0
 

@@ -220,6 +220,38 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs 
   });
 }
 
+// The same for the 1x1 product alone: the gradients of x and pointwise_kernel from dy and what of
+// the two is given.
+ffi::Error pointwise_backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs rest,
+                              ffi::RemainingRets gradients, int64_t channels,
+                              int64_t channels_first, int64_t given, int64_t wanted) {
+  return guarded([&] {
+    const auto dims = dy.dimensions();
+    if (dims.size() != 4 || channels < 1) fail("dy must have 4 axes, and x some channels.");
+    const bool first = channels_first != 0;
+    const sepconv::Pointwise p{dims[0], first ? dims[2] * dims[3] : dims[1] * dims[2], channels,
+                               dims[first ? 1 : 3], first};
+    if (((wanted & kPointwise) != 0 && (given & kX) == 0) ||
+        ((wanted & kX) != 0 && (given & kPointwise) == 0))
+      fail("An operand that a wanted gradient needs is not given.");
+    const auto dtype = dtype_of(dy);
+    const int64_t x_size = p.images * p.pixels * p.channels, k_size = p.channels * p.filters;
+    Operands operands(rest);
+    Results results(gradients);
+    const void *x = nullptr, *kernel = nullptr;
+    void *dx = nullptr, *dkernel = nullptr;
+    if (given & kX) x = address("x", operands.next(), dtype, x_size);
+    if (given & kPointwise) kernel = address("pointwise_kernel", operands.next(), dtype, k_size);
+    operands.end();
+    if (wanted & kX) dx = address("dx", results.next(), dtype, x_size);
+    if (wanted & kPointwise) dkernel = address("dpointwise", results.next(), dtype, k_size);
+    results.end();
+    auto runner = runner_on(pool);
+    sepconv::pointwise_backward(dtype, p, x, kernel, dy.untyped_data(), dx, dkernel, nullptr,
+                                runner);
+  });
+}
+
 XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
@@ -244,6 +276,17 @@ XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
                            .Attr<int64_t>("given")
                            .Attr<int64_t>("wanted"));
 
+XLA_FFI_DEFINE_HANDLER(pointwise_backward_handler, pointwise_backward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .Attr<int64_t>("channels")
+                           .Attr<int64_t>("channels_first")
+                           .Attr<int64_t>("given")
+                           .Attr<int64_t>("wanted"));
+
 nb::capsule capsule_of(XLA_FFI_Handler* handler) {
   return nb::capsule(reinterpret_cast<void*>(handler));
 }
@@ -255,6 +298,7 @@ NB_MODULE(_xla, m) {
     nb::dict handlers;
     handlers["sepconv_forward"] = capsule_of(forward_handler);
     handlers["sepconv_backward"] = capsule_of(backward_handler);
+    handlers["sepconv_pointwise_backward"] = capsule_of(pointwise_backward_handler);
     return handlers;
   });
   // The FFI version of the headers: XLA takes a handler of at most its own.

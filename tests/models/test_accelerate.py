@@ -82,6 +82,38 @@ def test_what_is_left_alone():
     assert_near(model(inputs(stock)), stock(inputs(stock)))
 
 
+def test_ordinary_convolutions_where_we_compute_them(engine):
+    stock = randomize(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                layers.Conv2D(8, (1, 5), padding="same", name="temporal"),
+                layers.Conv2D(16, 1, name="mix"),
+                layers.Conv2D(8, 3, padding="same", name="dense"),
+                layers.Conv2D(8, 3, groups=8, name="grouped"),
+            ]
+        )
+    )
+    model, record = sepconv.accelerate(stock)
+    done = {c.layer: (c.done, c.note) for c in record}
+    ours = True, "sepconv.layers.Conv2D"
+    assert done["temporal"] == done["grouped"] == ours
+    note = "an ordinary convolution, neither a depthwise nor a 1x1 one"
+    assert done["dense"] == (False, note)
+    mix = False, "a 1x1 convolution, which tensorflow computes as fast in channels_last"
+    assert done["mix"] == (mix if engine == "tensorflow" else ours)
+    for old, new in zip(stock.layers, model.layers, strict=True):
+        kit = sepconv.layers if done[old.name][0] else layers
+        assert type(new) is kit.Conv2D
+    x = numbers(2, 8, 8, 1)
+    assert_near(model(x), stock(x))
+    back = sepconv.to_stock(model)
+    assert all(type(layer) is layers.Conv2D for layer in back.layers)
+    assert_near(back(x), stock(x))
+    late = keras.Sequential([layers.Conv2D(4, 3, name="late")])
+    assert "not built" in sepconv.accelerate(late).record[0].note
+
+
 def test_the_model_stays_as_it_was():
     stock = functional()
     kinds = [type(layer) for _, layer in named_layers(stock)]

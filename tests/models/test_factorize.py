@@ -181,6 +181,16 @@ def test_a_model_keeps_what_it_must(model):
     assert "call" not in vars(model.get_layer("first"))
 
 
+def test_our_ordinary_convolution_is_factorized_too():
+    stock, ours = _layer(4), layers.Conv2D(8, 3)
+    ours.build((None, None, None, 4))
+    ours.set_weights(stock.get_weights())
+    (theirs, _), (separable, _) = (sepconv.factorize(layer, rank=3) for layer in (stock, ours))
+    assert type(separable) is layers.SeparableConv2D
+    for a, b in zip(separable.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_layers_that_need_too_high_a_rank_stay(model):
     x = _pictures(4)
     same, report = sepconv.factorize(model, max_error=0.0)

@@ -64,6 +64,19 @@ def functional(build, shape=(12, 12, 8)):
     return keras.Model(inputs, build(inputs), name="net")
 
 
+def test_our_ordinary_convolutions_are_folded_as_keras_own():
+    def build(kit, x):
+        x = L.ReLU(6.0)(L.BatchNormalization()(kit.Conv2D(16, 1, use_bias=False, name="a")(x)))
+        x = L.BatchNormalization()(kit.Conv2D(16, 3, groups=16, name="b")(x))
+        return L.BatchNormalization()(L.ZeroPadding2D(1)(kit.Conv2D(4, 3, name="c")(x)))
+
+    found = []
+    for kit in (L, layers):
+        optimized, _ = check(functional(lambda x, kit=kit: build(kit, x)))
+        found.append([type(layer).__name__ for layer in optimized.layers])
+    assert found[0] == found[1]
+
+
 def test_a_mobilenet_block():
     def build(x):
         x = L.ZeroPadding2D(((0, 1), (0, 1)))(x)

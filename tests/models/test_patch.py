@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from keras.layers import DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, SeparableConv2D
+from keras.layers import Conv2D, DepthwiseConv1D, DepthwiseConv2D, SeparableConv1D, SeparableConv2D
 from keras.ops import depthwise_conv as imported_before
 from keras.src.backend import nn
 
 import sepconv
-from sepconv.engines import load
+from sepconv.engines import load, load_pointwise
 
 RANDOM = np.random.default_rng(0)
 
@@ -39,6 +40,9 @@ def calls(monkeypatch):
 
     for name in ("depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
+    if load_pointwise(keras.backend.backend()) is not None:
+        module = sys.modules[load_pointwise(keras.backend.backend()).__module__]
+        monkeypatch.setattr(module, "pointwise", noting("pointwise", module.pointwise))
     return made
 
 
@@ -91,6 +95,39 @@ def test_a_layer_built_before_computes_the_same_with_our_kernels(make, shape, ca
     assert_near(received, expected, 1e-5 if layer.compute_dtype != "bfloat16" else 1e-2)
     layer(x)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "engines"),
+    [
+        (lambda: Conv2D(8, (1, 5), padding="same"), (2, 7, 6, 1), ()),
+        (lambda: Conv2D(6, 3, groups=3, activation="relu"), (2, 7, 6, 3), ()),
+        (lambda: Conv2D(9, 1, strides=2), (2, 7, 6, 8), ("jax", "torch")),
+        (lambda: Conv2D(6, 3), (2, 7, 6, 3), None),
+        (lambda: Conv2D(8, 3, groups=2), (2, 7, 6, 4), None),
+        (lambda: keras.layers.Conv1D(8, 1), (2, 7, 8), None),
+    ],
+    ids=["one channel", "groups", "1x1", "dense", "two groups", "1-D"],
+)
+def test_an_ordinary_convolution_that_is_another_one(make, shape, engines, calls, engine):
+    layer, x = make(), numbers(*shape)
+    expected = layer(x)
+    assert not calls
+    with sepconv.patch_keras():
+        assert_near(layer(x), expected)
+    assert len(calls) == (engines is not None and (not engines or engine in engines))
+
+
+def test_a_function_of_an_ordinary_convolution(calls):
+    x, kernel = numbers(1, 5, 5, 2), numbers(3, 3, 1, 4)
+    for options in ({"padding": "SAME"}, {"strides": (1, 2)}, {"dilation_rate": 2}):
+        expected = ops.conv(x, kernel, **options)
+        with sepconv.patch_keras():
+            assert_near(ops.conv(x, kernel, **options), expected)
+    assert len(calls) == 3
+    with sepconv.patch_keras(), pytest.raises(Exception, match=""):
+        ops.conv(x[:, :2, :2], kernel)  # leaves no output: Keras complains, or its engine
+    assert len(calls) == 3
 
 
 def test_functions_imported_before_are_served(calls):
@@ -211,14 +248,14 @@ def is_on():
 
 
 def test_it_is_idempotent_and_reversible():
-    before = nn.depthwise_conv, nn.separable_conv, keras.Model.export
+    before = nn.conv, nn.depthwise_conv, nn.separable_conv, keras.Model.export
     sepconv.unpatch_keras()
     for _ in range(2):
         sepconv.patch_keras()
         sepconv.patch_keras()
         assert is_on()
         sepconv.unpatch_keras()
-        assert (nn.depthwise_conv, nn.separable_conv, keras.Model.export) == before
+        assert (nn.conv, nn.depthwise_conv, nn.separable_conv, keras.Model.export) == before
 
 
 def test_nested_contexts_undo_what_they_did():

@@ -1,11 +1,19 @@
-"""Two networks whose time goes into depthwise convolutions, and their twins on sepconv."""
+"""Networks whose time goes into depthwise and 1x1 convolutions, and their twins on sepconv."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["MODELS", "Workload", "eegnet", "mobilenet", "with_sepconv"]
+__all__ = [
+    "MODELS",
+    "Workload",
+    "eegnet",
+    "efficientnetb0",
+    "mobilenet",
+    "with_sepconv",
+    "xception",
+]
 
 
 class Workload(NamedTuple):
@@ -78,31 +86,53 @@ def mobilenet(
     )
 
 
+def xception(size: int = 128, classes: int = 1000) -> Any:
+    """Keras' own Xception, with random weights.
+
+    Args:
+        size: height and width of the pictures.
+        classes: the number of outputs (logits).
+
+    Source: Chollet, Xception, 2017, https://arxiv.org/abs/1610.02357
+    """
+    return _application("Xception", size, classes)
+
+
+def efficientnetb0(size: int = 128, classes: int = 1000) -> Any:
+    """Keras' own EfficientNetB0, with random weights.
+
+    Args:
+        size: height and width of the pictures.
+        classes: the number of outputs (logits).
+
+    Source: Tan and Le, EfficientNet, 2019, https://arxiv.org/abs/1905.11946
+    """
+    return _application("EfficientNetB0", size, classes)
+
+
+def _application(name: str, size: int, classes: int) -> Any:
+    import keras
+
+    return getattr(keras.applications, name)(
+        input_shape=(size, size, 3), weights=None, classes=classes, classifier_activation=None
+    )
+
+
 def with_sepconv(model: Any) -> Any:
-    """A copy of a network, weights too, where sepconv computes the depthwise convolutions.
+    """A copy of a network, weights too, where sepconv computes what it has kernels for.
 
     Args:
         model: a functional or sequential Keras model; it stays as it is.
     """
-    import keras
+    from sepconv import accelerate
 
-    from sepconv import layers
-
-    ours = {
-        getattr(keras.layers, name): getattr(layers, name)
-        for name in ("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D")
-    }
-
-    def clone(layer: Any) -> Any:
-        return ours.get(type(layer), type(layer)).from_config(layer.get_config())
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+    return accelerate(model).model
 
 
 #: Name on the command line -> what one training step of it is.
 MODELS = {
     "eegnet": Workload(eegnet, 32, (64, 256, 1), 4),
     "mobilenet": Workload(mobilenet, 8, (128, 128, 3), 1000),
+    "xception": Workload(xception, 8, (128, 128, 3), 1000),
+    "efficientnetb0": Workload(efficientnetb0, 8, (128, 128, 3), 1000),
 }

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
-__all__ = ["load"]
+__all__ = ["load", "load_pointwise"]
 
 _MODULES = {
     "jax": "sepconv.jax",
     "torch": "sepconv.torch",
     "tensorflow": "sepconv.tensorflow",
     "numpy": "sepconv.engines.numpy",
+}
+
+#: Where a 1x1 convolution of ours is ahead of the engine's own.
+_POINTWISE = {
+    "jax": "sepconv.engines._jax_pointwise",
+    "torch": "sepconv.engines.torch_pointwise",
 }
 
 
@@ -34,3 +42,16 @@ def load(name: str) -> ModuleType:
         raise ValueError(
             f"sepconv works with the Keras backends {sorted(_MODULES)}. Received: {name!r}"
         ) from None
+
+
+def load_pointwise(name: str) -> Callable[..., Any] | None:
+    """``pointwise(x, kernel, *, data_format)`` for the arrays of one engine; None for no need.
+
+    Args:
+        name: as for `load`.
+
+    Example:
+        >>> load_pointwise("tensorflow") is None
+        True
+    """
+    return importlib.import_module(_POINTWISE[name]).pointwise if name in _POINTWISE else None

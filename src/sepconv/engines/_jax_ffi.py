@@ -1,4 +1,4 @@
-"""Makes JAX primitives of the two XLA FFI handlers, with partitioning over the batch axis.
+"""Makes JAX primitives of the XLA FFI handlers, with partitioning over the batch axis.
 
 A primitive lowers to one custom call on the CPU and to a function of JAX operations elsewhere.
 Where a program is spread over several CPU devices, arrays with a batch axis may stay sharded along
@@ -23,7 +23,14 @@ from jaxlib.version import __version__ as jaxlib_version
 
 from sepconv.geometry import ConvSpec
 
-__all__ = ["align", "backward_call", "forward_call", "make_primitive", "output_aval"]
+__all__ = [
+    "align",
+    "backward_call",
+    "forward_call",
+    "make_primitive",
+    "output_aval",
+    "pointwise_backward_call",
+]
 
 try:
     from sepconv import _xla
@@ -110,6 +117,25 @@ def backward_call(
         given=_bits([a is not None for a in operands]),
         wanted=_bits(wanted),
     )
+
+
+def pointwise_backward_call(
+    x: Any, kernel: Any, dy: Any, result: Any, channels: int, channels_first: bool
+) -> Any:
+    """Calls the backward handler of the 1x1 product for one gradient.
+
+    That of x where `kernel` is given, and that of the kernel where `x` is; the other is None.
+    `result` has its shape and dtype; `channels` is the number of those of x.
+    """
+    flags = [x is not None, False, kernel is not None]
+    return jax.ffi.ffi_call("sepconv_pointwise_backward", [result])(
+        dy,
+        kernel if x is None else x,
+        channels=np.int64(channels),
+        channels_first=np.int64(channels_first),
+        given=_bits(flags),
+        wanted=_bits(flags[::-1]),
+    )[0]
 
 
 def _varying(aval: Any) -> frozenset[Any]:

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from sepconv.geometry import ACTIVATIONS
 
-__all__ = ["register"]
+__all__ = ["call_below", "register"]
 
 _RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
@@ -29,7 +29,7 @@ _RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
-def _call(operation: Any, *arguments: Any) -> Any:
+def call_below(operation: Any, *arguments: Any) -> Any:
     """Calls an operation below autograd from within a Function, which has turned gradients off.
 
     Below one level of torch.func's transforms may be another, which needs them on.
@@ -163,7 +163,7 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             spec: Sequence[int],
             activation: int,
         ) -> Tensor:
-            y = _call(forward, x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
+            y = call_below(forward, x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
             saved = x, depthwise_kernel, pointwise_kernel, y if activation else None
             ctx.save_for_backward(*saved)
             if forward_ad._current_level >= 0:
@@ -205,7 +205,7 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             spec: Sequence[int],
             wanted: Sequence[bool],
         ) -> tuple[Tensor, ...]:
-            grads = _call(backward, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted)
+            grads = call_below(backward, x, depthwise_kernel, pointwise_kernel, dy, spec, wanted)
             ctx.save_for_backward(x, depthwise_kernel, pointwise_kernel, dy)
             if forward_ad._current_level >= 0:
                 ctx.save_for_forward(x, depthwise_kernel, pointwise_kernel, dy)

@@ -1,5 +1,7 @@
 """Keras' depthwise and separable convolutions, computed by sepconv on Keras' backend of the moment.
 
+So are those of its ordinary ones that are depthwise or 1x1 convolutions: see `Conv2D`.
+
 Example:
     >>> import keras
     >>> from sepconv import layers
@@ -14,6 +16,7 @@ Example:
     True
 """
 
+from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
 from sepconv.layers.fused_conv2d import FusedConv2D
@@ -22,6 +25,7 @@ from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
 
 __all__ = [
+    "Conv2D",
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "FusedConv2D",

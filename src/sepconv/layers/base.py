@@ -1,6 +1,6 @@
-"""What the four layers share: Keras' layer with its computation, shapes and files replaced.
+"""What the layers share: Keras' layer with its computation, shapes and files replaced.
 
-A layer derives from one of the two mixins here and from Keras' class of the same name. Weights,
+A layer derives from one of the three mixins here and from Keras' class of the same name. Weights,
 initializers, regularizers, constraints, dtype policies and the config are Keras'.
 """
 
@@ -14,25 +14,68 @@ from keras import ops
 from sepconv.engines import load
 from sepconv.geometry import ConvSpec, conv_spec, conv_spec_1d, positive_sizes, resolve
 
-__all__ = ["DepthwiseMixin", "SeparableMixin"]
+__all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
 
 #: What Keras 2 wrote into these layers' configs since they were subclasses of `Conv`. None of it
 #: had an effect there, so a config with it means the same without it.
 _KERAS_2_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
-class _ConvolutionMixin:
-    """Comes before Keras' class in a layer's bases.
+class ReplacementMixin:
+    """Makes a layer one that can take the place of Keras' own, and the other way round.
+
+    It comes before Keras' class in a layer's bases.
+
+    Class attributes of a layer:
+        _stock: Keras' class.
+    """
+
+    _stock: ClassVar[type[keras.layers.Layer]]
+
+    def _attach(self) -> None:
+        """Sets what a layer of ours holds and one of Keras' does not."""
+        if keras.backend.backend() == "tensorflow":
+            # XLA cannot compile an operation that TensorFlow loaded from a library.
+            self.supports_jit = False
+
+    def _detach(self) -> None:
+        """Undoes `_attach`."""
+        self.supports_jit = True
+
+    @classmethod
+    def become(cls, layer: keras.layers.Layer) -> None:
+        """Makes a layer of Keras' own class, which ours is derived from, one of ours, where it is.
+
+        Its weights, and whoever holds it, stay what they are.
+        """
+        layer.__class__ = cls
+        layer._attach()
+
+    def become_stock(self) -> None:
+        """Makes this layer one of Keras' own class, where it is."""
+        self._detach()
+        self.__class__ = self._stock
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
+        """A layer from its config."""
+        # A registered class takes precedence over `custom_objects`, so this is the one place
+        # where `stock_objects()` can be heard.
+        if keras.saving.get_registered_object(cls.__name__) is cls._stock:
+            return cls._stock.from_config(config)
+        return super().from_config(config)
+
+
+class _ConvolutionMixin(ReplacementMixin):
+    """What depthwise and separable layers have in common.
 
     Class attributes of a layer:
         _rank: the number of spatial axes.
         _function: the name of the engine's function that computes the layer.
-        _stock: Keras' class.
     """
 
     _rank: ClassVar[int]
     _function: ClassVar[str]
-    _stock: ClassVar[type[keras.layers.Layer]]
 
     def __init__(
         self,
@@ -70,30 +113,12 @@ class _ConvolutionMixin:
         self._attach()
 
     def _attach(self) -> None:
-        """Sets what a layer of ours holds and one of Keras' does not."""
+        super()._attach()
         self._convolve = getattr(load(keras.backend.backend()), self._function)
-        if keras.backend.backend() == "tensorflow":
-            # XLA cannot compile an operation that TensorFlow loaded from a library.
-            self.supports_jit = False
 
     def _detach(self) -> None:
-        """Undoes `_attach`."""
+        super()._detach()
         del self._convolve
-        self.supports_jit = True
-
-    @classmethod
-    def become(cls, layer: keras.layers.Layer) -> None:
-        """Makes a layer of Keras' own class, which ours is derived from, one of ours, where it is.
-
-        Its weights, and whoever holds it, stay what they are.
-        """
-        layer.__class__ = cls
-        layer._attach()
-
-    def become_stock(self) -> None:
-        """Makes this layer one of Keras' own class, where it is."""
-        self._detach()
-        self.__class__ = self._stock
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         axis = 1 if self.data_format == "channels_first" else -1
@@ -157,10 +182,6 @@ class _ConvolutionMixin:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
-        # A registered class takes precedence over `custom_objects`, so this is the one place
-        # where `stock_objects()` can be heard.
-        if keras.saving.get_registered_object(cls.__name__) is cls._stock:
-            return cls._stock.from_config(config)
         return super().from_config({k: v for k, v in config.items() if k not in _KERAS_2_KEYS})
 
     def _check_dtype(self, dtype: Any) -> None:

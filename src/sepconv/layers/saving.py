@@ -12,8 +12,10 @@ from typing import Any
 
 import keras
 
+from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
+from sepconv.layers.ordinary import layer_refusal
 from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
 
@@ -25,9 +27,10 @@ _LAYERS = {
 }
 
 #: Our layers by Keras' classes.
-OURS = {layer._stock: layer for layer in _LAYERS.values()}
+OURS = {layer._stock: layer for layer in (*_LAYERS.values(), Conv2D)}
 
-#: Our layers by every name that Keras has for its own.
+#: Our layers by every name that Keras has for its own. `Conv2D` is not among them: few are ours to
+#: compute, and which, only their weights tell.
 _BY_STOCK_NAME = {
     **_LAYERS,
     "SeparableConvolution1D": SeparableConv1D,
@@ -71,8 +74,8 @@ def stock_objects() -> dict[str, type[keras.layers.Layer]]:
         True
     """
     stock = {}
-    for name, layer in _LAYERS.items():
-        stock[name] = layer._stock
+    for layer in OURS.values():
+        stock[layer.__name__] = layer._stock
         stock[keras.saving.get_registered_name(layer)] = layer._stock
     return stock
 
@@ -85,7 +88,8 @@ def load_model(
 ) -> keras.Model:
     """`keras.models.load_model` with Keras' depthwise and separable convolutions replaced by ours.
 
-    Weights, optimizer state and everything else load as they were saved.
+    A `Conv2D` is replaced where `sepconv.layers.Conv2D` computes it. Weights, optimizer state and
+    everything else load as they were saved.
 
     Args:
         filepath: a ``.keras`` or ``.h5`` file, from Keras 3 or Keras 2, on this machine.
@@ -115,16 +119,24 @@ def load_model(
         "safe_mode": safe_mode,
     }
     if path.suffix in (".h5", ".hdf5") and path.is_file():
-        return keras.models.load_model(path, **options)
+        return _with_our_conv2d(keras.models.load_model(path, **options))
     if path.suffix == ".keras" and zipfile.is_zipfile(path):
         with tempfile.TemporaryDirectory(prefix="sepconv-") as folder:
             copy = Path(folder) / "model.keras"
             _copy_with_our_layers(path, copy)
-            return keras.models.load_model(copy, **options)
+            return _with_our_conv2d(keras.models.load_model(copy, **options))
     raise ValueError(
         "filepath must be a .keras or .h5 file on this machine. "
         f"Received: filepath={str(filepath)!r}"
     )
+
+
+def _with_our_conv2d(model: keras.Model) -> keras.Model:
+    """The model, where each ordinary convolution of Keras' that we compute is ours."""
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.Conv2D and layer_refusal(layer) is None:
+            Conv2D.become(layer)
+    return model
 
 
 def _copy_with_our_layers(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from sepconv.geometry import ConvSpec, conv_spec
-from sepconv.layers import SeparableConv2D
+from sepconv.layers import Conv2D, SeparableConv2D
 from sepconv.models.lowrank import Factors, Moments, fit, full_rank
 from sepconv.models.ranks import cheaper_ranks
 
@@ -27,7 +27,7 @@ def refusal(layer: Any) -> str | None:
             f"it is grouped (groups={layer.groups}): its filters see part of the channels, which "
             "a separable convolution cannot express"
         )
-    if type(layer) is not keras.layers.Conv2D:
+    if type(layer) not in (keras.layers.Conv2D, Conv2D):
         return f"{type(layer).__name__} is a subclass of Conv2D and may compute something else"
     if layer.kernel_constraint is not None:
         return "its kernel_constraint would not hold for a product of two kernels"

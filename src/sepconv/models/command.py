@@ -20,8 +20,9 @@ __all__ = ["COMMANDS", "EngineError", "add_engine", "add_parsers", "run", "use_e
 _ENGINES = ("jax", "torch", "tensorflow")
 
 _ACCELERATE = """\
-Replaces Keras' depthwise and separable convolutions in a model by sepconv's. Weights, names, and
-how the model is compiled stay; it predicts the same, and can be trained on.
+Replaces Keras' depthwise and separable convolutions in a model by sepconv's, and ordinary ones
+where sepconv computes them. Weights, names, and how the model is compiled stay; it predicts the
+same, and can be trained on.
 
 Reads IN, writes OUT, reads OUT back and holds its predictions on random input against IN's. OUT
 appears only when all of that went well. To load it:

@@ -285,6 +285,7 @@ _LOWER = {
     keras.layers.SeparableConv2D: _separable_conv2d,
     layers.SeparableConv2D: _separable_conv2d,
     keras.layers.Conv2D: _conv2d,
+    layers.Conv2D: _conv2d,
     keras.layers.Dense: _dense,
     keras.layers.Conv1D: _one_kernel,
     keras.layers.Conv3D: _one_kernel,

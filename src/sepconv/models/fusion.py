@@ -219,7 +219,7 @@ def padding_before(graph: Graph, step: Step) -> str | None:
 def _is_same_padding(convolution: Stock, pads: Any, shape: tuple[int | None, ...]) -> bool:
     """Whether these pads are those of Keras' 'same' for an input of this shape."""
     layer = convolution.layer
-    if type(layer) is not keras.layers.Conv2D or layer.padding != "valid":
+    if not isinstance(layer, keras.layers.Conv2D) or layer.padding != "valid":
         return False
     sizes = shape[2:] if layer.data_format == "channels_first" else shape[1:3]
     for size, k, stride, dilation, pair in zip(

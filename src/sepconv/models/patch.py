@@ -1,7 +1,7 @@
-"""Keras' own depthwise and separable convolutions, computed by our kernels while a patch is on.
+"""Keras' own convolutions, computed by our kernels where we have some, while a patch is on.
 
-Keras' layers and `keras.ops` both end in two functions of the module `keras.src.backend.nn`, which
-they look up at every call. Those two are all that is replaced, so models, layers and imported names
+Keras' layers and `keras.ops` both end in functions of the module `keras.src.backend.nn`, which they
+look up at every call. Three of those are all that is replaced, so models, layers and imported names
 that are older than the patch are served too.
 """
 
@@ -19,18 +19,20 @@ from keras.src.backend import nn
 
 from sepconv.engines import load
 from sepconv.engines.front import DTYPES
+from sepconv.layers.ordinary import convolve, plausible, refusal
 
 __all__ = ["Patch", "patch_keras", "unpatch_keras"]
 
 
 def patch_keras() -> Patch:
-    """Lets Keras' own depthwise and separable convolutions compute with our kernels.
+    """Lets Keras' own convolutions compute with our kernels, where we have some.
 
     From then on, in the whole process, `keras.layers.SeparableConv1D`, `SeparableConv2D`,
     `DepthwiseConv1D` and `DepthwiseConv2D`, `keras.ops.depthwise_conv` and
-    `keras.ops.separable_conv` do, in models built or loaded before as well as after. It may be
-    called again, from any thread, and is undone by `unpatch_keras`, or by leaving the ``with``
-    statement that it is used in; of nested or concurrent ones, the last to be left undoes it.
+    `keras.ops.separable_conv` do, in models built or loaded before as well as after; and `Conv2D`
+    and `keras.ops.conv` where `sepconv.layers.Conv2D` does. It may be called again, from any
+    thread, and is undone by `unpatch_keras`, or by leaving the ``with`` statement that it is used
+    in; of nested or concurrent ones, the last to be left undoes it.
 
     What our kernels do not serve computes as before: other devices than the CPU, integers and
     mixed dtypes, shapes that do not fit (which get Keras' own error) and, on TensorFlow, whatever
@@ -195,7 +197,7 @@ def _models() -> list[Any]:
     return [thing for thing in gc.get_referrers(*kinds) if type(thing) in kinds]
 
 
-# ---- the two functions
+# ---- the three functions
 
 
 def _depthwise_conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
@@ -238,7 +240,30 @@ def _separable_conv(original: Callable[..., Any], engine: ModuleType) -> Callabl
     return separable_conv
 
 
-_MAKERS = {"depthwise_conv": _depthwise_conv, "separable_conv": _separable_conv}
+def _conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
+    """Keras' `conv`, computed by an engine of ours where it is a convolution that we have."""
+
+    @functools.wraps(original)
+    def conv(
+        inputs: Any,
+        kernel: Any,
+        strides: Any = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: Any = 1,
+    ) -> Any:
+        options = strides, padding, data_format, dilation_rate
+        if _rank(kernel) == 4 and plausible(kernel.shape):
+            arrays = [keras.ops.convert_to_tensor(operand) for operand in (inputs, kernel)]
+            served = _served(arrays, *options, fit=_ordinary_fits)
+            if served is not None:
+                return convolve(*arrays, **served)
+        return original(inputs, kernel, *options)
+
+    return conv
+
+
+_MAKERS = {"conv": _conv, "depthwise_conv": _depthwise_conv, "separable_conv": _separable_conv}
 
 
 def _compute(
@@ -258,9 +283,17 @@ def _compute(
 
 
 def _served(
-    arrays: Sequence[Any], strides: Any, padding: Any, data_format: str | None, dilation_rate: Any
+    arrays: Sequence[Any],
+    strides: Any,
+    padding: Any,
+    data_format: str | None,
+    dilation_rate: Any,
+    fit: Callable[[Sequence[Any], dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any] | None:
-    """The options for our function, or None where Keras' own is to compute, or to complain."""
+    """The options for our function, or None where Keras' own is to compute, or to complain.
+
+    `fit` says whether shapes do, given the options: `_shapes_fit` where it is None.
+    """
     ranks = {_rank(array) for array in arrays}
     rank = ranks.pop()
     if ranks or rank not in (3, 4) or not isinstance(padding, str):
@@ -275,7 +308,7 @@ def _served(
         options["strides"] is not None
         and options["dilation_rate"] is not None
         and options["padding"] in ("valid", "same")
-        and _shapes_fit(arrays, options)
+        and (fit or _shapes_fit)(arrays, options)
         and _dtypes_fit(arrays)
         and _RUNS_ON_CPU[keras.backend.backend()](arrays)
     )
@@ -285,7 +318,7 @@ def _served(
 def _rank(array: Any) -> int | None:
     try:
         return len(array.shape)
-    except ValueError:  # TensorFlow does not know it
+    except (AttributeError, ValueError):  # no tensor yet; TensorFlow does not know it
         return None
 
 
@@ -298,16 +331,11 @@ def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:
 
 def _shapes_fit(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
     """Whether shapes fit each other and leave an output, as far as a tracer knows them."""
-    x, kernel = tuple(arrays[0].shape), tuple(arrays[1].shape)
-    first = options["data_format"] == "channels_first"
-    channels, space = (x[1], x[2:]) if first else (x[-1], x[1:-1])
+    kernel = tuple(arrays[1].shape)
+    channels, space = _split(arrays[0], options)
     *kernel_size, kernel_channels, multiplier = kernel
-    if not all(kernel) or channels != kernel_channels:
+    if not all(kernel) or channels != kernel_channels or not _is_in(space, kernel_size, options):
         return False
-    valid = options["padding"] == "valid"
-    for size, k, dilation in zip(space, kernel_size, options["dilation_rate"], strict=True):
-        if size is not None and size < ((k - 1) * dilation + 1 if valid else 1):
-            return False
     if len(arrays) == 2:
         return True
     *ones, pointwise_channels, filters = tuple(arrays[2].shape)
@@ -316,6 +344,31 @@ def _shapes_fit(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
         and pointwise_channels == kernel_channels * multiplier
         and bool(filters)
     )
+
+
+def _ordinary_fits(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
+    """`_shapes_fit` for an ordinary convolution, and whether it is one that we compute."""
+    kernel, dtype = tuple(arrays[1].shape), keras.backend.standardize_dtype(arrays[1].dtype)
+    channels, space = _split(arrays[0], options)
+    fits = all(kernel) and channels != 0 and _is_in(space, kernel[:2], options)
+    return fits and refusal(channels, kernel, dtype, options["data_format"]) is None
+
+
+def _split(x: Any, options: dict[str, Any]) -> tuple[int | None, tuple[int | None, ...]]:
+    """Of an input: its channels, and its sizes in space."""
+    shape = tuple(x.shape)
+    if options["data_format"] == "channels_first":
+        return shape[1], shape[2:]
+    return shape[-1], shape[1:-1]
+
+
+def _is_in(space: Sequence[Any], kernel_size: Sequence[int], options: dict[str, Any]) -> bool:
+    """Whether a kernel finds a place in an input's space, as far as a tracer knows its sizes."""
+    valid = options["padding"] == "valid"
+    for size, k, dilation in zip(space, kernel_size, options["dilation_rate"], strict=True):
+        if size is not None and size < ((k - 1) * dilation + 1 if valid else 1):
+            return False
+    return True
 
 
 def _dtypes_fit(arrays: Sequence[Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from sepconv.layers import Conv2D
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import compile_like, copy_model, named_layers
 
@@ -58,7 +59,8 @@ def _check(name: str, layer: keras.layers.Layer) -> None:
             "'valid' and 'same'; a layer of padding before one that is 'valid' says the same. "
             f"Received: padding={layer.padding!r}"
         )
-    if keras.backend.backend() == "tensorflow" and len(set(layer.strides)) > 1:
+    depthwise = not isinstance(layer, Conv2D)
+    if depthwise and keras.backend.backend() == "tensorflow" and len(set(layer.strides)) > 1:
         raise ValueError(
             f"The layer {name!r} has strides that differ, which Keras' {type(layer).__name__} "
             f"does not compute on TensorFlow. Received: strides={layer.strides}"

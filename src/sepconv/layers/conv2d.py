@@ -1,0 +1,133 @@
+"""Keras' Conv2D, computed by sepconv where it is a depthwise or a 1x1 convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from sepconv.layers.base import ReplacementMixin
+from sepconv.layers.ordinary import convolve, refusal
+
+__all__ = ["Conv2D"]
+
+
+@keras.saving.register_keras_serializable(package="sepconv")
+class Conv2D(ReplacementMixin, keras.layers.Conv2D):
+    """Two-dimensional convolution, by sepconv's kernels where it is a depthwise or a 1x1 one.
+
+    A `keras.layers.Conv2D` in everything but the computation: arguments, weights and their names,
+    config and files are the same. It is computed by sepconv
+
+    - with as many `groups` as the input has channels, on every engine;
+    - on an input of one channel with at most 16 filters (PyTorch: 8), as EEGNet begins;
+    - with a 1x1 kernel without groups, at least 8 channels and 8 filters, in float32 or float64, on
+      JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
+
+    Every other convolution is Keras' own, and so is what comes after it (bias, activation).
+
+    Args:
+        filters: the number of output channels.
+        kernel_size: (height, width) of the kernel, or one integer for both.
+        strides: a positive integer, or two: (height, width).
+        padding: ``"valid"`` (none) or ``"same"`` (an output of ``ceil(size / stride)``).
+        data_format: ``"channels_last"``, ``"channels_first"``, or None for the `image_data_format`
+            of Keras' config file.
+        dilation_rate: a positive integer, or two; not together with strides.
+        groups: into how many parts channels and filters are divided, each of which sees its own.
+        activation: applied last; None for none.
+        use_bias: whether a bias is added.
+        kernel_initializer: initializer of the kernel.
+        bias_initializer: initializer of the bias.
+        kernel_regularizer: regularizer of the kernel, or None.
+        bias_regularizer: regularizer of the bias, or None.
+        activity_regularizer: regularizer of the output, or None.
+        kernel_constraint: constraint on the kernel, or None.
+        bias_constraint: constraint on the bias, or None.
+        **kwargs: `name`, `trainable`, `dtype` and what else `keras.layers.Layer` takes.
+
+    Input shape:
+        - ``"channels_last"``: `(batch, height, width, channels)`
+        - ``"channels_first"``: `(batch, channels, height, width)`
+
+    Output shape:
+        - ``"channels_last"``: `(batch, new_height, new_width, filters)`
+        - ``"channels_first"``: `(batch, filters, new_height, new_width)`
+
+    Raises:
+        ValueError: an argument is out of range, or the input's shape does not fit the layer.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.rand(2, 10, 10, 4).astype("float32")
+        >>> y = Conv2D(8, 3, groups=4, activation="relu")(x)
+        >>> tuple(y.shape)
+        (2, 8, 8, 8)
+    """
+
+    _stock = keras.layers.Conv2D
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, int] = (1, 1),
+        groups: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            groups=groups,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        self._attach()
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        """The convolution alone: what Keras' `call` adds the bias to."""
+        inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
+        dtype = keras.backend.standardize_dtype(kernel.dtype)
+        floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype))
+        kernel_shape, channels = tuple(kernel.shape), self._channels(inputs)
+        if not floating or refusal(channels, kernel_shape, dtype, self.data_format):
+            return super().convolution_op(inputs, kernel)
+        return convolve(
+            ops.cast(inputs, dtype),
+            kernel,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+
+    def _channels(self, inputs: Any) -> int | None:
+        """Of inputs with four axes; Keras' layer takes more axes too, which are not ours."""
+        if len(inputs.shape) != 4:
+            return None
+        return inputs.shape[1 if self.data_format == "channels_first" else 3]
