@@ -121,6 +121,8 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
 
 // Packs A's rows, which lie beside each other (a.row is 1), a group's after the other: [group][k][row].
 // Where they are read again and again, they then come one after the other, not a row of memory apart.
+// Whole vectors are written, and what is too much written over by the next row: `packed` has room for a
+// vector more.
 template <class T>
 void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
   const RowGroups groups(rows);
@@ -129,7 +131,8 @@ void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
     const int64_t count = groups.rows(group);
     const T* from = a.data + m;
     for (int64_t k = 0; k < depth; ++k, from += a.col, packed += count)
-      for (int64_t i = 0; i < count; ++i) packed[i] = from[i];
+      for (int64_t i = 0; i < count; i += kLanes<T>)
+        store(packed + i, load_first(from + i, min_of(kLanes<T>, count - i)));
     m += count;
   }
 }

@@ -242,7 +242,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
 
 template <class T>
 int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels) {
-  return packed_elements<T>(pixels, filters) + round_up(channels * pixels, kLanes<T>);
+  return packed_elements<T>(pixels, filters) + round_up(channels * pixels + kLanes<T>, kLanes<T>);
 }
 
 // The widest of `split` ranges of channels: the last takes what is no whole vector.

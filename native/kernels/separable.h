@@ -228,13 +228,14 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
   const int64_t widest = widest_range<T>(channels, split);
   const int64_t packed = gradient_elements<T>(widest, filters, most);
-  parallel<T>(runner, groups * split, packed + most * widest + tiles.scratch(),
+  const int64_t room = most * (widest + kLanes<T>);  // whatever pixel_pitch() makes of a width
+  parallel<T>(runner, groups * split, packed + room + tiles.scratch(),
               [&, groups = groups, split = split](int64_t task, T* scratch) {
                 const TapRange c = channel_range<T>(channels, split, task % split);
                 const int64_t group = task / split, width = c.last - c.first;
                 const int64_t pitch = pixel_pitch<T>(width);
                 T* middle = scratch + packed;
-                T* rest = middle + most * widest;
+                T* rest = middle + room;
                 T* to = sums.of(group) + c.first * filters;
                 const int64_t begin = part_start(units, groups, group);
                 for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {

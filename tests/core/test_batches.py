@@ -1,9 +1,11 @@
-"""Large batches, whose backward pass goes through in parts: the same as image by image."""
+"""Gradients at special sizes: large batches, which go through in parts, and powers of two."""
 
 import numpy as np
 import pytest
+from configurations import TOLERANCE
 
 import sepconv
+from sepconv import reference
 
 SHAPES = {"channels_last": (12, 60, 50, 24), "channels_first": (12, 24, 60, 50)}
 
@@ -45,3 +47,19 @@ def test_bits_are_the_same_at_any_number_of_threads():
     finally:
         sepconv.set_num_threads(before)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("channels", "multiplier"), [(256, 1), (128, 2), (16, 16), (64, 8)])
+def test_gradients_of_pixels_that_are_a_power_of_two_apart(channels, multiplier, dtype):
+    random = np.random.default_rng(2)
+    outputs = channels * multiplier
+    shapes = [(1, 30, 30, channels), (4, 4, channels, multiplier), (1, 1, outputs, 16)]
+    x, kernel, pointwise = (random.standard_normal(shape).astype(dtype) for shape in shapes)
+    options = {"padding": "same", "strides": (2, 3), "dilation_rate": 2}
+    dy = random.standard_normal((1, 15, 10, 16)).astype(dtype)
+    expected = reference.separable_conv2d_grad(x, kernel, pointwise, dy, **options)
+    received = sepconv.separable_conv2d_grad(x, kernel, pointwise, dy, **options)
+    for name, grad in received._asdict().items():
+        error = np.linalg.norm(grad - getattr(expected, name))
+        assert error <= TOLERANCE[dtype] * np.linalg.norm(getattr(expected, name)), name

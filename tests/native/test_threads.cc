@@ -93,7 +93,8 @@ void check_fork(int forks) {
       _exit(repeats(k, sepconv::pool(), buffers) ? 0 : 1);
     }
     int status = -1;
-    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    if (!CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0))
+      std::fprintf(stderr, "  the child's status: %#x\n", static_cast<unsigned>(status));
     CHECK(repeats(k, sepconv::pool(), buffers));
   }
   ending = true;
