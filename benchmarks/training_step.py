@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sepconv.bench.models import MODELS, with_sepconv
+
 HEADER = (
     "| engine | network | stock, ms | sepconv, ms | speed-up | stock, MB | sepconv, MB |\n"
     "| --- | --- | --- | --- | --- | --- | --- |"
@@ -94,8 +96,7 @@ def main() -> int:
     """Runs the command line above."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--engine", choices=("jax", "torch", "tensorflow"), default="jax")
-    names = ("eegnet", "mobilenet", "xception", "efficientnetb0")
-    parser.add_argument("--model", choices=names, default="eegnet")
+    parser.add_argument("--model", choices=tuple(MODELS), default="eegnet")
     parser.add_argument("--seconds", type=float, default=30, help="how long to measure")
     parser.add_argument("--way", choices=WAYS, help="only print the memory of one, in MB")
     options = parser.parse_args()
@@ -109,7 +110,6 @@ def main() -> int:
     import numpy as np
 
     import sepconv
-    from sepconv.bench.models import MODELS, with_sepconv
 
     keras.utils.set_random_seed(0)
     workload = MODELS[options.model]

@@ -28,10 +28,6 @@ sepconv::DType dtype_of(int code) {
   return static_cast<sepconv::DType>(code);
 }
 
-int64_t itemsize(sepconv::DType dtype) {
-  return dtype == sepconv::DType::f64 ? 8 : dtype == sepconv::DType::f32 ? 4 : 2;
-}
-
 // A view of one argument, released with the object.
 class Buffer {
  public:
@@ -50,7 +46,7 @@ class Buffer {
     if (PyObject_GetBuffer(plain.ptr(), &view_, flags) != 0) throw nb::python_error();
     held_ = true;
     address_ = view_.buf;
-    const auto expected = static_cast<Py_ssize_t>(elements * itemsize(dtype));
+    const auto expected = static_cast<Py_ssize_t>(elements * sepconv::itemsize(dtype));
     if (view_.len != expected) {
       const std::string message = std::string(name) + ": a buffer of " +
                                   std::to_string(expected) + " bytes was expected. Received: " +

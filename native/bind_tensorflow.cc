@@ -24,6 +24,8 @@ namespace {
 constexpr const char* kForward = "SepconvForward";
 constexpr const char* kBackward = "SepconvBackward";
 constexpr const char* kFused = "SepconvFused";
+// The types that all of them are defined for.
+constexpr const char* kTypes = "T: {float, double, bfloat16, half}";
 
 template <class T, void (*destroy)(T*)>
 struct Deleter {
@@ -84,7 +86,6 @@ struct Attributes {
       default: return sepconv::DType::f32;  // operations are defined for these four
     }
   }
-  int64_t itemsize() const { return type == TF_FLOAT ? 4 : type == TF_DOUBLE ? 8 : 2; }
 };
 
 void require_length(TF_OpKernelConstruction* ctx, const char* name, int expected,
@@ -237,7 +238,7 @@ class Call {
 
   // An output of `count` sizes; its shape is known not to overflow.
   void* output(int index, const int64_t* sizes, int count) {
-    int64_t bytes = attributes.itemsize();
+    int64_t bytes = sepconv::itemsize(attributes.dtype());
     for (int i = 0; i < count; ++i) bytes *= sizes[i];
     const Tensor tensor(TF_AllocateOutput(ctx_, index, attributes.type, sizes, count,
                                           static_cast<size_t>(bytes), status_.get()));
@@ -327,7 +328,7 @@ void run_backward(const Attributes& a, TF_OpKernelContext* ctx, const Status& st
     }
     void* data = call.output(index, sizes, count);
     if (call.g.n == 0) {  // the sum over no images
-      int64_t bytes = a.itemsize();
+      int64_t bytes = sepconv::itemsize(a.dtype());
       for (int i = 0; i < count; ++i) bytes *= sizes[i];
       if (bytes != 0) std::memset(data, 0, static_cast<size_t>(bytes));
     }
@@ -406,8 +407,8 @@ const bool registered = [] {
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
                        "bias: num_bias * T"},
                       {"y: T"},
-                      {"T: {float, double, bfloat16, half}", "num_pointwise: int >= 0", "num_bias: int >= 0",
-                       "spec: list(int)", "activation: int = 0"},
+                      {kTypes, "num_pointwise: int >= 0", "num_bias: int >= 0", "spec: list(int)",
+                       "activation: int = 0"},
                       &infer_forward,
                       &create<Operation::forward>,
                       &compute<&run_forward>});
@@ -415,7 +416,7 @@ const bool registered = [] {
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
                        "dy: T"},
                       {"dx: T", "ddepthwise_kernel: T", "dpointwise_kernel: T", "dbias: T"},
-                      {"T: {float, double, bfloat16, half}", "num_pointwise: int >= 0", "spec: list(int)",
+                      {kTypes, "num_pointwise: int >= 0", "spec: list(int)",
                        "wanted: list(bool)"},
                       &infer_backward,
                       &create<Operation::backward>,
@@ -426,7 +427,7 @@ const bool registered = [] {
                        "depthwise_bias: num_depthwise_bias * T", "bias: num_bias * T",
                        "residual: num_residual * T"},
                       {"y: T"},
-                      {"T: {float, double, bfloat16, half}", "num_depthwise: int >= 0", "num_pointwise: int >= 0",
+                      {kTypes, "num_depthwise: int >= 0", "num_pointwise: int >= 0",
                        "num_depthwise_bias: int >= 0", "num_bias: int >= 0",
                        "num_residual: int >= 0", "spec: list(int)",
                        "depthwise_activation: int = 0", "activation: int = 0"},

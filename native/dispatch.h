@@ -9,6 +9,9 @@ namespace sepconv {
 
 // The half types are stored alone: sums are float32's, rounded once.
 enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+constexpr int64_t itemsize(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
 enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2, hard_silu = 3, silu = 4 };
 
 // Shapes, where C = g.c, M = g.m and CM = C * M; channels_first moves the last axis to the second:

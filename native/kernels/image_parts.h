@@ -38,24 +38,24 @@ void each_part(int64_t units, int64_t together, F&& f) {
 }
 
 // A sum over all parts, of `size` elements; nothing where `total` is null. The first part's sum goes
-// where the total is to be, those of the others into `room` and from there.
+// where the total is to be, those of the others into memory of its own and from there.
 template <class T>
 class PartSum {
  public:
-  PartSum(T* total, T* room, int64_t size) : total_(total), room_(room), size_(size) {}
+  PartSum(T* total, int64_t size) : total_(total), size_(size), room_(total == nullptr ? 0 : size) {}
   // Where a part's sum is to go.
-  T* get(bool first_part) const { return total_ == nullptr || first_part ? total_ : room_; }
+  T* get(bool first_part) const { return total_ == nullptr || first_part ? total_ : room_.get(); }
   void add(bool first_part, Runner& runner) const {
     if (first_part || total_ == nullptr) return;
     in_pieces(runner, size_, [&](int64_t first, int64_t count) {
-      for (int64_t i = first; i < first + count; ++i) total_[i] += room_[i];
+      for (int64_t i = first; i < first + count; ++i) total_[i] += room_.get()[i];
     });
   }
 
  private:
   T* total_;
-  T* room_;
   int64_t size_;
+  Workspace<T> room_;
 };
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

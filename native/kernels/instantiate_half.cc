@@ -14,78 +14,57 @@ namespace {
 // What of tensors is in float32 at a time: it lies in a cache, and there still is work to share out.
 constexpr int64_t kPartElements = 1 << 18;
 
-// Float32 memory handed out piece by piece, every piece at a cache line.
-class Room {
- public:
-  explicit Room(int64_t elements) : memory_(elements), next_(memory_.get()) {}
-  float* take(int64_t elements) {
-    float* piece = next_;
-    next_ += padded(elements);
-    return piece;
-  }
-  static int64_t padded(int64_t elements) { return round_up(elements, 16); }
-  // What the padding of up to four tensors comes to.
-  static constexpr int64_t kSlack = 64;
-
- private:
-  Workspace<float> memory_;
-  float* next_;
-};
-
 // One operand of `size` elements a unit, of which `room` units are in float32 at a time. Where the
 // caller has none, there is none here.
 template <class Half>
 class Widened {
  public:
-  Widened(const void* stored, int64_t size, int64_t room, Room& memory)
+  Widened(const void* stored, int64_t size, int64_t room)
       : stored_(static_cast<const uint16_t*>(stored)),
         size_(size),
-        floats_(stored == nullptr ? nullptr : memory.take(size * room)) {}
+        floats_(stored == nullptr ? 0 : size * room) {}
   // Units [first, first + count).
   const float* read(int64_t first, int64_t count, Runner& runner) const {
     if (stored_ == nullptr) return nullptr;
     in_pieces(runner, count * size_, [&](int64_t i, int64_t run) {
-      widen_run<Half>(stored_ + first * size_ + i, run, floats_ + i);
+      widen_run<Half>(stored_ + first * size_ + i, run, floats_.get() + i);
     });
-    return floats_;
+    return floats_.get();
   }
 
  private:
   const uint16_t* stored_;
   int64_t size_;
-  float* floats_;
+  Workspace<float> floats_;
 };
 
 // One result, likewise.
 template <class Half>
 class Narrowed {
  public:
-  Narrowed(void* stored, int64_t size, int64_t room, Room& memory)
+  Narrowed(void* stored, int64_t size, int64_t room)
       : stored_(static_cast<uint16_t*>(stored)),
         size_(size),
-        floats_(stored == nullptr ? nullptr : memory.take(size * room)) {}
-  float* get() const { return floats_; }
+        floats_(stored == nullptr ? 0 : size * room) {}
+  float* get() const { return floats_.get(); }
   void write(int64_t first, int64_t count, Runner& runner) const {
     if (stored_ == nullptr) return;
     in_pieces(runner, count * size_, [&](int64_t i, int64_t run) {
-      narrow_run<Half>(floats_ + i, run, stored_ + first * size_ + i);
+      narrow_run<Half>(floats_.get() + i, run, stored_ + first * size_ + i);
     });
   }
 
  private:
   uint16_t* stored_;
   int64_t size_;
-  float* floats_;
+  Workspace<float> floats_;
 };
 
 // A result that is the sum of those of all parts.
 template <class Half>
 class Summed {
  public:
-  Summed(void* stored, int64_t size, Room& memory)
-      : total_(stored, size, 1, memory),
-        sum_(total_.get(), stored == nullptr ? nullptr : memory.take(size), size) {}
-  static int64_t room(int64_t size) { return 2 * Room::padded(size); }
+  Summed(void* stored, int64_t size) : total_(stored, size, 1), sum_(total_.get(), size) {}
   float* get(bool first_part) const { return sum_.get(first_part); }
   void add(bool first_part, Runner& runner) const { sum_.add(first_part, runner); }
   void write(Runner& runner) const { total_.write(0, 1, runner); }
@@ -103,15 +82,13 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
   const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(g.n, image, weights, kPartElements);
-  Room memory(Room::padded(taps) + Room::padded(weights) + Room::padded(filters) +
-              Room::padded(cm) + together * image + Room::kSlack);
-  const Widened<Half> kernel(args.depthwise_kernel, taps, 1, memory);
-  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1, memory);
-  const Widened<Half> bias(args.bias, filters, 1, memory);
-  const Widened<Half> depthwise_bias(args.depthwise_bias, cm, 1, memory);
-  const Widened<Half> x(args.x, in, together, memory);
-  const Widened<Half> residual(args.residual, out, together, memory);
-  const Narrowed<Half> y(args.y, out, together, memory);
+  const Widened<Half> kernel(args.depthwise_kernel, taps, 1);
+  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1);
+  const Widened<Half> bias(args.bias, filters, 1);
+  const Widened<Half> depthwise_bias(args.depthwise_bias, cm, 1);
+  const Widened<Half> x(args.x, in, together);
+  const Widened<Half> residual(args.residual, out, together);
+  const Narrowed<Half> y(args.y, out, together);
   Forward wide = args;
   wide.depthwise_kernel = kernel.read(0, 1, runner);
   wide.pointwise_kernel = pointwise.read(0, 1, runner);
@@ -138,15 +115,13 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   const void* images = args.ddepthwise == nullptr && args.dpointwise == nullptr ? nullptr : args.x;
   const int64_t image = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
   const int64_t together = units_together(g.n, image, weights, kPartElements);
-  Room memory(Room::padded(taps) + Room::padded(weights) + Summed<Half>::room(taps) +
-              Summed<Half>::room(weights) + Summed<Half>::room(filters) + together * image + Room::kSlack);
-  const Widened<Half> kernel(args.depthwise_kernel, taps, 1, memory);
-  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1, memory);
-  const Widened<Half> x(images, in, together, memory), dy(args.dy, out, together, memory);
-  const Narrowed<Half> dx(args.dx, in, together, memory);
-  const Summed<Half> ddepthwise(args.ddepthwise, taps, memory);
-  const Summed<Half> dpointwise(args.dpointwise, weights, memory);
-  const Summed<Half> dbias(args.dbias, filters, memory);
+  const Widened<Half> kernel(args.depthwise_kernel, taps, 1);
+  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1);
+  const Widened<Half> x(images, in, together), dy(args.dy, out, together);
+  const Narrowed<Half> dx(args.dx, in, together);
+  const Summed<Half> ddepthwise(args.ddepthwise, taps);
+  const Summed<Half> dpointwise(args.dpointwise, weights);
+  const Summed<Half> dbias(args.dbias, filters);
   const Summed<Half>* const sums[] = {&ddepthwise, &dpointwise, &dbias};
   Backward wide = args;
   wide.depthwise_kernel = kernel.read(0, 1, runner);
@@ -192,10 +167,9 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
   const int64_t weights = p.channels * p.filters;
   const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(units, all, weights, kPartElements);
-  Room memory(Room::padded(weights) + Room::padded(p.filters) + together * all + Room::kSlack);
-  const Widened<Half> kernel(args.kernel, weights, 1, memory), bias(args.bias, p.filters, 1, memory);
-  const Widened<Half> x(args.x, in, together, memory), residual(args.residual, out, together, memory);
-  const Narrowed<Half> y(args.y, out, together, memory);
+  const Widened<Half> kernel(args.kernel, weights, 1), bias(args.bias, p.filters, 1);
+  const Widened<Half> x(args.x, in, together), residual(args.residual, out, together);
+  const Narrowed<Half> y(args.y, out, together);
   PointwiseForward wide = args;
   wide.kernel = kernel.read(0, 1, runner);
   wide.bias = bias.read(0, 1, runner);
@@ -218,12 +192,10 @@ void half_product_backward(const Pointwise& p, const void* x, const void* kernel
   const void* images = dkernel == nullptr ? nullptr : x;
   const int64_t all = (images == nullptr ? 0 : in) + out + (dx == nullptr ? 0 : in);
   const int64_t together = units_together(units, all, weights, kPartElements);
-  Room memory(Room::padded(weights) + Summed<Half>::room(weights) + Summed<Half>::room(p.filters) +
-              together * all + Room::kSlack);
-  const Widened<Half> wide_kernel(kernel, weights, 1, memory);
-  const Widened<Half> wide_x(images, in, together, memory), wide_dy(dy, out, together, memory);
-  const Narrowed<Half> wide_dx(dx, in, together, memory);
-  const Summed<Half> kernel_sum(dkernel, weights, memory), bias_sum(dbias, p.filters, memory);
+  const Widened<Half> wide_kernel(kernel, weights, 1);
+  const Widened<Half> wide_x(images, in, together), wide_dy(dy, out, together);
+  const Narrowed<Half> wide_dx(dx, in, together);
+  const Summed<Half> kernel_sum(dkernel, weights), bias_sum(dbias, p.filters);
   const Summed<Half>* const sums[] = {&kernel_sum, &bias_sum};
   const float* factors = wide_kernel.read(0, 1, runner);
   each_part(units, together, [&](int64_t first, int64_t count, bool first_part) {

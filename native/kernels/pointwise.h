@@ -226,7 +226,7 @@ GradientCut gradient_cut(int64_t units, int64_t channels, int64_t filters, bool 
 template <class T>
 void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
                             const MatrixA<T>& a, const T* dy, int64_t dy_pixel, int64_t dy_filter,
-                            bool accumulate, T* dkernel, T* packed, const Ahead& next) {
+                            bool accumulate, T* dkernel, T* packed, const Ahead& next = {}) {
   pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   Epilogue<T> e;
   if (accumulate) e.addend = dkernel;
@@ -238,6 +238,12 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
   T* rows = packed + packed_elements<T>(pixels, filters);
   pack_rows(channels, pixels, a, rows);
   multiply<true>(channels, filters, pixels, MatrixA<T>{rows, 1, 1}, b, dkernel, filters, e, next);
+}
+
+// What comes after pixel `pixel` of `pixels` of dy, `most` pixels of it.
+template <class T>
+Ahead next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int64_t most) {
+  return {dy + pixel * filters, min_of(most, pixels - pixel) * filters};
 }
 
 template <class T>
@@ -292,18 +298,17 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
           const int64_t n = unit / tiles, tile = unit % tiles;
           const int64_t first = part_start(pixels, tiles, tile);
           const int64_t count = part_start(pixels, tiles, tile + 1) - first;
-          const int64_t after = min_of(most, pixels - first - count);
           T* to = sums.of(group) + c.first * s.filters;
           if (s.channels_first)
             add_pointwise_gradient(
                 c.last - c.first, s.filters, count,
                 MatrixA<T>{x + (n * s.channels + c.first) * pixels + first, pixels, 1},
-                dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed, Ahead());
+                dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed);
           else
             add_pointwise_gradient(c.last - c.first, s.filters, count,
                                    MatrixA<T>{x + first * s.channels + c.first, 1, s.channels},
                                    dy + first * s.filters, s.filters, int64_t{1}, unit != begin, to,
-                                   packed, Ahead(dy + (first + count) * s.filters, after * s.filters));
+                                   packed, next_rows(dy, s.filters, first + count, pixels, most));
         }
       });
   sums.add_up(runner);

@@ -41,6 +41,12 @@ inline int64_t pixel_pitch(int64_t channels) {
   return bytes % 1024 == 0 ? channels + kLanes<T> : channels;
 }
 
+// The greatest that it is for so many channels or fewer.
+template <class T>
+inline int64_t greatest_pitch(int64_t channels) {
+  return channels + kLanes<T>;
+}
+
 // Tiles of the depthwise result in the layout that the pointwise product reads: channels_last as
 // [pixel][channel], channels_first as [channel][pixel] or as packed panels of pixels.
 template <class T>
@@ -228,7 +234,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
   const int64_t widest = widest_range<T>(channels, split);
   const int64_t packed = gradient_elements<T>(widest, filters, most);
-  const int64_t room = most * (widest + kLanes<T>);  // whatever pixel_pitch() makes of a width
+  const int64_t room = most * greatest_pitch<T>(widest);
   parallel<T>(runner, groups * split, packed + room + tiles.scratch(),
               [&, groups = groups, split = split](int64_t task, T* scratch) {
                 const TapRange c = channel_range<T>(channels, split, task % split);
@@ -245,7 +251,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                     add_pointwise_gradient(width, filters, t.pixels(),
                                            MatrixA<T>{middle, t.pixels(), 1},
                                            dy + t.n * filters * pixels + t.p0 * g.wo, int64_t{1},
-                                           pixels, unit != begin, to, scratch, Ahead());
+                                           pixels, unit != begin, to, scratch);
                   } else {
                     tiles.rows(t, c.first, c.last, middle, pitch, rest);
                     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
@@ -253,8 +259,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                                              MatrixA<T>{middle + first * pitch, 1, pitch},
                                              dy + pixel * filters, filters, int64_t{1},
                                              unit != begin || first != 0, to, scratch,
-                                             Ahead(dy + (pixel + pixels_here) * filters,
-                                                   min_of(most, all - pixel - pixels_here) * filters));
+                                             next_rows(dy, filters, pixel + pixels_here, all, most));
                     });
                   }
                 }
@@ -306,15 +311,15 @@ void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t weights = args.separable ? channels * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = pixels * filters;
   const int64_t image = 2 * in + out + (args.separable ? pixels * channels : 0);
-  const int64_t together = units_together(g.n, image, 4 * weights, kPartBytes / static_cast<int64_t>(sizeof(T)));
+  constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
+  const int64_t together = units_together(g.n, image, 4 * weights, kRoom);
   if (together >= g.n) {
     backward_part<T>(g, args, runner);
     return;
   }
-  const Workspace<T> room(taps + weights + filters);
-  const PartSum<T> ddepthwise(static_cast<T*>(args.ddepthwise), room.get(), taps);
-  const PartSum<T> dpointwise(static_cast<T*>(args.dpointwise), room.get() + taps, weights);
-  const PartSum<T> dbias(static_cast<T*>(args.dbias), room.get() + taps + weights, filters);
+  const PartSum<T> ddepthwise(static_cast<T*>(args.ddepthwise), taps);
+  const PartSum<T> dpointwise(static_cast<T*>(args.dpointwise), weights);
+  const PartSum<T> dbias(static_cast<T*>(args.dbias), filters);
   each_part(g.n, together, [&](int64_t first, int64_t count, bool first_part) {
     Geometry part = g;
     part.n = count;

@@ -8,7 +8,6 @@ a kernel runs.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,15 @@ from sepconv._types import DepthwiseGrads, SeparableGrads
 from sepconv.arrays import DTYPES, as_array, empty, output_array
 from sepconv.geometry import (
     ConvSpec,
-    Geometry,
     Padding,
     Sizes,
     activation_code,
     check_bias,
-    check_pointwise_kernel,
     check_rank,
     conv_spec,
     conv_spec_1d,
+    plan,
     require_pointwise_kernel,
-    resolve,
 )
 
 __all__ = [
@@ -42,21 +39,6 @@ __all__ = [
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
-
-
-@lru_cache(maxsize=4096)
-def _plan(
-    spec: ConvSpec,
-    x_shape: tuple[int, ...],
-    kernel_shape: tuple[int, ...],
-    pointwise_shape: tuple[int, ...] | None,
-) -> tuple[Geometry, int, tuple[int, ...]]:
-    """The geometry, the output's channels and its shape, checked once a combination of shapes."""
-    geometry = resolve(spec, x_shape, kernel_shape)
-    channels = geometry.depthwise_channels
-    if pointwise_shape is not None:
-        channels = check_pointwise_kernel(pointwise_shape, channels)
-    return geometry, channels, geometry.output_shape(channels)
 
 
 def convolve(
@@ -90,7 +72,7 @@ def convolve(
     if pointwise_kernel is not None:
         pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
         pointwise_shape = pointwise_kernel.shape
-    geometry, channels, shape = _plan(spec, x.shape, kernel.shape, pointwise_shape)
+    geometry, channels, shape = plan(spec, x.shape, kernel.shape, pointwise_shape)
     if bias is not None:
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, channels)
@@ -109,7 +91,7 @@ def _backward(
     if separable:
         pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
         pointwise_shape = pointwise_kernel.shape
-    geometry, channels, shape = _plan(spec, x.shape, kernel.shape, pointwise_shape)
+    geometry, channels, shape = plan(spec, x.shape, kernel.shape, pointwise_shape)
     if separable:
         dpointwise = empty(pointwise_kernel.shape, x.dtype)
     dy = as_array("dy", dy, x.dtype)

@@ -306,6 +306,35 @@ def check_pointwise_kernel(shape: Sequence[int], channels: int) -> int:
     return shape[3]
 
 
+@lru_cache(maxsize=4096)
+def plan(
+    spec: ConvSpec,
+    x_shape: tuple[int, ...],
+    depthwise_kernel_shape: tuple[int, ...],
+    pointwise_kernel_shape: tuple[int, ...] | None,
+) -> tuple[Geometry, int, tuple[int, ...]]:
+    """The geometry of a call, its output's channels and its output's shape.
+
+    Args:
+        spec: as for `resolve`.
+        x_shape: see there.
+        depthwise_kernel_shape: see there.
+        pointwise_kernel_shape: None for the depthwise step alone.
+
+    Raises:
+        ValueError: the shapes do not fit each other, or the output would be empty.
+
+    Example:
+        >>> plan(conv_spec(), (1, 9, 9, 4), (3, 3, 4, 2), (1, 1, 8, 5))[1:]
+        (5, (1, 7, 7, 5))
+    """
+    geometry = resolve(spec, x_shape, depthwise_kernel_shape)
+    channels = geometry.depthwise_channels
+    if pointwise_kernel_shape is not None:
+        channels = check_pointwise_kernel(pointwise_kernel_shape, channels)
+    return geometry, channels, geometry.output_shape(channels)
+
+
 def check_bias(shape: Sequence[int], channels: int) -> None:
     """Raises a ValueError unless a bias of `shape` fits `channels` outputs."""
     if tuple(shape) != (channels,):

@@ -10,6 +10,7 @@ from sepconv import _native
 from sepconv._types import PointwiseGrads
 from sepconv.arrays import DTYPES, as_array, empty, output_array
 from sepconv.geometry import (
+    ConvSpec,
     activation_code,
     check_bias,
     check_pointwise_kernel,
@@ -22,17 +23,17 @@ __all__ = ["pointwise_conv2d", "pointwise_conv2d_grad"]
 
 @lru_cache(maxsize=4096)
 def _sizes(
-    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], data_format: str
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], spec: ConvSpec
 ) -> tuple[tuple[int, int, int, int, bool], tuple[int, ...]]:
     """What the kernels are told of the problem, and the output's shape."""
-    first = bool(conv_spec(data_format=data_format).channels_first)
+    first = bool(spec.channels_first)
     check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
     batch, channels = x_shape[0], x_shape[1 if first else 3]
     height, width = x_shape[2:] if first else x_shape[1:3]
     if min(channels, height, width) < 1:
         raise ValueError(
             "The input's height, width and channels must be positive. "
-            f"Received: x.shape={x_shape} with data_format={data_format!r}"
+            f"Received: x.shape={x_shape} with data_format={spec.data_format!r}"
         )
     filters = check_pointwise_kernel(kernel_shape, channels)
     shape = (batch, filters, height, width) if first else (batch, height, width, filters)
@@ -73,7 +74,7 @@ def pointwise_conv2d(
     code = activation_code(activation)
     x = as_array("x", x)
     kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-    sizes, shape = _sizes(x.shape, kernel.shape, data_format)
+    sizes, shape = _sizes(x.shape, kernel.shape, conv_spec(data_format=data_format))
     if bias is not None:
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, kernel.shape[3])
@@ -111,7 +112,7 @@ def pointwise_conv2d_grad(
     """
     x = as_array("x", x)
     kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-    sizes, shape = _sizes(x.shape, kernel.shape, data_format)
+    sizes, shape = _sizes(x.shape, kernel.shape, conv_spec(data_format=data_format))
     dy = as_array("dy", dy, x.dtype)
     if dy.shape != shape:
         raise ValueError(

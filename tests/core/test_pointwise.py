@@ -49,6 +49,7 @@ def test_values_and_gradients(seed):
         ((1, 2, 3), (1, 1, 3, 2), {}, "x must have 4 axes"),
         ((1, 2, 2, 3), (1, 1, 4, 2), {}, r"\(1, 1, 3, filters\)"),
         ((1, 0, 2, 3), (1, 1, 3, 2), {}, "must be positive"),
+        ((1, 2, 2, 3), (1, 1, 3, 2), {"data_format": [1]}, r"data_format must be .*\[1\]"),
         ((1, 2, 2, 3), (1, 1, 3, 2), {"data_format": "nhwc"}, "data_format must be"),
         ((1, 2, 2, 3), (1, 1, 3, 2), {"activation": "gelu"}, "activation must be one of"),
         ((1, 2, 2, 3), (1, 1, 3, 2), {"bias": np.ones(3)}, r"bias must have the shape \(2,\)"),

@@ -16,6 +16,8 @@ from jax.test_util import check_grads
 
 from sepconv.engines import _jax_pointwise
 from sepconv.engines._jax_pointwise import pointwise
+from sepconv.engines.jax import correlate
+from sepconv.geometry import conv_spec
 
 FORMATS = ("channels_last", "channels_first")
 
@@ -100,9 +102,10 @@ def test_elsewhere_it_is_composed(x64):
         first = data_format == "channels_first"
         x, kernel = arrays(data_format, "float64")
         matrix = kernel[0, 0].T if transposed else kernel[0, 0]
-        y = _jax_pointwise._composed_product(x, matrix, first=first, transposed=transposed)
+        spec = conv_spec(data_format=data_format)
+        y = _jax_pointwise._composed_product(x, matrix, spec=spec, transposed=transposed)
         assert_near(y, expected(x, kernel, data_format), "float64")
-        dmatrix = _jax_pointwise._composed_correlation(x, y, first=first)
+        dmatrix = correlate(x, y, spec)
         flat = [np.moveaxis(a, 1, 3) if first else np.asarray(a) for a in (x, y)]
         assert_near(dmatrix, np.einsum("nhwc,nhwf->cf", *flat), "float64")
 

@@ -74,16 +74,7 @@ def mobilenet(
 
     Source: Howard et al., MobileNets, 2017, https://arxiv.org/abs/1704.04861
     """
-    import keras
-
-    return keras.applications.MobileNet(
-        input_shape=(size, size, 3),
-        alpha=alpha,
-        dropout=dropout,
-        weights=None,
-        classes=classes,
-        classifier_activation=None,
-    )
+    return _application("MobileNet", size, classes, alpha=alpha, dropout=dropout)
 
 
 def xception(size: int = 128, classes: int = 1000) -> Any:
@@ -110,11 +101,15 @@ def efficientnetb0(size: int = 128, classes: int = 1000) -> Any:
     return _application("EfficientNetB0", size, classes)
 
 
-def _application(name: str, size: int, classes: int) -> Any:
+def _application(name: str, size: int, classes: int, **options: Any) -> Any:
     import keras
 
     return getattr(keras.applications, name)(
-        input_shape=(size, size, 3), weights=None, classes=classes, classifier_activation=None
+        input_shape=(size, size, 3),
+        weights=None,
+        classes=classes,
+        classifier_activation=None,
+        **options,
     )
 
 

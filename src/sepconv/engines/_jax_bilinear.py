@@ -26,6 +26,7 @@ __all__ = [
     "input_shape",
     "kernel_gradient",
     "output_shape",
+    "shape_of",
     "spatial_size",
     "unfold_batch",
 ]
@@ -105,12 +106,12 @@ def _kernel_gradient_aval(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple
 
 
 def _depthwise_on_cpu(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
-    y = _shape_of(_depthwise_aval, x, kernel, spec=spec)
+    y = shape_of(_depthwise_aval, x, kernel, spec=spec)
     return forward_call(x, kernel, None, None, y, spec, 0)
 
 
 def _input_gradient_on_cpu(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
-    dx = _shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
+    dx = shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
     shapes = (size, kernel.shape)
     return backward_call(None, kernel, None, dy, [dx], spec, *shapes, False, _X_ONLY)[0]
 
@@ -118,12 +119,13 @@ def _input_gradient_on_cpu(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[
 def _kernel_gradient_on_cpu(
     x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]
 ) -> Any:
-    dk = _shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
+    dk = shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
     shapes = (spatial_size(x.shape, spec), dk.shape)
     return backward_call(x, None, None, dy, [dk], spec, *shapes, False, _KERNEL_ONLY)[0]
 
 
-def _shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
+def shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
+    """What a primitive's abstract rule says of its result, as XLA's calls are told."""
     aval = rule(*map(jax.typeof, operands), **params)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
@@ -150,13 +152,13 @@ def lax_depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
 
 def lax_input_gradient(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:
     """`input_gradient` as the transpose of JAX's convolution."""
-    x = _shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
+    x = shape_of(_input_gradient_aval, dy, kernel, spec=spec, size=size)
     return jax.linear_transpose(lambda x: lax_depthwise(x, kernel, spec=spec), x)(dy)[0]
 
 
 def lax_kernel_gradient(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]) -> Any:
     """`kernel_gradient` as the transpose of JAX's convolution."""
-    kernel = _shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
+    kernel = shape_of(_kernel_gradient_aval, x, dy, spec=spec, kernel_size=kernel_size)
     return jax.linear_transpose(lambda k: lax_depthwise(x, k, spec=spec), kernel)(dy)[0]
 
 

@@ -120,7 +120,7 @@ def backward_call(
 
 
 def pointwise_backward_call(
-    x: Any, kernel: Any, dy: Any, result: Any, channels: int, channels_first: bool
+    x: Any, kernel: Any, dy: Any, result: Any, channels: int, spec: ConvSpec
 ) -> Any:
     """Calls the backward handler of the 1x1 product for one gradient.
 
@@ -132,7 +132,7 @@ def pointwise_backward_call(
         dy,
         kernel if x is None else x,
         channels=np.int64(channels),
-        channels_first=np.int64(channels_first),
+        channels_first=np.int64(spec.channels_first),
         given=_bits(flags),
         wanted=_bits(flags[::-1]),
     )[0]

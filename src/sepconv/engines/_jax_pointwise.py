@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 from jax.interpreters import ad, batching
 
-from sepconv.engines._jax_bilinear import fold_batch, unfold_batch
+from sepconv.engines._jax_bilinear import channel_axis, fold_batch, shape_of, unfold_batch
 from sepconv.engines._jax_ffi import (
     align,
     forward_call,
@@ -23,7 +21,8 @@ from sepconv.engines._jax_ffi import (
     output_aval,
     pointwise_backward_call,
 )
-from sepconv.geometry import conv_spec
+from sepconv.engines.jax import correlate, mix
+from sepconv.geometry import ConvSpec, conv_spec
 
 __all__ = ["pointwise"]
 
@@ -34,63 +33,46 @@ def pointwise(x: Any, kernel: Any, *, data_format: str) -> jax.Array:
     Both are of float32 or of float64, and fit each other.
     """
     x, matrix = align(x, kernel.reshape(kernel.shape[2:]))
-    return _mix(x, matrix, first=data_format == "channels_first", transposed=False)
+    return _mix(x, matrix, spec=conv_spec(data_format=data_format), transposed=False)
 
 
-def _mix(x: Any, matrix: Any, *, first: bool, transposed: bool) -> Any:
+def _mix(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
     """Multiplies the channels of x by a matrix or by its transpose."""
-    return _product.bind(x, matrix, first=first, transposed=transposed)
+    return _product.bind(x, matrix, spec=spec, transposed=transposed)
 
 
-def _correlate(x: Any, dy: Any, *, first: bool) -> Any:
+def _correlate(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
     """The sum over pixels of the outer products of the channels of x and those of dy."""
-    return _correlation.bind(x, dy, first=first)
-
-
-def _axis(first: bool) -> int:
-    return 1 if first else 3
+    return _correlation.bind(x, dy, spec=spec)
 
 
 # --- The primitives, on the CPU and in JAX's own operations ---------------------------------------
 
 
-def _product_aval(x: Any, matrix: Any, *, first: bool, transposed: bool) -> Any:
+def _product_aval(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
     shape = list(x.shape)
-    shape[_axis(first)] = matrix.shape[0 if transposed else 1]
+    shape[channel_axis(spec)] = matrix.shape[0 if transposed else 1]
     return output_aval(x, shape)
 
 
-def _correlation_aval(x: Any, dy: Any, *, first: bool) -> Any:
-    return output_aval(x, (x.shape[_axis(first)], dy.shape[_axis(first)]), batch=False)
+def _correlation_aval(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
+    return output_aval(x, (x.shape[channel_axis(spec)], dy.shape[channel_axis(spec)]), batch=False)
 
 
-def _result(rule: Any, *operands: Any, **params: Any) -> Any:
-    aval = rule(*map(jax.typeof, operands), **params)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-
-
-def _product_on_cpu(x: Any, matrix: Any, *, first: bool, transposed: bool) -> Any:
-    y = _result(_product_aval, x, matrix, first=first, transposed=transposed)
+def _product_on_cpu(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
+    y = shape_of(_product_aval, x, matrix, spec=spec, transposed=transposed)
     if transposed:
-        return pointwise_backward_call(None, matrix, x, y, matrix.shape[0], first)
-    spec = conv_spec(data_format="channels_first" if first else "channels_last")
+        return pointwise_backward_call(None, matrix, x, y, matrix.shape[0], spec)
     return forward_call(x, None, matrix, None, y, spec, 0)
 
 
-def _correlation_on_cpu(x: Any, dy: Any, *, first: bool) -> Any:
-    dmatrix = _result(_correlation_aval, x, dy, first=first)
-    return pointwise_backward_call(x, None, dy, dmatrix, x.shape[_axis(first)], first)
+def _correlation_on_cpu(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
+    dmatrix = shape_of(_correlation_aval, x, dy, spec=spec)
+    return pointwise_backward_call(x, None, dy, dmatrix, x.shape[channel_axis(spec)], spec)
 
 
-def _composed_product(x: Any, matrix: Any, *, first: bool, transposed: bool) -> Any:
-    contracted = (_axis(first),), (1 if transposed else 0,)
-    y = lax.dot_general(x, matrix, (contracted, ((), ())))
-    return jnp.moveaxis(y, 3, 1) if first else y
-
-
-def _composed_correlation(x: Any, dy: Any, *, first: bool) -> Any:
-    pixels = tuple(axis for axis in range(4) if axis != _axis(first))
-    return lax.dot_general(x, dy, ((pixels, pixels), ((), ())))
+def _composed_product(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
+    return mix(x, matrix.T if transposed else matrix, spec)
 
 
 _product = make_primitive(
@@ -104,7 +86,7 @@ _correlation = make_primitive(
     "pointwise_kernel_gradient",
     abstract=_correlation_aval,
     on_cpu=_correlation_on_cpu,
-    elsewhere=_composed_correlation,
+    elsewhere=correlate,
     batch_flags=lambda **_: ((True, True), (False,)),
 )
 
@@ -112,20 +94,20 @@ _correlation = make_primitive(
 # --- Differentiation ------------------------------------------------------------------------------
 
 
-def _product_for_x(ct: Any, x: Any, matrix: Any, *, first: bool, transposed: bool) -> Any:
-    return _mix(ct, matrix, first=first, transposed=not transposed)
+def _product_for_x(ct: Any, x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
+    return _mix(ct, matrix, spec=spec, transposed=not transposed)
 
 
-def _product_for_matrix(ct: Any, x: Any, matrix: Any, *, first: bool, transposed: bool) -> Any:
-    return _correlate(*((ct, x) if transposed else (x, ct)), first=first)
+def _product_for_matrix(ct: Any, x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
+    return _correlate(*((ct, x) if transposed else (x, ct)), spec=spec)
 
 
-def _correlation_for_x(ct: Any, x: Any, dy: Any, *, first: bool) -> Any:
-    return _mix(dy, ct, first=first, transposed=True)
+def _correlation_for_x(ct: Any, x: Any, dy: Any, *, spec: ConvSpec) -> Any:
+    return _mix(dy, ct, spec=spec, transposed=True)
 
 
-def _correlation_for_dy(ct: Any, x: Any, dy: Any, *, first: bool) -> Any:
-    return _mix(x, ct, first=first, transposed=False)
+def _correlation_for_dy(ct: Any, x: Any, dy: Any, *, spec: ConvSpec) -> Any:
+    return _mix(x, ct, spec=spec, transposed=False)
 
 
 ad.defbilinear(_product, _product_for_x, _product_for_matrix)
@@ -135,7 +117,7 @@ ad.defbilinear(_correlation, _correlation_for_x, _correlation_for_dy)
 # --- vmap -----------------------------------------------------------------------------------------
 
 
-def _batch_product(operands: Sequence[Any], axes: Sequence[Any], **params: bool) -> Any:
+def _batch_product(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> Any:
     (x, matrix), (x_axis, matrix_axis) = operands, axes
     if matrix_axis is None:
         return unfold_batch(_mix(fold_batch(x, x_axis), matrix, **params), x, x_axis), 0
@@ -143,8 +125,8 @@ def _batch_product(operands: Sequence[Any], axes: Sequence[Any], **params: bool)
     return jax.vmap(composed, tuple(axes))(x, matrix), 0
 
 
-def _batch_correlation(operands: Sequence[Any], axes: Sequence[Any], *, first: bool) -> Any:
-    composed: Any = functools.partial(_composed_correlation, first=first)
+def _batch_correlation(operands: Sequence[Any], axes: Sequence[Any], *, spec: ConvSpec) -> Any:
+    composed: Any = functools.partial(correlate, spec=spec)
     return jax.vmap(composed, tuple(axes))(*operands), 0
 
 

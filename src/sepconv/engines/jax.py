@@ -38,7 +38,7 @@ from sepconv.engines._jax_ffi import (
 )
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
-__all__ = ["add_bias", "composed_jvp", "convolve", "mix"]
+__all__ = ["add_bias", "composed_jvp", "convolve", "correlate", "mix"]
 
 
 def convolve(
@@ -118,6 +118,17 @@ def mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
     return jnp.moveaxis(y, 3, 1) if spec.channels_first else y
 
 
+def _pixels(spec: ConvSpec) -> tuple[int, ...]:
+    """The axes that are not the channels'."""
+    return tuple(axis for axis in range(4) if axis != channel_axis(spec))
+
+
+def correlate(x: Any, dy: Any, spec: ConvSpec) -> Any:
+    """The sum over pixels of the outer products of the channels of x and those of dy."""
+    pixels = _pixels(spec)
+    return lax.dot_general(x, dy, ((pixels, pixels), ((), ())))
+
+
 def add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
     """Adds one value a channel."""
     return y + (bias[:, None, None] if spec.channels_first else bias)
@@ -169,7 +180,6 @@ def _composed_tangent(*operands: Any, form: _Linear) -> Any:
 def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
     (x, kernel, pointwise), (dy,) = form.split(operands)
     spec = form.spec
-    pixels = tuple(axis for axis in range(4) if axis != channel_axis(spec))
     dmiddle = dy if pointwise is None else mix(dy, pointwise[0, 0].T, spec)
     gradients = []
     if form.wanted[0]:
@@ -179,9 +189,9 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
         gradients.append(kernel_gradient(x, dmiddle, spec=spec, kernel_size=size))
     if form.wanted[2]:
         middle = depthwise(x, kernel, spec=spec)
-        gradients.append(lax.dot_general(middle, dy, ((pixels, pixels), ((), ())))[None, None])
+        gradients.append(correlate(middle, dy, spec)[None, None])
     if form.wanted[3]:
-        gradients.append(dy.sum(pixels))
+        gradients.append(dy.sum(_pixels(spec)))
     return gradients
 
 

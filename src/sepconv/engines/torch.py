@@ -28,8 +28,7 @@ from sepconv.geometry import (
     ConvSpec,
     Geometry,
     check_bias,
-    check_pointwise_kernel,
-    resolve,
+    plan,
 )
 
 __all__ = ["CODES", "as_tensor", "convolve", "is_traced"]
@@ -96,11 +95,8 @@ def _plan(
             "Tensors of one dtype, float32, float64, bfloat16 or float16, were expected. "
             f"Received: {dtypes}"
         )
-    geometry = resolve(ConvSpec(*spec), x, depthwise)
-    channels = geometry.depthwise_channels
-    if pointwise is not None:
-        channels = check_pointwise_kernel(pointwise, channels)
-    return geometry, CODES[dtypes[0]], channels, geometry.output_shape(channels)
+    geometry, channels, shape = plan(ConvSpec(*spec), x, depthwise, pointwise)
+    return geometry, CODES[dtypes[0]], channels, shape
 
 
 def _planned(

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from sepconv.geometry import ACTIVATIONS
 
-__all__ = ["call_below", "register"]
+__all__ = ["add", "autograd_kernel", "call_below", "register"]
 
 _RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
 
@@ -41,11 +41,41 @@ def call_below(operation: Any, *arguments: Any) -> Any:
         return operation(*arguments)
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """The sum of two tensors, where None is zero."""
     if a is None or b is None:
         return b if a is None else a
     return a + b
+
+
+def autograd_kernel(operation: Any, function: Any, tensors: int) -> Callable[..., Any]:
+    """The kernel for the dispatch key Autograd of an operation whose derivatives a Function has.
+
+    Args:
+        operation: what is called where nothing is differentiated.
+        function: the `torch.autograd.Function`.
+        tensors: how many of the first arguments are tensors, or None.
+    """
+    # The dispatcher calls this once a level of torch.func's transforms, where Function.apply is
+    # made to see all levels at once: the one beneath it is for one, and quicker.
+    apply = super(torch.autograd.Function, function).apply
+
+    def run(*arguments: Any) -> Any:
+        differentiated = forward_ad._current_level >= 0
+        if not differentiated and torch.is_grad_enabled():
+            for tensor in arguments[:tensors]:
+                if tensor is not None and tensor.requires_grad:
+                    differentiated = True
+                    break
+        if not differentiated:
+            with _below_autograd():
+                return operation(*arguments)
+        if not torch._C._are_functorch_transforms_active():
+            return apply(*arguments)
+        with enable_single_level_autograd_function():
+            return apply(*arguments)
+
+    return run
 
 
 def _masked(dy: Tensor, y: Tensor, activation: int) -> Tensor:
@@ -116,7 +146,7 @@ class _Parts:
         self, x: Tensor, kernel: Tensor, tx: Tensor | None, tk: Tensor | None
     ) -> Tensor | None:
         """The change of D(x, kernel) along (tx, tk)."""
-        return _sum(self.convolved(tx, kernel), self.convolved(x, tk))
+        return add(self.convolved(tx, kernel), self.convolved(x, tk))
 
     def gradient_changes(
         self,
@@ -131,9 +161,9 @@ class _Parts:
         (x, kernel, dm), (tx, tk, tdm) = point, tangents
         dx = dk = None
         if wanted[0]:
-            dx = _sum(self.input_gradient(x, kernel, tdm), self.input_gradient(x, tk, dm))
+            dx = add(self.input_gradient(x, kernel, tdm), self.input_gradient(x, tk, dm))
         if wanted[1]:
-            dk = _sum(self.kernel_gradient(x, kernel, tdm), self.kernel_gradient(tx, kernel, dm))
+            dk = add(self.kernel_gradient(x, kernel, tdm), self.kernel_gradient(tx, kernel, dm))
         return dx, dk
 
     def change(self, tangents: Any, x: Tensor, kernel: Tensor, pointwise: Any, like: Tensor) -> Any:
@@ -143,8 +173,8 @@ class _Parts:
         if pointwise is not None:
             t = self.product(t, pointwise)
             if tp is not None:
-                t = _sum(t, self.product(self.convolved(x, kernel), tp))
-        return _sum(t, self.filled(tb, like))
+                t = add(t, self.product(self.convolved(x, kernel), tp))
+        return add(t, self.filled(tb, like))
 
 
 def register(library: torch.library.Library, forward: Any, backward: Any) -> None:
@@ -245,13 +275,13 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
             dm = dy if p is None else parts.product_transposed(dy, p)
             tdm = tdy
             if p is not None:
-                tdm = _sum(parts.product_transposed(tdy, p), parts.product_transposed(dy, tp))
+                tdm = add(parts.product_transposed(tdy, p), parts.product_transposed(dy, tp))
             dx, dk = parts.gradient_changes((x, k, dm), (tx, tk, tdm), ctx.wanted)
             dp = db = None
             if ctx.wanted[2]:
                 dp = parts.correlation(parts.convolved_change(x, k, tx, tk), dy)
                 if tdy is not None:
-                    dp = _sum(dp, parts.correlation(parts.convolved(x, k), tdy))
+                    dp = add(dp, parts.correlation(parts.convolved(x, k), tdy))
             if ctx.wanted[3] and tdy is not None:
                 db = parts.last(tdy).sum((0, 1, 2))
             return tuple(
@@ -259,37 +289,5 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
                 for t, shape, want in zip((dx, dk, dp, db), ctx.shapes, ctx.wanted, strict=True)
             )
 
-    def kernel(operation: Any, function: Any) -> Callable[..., Any]:
-        # The dispatcher calls this once a level of torch.func's transforms, where Function.apply
-        # is made to see all levels at once: the one beneath it is for one, and quicker.
-        apply = super(torch.autograd.Function, function).apply
-
-        def run(
-            first: Tensor,
-            second: Tensor,
-            third: Tensor | None,
-            fourth: Tensor | None,
-            spec: Sequence[int],
-            last: Any,
-        ) -> Any:
-            differentiated = forward_ad._current_level >= 0 or (
-                torch.is_grad_enabled()
-                and (
-                    first.requires_grad
-                    or second.requires_grad
-                    or (third is not None and third.requires_grad)
-                    or (fourth is not None and fourth.requires_grad)
-                )
-            )
-            if not differentiated:
-                with _below_autograd():
-                    return operation(first, second, third, fourth, spec, last)
-            if not torch._C._are_functorch_transforms_active():
-                return apply(first, second, third, fourth, spec, last)
-            with enable_single_level_autograd_function():
-                return apply(first, second, third, fourth, spec, last)
-
-        return run
-
-    library.impl("forward", kernel(forward, Forward), "Autograd")
-    library.impl("backward", kernel(backward, Backward), "Autograd")
+    library.impl("forward", autograd_kernel(forward, Forward, 4), "Autograd")
+    library.impl("backward", autograd_kernel(backward, Backward, 4), "Autograd")

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from sepconv import _native
 from sepconv.engines.torch import CODES  # its module defines the library, with sepconv::forward
+from sepconv.engines.torch_vmap import leading
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block
 from sepconv.geometry import ConvSpec, Geometry, resolve
 
@@ -181,12 +182,9 @@ def _map_fused(info: Any, in_dims: Any, x: Tensor, *rest: Any) -> tuple[Tensor, 
     """What ``torch.vmap`` makes of it: a mapped axis of x or residual joins the batch."""
     count = info.batch_size
 
-    def leading(a: Tensor, axis: int | None) -> Tensor:
-        return a.expand(count, *a.shape) if axis is None else a.movedim(axis, 0)
-
     if all(axis is None for axis in in_dims[1:5]):
-        images = leading(x, in_dims[0]).flatten(0, 1)
-        residual = rest[4] if rest[4] is None else leading(rest[4], in_dims[5]).flatten(0, 1)
+        images = leading(x, in_dims[0], count).flatten(0, 1)
+        residual = rest[4] if rest[4] is None else leading(rest[4], in_dims[5], count).flatten(0, 1)
         y = _fused(images, *rest[:4], residual, *rest[5:])
         return y.unflatten(0, (count, -1)), 0
 

@@ -6,21 +6,20 @@ that they are enough for derivatives of any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from sepconv import _native
-from sepconv.engines.torch import as_tensor
-from sepconv.engines.torch_autograd import call_below
+from sepconv.engines.torch import CODES, as_tensor
+from sepconv.engines.torch_autograd import add, autograd_kernel, call_below
+from sepconv.engines.torch_vmap import leading
 
 __all__ = ["pointwise"]
 
-_CODES = {torch.float32: 0, torch.float64: 1}
+_DTYPES = (torch.float32, torch.float64)
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -41,12 +40,12 @@ _correlation = torch.ops.sepconv.pointwise_kernel_gradient.default
 
 def _code(a: Tensor, b: Tensor) -> int:
     """The number of their dtype. A kernel must not read beyond a tensor, so all is checked."""
-    if a.dtype != b.dtype or a.dtype not in _CODES:
+    if a.dtype != b.dtype or a.dtype not in _DTYPES:
         raise TypeError(
             "Tensors of one dtype, float32 or float64, were expected. "
             f"Received: {a.dtype} and {b.dtype}"
         )
-    return _CODES[a.dtype]
+    return CODES[a.dtype]
 
 
 def _sizes(x: Tensor, first: bool) -> tuple[int, int, int]:
@@ -130,13 +129,6 @@ def _correlation_fake(x: Tensor, dy: Tensor, channels_first: bool) -> Tensor:
 # --- derivatives -----------------------------------------------------------------------------
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The sum of two tensors, where None is zero."""
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
-
-
 class _Bilinear(torch.autograd.Function):
     """What both have in common: they are linear in each of their first two arguments."""
 
@@ -153,7 +145,7 @@ class _Bilinear(torch.autograd.Function):
     @classmethod
     def change(cls, ctx: Any, ta: Tensor | None, tb: Tensor | None) -> Tensor | None:
         a, b = ctx.saved_tensors
-        return _sum(
+        return add(
             None if ta is None else cls.operation(ta, b, *ctx.rest),
             None if tb is None else cls.operation(a, tb, *ctx.rest),
         )
@@ -202,35 +194,13 @@ class _Correlation(_Bilinear):
         return _Correlation.change(ctx, tx, tdy)
 
 
-def _autograd(function: Any) -> Callable[..., Any]:
-    """The kernel for the dispatch key Autograd; see `sepconv.engines.torch_autograd`."""
-    apply = super(torch.autograd.Function, function).apply
-
-    def run(a: Tensor, b: Tensor, *rest: bool) -> Any:
-        recording = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
-        if not recording and forward_ad._current_level < 0:
-            with torch._C._AutoDispatchBelowAutograd():
-                return function.operation(a, b, *rest)
-        if not torch._C._are_functorch_transforms_active():
-            return apply(a, b, *rest)
-        with enable_single_level_autograd_function():
-            return apply(a, b, *rest)
-
-    return run
-
-
 # --- vmap ------------------------------------------------------------------------------------
-
-
-def _leading(a: Tensor, axis: int | None, count: int) -> Tensor:
-    """With the mapped axis first, repeated if there was none."""
-    return a.expand(count, *a.shape) if axis is None else a.movedim(axis, 0)
 
 
 def _map_product(
     info: Any, in_dims: Any, x: Tensor, matrix: Tensor, channels_first: bool, transposed: bool
 ) -> tuple[Tensor, int]:
-    images = _leading(x, in_dims[0], info.batch_size)
+    images = leading(x, in_dims[0], info.batch_size)
     if in_dims[1] is None:
         y = _product(images.flatten(0, 1), matrix, channels_first, transposed)
         return y.unflatten(0, images.shape[:2]), 0
@@ -241,7 +211,7 @@ def _map_product(
 def _map_correlation(
     info: Any, in_dims: Any, x: Tensor, dy: Tensor, channels_first: bool
 ) -> tuple[Tensor, int]:
-    x, dy = _leading(x, in_dims[0], info.batch_size), _leading(dy, in_dims[1], info.batch_size)
+    x, dy = leading(x, in_dims[0], info.batch_size), leading(dy, in_dims[1], info.batch_size)
     return _composed_correlation(x, dy, channels_first), 0
 
 
@@ -258,7 +228,7 @@ for _name, _on_cpu, _composed, _fake, _function, _map in (
 ):
     _library.impl(_name, _on_cpu, "CPU")
     _library.impl(_name, _composed, "CompositeExplicitAutograd")
-    _library.impl(_name, _autograd(_function), "Autograd")
+    _library.impl(_name, autograd_kernel(_function.operation, _function, 2), "Autograd")
     torch.library.register_fake(f"sepconv::{_name}", _fake, lib=_library)
     torch.library.register_vmap(f"sepconv::{_name}", _map, lib=_library)
 
@@ -270,7 +240,7 @@ def pointwise(x: Tensor, kernel: Tensor, *, data_format: str) -> Tensor:
     """
     x, matrix = as_tensor(x), as_tensor(kernel).flatten(0, 2)
     first = data_format == "channels_first"
-    if x.dtype not in _CODES:
+    if x.dtype not in _DTYPES:
         return _composed_product(x, matrix, first, False)
     # A channels_first tensor in channels_last memory is, permuted, a contiguous NHWC tensor.
     if first and not x.is_contiguous():

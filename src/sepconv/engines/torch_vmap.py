@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from sepconv.geometry import ACTIVATIONS
 
-__all__ = ["register"]
+__all__ = ["leading", "register"]
 
 
-def _leading(tensor: Tensor, axis: int | None, count: int) -> Tensor:
+def leading(tensor: Tensor, axis: int | None, count: int) -> Tensor:
     """With the mapped axis first, repeated if there was none."""
     if axis is None:
         return tensor.expand(count, *tensor.shape)
@@ -56,17 +56,17 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
     ) -> tuple[Tensor, int]:
         count = info.batch_size
         if all(axis is None for axis in in_dims[1:4]):
-            images = _join(_leading(x, in_dims[0], count), 0)
+            images = _join(leading(x, in_dims[0], count), 0)
             y = forward(images, depthwise_kernel, pointwise_kernel, bias, spec, activation)
             return _part(y, 0, count), 0
-        k = _leading(depthwise_kernel, in_dims[1], count)
-        y = depthwise(_leading(x, in_dims[0], count), k, spec, count)
+        k = leading(depthwise_kernel, in_dims[1], count)
+        y = depthwise(leading(x, in_dims[0], count), k, spec, count)
         channels = 2 if spec[9] else 4
         y = y.movedim(channels, -1)
         if pointwise_kernel is not None:
-            y = y @ _leading(pointwise_kernel, in_dims[2], count)
+            y = y @ leading(pointwise_kernel, in_dims[2], count)
         if bias is not None:
-            y = y + _leading(bias, in_dims[3], count)[:, None, None, None]
+            y = y + leading(bias, in_dims[3], count)[:, None, None, None]
         if activation == ACTIVATIONS["relu"]:
             y = functional.relu(y)
         elif activation == ACTIVATIONS["relu6"]:
@@ -84,21 +84,21 @@ def register(library: torch.library.Library, forward: Any, backward: Any) -> Non
         wanted: Sequence[bool],
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         count = info.batch_size
-        x, dy = _leading(x, in_dims[0], count), _leading(dy, in_dims[3], count)
+        x, dy = leading(x, in_dims[0], count), leading(dy, in_dims[3], count)
         kernels_mapped = in_dims[1] is not None or in_dims[2] is not None
         if not kernels_mapped and not any(wanted[1:]):
             grads = backward(
                 _join(x, 0), depthwise_kernel, pointwise_kernel, _join(dy, 0), spec, wanted
             )
             return (_part(grads[0], 0, count), *_none(grads, count)[1:]), (0, 0, 0, 0)
-        k = _leading(depthwise_kernel, in_dims[1], count)
+        k = leading(depthwise_kernel, in_dims[1], count)
         channels = 1 if spec[9] else 3
         last = dy.movedim(channels + 1, -1)
         dpointwise = dbias = dy.new_empty((count, 0))
         if wanted[3]:
             dbias = last.sum((1, 2, 3))
         if pointwise_kernel is not None:
-            p = _leading(pointwise_kernel, in_dims[2], count)
+            p = leading(pointwise_kernel, in_dims[2], count)
             if wanted[2]:
                 middle = depthwise(x, k, spec, count).movedim(channels + 1, -1)
                 dpointwise = middle.flatten(1, 3).mT @ last.flatten(1, 3)

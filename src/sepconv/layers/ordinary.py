@@ -94,8 +94,9 @@ def convolve(inputs: Any, kernel: Any, *, data_format: str, **options: Any) -> A
     name, first = keras.backend.backend(), data_format == "channels_first"
     channels = inputs.shape[1 if first else 3]
     height, width, depth, filters = kernel.shape
-    pointwise = load_pointwise(name)
-    if pointwise is not None and depth == channels > 1:
+    if depth == channels > 1:
+        pointwise = load_pointwise(name)
+        assert pointwise is not None  # or it would have been refused
         high, wide = options["strides"]
         if (high, wide) != (1, 1):
             inputs = inputs[..., ::high, ::wide] if first else inputs[:, ::high, ::wide]

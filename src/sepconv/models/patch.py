@@ -200,12 +200,13 @@ def _models() -> list[Any]:
 # ---- the three functions
 
 
-def _depthwise_conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
-    """Keras' `depthwise_conv`, computed by an engine of ours where that serves the arguments."""
-    ours = engine.depthwise_conv1d, engine.depthwise_conv2d
+def _with_one_kernel(
+    original: Callable[..., Any], compute: Callable[[Any, Any, tuple[Any, ...]], Any]
+) -> Callable[..., Any]:
+    """`compute` of inputs, kernel and options, with the signature that two of Keras' three have."""
 
     @functools.wraps(original)
-    def depthwise_conv(
+    def convolution(
         inputs: Any,
         kernel: Any,
         strides: Any = 1,
@@ -213,10 +214,19 @@ def _depthwise_conv(original: Callable[..., Any], engine: ModuleType) -> Callabl
         data_format: str | None = None,
         dilation_rate: Any = 1,
     ) -> Any:
-        options = strides, padding, data_format, dilation_rate
+        return compute(inputs, kernel, (strides, padding, data_format, dilation_rate))
+
+    return convolution
+
+
+def _depthwise_conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
+    """Keras' `depthwise_conv`, computed by an engine of ours where that serves the arguments."""
+    ours = engine.depthwise_conv1d, engine.depthwise_conv2d
+
+    def compute(inputs: Any, kernel: Any, options: tuple[Any, ...]) -> Any:
         return _compute(original, ours, (inputs, kernel), options)
 
-    return depthwise_conv
+    return _with_one_kernel(original, compute)
 
 
 def _separable_conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
@@ -243,24 +253,15 @@ def _separable_conv(original: Callable[..., Any], engine: ModuleType) -> Callabl
 def _conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
     """Keras' `conv`, computed by an engine of ours where it is a convolution that we have."""
 
-    @functools.wraps(original)
-    def conv(
-        inputs: Any,
-        kernel: Any,
-        strides: Any = 1,
-        padding: str = "valid",
-        data_format: str | None = None,
-        dilation_rate: Any = 1,
-    ) -> Any:
-        options = strides, padding, data_format, dilation_rate
+    def compute(inputs: Any, kernel: Any, options: tuple[Any, ...]) -> Any:
         if _rank(kernel) == 4 and plausible(kernel.shape):
             arrays = [keras.ops.convert_to_tensor(operand) for operand in (inputs, kernel)]
-            served = _served(arrays, *options, fit=_ordinary_fits)
+            served = _served(arrays, _ordinary_fits, *options)
             if served is not None:
                 return convolve(*arrays, **served)
         return original(inputs, kernel, *options)
 
-    return conv
+    return _with_one_kernel(original, compute)
 
 
 _MAKERS = {"conv": _conv, "depthwise_conv": _depthwise_conv, "separable_conv": _separable_conv}
@@ -273,7 +274,7 @@ def _compute(
     options: tuple[Any, ...],
 ) -> Any:
     arrays = [keras.ops.convert_to_tensor(operand) for operand in operands]
-    served = _served(arrays, *options)
+    served = _served(arrays, _shapes_fit, *options)
     if served is None:
         return original(*operands, *options)
     return ours[len(arrays[0].shape) - 3](*arrays, **served)
@@ -284,15 +285,15 @@ def _compute(
 
 def _served(
     arrays: Sequence[Any],
+    fit: Callable[[Sequence[Any], dict[str, Any]], bool],
     strides: Any,
     padding: Any,
     data_format: str | None,
     dilation_rate: Any,
-    fit: Callable[[Sequence[Any], dict[str, Any]], bool] | None = None,
 ) -> dict[str, Any] | None:
     """The options for our function, or None where Keras' own is to compute, or to complain.
 
-    `fit` says whether shapes do, given the options: `_shapes_fit` where it is None.
+    `fit` says whether shapes do, given the options.
     """
     ranks = {_rank(array) for array in arrays}
     rank = ranks.pop()
@@ -308,7 +309,7 @@ def _served(
         options["strides"] is not None
         and options["dilation_rate"] is not None
         and options["padding"] in ("valid", "same")
-        and (fit or _shapes_fit)(arrays, options)
+        and fit(arrays, options)
         and _dtypes_fit(arrays)
         and _RUNS_ON_CPU[keras.backend.backend()](arrays)
     )
