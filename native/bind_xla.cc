@@ -11,6 +11,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "huge_pages.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace nb = nanobind;
@@ -77,6 +78,7 @@ class Results {
   ffi::AnyBuffer next() {
     auto buffer = buffers_.get<ffi::AnyBuffer>(index_++);
     if (!buffer) fail("A result is missing.");
+    sepconv::prefer_huge_pages((**buffer).untyped_data(), (**buffer).size_bytes());
     return **buffer;
   }
   void end() const {
@@ -158,6 +160,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs re
     operands.end();
     args.activation = activation_of(activation);
     args.depthwise_activation = activation_of(depthwise_activation);
+    sepconv::prefer_huge_pages(y->untyped_data(), y->size_bytes());
     args.y = address("y", *y, dtype, pixels * filters);
     auto runner = runner_on(pool);
     if (convolved) return sepconv::forward(dtype, g, args, runner);

@@ -84,7 +84,7 @@ def test_one_call_each_way():
         )
     )
     text = gradient.lower(x, kernel).as_text()
-    assert text.count("sepconv_pointwise_backward") == 2
+    assert text.count("sepconv_pointwise_backward") == 1
     assert "dot" not in text
 
 

@@ -120,22 +120,24 @@ def backward_call(
 
 
 def pointwise_backward_call(
-    x: Any, kernel: Any, dy: Any, result: Any, channels: int, spec: ConvSpec
-) -> Any:
-    """Calls the backward handler of the 1x1 product for one gradient.
+    x: Any, kernel: Any, dy: Any, results: Sequence[Any], channels: int, spec: ConvSpec
+) -> Sequence[Any]:
+    """Calls the backward handler of the 1x1 product.
 
-    That of x where `kernel` is given, and that of the kernel where `x` is; the other is None.
-    `result` has its shape and dtype; `channels` is the number of those of x.
+    Its results are the gradient of x, where `kernel` is given, and that of the kernel, where `x`
+    is; at least one of the two is. `results` has their shapes and dtypes; `channels` is the number
+    of those of x.
     """
-    flags = [x is not None, False, kernel is not None]
-    return jax.ffi.ffi_call("sepconv_pointwise_backward", [result])(
+    operands = [x, None, kernel]
+    given = [a is not None for a in operands]
+    return jax.ffi.ffi_call("sepconv_pointwise_backward", list(results))(
         dy,
-        kernel if x is None else x,
+        *(a for a in operands if a is not None),
         channels=np.int64(channels),
         channels_first=np.int64(spec.channels_first),
-        given=_bits(flags),
-        wanted=_bits(flags[::-1]),
-    )[0]
+        given=_bits(given),
+        wanted=_bits(given[::-1]),
+    )
 
 
 def _varying(aval: Any) -> frozenset[Any]:

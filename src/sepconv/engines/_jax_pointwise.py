@@ -1,7 +1,10 @@
-"""The 1x1 convolution of JAX arrays, forward and backward, by primitives of two kinds.
+"""The 1x1 convolution of JAX arrays, forward and backward.
 
-Each is linear in either of its two operands, and the transpose of each is another of them, so
-derivatives of any order consist of these alone.
+Two primitives are linear in either of their operands: the product with a matrix and the
+correlation of two arrays. The transpose of each is another of them, so derivatives of any order
+consist of these alone. Where both gradients of a product are wanted, a third one gives them in one
+call: what follows it then follows every use of the matrix, and XLA may update that in place instead
+of copying it first.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from sepconv.engines._jax_ffi import (
     output_aval,
     pointwise_backward_call,
 )
-from sepconv.engines.jax import correlate, mix
+from sepconv.engines.jax import composed_jvp, correlate, mix
 from sepconv.geometry import ConvSpec, conv_spec
 
 __all__ = ["pointwise"]
@@ -62,17 +65,43 @@ def _correlation_aval(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
 def _product_on_cpu(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
     y = shape_of(_product_aval, x, matrix, spec=spec, transposed=transposed)
     if transposed:
-        return pointwise_backward_call(None, matrix, x, y, matrix.shape[0], spec)
+        return pointwise_backward_call(None, matrix, x, [y], matrix.shape[0], spec)[0]
     return forward_call(x, None, matrix, None, y, spec, 0)
 
 
 def _correlation_on_cpu(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
     dmatrix = shape_of(_correlation_aval, x, dy, spec=spec)
-    return pointwise_backward_call(x, None, dy, dmatrix, x.shape[channel_axis(spec)], spec)
+    return pointwise_backward_call(x, None, dy, [dmatrix], x.shape[channel_axis(spec)], spec)[0]
 
 
 def _composed_product(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
     return mix(x, matrix.T if transposed else matrix, spec)
+
+
+def _composed_tangent(x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec) -> Any:
+    along_x = _mix(dx, matrix, spec=form, transposed=False)
+    return along_x + _mix(x, dmatrix, spec=form, transposed=False)
+
+
+def _tangent_aval(x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec) -> Any:
+    return _product_aval(dx, matrix, spec=form, transposed=False)
+
+
+def _composed_gradients(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> list[Any]:
+    return [_mix(dy, matrix, spec=form, transposed=True), _correlate(x, dy, spec=form)]
+
+
+def _gradients_avals(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> list[Any]:
+    dx = _product_aval(dy, matrix, spec=form, transposed=True)
+    return [dx, _correlation_aval(x, dy, spec=form)]
+
+
+def _gradients_on_cpu(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> Sequence[Any]:
+    results = [
+        shape_of(_product_aval, dy, matrix, spec=form, transposed=True),
+        shape_of(_correlation_aval, x, dy, spec=form),
+    ]
+    return pointwise_backward_call(x, matrix, dy, results, x.shape[channel_axis(form)], form)
 
 
 _product = make_primitive(
@@ -88,6 +117,15 @@ _correlation = make_primitive(
     on_cpu=_correlation_on_cpu,
     elsewhere=correlate,
     batch_flags=lambda **_: ((True, True), (False,)),
+)
+_tangent = make_primitive("pointwise_tangent", abstract=_tangent_aval, elsewhere=_composed_tangent)
+_gradients = make_primitive(
+    "pointwise_gradients",
+    abstract=_gradients_avals,
+    on_cpu=_gradients_on_cpu,
+    elsewhere=_composed_gradients,
+    batch_flags=lambda **_: ((True, False, True), (True, False)),
+    multiple_results=True,
 )
 
 
@@ -110,8 +148,53 @@ def _correlation_for_dy(ct: Any, x: Any, dy: Any, *, spec: ConvSpec) -> Any:
     return _mix(x, ct, spec=spec, transposed=False)
 
 
+def _product_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, spec: ConvSpec, transposed: bool
+) -> Any:
+    """The bilinear rule, but for a tangent of both operands, which is one primitive."""
+    if transposed or any(isinstance(t, ad.Zero) for t in tangents):
+        return _bilinear_jvp(primals, tangents, spec=spec, transposed=transposed)
+    return _mix(*primals, spec=spec, transposed=False), _tangent.bind(
+        *primals, *tangents, form=spec
+    )
+
+
+def _tangent_transpose(
+    dy: Any, x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec
+) -> list[Any]:
+    wanted = [ad.is_undefined_primal(t) for t in (dx, dmatrix)]
+    if isinstance(dy, ad.Zero):
+        zeros = [
+            ad.Zero(t.aval.to_tangent_aval()) if asked else None
+            for t, asked in zip((dx, dmatrix), wanted, strict=True)
+        ]
+        return [None, None, *zeros]
+    if all(wanted):
+        return [None, None, *_gradients.bind(x, matrix, dy, form=form)]
+    found = _mix(dy, matrix, spec=form, transposed=True) if wanted[0] else None
+    return [None, None, found, _correlate(x, dy, spec=form) if wanted[1] else None]
+
+
+def _gradients_transpose(
+    cotangents: Sequence[Any], x: Any, matrix: Any, dy: Any, *, form: ConvSpec
+) -> list[Any]:
+    dx, dmatrix = (None if isinstance(ct, ad.Zero) else ct for ct in cotangents)
+    if dx is None and dmatrix is None:
+        return [None, None, ad.Zero(dy.aval.to_tangent_aval())]
+    if dx is not None and dmatrix is not None:
+        return [None, None, _tangent.bind(x, matrix, dx, dmatrix, form=form)]
+    operands = (x, dmatrix) if dx is None else (dx, matrix)
+    return [None, None, _mix(*operands, spec=form, transposed=False)]
+
+
 ad.defbilinear(_product, _product_for_x, _product_for_matrix)
+_bilinear_jvp = ad.primitive_jvps[_product]
+ad.primitive_jvps[_product] = _product_jvp
 ad.defbilinear(_correlation, _correlation_for_x, _correlation_for_dy)
+ad.primitive_jvps[_tangent] = functools.partial(composed_jvp, _composed_tangent)
+ad.primitive_jvps[_gradients] = functools.partial(composed_jvp, _composed_gradients)
+ad.primitive_transposes[_tangent] = _tangent_transpose
+ad.primitive_transposes[_gradients] = _gradients_transpose
 
 
 # --- vmap -----------------------------------------------------------------------------------------
@@ -130,5 +213,14 @@ def _batch_correlation(operands: Sequence[Any], axes: Sequence[Any], *, spec: Co
     return jax.vmap(composed, tuple(axes))(*operands), 0
 
 
+def _batch_composed(
+    composed: Any, operands: Sequence[Any], axes: Sequence[Any], *, form: ConvSpec
+) -> Any:
+    out = jax.vmap(functools.partial(composed, form=form), tuple(axes))(*operands)
+    return out, [0] * len(out) if isinstance(out, list) else 0
+
+
 batching.primitive_batchers[_product] = _batch_product
 batching.primitive_batchers[_correlation] = _batch_correlation
+batching.primitive_batchers[_tangent] = functools.partial(_batch_composed, _composed_tangent)
+batching.primitive_batchers[_gradients] = functools.partial(_batch_composed, _composed_gradients)
