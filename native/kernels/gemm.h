@@ -182,12 +182,14 @@ struct RowPointers {
 };
 
 // B as its panels, and where they are not filled yet, as what they are to be filled with on the way:
-// element (k, n) of B is source[k * source_row + n].
+// element (k, n) of B is source[k * source_row + n]. `once`: there is room for one panel, and each is
+// filled where the one before it was.
 template <class T>
 struct MatrixB {
   T* panels;
   const T* source = nullptr;
   int64_t source_row = 0;
+  bool once = false;
 };
 
 // Half a vector, for the last columns of a tile: where a processor works through a wide vector in two
@@ -356,7 +358,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
   const bool late = is_late(epilogue.activation), plain = epilogue.plain();
   for (int64_t n = 0; n < columns; n += kPanel<T>) {
     const int64_t width = min_of(kPanel<T>, columns - n);
-    MatrixB<T> panel{b.panels + n * depth};
+    MatrixB<T> panel{b.once ? b.panels : b.panels + n * depth};
     const Micros<T>* table = &micros_for<T>(width, plain);
     if (b.source != nullptr && width == kPanel<T>) {
       panel.source = b.source + n;

@@ -204,20 +204,33 @@ void pointwise_product(int64_t images, int64_t pixels, bool channels_first, cons
     product_last(images * pixels, w, x, finish, y, runner);
 }
 
+// Pixels whose product is added to a kernel's gradient at a time.
+inline constexpr int64_t kGradientPixels = 4 * kTilePixels;
+
 // How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
-// sums of their own, times `split` ranges of channels, each range small enough for L2.
+// sums of their own, times `split` ranges of channels.
 struct GradientCut {
   int64_t groups, split;
 };
 
+// `units` of work over `pixels` pixels. Results depend on the groups, which hence are as many whatever
+// the threads: so few that adding them up costs little. Each range of channels reads all of dy, so
+// those are as many as keep the threads busy, all of them to the end if it can be.
 template <class T>
-GradientCut gradient_cut(int64_t units, int64_t channels, int64_t filters, bool may_split) {
+GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
+                         bool may_split) {
   const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
-  // A group of a few tiles at least, so that adding the groups up costs little beside them.
-  const int64_t groups = group_count(max_of(1, units / 4), bytes);
+  const int64_t most = group_count(max_of(1, min_of(units, pixels / 1024)), bytes);
+  int64_t groups = 1;
+  while (2 * groups <= most) groups *= 2;
   if (!may_split) return {groups, 1};
-  int64_t split = max_of(ceil_div(bytes, 256 << 10), ceil_div(16, groups));
-  return {groups, max_of(1, min_of(split, channels / kPanel<T>))};
+  const int64_t threads = num_threads();
+  int64_t split = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
+  if (groups * split < 2 * threads)
+    split = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
+  for (int64_t even = split; groups * even >= threads; --even)
+    if (groups * even % threads == 0) return {groups, even};
+  return {groups, max_of(1, split)};
 }
 
 // The product of `pixels` pixels, added to dkernel [channels, filters] or put there: `a` is (channel,
@@ -227,15 +240,16 @@ template <class T>
 void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
                             const MatrixA<T>& a, const T* dy, int64_t dy_pixel, int64_t dy_filter,
                             bool accumulate, T* dkernel, T* packed, const Ahead& next = {}) {
-  pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
+  const bool rows_of_filters = dy_filter == 1;
+  if (!rows_of_filters) pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
+  const MatrixB<T> b = rows_of_filters ? MatrixB<T>{packed, dy, dy_pixel, true} : MatrixB<T>{packed};
   Epilogue<T> e;
   if (accumulate) e.addend = dkernel;
-  const MatrixB<T> b{packed};
   if (a.row != 1) {
     multiply(channels, filters, pixels, a, b, dkernel, filters, e, next);
     return;
   }
-  T* rows = packed + packed_elements<T>(pixels, filters);
+  T* rows = packed + packed_elements<T>(pixels, rows_of_filters ? kPanel<T> : filters);
   pack_rows(channels, pixels, a, rows);
   multiply<true>(channels, filters, pixels, MatrixA<T>{rows, 1, 1}, b, dkernel, filters, e, next);
 }
@@ -247,8 +261,9 @@ Ahead next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int
 }
 
 template <class T>
-int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels) {
-  return packed_elements<T>(pixels, filters) + round_up(channels * pixels + kLanes<T>, kLanes<T>);
+int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, bool channels_first) {
+  return packed_elements<T>(pixels, channels_first ? filters : kPanel<T>) +
+         round_up(channels * pixels + kLanes<T>, kLanes<T>);
 }
 
 // The widest of `split` ranges of channels: the last takes what is no whole vector.
@@ -282,15 +297,17 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
                                Runner& runner) {
   const int64_t images = s.channels_first ? s.images : 1;
   const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;
-  const int64_t tiles = ceil_div(pixels, 2 * kTilePixels);
+  const int64_t least = ceil_div(pixels, kGradientPixels);
+  const auto [groups, split] =
+      gradient_cut<T>(images * least, images * pixels, s.channels, s.filters, true);
+  const int64_t tiles = images == 1 ? round_up(least, groups) : least;
   const int64_t units = images * tiles;
-  const auto [groups, split] = gradient_cut<T>(units, s.channels, s.filters, true);
   const int64_t size = s.channels * s.filters;
   const GroupSums<T> sums(units, groups, size, dkernel);
   const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
   parallel<T>(
       runner, groups * split,
-      gradient_elements<T>(widest_range<T>(s.channels, split), s.filters, most),
+      gradient_elements<T>(widest_range<T>(s.channels, split), s.filters, most, s.channels_first),
       [&, groups = groups, split = split](int64_t task, T* packed) {
         const TapRange c = channel_range<T>(s.channels, split, task % split);
         const int64_t group = task / split, begin = part_start(units, groups, group);

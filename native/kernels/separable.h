@@ -230,10 +230,10 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   }
   const DepthwiseTiles<T> tiles(g, x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
-  const auto [groups, split] = gradient_cut<T>(units, channels, filters, tiles.may_split());
+  const auto [groups, split] = gradient_cut<T>(units, all, channels, filters, tiles.may_split());
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
   const int64_t widest = widest_range<T>(channels, split);
-  const int64_t packed = gradient_elements<T>(widest, filters, most);
+  const int64_t packed = gradient_elements<T>(widest, filters, most, g.channels_first);
   const int64_t room = most * greatest_pitch<T>(widest);
   parallel<T>(runner, groups * split, packed + room + tiles.scratch(),
               [&, groups = groups, split = split](int64_t task, T* scratch) {
