@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #if defined(__linux__)
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -58,22 +57,19 @@ Range mapping_of(uintptr_t address) {
 }  // namespace
 
 void prefer_huge_pages(const void* array, size_t bytes) {
-  // The last mapping found: engines take the next step's memory at the same addresses. It may be
-  // another one by now, or none, and is asked for again; the advice harms neither.
-  static std::atomic<uintptr_t> known_first{0}, known_last{0};
   if (bytes < kLeastBytes) return;
   const uintptr_t middle = reinterpret_cast<uintptr_t>(array) + bytes / 2;
   if (resident(middle)) return;
-  Range range;
-  range.first = known_first.load(std::memory_order_relaxed);
-  range.last = known_last.load(std::memory_order_relaxed);
-  if (!range.holds(middle)) {
-    range = mapping_of(middle);
-    known_first.store(range.first, std::memory_order_relaxed);
-    known_last.store(range.last, std::memory_order_relaxed);
-  }
-  if (range.first < range.last)
-    madvise(reinterpret_cast<void*>(range.first), range.last - range.first, MADV_HUGEPAGE);
+  // Who finds it taken does without: what another thread asks for may well be the same.
+  static std::atomic_flag taken;
+  if (taken.test_and_set(std::memory_order_acquire)) return;
+  // The last mapping found: engines take the next step's memory at the same addresses. By now it may
+  // be another one, or none, and is asked for again; the advice harms neither.
+  static Range known;
+  if (!known.holds(middle)) known = mapping_of(middle);
+  if (known.first < known.last)
+    madvise(reinterpret_cast<void*>(known.first), known.last - known.first, MADV_HUGEPAGE);
+  taken.clear(std::memory_order_release);
 }
 #else
 void prefer_huge_pages(const void*, size_t) {}

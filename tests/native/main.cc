@@ -29,6 +29,7 @@ namespace {
 void run_sections(double effort) {
   const auto times = [&](int count) { return 1 + static_cast<int>(count * effort); };
   test::check_geometry();
+  test::check_huge_pages();
   test::check_values(times(600));
   test::check_halves();
   test::check_pointwise(times(300));

@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 try:
-    from sepconv import _xla
-except ImportError as error:
+    import sepconv._xla as _xla
+except ModuleNotFoundError as error:
     raise ImportError(
         "sepconv was built without its operations for JAX, since jaxlib was not installed then. "
         "Install jaxlib and build sepconv again: "
