@@ -66,8 +66,9 @@ def relative_difference(stock: Any, ours: Any, x: Any) -> float:
     """How far the two networks' outputs are apart, relative to stock's, in norm."""
     import numpy as np
 
-    expected = np.asarray(stock.predict_on_batch(x))
-    received = np.asarray(ours.predict_on_batch(x))
+    # Of float64: untrained networks' outputs are as small as 1e-19, whose squares float32 has not.
+    expected = np.asarray(stock.predict_on_batch(x), np.float64)
+    received = np.asarray(ours.predict_on_batch(x), np.float64)
     return float(np.linalg.norm(received - expected) / np.linalg.norm(expected))
 
 
