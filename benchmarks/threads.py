@@ -1,6 +1,6 @@
 """How much faster two threads are than one, on every layer that takes longer than a millisecond.
 
-    python benchmarks/threads.py                      # batch 1 and 8, forward and all gradients
+    python benchmarks/threads.py                      # batch 1 and 8, forward and training
     python benchmarks/threads.py --threads 4 --batch 1
 
 One thread and several take turns in one process, on NumPy arrays; results must be the same to the
@@ -22,26 +22,10 @@ from rich.progress import track
 from rich.table import Table
 
 import sepconv
-from sepconv.bench.workloads import Case, select
-
-
-def work_of(case: Case) -> Callable[[], Any]:
-    """What to time of a case: forward, or all gradients."""
-    w = case.workload
-    rng = np.random.default_rng(0)
-    x, kernel, pointwise = (
-        rng.standard_normal(shape, np.float32)
-        for shape in (w.x_shape(case.batch), w.kernel_shape, (1, 1, w.middle, case.output_channels))
-    )
-    options: dict[str, Any] = {
-        "strides": w.strides,
-        "padding": w.padding,
-        "dilation_rate": w.dilation,
-    }
-    if not case.training:
-        return lambda: sepconv.separable_conv2d(x, kernel, pointwise, **options)
-    dy = rng.standard_normal((case.batch, *w.output_size, case.output_channels), np.float32)
-    return lambda: sepconv.separable_conv2d_grad(x, kernel, pointwise, dy, **options)
+from sepconv.bench.cases import Arrays, inputs_of
+from sepconv.bench.peers import Prepared
+from sepconv.bench.peers.ours import Ours
+from sepconv.bench.workloads import select
 
 
 def seconds(work: Callable[[], Any], threads: int) -> float:
@@ -52,10 +36,10 @@ def seconds(work: Callable[[], Any], threads: int) -> float:
     return time.perf_counter() - start
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether results are equal to the bit."""
-    pairs = zip(a, b, strict=True) if isinstance(a, tuple) else [(a, b)]
-    return all(p is q is None or np.array_equal(p, q) for p, q in pairs)
+def results(prepared: Prepared, threads: int) -> Arrays:
+    """Copies of what a call gives."""
+    sepconv.set_num_threads(threads)
+    return {name: array.copy() for name, array in prepared.outputs(prepared.run()).items()}
 
 
 def main() -> int:
@@ -65,25 +49,23 @@ def main() -> int:
     parser.add_argument("--batch", default="1,8", help="batch sizes")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each")
     options = parser.parse_args()
+    ours = Ours(options.threads)
     batches = tuple(int(n) for n in options.batch.split(","))
     chosen = select(modes="separable,separable-training", batches=batches)
     rows = []
     for case in track(chosen, "measuring", console=Console(stderr=True)):
-        work = work_of(case)
-        alone = min(seconds(work, 1) for _ in range(2))
-        if alone < 1e-3:
-            continue
-        sepconv.set_num_threads(1)
-        expected = work()
-        sepconv.set_num_threads(options.threads)
-        if not same(expected, work()):
+        (build,) = ours.builds(case, inputs_of(case), thorough=False).values()
+        prepared = build()
+        alone, together = (results(prepared, threads) for threads in (1, options.threads))
+        if not all(np.array_equal(alone[name], together[name]) for name in alone):
             print(f"{case}: other results with {options.threads} threads", file=sys.stderr)
             return 1
         one, several = [], []
         for _ in range(options.rounds):
-            one.append(seconds(work, 1))
-            several.append(seconds(work, options.threads))
-        rows.append((statistics.median(one), statistics.median(several), case))
+            one.append(seconds(prepared.run, 1))
+            several.append(seconds(prepared.run, options.threads))
+        if statistics.median(one) >= 1e-3:
+            rows.append((statistics.median(one), statistics.median(several), case))
     table = Table("layer", "mode", "batch", "1, ms", f"{options.threads}, ms", "speed-up")
     rows.sort(key=lambda row: row[1] / row[0])
     for one_thread, all_threads, case in rows:

@@ -220,7 +220,7 @@ template <class T>
 GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
                          bool may_split) {
   const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
-  const int64_t most = group_count(max_of(1, min_of(units, pixels / 1024)), bytes);
+  const int64_t most = group_count(min_of(units, pixels / 1024), bytes);
   int64_t groups = 1;
   while (2 * groups <= most) groups *= 2;
   if (!may_split) return {groups, 1};

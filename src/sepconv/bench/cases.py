@@ -18,7 +18,7 @@ from sepconv import depthwise_conv2d, depthwise_conv2d_grad, reference
 from sepconv.arrays import empty
 from sepconv.bench.workloads import Case
 
-__all__ = ["Arrays", "load", "make", "relative_error", "save"]
+__all__ = ["Arrays", "inputs_of", "load", "make", "relative_error", "save"]
 
 #: Inputs: x, depthwise_kernel (kh, kw, C, M), pointwise_kernel (C * M, F), bias, dy; those that a
 #: case has. For "pointwise" x is what the depthwise step would hand on. Outputs: y, dx,
@@ -79,6 +79,12 @@ class _Depthwise:
 
 def make(case: Case) -> tuple[Arrays, Arrays]:
     """The inputs of a case (float32), always the same, and its answers (float64)."""
+    inputs = inputs_of(case)
+    return inputs, _answers(case, inputs)
+
+
+def inputs_of(case: Case) -> Arrays:
+    """The inputs of a case (float32), always the same."""
     w = case.workload
     rng = np.random.default_rng(zlib.crc32(f"{w.name} {case.batch} {case.mode}".encode()))
 
@@ -99,7 +105,7 @@ def make(case: Case) -> tuple[Arrays, Arrays]:
         inputs["bias"] = normal(1, channels)
     if case.training:
         inputs["dy"] = normal(1, case.batch, *w.output_size, channels)
-    return inputs, _answers(case, inputs)
+    return inputs
 
 
 def _answers(case: Case, inputs: Arrays) -> Arrays:

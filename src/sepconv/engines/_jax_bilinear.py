@@ -125,9 +125,9 @@ def _kernel_gradient_on_cpu(
 
 
 def shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
-    """What a primitive's abstract rule says of its result, as XLA's calls are told."""
-    aval = rule(*map(jax.typeof, operands), **params)
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    """What a primitive's abstract rule says of its result or results, as XLA's calls are told."""
+    avals = rule(*map(jax.typeof, operands), **params)
+    return jax.tree.map(lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype), avals)
 
 
 # --- The same in JAX's own operations, for other devices than a CPU -------------------------------

@@ -6,7 +6,6 @@ composed of.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +18,10 @@ from sepconv.engines._jax_bilinear import (
     depthwise,
     fold_batch,
     output_shape,
+    shape_of,
 )
 from sepconv.engines._jax_ffi import align, forward_call, make_primitive, output_aval
-from sepconv.engines.jax import add_bias, composed_jvp, mix
+from sepconv.engines.jax import add_bias, composed_batch, composed_jvp, is_zero, mix
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 
 __all__ = ["fuse"]
@@ -87,7 +87,7 @@ def _aval(*operands: Any, form: _Form) -> Any:
 
 def _on_cpu(*operands: Any, form: _Form) -> Any:
     x, kernel, pointwise, depthwise_bias, bias, residual = form.split(operands)
-    y = jax.ShapeDtypeStruct(_shape(form, operands), x.dtype)
+    y = shape_of(_aval, *operands, form=form)
     spec, depthwise_code, code = form.block
     return forward_call(
         x, kernel, pointwise, bias, y, spec, code, depthwise_bias, depthwise_code, residual
@@ -113,7 +113,7 @@ _fused = make_primitive(
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Form) -> Any:
-    if all(isinstance(t, ad.Zero) for t in tangents):
+    if all(map(is_zero, tangents)):
         y = _fused.bind(*primals, form=form)
         return y, ad.Zero(jax.typeof(y).to_tangent_aval())
     return composed_jvp(_composed, primals, tangents, form)
@@ -139,7 +139,7 @@ def _batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Form) -> Any:
             form=form,
         )
         return y.reshape(count, y.shape[0] // count, *y.shape[1:]), 0
-    return jax.vmap(functools.partial(_composed, form=form), tuple(axes))(*operands), 0
+    return composed_batch(_composed, operands, axes, form)
 
 
 ad.primitive_jvps[_fused] = _jvp

@@ -24,7 +24,14 @@ from sepconv.engines._jax_ffi import (
     output_aval,
     pointwise_backward_call,
 )
-from sepconv.engines.jax import composed_jvp, correlate, mix
+from sepconv.engines.jax import (
+    composed_batch,
+    composed_jvp,
+    correlate,
+    is_zero,
+    mix,
+    no_cotangents,
+)
 from sepconv.geometry import ConvSpec, conv_spec
 
 __all__ = ["pointwise"]
@@ -97,10 +104,7 @@ def _gradients_avals(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> list[An
 
 
 def _gradients_on_cpu(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> Sequence[Any]:
-    results = [
-        shape_of(_product_aval, dy, matrix, spec=form, transposed=True),
-        shape_of(_correlation_aval, x, dy, spec=form),
-    ]
+    results = shape_of(_gradients_avals, x, matrix, dy, form=form)
     return pointwise_backward_call(x, matrix, dy, results, x.shape[channel_axis(form)], form)
 
 
@@ -152,7 +156,7 @@ def _product_jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, spec: ConvSpec, transposed: bool
 ) -> Any:
     """The bilinear rule, but for a tangent of both operands, which is one primitive."""
-    if transposed or any(isinstance(t, ad.Zero) for t in tangents):
+    if transposed or any(map(is_zero, tangents)):
         return _bilinear_jvp(primals, tangents, spec=spec, transposed=transposed)
     return _mix(*primals, spec=spec, transposed=False), _tangent.bind(
         *primals, *tangents, form=spec
@@ -162,13 +166,9 @@ def _product_jvp(
 def _tangent_transpose(
     dy: Any, x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec
 ) -> list[Any]:
+    if is_zero(dy):
+        return no_cotangents((x, matrix, dx, dmatrix))
     wanted = [ad.is_undefined_primal(t) for t in (dx, dmatrix)]
-    if isinstance(dy, ad.Zero):
-        zeros = [
-            ad.Zero(t.aval.to_tangent_aval()) if asked else None
-            for t, asked in zip((dx, dmatrix), wanted, strict=True)
-        ]
-        return [None, None, *zeros]
     if all(wanted):
         return [None, None, *_gradients.bind(x, matrix, dy, form=form)]
     found = _mix(dy, matrix, spec=form, transposed=True) if wanted[0] else None
@@ -178,12 +178,12 @@ def _tangent_transpose(
 def _gradients_transpose(
     cotangents: Sequence[Any], x: Any, matrix: Any, dy: Any, *, form: ConvSpec
 ) -> list[Any]:
-    dx, dmatrix = (None if isinstance(ct, ad.Zero) else ct for ct in cotangents)
-    if dx is None and dmatrix is None:
-        return [None, None, ad.Zero(dy.aval.to_tangent_aval())]
-    if dx is not None and dmatrix is not None:
+    if all(map(is_zero, cotangents)):
+        return no_cotangents((x, matrix, dy))
+    dx, dmatrix = cotangents
+    if not any(map(is_zero, cotangents)):
         return [None, None, _tangent.bind(x, matrix, dx, dmatrix, form=form)]
-    operands = (x, dmatrix) if dx is None else (dx, matrix)
+    operands = (x, dmatrix) if is_zero(dx) else (dx, matrix)
     return [None, None, _mix(*operands, spec=form, transposed=False)]
 
 
@@ -213,14 +213,7 @@ def _batch_correlation(operands: Sequence[Any], axes: Sequence[Any], *, spec: Co
     return jax.vmap(composed, tuple(axes))(*operands), 0
 
 
-def _batch_composed(
-    composed: Any, operands: Sequence[Any], axes: Sequence[Any], *, form: ConvSpec
-) -> Any:
-    out = jax.vmap(functools.partial(composed, form=form), tuple(axes))(*operands)
-    return out, [0] * len(out) if isinstance(out, list) else 0
-
-
 batching.primitive_batchers[_product] = _batch_product
 batching.primitive_batchers[_correlation] = _batch_correlation
-batching.primitive_batchers[_tangent] = functools.partial(_batch_composed, _composed_tangent)
-batching.primitive_batchers[_gradients] = functools.partial(_batch_composed, _composed_gradients)
+batching.primitive_batchers[_tangent] = functools.partial(composed_batch, _composed_tangent)
+batching.primitive_batchers[_gradients] = functools.partial(composed_batch, _composed_gradients)

@@ -26,6 +26,7 @@ from sepconv.engines._jax_bilinear import (
     input_shape,
     kernel_gradient,
     output_shape,
+    shape_of,
     spatial_size,
     unfold_batch,
 )
@@ -38,7 +39,16 @@ from sepconv.engines._jax_ffi import (
 )
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
-__all__ = ["add_bias", "composed_jvp", "convolve", "correlate", "mix"]
+__all__ = [
+    "add_bias",
+    "composed_batch",
+    "composed_jvp",
+    "convolve",
+    "correlate",
+    "is_zero",
+    "mix",
+    "no_cotangents",
+]
 
 
 def convolve(
@@ -210,7 +220,7 @@ def _convolve_aval(*operands: Any, form: _Forward) -> Any:
 
 def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
     x, kernel, pointwise, bias = form.split(operands)
-    y = jax.ShapeDtypeStruct(_convolve_shape(x, kernel, pointwise, form.spec), x.dtype)
+    y = shape_of(_convolve_aval, *operands, form=form)
     return forward_call(x, kernel, pointwise, bias, y, form.spec, form.activation)
 
 
@@ -245,8 +255,7 @@ def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:
 
 def _backward_on_cpu(*operands: Any, form: _Linear) -> Sequence[Any]:
     (x, kernel, pointwise), (dy,) = form.split(operands)
-    avals = _backward_avals(jax.typeof(dy), form=form)
-    results = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+    results = shape_of(_backward_avals, dy, form=form)
     return backward_call(
         x,
         kernel,
@@ -285,15 +294,23 @@ _backward = make_primitive(
 # --- Differentiation ------------------------------------------------------------------------------
 
 
-def _is_zero(value: Any) -> bool:
+def is_zero(value: Any) -> bool:
+    """Whether a tangent or cotangent is one of JAX's symbolic zeros."""
     return isinstance(value, ad.Zero)
+
+
+def no_cotangents(operands: Sequence[Any]) -> list[Any]:
+    """What a transposition gives for its operands where the result's cotangent is zero."""
+    return [
+        ad.Zero(a.aval.to_tangent_aval()) if ad.is_undefined_primal(a) else None for a in operands
+    ]
 
 
 def _apply_tangent(
     form: _Linear, x: Any, kernel: Any, pointwise: Any, tangents: Sequence[Any], y: Any
 ) -> Any:
     """The tangent of y from those of the operands that have one; `y` has its shape and dtype."""
-    form = form.of(not (t is None or _is_zero(t)) for t in tangents)
+    form = form.of(not (t is None or is_zero(t)) for t in tangents)
     if not any(form.wanted[:3]):
         return add_bias(jnp.zeros(y.shape, y.dtype), tangents[3], form.spec)
     present = [t for t, wanted in zip(tangents, form.wanted, strict=True) if wanted]
@@ -302,7 +319,7 @@ def _apply_tangent(
 
 def _convolve_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Forward) -> Any:
     y = _convolve.bind(*primals, form=form)
-    if all(map(_is_zero, tangents)):
+    if all(map(is_zero, tangents)):
         return y, ad.Zero(jax.typeof(y).to_tangent_aval())
     x, kernel, pointwise, _ = form.split(primals)
     size = spatial_size(tuple(x.shape), form.spec)
@@ -321,11 +338,8 @@ def _convolve_transpose(dy: Any, *operands: Any, form: _Forward) -> list[Any]:
     shape = tuple(getattr(x, "aval", x).shape), tuple(getattr(kernel, "aval", kernel).shape)
     size = spatial_size(shape[0], form.spec)
     linear = _Linear(form.spec, size, shape[1], form.separable, (False,) * 4).of(wanted)
-    if _is_zero(dy):
-        return [
-            None if not ad.is_undefined_primal(a) else ad.Zero(a.aval.to_tangent_aval())
-            for a in operands
-        ]
+    if is_zero(dy):
+        return no_cotangents(operands)
     found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, form=linear))
     present = (True, True, form.separable, form.biased)
     return [gradient for gradient, here in zip(found, present, strict=True) if here]
@@ -335,7 +349,7 @@ def composed_jvp(
     composed: Any, primals: Sequence[Any], tangents: Sequence[Any], form: Any
 ) -> tuple[Any, Any]:
     """The result and its tangent, of `composed` in the place of what has no rule."""
-    moving = [i for i, t in enumerate(tangents) if not _is_zero(t)]
+    moving = [i for i, t in enumerate(tangents) if not is_zero(t)]
 
     def along(*values: Any) -> Any:
         operands = list(primals)
@@ -344,6 +358,14 @@ def composed_jvp(
         return composed(*operands, form=form)
 
     return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+
+def composed_batch(
+    composed: Any, operands: Sequence[Any], axes: Sequence[Any], form: Any
+) -> tuple[Any, Any]:
+    """The results for a mapped axis, and where they have it, of `composed` likewise."""
+    out = jax.vmap(functools.partial(composed, form=form), tuple(axes))(*operands)
+    return out, [0] * len(out) if isinstance(out, list) else 0
 
 
 def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
@@ -358,18 +380,13 @@ def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
 
     def jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Linear) -> Any:
         residuals = sum(form.given)
-        if all(map(_is_zero, tangents[:residuals])):
+        if all(map(is_zero, tangents[:residuals])):
             out = primitive.bind(*primals, form=form)
             return out, linear(form, primals[:residuals], tangents[residuals:], out)
         return composed_jvp(composed, primals, tangents, form)
 
-    def batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Linear) -> Any:
-        mapped = jax.vmap(functools.partial(composed, form=form), tuple(axes))
-        out = mapped(*operands)
-        return out, [0] * len(out) if primitive.multiple_results else 0
-
     ad.primitive_jvps[primitive] = jvp
-    batching.primitive_batchers[primitive] = batch
+    batching.primitive_batchers[primitive] = functools.partial(composed_batch, composed)
 
 
 def _tangent_linear(
@@ -388,11 +405,8 @@ def _backward_linear(
 def _tangent_transpose(dy: Any, *operands: Any, form: _Linear) -> list[Any]:
     residuals, tangents = form.split(operands)
     none: list[Any] = [None] * sum(form.given)
-    if _is_zero(dy):
-        return none + [
-            ad.Zero(t.aval.to_tangent_aval()) if ad.is_undefined_primal(t) else None
-            for t in tangents
-        ]
+    if is_zero(dy):
+        return no_cotangents(operands)
     wanted = [t is not None and ad.is_undefined_primal(t) for t in form.spread(tangents)]
     fewer = form.of(wanted)
     found = fewer.spread(_backward.bind(*fewer.join(*residuals), dy, form=fewer))
@@ -402,8 +416,8 @@ def _tangent_transpose(dy: Any, *operands: Any, form: _Linear) -> list[Any]:
 def _backward_transpose(cotangents: Sequence[Any], *operands: Any, form: _Linear) -> list[Any]:
     (x, kernel, pointwise), (dy,) = form.split(operands)
     none = [None] * sum(form.given)
-    if all(map(_is_zero, cotangents)):
-        return [*none, ad.Zero(dy.aval.to_tangent_aval())]
+    if all(map(is_zero, cotangents)):
+        return no_cotangents(operands)
     tangents = form.spread(cotangents)
     return [*none, _apply_tangent(form, x, kernel, pointwise, tangents, dy.aval)]
 
@@ -424,7 +438,7 @@ def _batch_convolve(operands: Sequence[Any], axes: Sequence[Any], *, form: _Forw
     if all(axis is None for axis in axes[1:]):
         y = _convolve.bind(fold_batch(x, axes[0]), *rest, form=form)
         return unfold_batch(y, x, axes[0]), 0
-    return jax.vmap(functools.partial(_composed_convolve, form=form), tuple(axes))(*operands), 0
+    return composed_batch(_composed_convolve, operands, axes, form)
 
 
 batching.primitive_batchers[_convolve] = _batch_convolve
