@@ -235,15 +235,6 @@ RunFunction<T> pick_run(int64_t taps, int64_t rows, int64_t stride, int64_t dila
   return run_general<T>;
 }
 
-// The pixels that a box's windows span, padding included.
-struct Window {
-  int64_t row, column, rows, columns;
-};
-inline Window window_of(const Correlation& g, int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
-  return {p0 * g.sh - g.pt, q0 * g.sw - g.pl, (p1 - 1 - p0) * g.sh + (g.kh - 1) * g.dh + 1,
-          (q1 - 1 - q0) * g.sw + (g.kw - 1) * g.dw + 1};
-}
-
 // Whether a box of so many rows and columns is better computed from a strip: a copy of its window,
 // one vector of channels, padding included. It pays where a good part of the outputs has taps in
 // the padding, and where pixels lie so far apart that the rows of a window fall on the same few sets
@@ -251,13 +242,12 @@ inline Window window_of(const Correlation& g, int64_t p0, int64_t p1, int64_t q0
 template <class T>
 bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
+  if (pick_small<T>(g) != nullptr) return wants_copy<T>(g);
   const int64_t reach = (g.kh - 1) * g.dh + 1;
   if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
   TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
   const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
-  // The tiles of small kernels mind neither, until so many conflicts that a tile does not fit.
-  if (pick_small<T>(g) != nullptr) return pixel % 2048 == 0;
   const bool conflicts = pixel % 512 == 0;
   return edge * 12 > q1 - q0 || conflicts;
 }
@@ -269,7 +259,23 @@ template <class T>
 int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   const Window w = window_of(g, 0, rows, q0, q1);
   if (!wants_strip<T>(g, rows, q0, q1)) return 0;
+  if (pick_small<T>(g) != nullptr) return copied_elements<T>(w);
   return (w.rows * w.columns + (g.kw >= kManyTaps ? g.kh * g.kw : 0)) * kLanes<T>;
+}
+
+// Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time as
+// the caches like; `pixels` are a copy in `strip` where there is one.
+template <class T, class F>
+void each_small_part(const Correlation& g, const T* image, const Window& w, int64_t c0, int64_t c1,
+                     T* strip, F&& f) {
+  const int64_t most = strip == nullptr ? small_channels<T>(g) : copied_channels<T>(w);
+  const int64_t chunks = ceil_div(c1 - c0, most);
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);
+    const int64_t c = c0 + part.first, count = part.last - part.first;
+    f(c, count,
+      strip == nullptr ? image_pixels(g, image, c) : copy_pixels(g, image + c, count, w, strip));
+  }
 }
 
 // Copies the window's pixels of one vector of channels; rows outside the image are left as they are.
@@ -317,19 +323,14 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
                T* strip) {
   constexpr int kVec = kLanes<T>;
   const auto [p0, p1, q0, q1, c0, c1] = box;
-  const auto* small = strip == nullptr ? pick_small<T>(g) : nullptr;
-  if (small != nullptr) {
-    const int64_t chunks = ceil_div(c1 - c0, small_channels<T>(g));
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);
-      const int64_t c = c0 + part.first;
-      correlate_small(*small, g, image_pixels(g, image, c), weights + c,
-                      bias == nullptr ? nullptr : bias + c, activation,
-                      Box{p0, p1, q0, q1, c, c0 + part.last}, out + part.first, out_row, out_pixel);
-    }
+  const Window window = window_of(g, p0, p1, q0, q1);
+  if (const auto* small = pick_small<T>(g)) {
+    each_small_part(g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
+      correlate_small(*small, g, in, weights + c, bias == nullptr ? nullptr : bias + c, activation,
+                      Box{p0, p1, q0, q1, c, c + count}, out + (c - c0), out_row, out_pixel);
+    });
     return;
   }
-  const Window window = window_of(g, p0, p1, q0, q1);
   TapRange inside{q0, q1};
   if (strip == nullptr) {
     inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);

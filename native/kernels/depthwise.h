@@ -186,14 +186,43 @@ class DepthwiseBands {
   int64_t expanded_ = 0, strip_ = 0, scratch_;  // elements
 };
 
-// How many parts the channels are cut into where rows alone give too few tasks. Parts begin at
-// whole vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at less.
+// Whether bands may be as low as a tile: where the rows that they share with their neighbours are few,
+// and read from the image as it is.
+template <class T>
+bool may_be_low(const Geometry& g) {
+  return g.m == 1 && !is_narrow<T>(g) && g.dh == 1 && pick_small<T>(forward_correlation(g)) != nullptr;
+}
+
+// How many tasks a pass is worth. Where that makes bands or parts of channels that are less than whole
+// ones to go through: one a thread if all is a matter of microseconds, some for each if it is not.
+template <class T>
+int64_t wanted_tasks(const Geometry& g) {
+  if (!may_be_low<T>(g)) return 16;
+  constexpr int64_t kMultiplies = 1 << 14;  // of vectors; some microseconds
+  const int64_t all = g.n * g.ho * g.wo * ceil_div(g.c, kLanes<T>) * g.kh * g.kw;
+  const int64_t threads = num_threads();
+  return threads * min_of(max_of(1, all / kMultiplies / threads), 4);
+}
+
+// Bands of about `rows` rows of `total`, or lower ones where that makes fewer tasks than wanted.
+template <class T>
+Bands cut_task_bands(const Geometry& g, int64_t total, int64_t rows, int64_t unit) {
+  const Bands bands = cut_bands(total, rows, g.n, unit);
+  const int64_t wanted = wanted_tasks<T>(g);
+  if (g.n * bands.count >= wanted || !may_be_low<T>(g)) return bands;
+  return cut_bands(total, max_of(unit, ceil_div(total, ceil_div(wanted, max_of(1, g.n)))), g.n, unit);
+}
+
+// How many parts the channels are cut into where `tasks` are fewer than wanted. Parts begin at whole
+// vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at less.
 template <class T>
 int64_t channel_parts(const Geometry& g, int64_t tasks) {
-  if (is_narrow<T>(g) || g.m != 1 || tasks >= 16) return 1;
+  const int64_t wanted = wanted_tasks<T>(g);
+  if (is_narrow<T>(g) || g.m != 1 || tasks >= wanted) return 1;
   const int64_t vectors = g.c / kLanes<T>;
   const int64_t pixel = g.c * static_cast<int64_t>(sizeof(T));
-  const int64_t most = g.h * g.w * pixel > kFarBytes ? min_of(16, max_of(4, pixel / 1024)) : 16;
+  const int64_t most =
+      g.h * g.w * pixel > kFarBytes ? min_of(wanted, max_of(4, pixel / 1024)) : wanted;
   return max_of(1, min_of(most / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
 }
 
@@ -216,7 +245,7 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
   wanted = max_of(wanted, g.m != 1 || is_narrow<T>(g) ? g.kh : least_rows(g));
-  const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
+  const Bands bands = cut_task_bands<T>(g, g.ho, wanted, row_unit(g));
   const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo);
   const int64_t pieces = depthwise.may_cut() ? row_pieces<T>(g, g.n * bands.count, bands.rows) : 1;
   const int64_t split = depthwise.may_split() ? channel_parts<T>(g, g.n * bands.count * pieces) : 1;

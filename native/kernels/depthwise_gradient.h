@@ -114,7 +114,7 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
   FlippedKernel<T> flipped(g, kernel);
   int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
-  const Bands bands = cut_bands(g.h, wanted, g.n, row_unit(g) * g.sh);
+  const Bands bands = cut_task_bands<T>(g, g.h, wanted, row_unit(g) * g.sh);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
   const int64_t phase_rows = ceil_div(bands.rows, g.sh);
@@ -198,7 +198,7 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
 template <class T>
 void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
                             Runner& runner) {
-  const Bands bands = cut_bands(g.h, max_of(4, 32768 / (g.c * g.w)), g.n, 2);
+  const Bands bands = cut_task_bands<T>(g, g.h, max_of(4, 32768 / (g.c * g.w)), 2);
   const int64_t split = channel_parts<T>(g, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;

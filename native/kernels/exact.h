@@ -16,10 +16,15 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // Whether no value is infinite or NaN: those times zero are NaN.
 template <class T>
 bool all_finite(const T* p, int64_t count) {
-  Vec<T> zeros = zero<T>();
+  constexpr int kChains = 8;  // so that no addition waits for the one before it
+  Vec<T> zeros[kChains] = {};
   int64_t i = 0;
-  for (; i + kLanes<T> <= count; i += kLanes<T>) zeros += load(p + i) * zero<T>();
-  T total = sum<T>(zeros);
+  for (; i + kChains * kLanes<T> <= count; i += kChains * kLanes<T>)
+#pragma GCC unroll 8
+    for (int v = 0; v < kChains; ++v) zeros[v] += load(p + i + v * kLanes<T>) * zero<T>();
+  for (; i + kLanes<T> <= count; i += kLanes<T>) zeros[0] += load(p + i) * zero<T>();
+  for (int v = 1; v < kChains; ++v) zeros[0] += zeros[v];
+  T total = sum<T>(zeros[0]);
   for (; i < count; ++i) total += p[i] * T(0);
   return total == T(0);
 }

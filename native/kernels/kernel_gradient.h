@@ -139,18 +139,13 @@ void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int6
                          int64_t c0, int64_t c1, T* dk, Vec<T>* sums, T* strip) {
   constexpr int kVec = kLanes<T>;
   const int64_t channels = g.channels;
-  const auto* small = strip == nullptr ? pick_small_gradient<T>(g) : nullptr;
-  if (small != nullptr) {
-    const int64_t chunks = ceil_div(c1 - c0, small_channels<T>(g));
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);
-      const int64_t c = c0 + part.first;
-      add_small_gradient(*small, g, image_pixels(g, image, c), dy + c, p0, p1,
-                         part.last - part.first, dk + c);
-    }
+  const Window window = window_of(g, p0, p1, 0, g.out_w);
+  if (const auto* small = pick_small_gradient<T>(g)) {
+    each_small_part(g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
+      add_small_gradient(*small, g, in, dy + c, p0, p1, count, dk + c);
+    });
     return;
   }
-  const Window window = window_of(g, p0, p1, 0, g.out_w);
   const TapRange inside = strip != nullptr
                               ? TapRange{0, g.out_w}
                               : outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);

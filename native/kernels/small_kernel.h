@@ -123,6 +123,49 @@ int64_t small_channels(const Correlation& g) {
   return max_of(kLeast, elements / max_of(1, rows * columns) / kLanes<T> * kLanes<T>);
 }
 
+// Where pixels lie a multiple of 2 KiB apart, those that a tile sees share two sets of the first cache,
+// and drive each other out before they are used. Tiles then see a copy of the window, some channels at
+// a time, whose pixels lie an odd number of cache lines apart.
+template <class T>
+bool wants_copy(const Correlation& g) {
+  return g.kh > 1 && g.channels * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+}
+
+// How many channels of a window are copied at a time: whole KiB of a pixel, few enough for the second
+// cache.
+inline constexpr int64_t kCopyBytes = 128 << 10, kLeastCopied = 4;
+template <class T>
+int64_t copied_channels(const Window& w) {
+  const int64_t vectors = kCopyBytes / SEPCONV_VECTOR_BYTES / max_of(1, w.rows * w.columns);
+  return min_of(max_of(vectors, kLeastCopied), 16) * kLanes<T>;
+}
+
+// Room for the copy of this window or a smaller one.
+template <class T>
+int64_t copied_elements(const Window& w) {
+  constexpr int64_t kRoom = kCopyBytes / static_cast<int64_t>(sizeof(T));
+  const int64_t pixels = w.rows * w.columns;
+  return max_of(kRoom, pixels * kLeastCopied * kLanes<T>) + pixels * kLanes<T>;
+}
+
+// Copies `channels` channels, whole vectors of them, of the window's pixels inside the image, whose
+// first channel `image` is.
+template <class T>
+Pixels<T> copy_pixels(const Correlation& g, const T* image, int64_t channels, const Window& w,
+                      T* copy) {
+  const int64_t pitch = (channels / kLanes<T> | 1) * kLanes<T>;
+  const int64_t row = max_of(0, w.row), column = max_of(0, w.column);
+  const int64_t rows = min_of(w.row + w.rows, g.in_h) - row;
+  const int64_t columns = min_of(w.column + w.columns, g.in_w) - column;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = image + ((row + r) * g.in_w + column) * g.channels;
+    T* to = copy + r * w.columns * pitch;
+    for (int64_t q = 0; q < columns; ++q, from += g.channels, to += pitch)
+      for (int64_t c = 0; c < channels; c += kLanes<T>) store(to + c, load(from + c));
+  }
+  return {copy, row, column, w.columns * pitch, pitch};
+}
+
 // The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its first.
 template <class T>
 void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,

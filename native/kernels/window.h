@@ -51,6 +51,15 @@ TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
   return {first, index + 1 == count ? channels : last};
 }
 
+// The pixels that a box's windows span, padding included.
+struct Window {
+  int64_t row, column, rows, columns;
+};
+inline Window window_of(const Correlation& g, int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
+  return {p0 * g.sh - g.pt, q0 * g.sw - g.pl, (p1 - 1 - p0) * g.sh + (g.kh - 1) * g.dh + 1,
+          (q1 - 1 - q0) * g.sw + (g.kw - 1) * g.dw + 1};
+}
+
 // Where a kernel finds the pixels of one vector of channels: pixel (h, w) is
 // data[(h - row) * row_step + (w - column) * pixel_step].
 template <class T>

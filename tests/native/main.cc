@@ -32,6 +32,7 @@ void run_sections(double effort) {
   test::check_huge_pages();
   test::check_values(times(600));
   test::check_halves();
+  test::check_conflicts(times(60));
   test::check_pointwise(times(300));
   test::check_threads(times(100));
 #if !defined(TEST_NO_FORK)

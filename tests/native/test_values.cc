@@ -82,6 +82,33 @@ void check_halves() {
   }
 }
 
+// So many channels that pixels lie a multiple of 2 KiB apart, where small kernels see a copy of them.
+void check_conflicts(int problems) {
+  Buffers buffers;
+  EngineThreads engine(2);
+  for (int i = 0; i < problems; ++i) {
+    std::mt19937 random(static_cast<uint32_t>(i));
+    const auto pick = [&](int64_t low, int64_t high) {
+      return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
+    };
+    Problem p{};
+    const int64_t c = 512 * pick(1, 2);
+    const int64_t x[4] = {pick(0, 2), pick(1, 9), pick(1, 9), c};
+    const int64_t kernel[4] = {pick(0, 2) == 0 ? 1 : 3, pick(0, 3) == 0 ? 1 : 3, c, 1};
+    const int64_t stride = pick(1, 2), dilation = stride == 1 ? pick(1, 4) : 1;
+    p.g = sepconv::resolve({stride, stride, dilation, dilation, 1, 0, 0, 0, 0, 0}, x, kernel);
+    p.dtype = random() % 4 == 0 ? sepconv::DType::bf16 : sepconv::DType::f32;
+    p.separable = random() % 3 == 0;
+    p.filters = p.separable ? 17 : 0;
+    p.bias = random() % 2;
+    p.activation = static_cast<sepconv::Activation>(pick(0, 4));
+    p.want_dx = p.want_ddepthwise = true;
+    p.want_dpointwise = p.separable;
+    p.seed = random();
+    with_type(p.dtype, [&](auto zero) { check_problem<decltype(zero)>(p, buffers, engine); });
+  }
+}
+
 namespace {
 
 // The 1x1 product as a convolution by a kernel of ones, so that its loops serve here too.
