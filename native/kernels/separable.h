@@ -167,7 +167,9 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
       forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
   const DepthwiseTiles<T> tiles(g, x, kernel, depthwise_bias, args.depthwise_activation);
   const int64_t count = tiles.tiles.count(g);
-  if (count < 12 || !all_finite(kernel, g.kh * g.kw * channels)) {
+  const WeightBlocks<T> own(weights, 1);
+  const bool kept = !g.channels_first && own.count == 1;
+  if (count < (kept ? 2 * num_threads() : 12) || !all_finite(kernel, g.kh * g.kw * channels)) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
     // other, the second cut along the filters too. Or weights for which see exact.h.
     Workspace<T> middle(g.n * pixels * channels);
@@ -200,8 +202,7 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     });
   };
   const int64_t elements = most * pitch + tiles.scratch();
-  const WeightBlocks<T> own(weights, 1);
-  if (own.count == 1) {
+  if (kept) {
     parallel_keeping<T>(
         runner, count, elements, own.elements(),
         [&](int64_t index, T* scratch, Kept* kept) { tile_task(index, scratch, own.get(0, kept)); });
