@@ -14,6 +14,7 @@
 
 #include "dispatch.h"
 #include "gil.h"
+#include "prepared.h"
 #include "roofline.h"
 
 namespace nb = nanobind;
@@ -164,6 +165,56 @@ void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t
   sepconv::pointwise_forward(type, p, args, sepconv::pool());
 }
 
+sepconv::Prepared prepare(int dtype, bool channels_first, int64_t taps, int64_t channels,
+                          int64_t depth_multiplier, int64_t filters, nb::handle depthwise_kernel,
+                          nb::handle pointwise_kernel, nb::handle bias, int activation,
+                          nb::handle depthwise_bias, int depthwise_activation) {
+  const sepconv::DType type = dtype_of(dtype);
+  const int64_t cm = channels * depth_multiplier;
+  const bool separable = !pointwise_kernel.is_none();
+  Buffer bk("depthwise_kernel", depthwise_kernel, taps * cm, type, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
+  Buffer bb("bias", bias, separable ? filters : cm, type, false);
+  Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
+  sepconv::Forward args{};
+  args.depthwise_kernel = bk.get();
+  args.pointwise_kernel = bp.get();
+  args.bias = bb.get();
+  args.activation = static_cast<sepconv::Activation>(activation);
+  args.depthwise_bias = bdb.get();
+  args.depthwise_activation = static_cast<sepconv::Activation>(depthwise_activation);
+  return sepconv::Prepared(
+      {type, channels_first, taps, channels, depth_multiplier, filters, args});
+}
+
+void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry& g, nb::handle x,
+                      nb::handle residual, nb::handle y) {
+  const sepconv::Prepared::Weights& w = prepared.weights();
+  if (g.kh * g.kw != w.taps || g.c != w.channels || g.m != w.depth_multiplier ||
+      g.channels_first != w.channels_first || w.args.depthwise_kernel == nullptr)
+    throw std::invalid_argument("The geometry is not that of the prepared weights.");
+  const int64_t out = w.args.pointwise_kernel != nullptr ? w.filters : g.c * g.m;
+  Buffer bx("x", x, g.n * g.h * g.w * g.c, w.dtype, false);
+  Buffer by("out", y, g.n * g.ho * g.wo * out, w.dtype, true);
+  Buffer br("residual", residual, g.n * g.ho * g.wo * out, w.dtype, false);
+  by.check_apart({&bx, &br});
+  const sepconv::WithoutGil unlocked;
+  prepared.forward(g, bx.get(), br.get(), by.get(), sepconv::pool());
+}
+
+void prepared_product(const sepconv::Prepared& prepared, int64_t images, int64_t pixels,
+                      nb::handle x, nb::handle residual, nb::handle y) {
+  const sepconv::Prepared::Weights& w = prepared.weights();
+  if (w.args.pointwise_kernel == nullptr || w.args.depthwise_kernel != nullptr)
+    throw std::invalid_argument("The prepared weights are not those of a 1x1 convolution alone.");
+  Buffer bx("x", x, images * pixels * w.channels, w.dtype, false);
+  Buffer by("out", y, images * pixels * w.filters, w.dtype, true);
+  Buffer br("residual", residual, images * pixels * w.filters, w.dtype, false);
+  by.check_apart({&bx, &br});
+  const sepconv::WithoutGil unlocked;
+  prepared.product(images, pixels, bx.get(), br.get(), by.get(), sepconv::pool());
+}
+
 void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
                         bool channels_first, int dtype, nb::handle x, nb::handle kernel,
                         nb::handle dy, nb::handle dx, nb::handle dkernel, nb::handle dbias) {
@@ -251,6 +302,12 @@ NB_MODULE(_native, m) {
   m.def("pointwise_backward", &pointwise_backward, "images"_a, "pixels"_a, "channels"_a,
         "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
         "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());
+  nb::class_<sepconv::Prepared>(m, "Prepared")
+      .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a)
+      .def("product", &prepared_product, "images"_a, "pixels"_a, "x"_a, "residual"_a.none(), "y"_a);
+  m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
+        "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "pointwise_kernel"_a.none(),
+        "bias"_a.none(), "activation"_a, "depthwise_bias"_a.none(), "depthwise_activation"_a);
   m.def("num_threads", &sepconv::num_threads);
   m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);

@@ -90,6 +90,15 @@ void pointwise_backward(DType dtype, const Pointwise& p, const void* x, const vo
   table(dtype).pointwise_backward(p, x, kernel, dy, dx, dkernel, dbias, runner);
 }
 
+int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t channels, int64_t filters) {
+  return table(dtype).packed_bytes(channels_first, channels, filters);
+}
+
+void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels, int64_t filters,
+                           const void* kernel, void* packed) {
+  table(dtype).pack_kernel(channels_first, channels, filters, kernel, packed);
+}
+
 const char* isa_name() { return level().name; }
 
 const KernelTable& f32_kernels() { return table(DType::f32); }

@@ -31,6 +31,8 @@ struct Forward {
   const void* depthwise_bias = nullptr;  // [CM]
   Activation depthwise_activation = Activation::none;
   const void* residual = nullptr;
+  // The pointwise kernel as pack_pointwise_kernel() put it, which is then not read itself.
+  const void* packed_kernel = nullptr;
 };
 
 // Gradients of sum(y * dy), where y has no activation. Each output may be null and is then not
@@ -69,6 +71,7 @@ struct PointwiseForward {
   Activation activation;
   void* y;
   const void* residual = nullptr;  // of the shape of y: added before `activation`
+  const void* packed_kernel = nullptr;  // as in Forward
 };
 SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const PointwiseForward& args,
                                    Runner& runner);
@@ -76,6 +79,14 @@ SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const Pointw
 SEPCONV_API void pointwise_backward(DType dtype, const Pointwise& p, const void* x,
                                     const void* kernel, const void* dy, void* dx, void* dkernel,
                                     void* dbias, Runner& runner);
+
+// A pointwise kernel [channels, filters] in the order in which the products of such a layout read it,
+// for who calls with the same one again and again. In the types that sums are made in: the half types'
+// is float32.
+SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t channels,
+                                        int64_t filters);
+SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels,
+                                       int64_t filters, const void* kernel, void* packed);
 
 // The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "neon" or "generic".
 // Chosen at the first call, by the processor or by the environment variable SEPCONV_ISA; throws

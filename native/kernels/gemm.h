@@ -192,6 +192,12 @@ struct MatrixB {
   bool once = false;
 };
 
+// B whose panels are filled, and which nobody writes to.
+template <class T>
+MatrixB<T> filled(const T* panels) {
+  return {const_cast<T*>(panels)};
+}
+
 // Half a vector, for the last columns of a tile: where a processor works through a wide vector in two
 // steps, it costs half as much.
 template <class T>

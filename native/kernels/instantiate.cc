@@ -11,7 +11,8 @@ using T = SEPCONV_REAL;
 
 void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
-  if (args.pointwise_kernel != nullptr && args.depthwise_bias == nullptr &&
+  if (args.pointwise_kernel != nullptr && args.packed_kernel == nullptr &&
+      args.depthwise_bias == nullptr &&
       args.depthwise_activation == Activation::none && selects_patches(g, kernel))
     patches_forward<T>(g, static_cast<const T*>(args.x),
                        static_cast<const T*>(args.pointwise_kernel), args.filters,
@@ -27,7 +28,8 @@ void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
 void product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
   pointwise_product<T>(
       p.images, p.pixels, p.channels_first,
-      forward_weights(static_cast<const T*>(args.kernel), p.channels, p.filters),
+      forward_weights(static_cast<const T*>(args.kernel), p.channels, p.filters,
+                      args.packed_kernel),
       static_cast<const T*>(args.x),
       Finish<T>{static_cast<const T*>(args.bias), static_cast<const T*>(args.residual),
                 args.activation},
@@ -49,6 +51,17 @@ void product_backward(const Pointwise& p, const void* x, const void* kernel, con
                      static_cast<T*>(dbias), runner);
 }
 
+int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
+  const Weights<T> w = forward_weights<T>(nullptr, channels, filters);
+  return packed_weights_elements(w, channels_first) * static_cast<int64_t>(sizeof(T));
+}
+
+void pack_kernel(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+                 void* packed) {
+  pack_weights(forward_weights(static_cast<const T*>(kernel), channels, filters), channels_first,
+               static_cast<T*>(packed));
+}
+
 int64_t burst(int64_t rounds, void* sink) { return fma_burst(rounds, static_cast<T*>(sink)); }
 
 void read(const void* from, int64_t count, void* sink) {
@@ -63,7 +76,8 @@ void copy(const void* from, void* to, int64_t count) {
 
 const KernelTable& SEPCONV_TABLE() {
   static const KernelTable table{&forward_all, &backward_all<T>, &product, &product_backward,
-                                 &burst,       &read,            &copy};
+                                 &packed_bytes, &pack_kernel,    &burst,   &read,
+                                 &copy};
   return table;
 }
 

@@ -83,7 +83,8 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(g.n, image, weights, kPartElements);
   const Widened<Half> kernel(args.depthwise_kernel, taps, 1);
-  const Widened<Half> pointwise(args.pointwise_kernel, weights, 1);
+  const bool packed = args.packed_kernel != nullptr;
+  const Widened<Half> pointwise(packed ? nullptr : args.pointwise_kernel, weights, 1);
   const Widened<Half> bias(args.bias, filters, 1);
   const Widened<Half> depthwise_bias(args.depthwise_bias, cm, 1);
   const Widened<Half> x(args.x, in, together);
@@ -91,7 +92,7 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const Narrowed<Half> y(args.y, out, together);
   Forward wide = args;
   wide.depthwise_kernel = kernel.read(0, 1, runner);
-  wide.pointwise_kernel = pointwise.read(0, 1, runner);
+  if (!packed) wide.pointwise_kernel = pointwise.read(0, 1, runner);
   wide.bias = bias.read(0, 1, runner);
   wide.depthwise_bias = depthwise_bias.read(0, 1, runner);
   wide.y = y.get();
@@ -167,7 +168,8 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
   const int64_t weights = p.channels * p.filters;
   const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(units, all, weights, kPartElements);
-  const Widened<Half> kernel(args.kernel, weights, 1), bias(args.bias, p.filters, 1);
+  const Widened<Half> kernel(args.packed_kernel != nullptr ? nullptr : args.kernel, weights, 1);
+  const Widened<Half> bias(args.bias, p.filters, 1);
   const Widened<Half> x(args.x, in, together), residual(args.residual, out, together);
   const Narrowed<Half> y(args.y, out, together);
   PointwiseForward wide = args;
@@ -210,9 +212,19 @@ void half_product_backward(const Pointwise& p, const void* x, const void* kernel
 }
 
 template <class Half>
+void pack_half_kernel(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+                      void* packed) {
+  const int64_t count = channels * filters;
+  const Workspace<float> wide(count);
+  widen_run<Half>(static_cast<const uint16_t*>(kernel), count, wide.get());
+  f32_table().pack_kernel(channels_first, channels, filters, wide.get(), packed);
+}
+
+template <class Half>
 const KernelTable& half_table() {
   static const KernelTable table{&half_forward<Half>, &half_backward<Half>, &half_product<Half>,
-                                 &half_product_backward<Half>, nullptr, nullptr, nullptr};
+                                 &half_product_backward<Half>, f32_table().packed_bytes,
+                                 &pack_half_kernel<Half>, nullptr, nullptr, nullptr};
   return table;
 }
 

@@ -11,6 +11,9 @@ struct KernelTable {
   void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&);
   void (*pointwise_backward)(const Pointwise&, const void* x, const void* kernel, const void* dy,
                              void* dx, void* dkernel, void* dbias, Runner&);
+  int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters);
+  void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+                      void* packed);
   // For measure_fma and measure_bandwidth (roofline.h); the half types have none.
   int64_t (*fma_burst)(int64_t rounds, void* sink);
   void (*read_stream)(const void* from, int64_t count, void* sink);

@@ -42,7 +42,29 @@ struct Weights {
   const T* data;
   int64_t depth, outputs;
   int64_t depth_step, output_step;
+  const T* packed = nullptr;  // as pack_weights() put them; `data` is not read then
 };
+
+// In the order of a layout's products: panels, or for channels_first a row an output.
+template <class T>
+int64_t packed_weights_elements(const Weights<T>& w, bool channels_first) {
+  return channels_first ? w.depth * w.outputs : packed_elements<T>(w.depth, w.outputs);
+}
+
+template <class T>
+void turn_weights(const Weights<T>& w, T* rows) {
+  for (int64_t k = 0; k < w.depth; ++k)
+    for (int64_t n = 0; n < w.outputs; ++n)
+      rows[n * w.depth + k] = w.data[k * w.depth_step + n * w.output_step];
+}
+
+template <class T>
+void pack_weights(const Weights<T>& w, bool channels_first, T* packed) {
+  if (channels_first)
+    turn_weights(w, packed);
+  else
+    pack(w.depth, w.outputs, w.data, w.depth_step, w.output_step, packed);
+}
 
 // Packed weights of at most this are packed by every thread for itself: that is done before one
 // core has another's from its cache, and they stay in the second level for all the thread's tasks.
@@ -64,13 +86,16 @@ class WeightBlocks {
     return min_of(part_start(panels_, count, block) * kPanel<T>, w_.outputs);
   }
   // Elements for one block, of a thread's own and kept from task to task.
-  int64_t elements() const { return max_of(1, ceil_div(panels_, count) * kPanel<T> * w_.depth); }
+  int64_t elements() const {
+    return w_.packed != nullptr ? 0 : max_of(1, ceil_div(panels_, count) * kPanel<T> * w_.depth);
+  }
   // A block, for a product that may have to fill its panels.
   MatrixB<T> get(int64_t block, Kept* kept) const {
+    const int64_t begin = first(block);
+    if (w_.packed != nullptr) return filled(w_.packed + begin * w_.depth);
     MatrixB<T> b{static_cast<T*>(kept->memory)};
     if (kept->content == block) return b;
     kept->content = block;
-    const int64_t begin = first(block);
     const T* source = w_.data + begin * w_.output_step;
     if (w_.output_step == 1) return {b.panels, source, w_.depth_step};
     pack(w_.depth, first(block + 1) - begin, source, w_.depth_step, w_.output_step, b.panels);
@@ -87,7 +112,9 @@ template <class T>
 class PackedWeights {
  public:
   PackedWeights(const Weights<T>& w, Runner& runner)
-      : packed_(packed_elements<T>(w.depth, w.outputs)) {
+      : given_(w.packed),
+        packed_(given_ != nullptr ? 0 : packed_elements<T>(w.depth, w.outputs)) {
+    if (given_ != nullptr) return;
     const int64_t count = panels<T>(w.outputs);
     const int64_t tasks = min_of(count, parts(w.depth * w.outputs, 16384));
     parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
@@ -97,9 +124,10 @@ class PackedWeights {
            packed_.get() + first * w.depth);
     });
   }
-  MatrixB<T> all() const { return {packed_.get()}; }
+  MatrixB<T> all() const { return filled<T>(given_ != nullptr ? given_ : packed_.get()); }
 
  private:
+  const T* const given_;
   Workspace<T> packed_;
 };
 
@@ -107,12 +135,13 @@ class PackedWeights {
 template <class T>
 class WeightRows {
  public:
-  explicit WeightRows(const Weights<T>& w) : copy_(w.depth_step == 1 ? 0 : w.depth * w.outputs) {
+  explicit WeightRows(const Weights<T>& w)
+      : copy_(w.packed != nullptr || w.depth_step == 1 ? 0 : w.depth * w.outputs),
+        matrix_{w.packed, w.depth, 1} {
+    if (w.packed != nullptr) return;
     matrix_ = {w.data, w.output_step, w.depth_step};
     if (w.depth_step == 1) return;
-    for (int64_t k = 0; k < w.depth; ++k)
-      for (int64_t n = 0; n < w.outputs; ++n)
-        copy_.get()[n * w.depth + k] = w.data[k * w.depth_step + n * w.output_step];
+    turn_weights(w, copy_.get());
     matrix_ = {copy_.get(), w.depth, 1};
   }
   const MatrixA<T>& matrix() const { return matrix_; }

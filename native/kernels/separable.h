@@ -141,8 +141,9 @@ class DepthwiseTiles {
 };
 
 template <class T>
-Weights<T> forward_weights(const T* kernel, int64_t channels, int64_t filters) {
-  return {kernel, channels, filters, filters, 1};
+Weights<T> forward_weights(const T* kernel, int64_t channels, int64_t filters,
+                           const void* packed = nullptr) {
+  return {kernel, channels, filters, filters, 1, static_cast<const T*>(packed)};
 }
 
 template <class T>
@@ -164,7 +165,8 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const Finish<T> finish = finish_of<T>(args);
   T* y = static_cast<T*>(args.y);
   const Weights<T> weights =
-      forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters);
+      forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters,
+                      args.packed_kernel);
   const DepthwiseTiles<T> tiles(g, x, kernel, depthwise_bias, args.depthwise_activation);
   const int64_t count = tiles.tiles.count(g);
   const WeightBlocks<T> own(weights, 1);

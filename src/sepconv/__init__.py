@@ -26,12 +26,14 @@ from sepconv.functional import (
 )
 from sepconv.fused import fused_conv2d
 from sepconv.pointwise import pointwise_conv2d, pointwise_conv2d_grad
+from sepconv.prepared import PreparedConv2D, prepare_conv2d
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DepthwiseGrads",
     "PointwiseGrads",
+    "PreparedConv2D",
     "SeparableGrads",
     "__version__",
     "depthwise_conv1d",
@@ -43,6 +45,7 @@ __all__ = [
     "num_threads",
     "pointwise_conv2d",
     "pointwise_conv2d_grad",
+    "prepare_conv2d",
     "reference",
     "separable_conv1d",
     "separable_conv1d_grad",

@@ -60,6 +60,27 @@ def pointwise_forward(
     y: Any,
     residual: Any = None,
 ) -> None: ...
+
+class Prepared:
+    """Copies of a convolution's weights, in the order in which kernels read them."""
+
+    def forward(self, geometry: Geometry, x: Any, residual: Any, y: Any) -> None: ...
+    def product(self, images: int, pixels: int, x: Any, residual: Any, y: Any) -> None: ...
+
+def prepare(
+    dtype: int,
+    channels_first: bool,
+    taps: int,
+    channels: int,
+    depth_multiplier: int,
+    filters: int,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    bias: Any,
+    activation: int,
+    depthwise_bias: Any,
+    depthwise_activation: int,
+) -> Prepared: ...
 def pointwise_backward(
     images: int,
     pixels: int,

@@ -89,7 +89,6 @@ def output_array(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype
             f"out must have the shape {shape} and the dtype {dtype}. "
             f"Received: out.shape={out.shape}, out.dtype={out.dtype}"
         )
-    flags = out.flags
-    if not (flags.c_contiguous and flags.writeable and flags.aligned):
+    if not out.flags.carray:  # which is all three
         raise ValueError("out must be C-contiguous, aligned and writable.")
     return out

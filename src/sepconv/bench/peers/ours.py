@@ -28,9 +28,30 @@ class Ours(Peer):
         sepconv.set_num_threads(threads)
 
     def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
-        """One way: the functions as they are."""
+        """The functions as they are, and for inference with weights prepared, as engines do."""
         build = self._pointwise if case.operation == "pointwise" else self._convolution
-        return {"NumPy functions": lambda: build(case, inputs)}
+        found = {"NumPy functions": lambda: build(case, inputs)}
+        if not case.training:
+            found["prepared weights"] = lambda: self._prepared(case, inputs)
+        return found
+
+    def _prepared(self, case: Case, inputs: Arrays) -> Prepared:
+        w = case.workload
+        arguments: dict[str, Any] = {"bias": inputs.get("bias")}
+        if case.operation != "pointwise":
+            arguments |= {
+                "depthwise_kernel": inputs["depthwise_kernel"],
+                "strides": w.strides,
+                "padding": w.padding,
+                "dilation_rate": w.dilation,
+            }
+        if case.operation != "depthwise":
+            arguments["pointwise_kernel"] = inputs["pointwise_kernel"][None, None]
+        activation = "relu6" if case.epilogue else None
+        convolve = sepconv.prepare_conv2d(activation=activation, **arguments)
+        x = inputs["x"]
+        y = empty((*x.shape[:1], *w.output_size, case.output_channels), np.float32)
+        return Prepared(lambda: convolve(x, out=y), lambda _: {"y": y})
 
     def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
         x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]

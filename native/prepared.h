@@ -1,0 +1,44 @@
+// A convolution whose weights do not change: copies of them, the pointwise kernel in the order in which
+// products read it.
+#pragma once
+#include <cstdint>
+#include <memory>
+
+#include "dispatch.h"
+
+namespace sepconv {
+
+class SEPCONV_API Prepared {
+ public:
+  // What `forward` takes but for x, residual and y; `pointwise_kernel` or `depthwise_kernel` may be
+  // null, and the biases. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
+  struct Weights {
+    DType dtype;
+    bool channels_first;
+    int64_t taps, channels, depth_multiplier, filters;
+    Forward args;
+  };
+  explicit Prepared(const Weights& weights);
+
+  // `g` has the kernel size, channels and multiplier that the weights have.
+  void forward(const Geometry& g, const void* x, const void* residual, void* y,
+               Runner& runner) const;
+  // The same without a depthwise kernel.
+  void product(int64_t images, int64_t pixels, const void* x, const void* residual, void* y,
+               Runner& runner) const;
+
+  const Weights& weights() const { return weights_; }
+
+ private:
+  struct Free {
+    void operator()(char* memory) const;
+  };
+  using Memory = std::unique_ptr<char, Free>;
+  static Memory allocate(int64_t bytes);
+  Memory copy(const void* from, int64_t elements) const;
+
+  Weights weights_;
+  Memory depthwise_, pointwise_, packed_, bias_, depthwise_bias_;
+};
+
+}  // namespace sepconv
