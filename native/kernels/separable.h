@@ -156,6 +156,16 @@ Finish<T> finish_of(const Forward& args) {
   return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
 }
 
+// Whether tiles are worth it however few they are: where each thread may have all weights to itself,
+// its own or ones packed before that its second cache holds, what one step leaves for the next need not
+// go from core to core. Not where a kernel is so large that tiles share most of what they see.
+template <class T>
+bool may_be_few(const Geometry& g, const Weights<T>& weights, bool kept) {
+  const int64_t bytes = weights.depth * weights.outputs * static_cast<int64_t>(sizeof(T));
+  return g.kh * g.kw <= 49 &&
+         (kept || (!g.channels_first && weights.packed != nullptr && bytes <= (1 << 20)));
+}
+
 template <class T>
 void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
@@ -171,7 +181,8 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t count = tiles.tiles.count(g);
   const WeightBlocks<T> own(weights, 1);
   const bool kept = !g.channels_first && own.count == 1;
-  if (count < (kept ? 2 * num_threads() : 12) || !all_finite(kernel, g.kh * g.kw * channels)) {
+  if (count < (may_be_few(g, weights, kept) ? 2 * num_threads() : 12) ||
+      !all_finite(kernel, g.kh * g.kw * channels)) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
     // other, the second cut along the filters too. Or weights for which see exact.h.
     Workspace<T> middle(g.n * pixels * channels);
