@@ -259,7 +259,7 @@ template <class T>
 int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   const Window w = window_of(g, 0, rows, q0, q1);
   if (!wants_strip<T>(g, rows, q0, q1)) return 0;
-  if (pick_small<T>(g) != nullptr) return copied_elements<T>(w);
+  if (pick_small<T>(g) != nullptr) return copied_elements<T>(g, w);
   return (w.rows * w.columns + (g.kw >= kManyTaps ? g.kh * g.kw : 0)) * kLanes<T>;
 }
 
@@ -268,7 +268,7 @@ int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q
 template <class T, class F>
 void each_small_part(const Correlation& g, const T* image, const Window& w, int64_t c0, int64_t c1,
                      T* strip, F&& f) {
-  const int64_t most = strip == nullptr ? small_channels<T>(g) : copied_channels<T>(w);
+  const int64_t most = strip == nullptr ? small_channels<T>(g) : copied_channels<T>(g, w);
   const int64_t chunks = ceil_div(c1 - c0, most);
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);

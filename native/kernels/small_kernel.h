@@ -131,20 +131,25 @@ bool wants_copy(const Correlation& g) {
   return g.kh > 1 && g.channels * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
 }
 
+// At most how many pixels of a window, or of a smaller one, are inside the image.
+inline int64_t most_pixels(const Correlation& g, const Window& w) {
+  return min_of(w.rows, g.in_h) * min_of(w.columns, g.in_w);
+}
+
 // How many channels of a window are copied at a time: whole KiB of a pixel, few enough for the second
 // cache.
 inline constexpr int64_t kCopyBytes = 128 << 10, kLeastCopied = 4;
 template <class T>
-int64_t copied_channels(const Window& w) {
-  const int64_t vectors = kCopyBytes / SEPCONV_VECTOR_BYTES / max_of(1, w.rows * w.columns);
+int64_t copied_channels(const Correlation& g, const Window& w) {
+  const int64_t vectors = kCopyBytes / SEPCONV_VECTOR_BYTES / max_of(1, most_pixels(g, w));
   return min_of(max_of(vectors, kLeastCopied), 16) * kLanes<T>;
 }
 
 // Room for the copy of this window or a smaller one.
 template <class T>
-int64_t copied_elements(const Window& w) {
+int64_t copied_elements(const Correlation& g, const Window& w) {
   constexpr int64_t kRoom = kCopyBytes / static_cast<int64_t>(sizeof(T));
-  const int64_t pixels = w.rows * w.columns;
+  const int64_t pixels = most_pixels(g, w);
   return max_of(kRoom, pixels * kLeastCopied * kLanes<T>) + pixels * kLanes<T>;
 }
 
@@ -156,14 +161,14 @@ Pixels<T> copy_pixels(const Correlation& g, const T* image, int64_t channels, co
   const int64_t pitch = (channels / kLanes<T> | 1) * kLanes<T>;
   const int64_t row = max_of(0, w.row), column = max_of(0, w.column);
   const int64_t rows = min_of(w.row + w.rows, g.in_h) - row;
-  const int64_t columns = min_of(w.column + w.columns, g.in_w) - column;
+  const int64_t columns = max_of(0, min_of(w.column + w.columns, g.in_w) - column);
+  T* to = copy;
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = image + ((row + r) * g.in_w + column) * g.channels;
-    T* to = copy + r * w.columns * pitch;
     for (int64_t q = 0; q < columns; ++q, from += g.channels, to += pitch)
       for (int64_t c = 0; c < channels; c += kLanes<T>) store(to + c, load(from + c));
   }
-  return {copy, row, column, w.columns * pitch, pitch};
+  return {copy, row, column, columns * pitch, pitch};
 }
 
 // The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its first.

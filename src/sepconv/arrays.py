@@ -15,6 +15,10 @@ DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16)
 
 _FLOAT32 = np.dtype(np.float32)
 
+_PAGE = 4096
+#: Bytes of which an array lies where the system puts whole pages, and not among small ones.
+_LARGE = 1 << 16
+
 
 def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
     """`value` as a C-contiguous array in native byte order.
@@ -56,23 +60,39 @@ def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray
     return array
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def empty(
+    shape: tuple[int, ...], dtype: np.dtype | type, beside: np.ndarray | None = None
+) -> np.ndarray:
     """As ``np.empty``, at a multiple of 64 bytes where it is of any size.
 
     NumPy's own arrays begin at multiples of 16, where most of the vectors of a kernel for AVX-512
     lie across two cache lines: half as fast where memory is the limit.
+
+    Args:
+        shape: as for ``np.empty``.
+        dtype: see there.
+        beside: what is read while this is written. Large arrays begin at the same place of a page,
+            and processors take a load for one of what was just stored where addresses agree in
+            their last 12 bits: so this one begins a quarter of a page further on.
     """
-    itemsize = np.dtype(dtype).itemsize
-    size = math.prod(shape) * itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < 4096:
         return np.empty(shape, dtype)
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
+    if beside is None or size < _LARGE:
+        memory = np.empty(size + 64, np.uint8)
+        start = -_address(memory) % 64
+    else:
+        memory = np.empty(size + _PAGE, np.uint8)
+        start = (_address(beside) // 64 * 64 + _PAGE // 4 - _address(memory)) % _PAGE
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def output_array(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """`out`, or a new array where it is None.
+def output_array(out: np.ndarray | None, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:
+    """`out`, or a new array of the dtype of `x`, which is read for it, where it is None.
 
     That it shares no memory with an input is for the module `_native` to see.
 
@@ -80,8 +100,9 @@ def output_array(out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype
         TypeError: `out` is no NumPy array.
         ValueError: it does not fit.
     """
+    dtype = x.dtype
     if out is None:
-        return empty(shape, dtype)
+        return empty(shape, dtype, x)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array. Received: {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:

@@ -76,7 +76,7 @@ def convolve(
     if bias is not None:
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, channels)
-    y = output_array(out, shape, x.dtype)
+    y = output_array(out, shape, x)
     _native.forward(geometry, DTYPES[x.dtype], x, kernel, pointwise_kernel, channels, bias, code, y)
     return y
 
@@ -99,7 +99,7 @@ def _backward(
         raise ValueError(
             f"dy must have the shape of the output, {shape}. Received: dy.shape={dy.shape}"
         )
-    dx, dkernel = empty(x.shape, x.dtype), empty(kernel.shape, x.dtype)
+    dx, dkernel = empty(x.shape, x.dtype, dy), empty(kernel.shape, x.dtype)
     dbias = empty((channels,), x.dtype)
     _native.backward(
         geometry,

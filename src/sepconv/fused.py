@@ -308,7 +308,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
     operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))
     _, kernel, pointwise, depthwise_bias, bias, residual = operands
     shape = check_block(operands, form.spec)
-    y = output_array(out, shape, x.dtype)
+    y = output_array(out, shape, x)
     first = bool(form.spec.channels_first)
     channels = shape[1 if first else 3]
     if kernel is not None:

@@ -78,7 +78,7 @@ def pointwise_conv2d(
     if bias is not None:
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, kernel.shape[3])
-    y = output_array(out, shape, x.dtype)
+    y = output_array(out, shape, x)
     _native.pointwise_forward(*sizes, DTYPES[x.dtype], x, kernel, bias, code, y)
     return y
 
@@ -118,7 +118,7 @@ def pointwise_conv2d_grad(
         raise ValueError(
             f"dy must have the shape of the output, {shape}. Received: dy.shape={dy.shape}"
         )
-    dx, dkernel = empty(x.shape, x.dtype), empty(kernel.shape, x.dtype)
+    dx, dkernel = empty(x.shape, x.dtype, dy), empty(kernel.shape, x.dtype)
     dbias = empty((kernel.shape[3],), x.dtype)
     _native.pointwise_backward(*sizes, DTYPES[x.dtype], x, kernel, dy, dx, dkernel, dbias)
     return PointwiseGrads(dx, dkernel, dbias)

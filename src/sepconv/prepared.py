@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,11 @@ class _Shaped(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What follows from an input's shape; `geometry` or (images, pixels)."""
+    """What follows from an input's shape; no geometry for a 1x1 convolution alone."""
 
-    geometry: Any
+    geometry: _native.Geometry | None
+    images: int
+    pixels: int
     shape: tuple[int, ...]
 
 
@@ -37,6 +39,12 @@ class PreparedConv2D:
 
     Attributes:
         dtype: of its weights, its input and its output.
+
+    Example:
+        >>> convolve = prepare_conv2d(pointwise_kernel=np.full((1, 1, 2, 1), 3.0))
+        >>> x = np.ones((1, 1, 1, 2))
+        >>> convolve(x, residual=10 * np.ones((1, 1, 1, 1)))
+        array([[[[16.]]]])
     """
 
     def __init__(
@@ -50,11 +58,9 @@ class PreparedConv2D:
     def _plan(self, x_shape: tuple[int, ...]) -> _Plan:
         shape = check_block(self._shapes._replace(x=_Shaped(x_shape)), self._spec)
         kernel = self._shapes.depthwise_kernel
-        if kernel is not None:
-            plan = _Plan(resolve(self._spec, x_shape, kernel.shape), shape)
-        else:
-            height, width = shape[2:] if self._spec.channels_first else shape[1:3]
-            plan = _Plan((x_shape[0], height * width), shape)
+        geometry = None if kernel is None else resolve(self._spec, x_shape, kernel.shape)
+        height, width = shape[2:] if self._spec.channels_first else shape[1:3]
+        plan = _Plan(geometry, shape[0], height * width, shape)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
         self._plans[x_shape] = plan
@@ -92,11 +98,11 @@ class PreparedConv2D:
                     f"residual must have the shape of the output, {plan.shape}, and there must be "
                     f"a pointwise kernel. Received: residual.shape={residual.shape}"
                 )
-        y = output_array(out, plan.shape, self.dtype)
-        if self._shapes.depthwise_kernel is not None:
+        y = output_array(out, plan.shape, x)
+        if plan.geometry is not None:
             self._native.forward(plan.geometry, x, residual, y)
         else:
-            self._native.product(*plan.geometry, x, residual, y)
+            self._native.product(plan.images, plan.pixels, x, residual, y)
         return y
 
 

@@ -16,7 +16,7 @@ ROOT = Path(sepconv.__file__).parent
 LAYERS = (
     ("_native", "_xla", "_types"),
     ("arrays", "geometry", "reference"),
-    ("functional", "fused", "pointwise"),
+    ("functional", "fused", "pointwise", "prepared"),
     ("engines",),
     ENGINES,
     ("layers",),

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "../../native/prepared.h"
 #include "guarded.h"
 #include "reference.h"
 
@@ -80,6 +81,28 @@ Inputs<T> make_inputs(const Problem& p) {
                            Special::none),
           random_values<T>(p.residual ? p.y_elements() : 0, p.seed + 6,
                            special(Numbers::nonfinite_x))};
+}
+
+// y of a convolution whose weights were prepared, and are gone when it is called.
+template <class T>
+std::vector<T> run_prepared(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner,
+                            Buffers& buffers, std::string* why) {
+  sepconv::Forward args{};
+  args.depthwise_kernel = buffers.input(kKernel, in.kernel);
+  args.pointwise_kernel = p.separable ? buffers.input(kPointwise, in.pointwise) : nullptr;
+  args.bias = p.bias ? buffers.input(kBias, in.bias) : nullptr;
+  args.activation = p.activation;
+  args.depthwise_activation = p.depthwise_activation;
+  if (p.depthwise_bias) args.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
+  const sepconv::Prepared prepared(
+      {p.dtype, p.g.channels_first, p.g.kh * p.g.kw, p.g.c, p.g.m, p.filters, args});
+  buffers.output<T>(kKernel, 0);
+  buffers.output<T>(kPointwise, 0);
+  const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
+  T* y = buffers.output<T>(kY, p.y_elements());
+  prepared.forward(p.g, buffers.input(kX, in.x), residual, y, runner);
+  if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
+  return std::vector<T>(y, y + p.y_elements());
 }
 
 // Calls forward and backward. `why` says which buffer was left, where one was.

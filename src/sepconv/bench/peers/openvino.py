@@ -60,7 +60,7 @@ class OpenVino(Peer):
             network = process.build()
         compiled = self.core.compile_model(network, "CPU", self.settings)
         x = channels_first(inputs["x"]) if way == "NCHW" else inputs["x"]
-        y = empty(tuple(compiled.output(0).shape), np.float32)
+        y = empty(tuple(compiled.output(0).shape), np.float32, x)
         request = compiled.create_infer_request()
         tensors = [openvino.Tensor(array, shared_memory=True) for array in (x, y)]
         request.set_input_tensor(tensors[0])

@@ -50,12 +50,12 @@ class Ours(Peer):
         activation = "relu6" if case.epilogue else None
         convolve = sepconv.prepare_conv2d(activation=activation, **arguments)
         x = inputs["x"]
-        y = empty((*x.shape[:1], *w.output_size, case.output_channels), np.float32)
+        y = empty((*x.shape[:1], *w.output_size, case.output_channels), np.float32, x)
         return Prepared(lambda: convolve(x, out=y), lambda _: {"y": y})
 
     def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
         x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]
-        y = empty((*x.shape[:3], kernel.shape[3]), np.float32)
+        y = empty((*x.shape[:3], kernel.shape[3]), np.float32, x)
 
         def run() -> Arrays:
             outputs = {"y": sepconv.pointwise_conv2d(x, kernel, out=y)}
@@ -83,7 +83,7 @@ class Ours(Peer):
         else:
             forward, backward = sepconv.depthwise_conv2d, sepconv.depthwise_conv2d_grad
         activation = "relu6" if case.epilogue else None
-        y = empty((case.batch, *w.output_size, case.output_channels), np.float32)
+        y = empty((case.batch, *w.output_size, case.output_channels), np.float32, x)
 
         def run() -> Any:
             forward(x, bias=bias, activation=activation, out=y, **arguments)
