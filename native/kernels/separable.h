@@ -33,6 +33,29 @@ inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
           part_start(g.wo, tiles.pieces, piece + 1)};
 }
 
+// The tiles of a layout and of how the depthwise step goes.
+template <class T>
+Tiles usual_tiles(const Geometry& g) {
+  return cut_tiles(g, g.channels_first ? 2 * kTilePixels : kTilePixels,
+                   is_flat<T>(g) || (g.m == 1 && !is_narrow<T>(g)));
+}
+
+// Images cut into `each` parts of as many pixels, of which the rows that they share with the next are
+// computed twice: for images so small that parts of whole rows would not be even.
+struct PixelParts {
+  int64_t each;
+  PixelParts(const Geometry& g, int64_t threads) {
+    const int64_t pixels = g.ho * g.wo, parts = ceil_div(pixels * g.n, 64);
+    each = min_of(pixels, ceil_div(round_up(max_of(1, parts), threads), max_of(1, g.n)));
+  }
+  // The sizes of the tile around the largest part.
+  Tiles tiles(const Geometry& g) const {
+    const int64_t rows = ceil_div(ceil_div(g.ho * g.wo, each), g.wo) + 1;
+    return {{g.ho, 1, min_of(rows, g.ho), each}, 1};
+  }
+  int64_t first(const Geometry& g, int64_t part) const { return part_start(g.ho * g.wo, each, part); }
+};
+
 // Elements from a pixel of a tile to the next: with many channels a power of two would put all
 // pixels on the same few sets of the first cache.
 template <class T>
@@ -52,11 +75,10 @@ inline int64_t greatest_pitch(int64_t channels) {
 template <class T>
 class DepthwiseTiles {
  public:
-  DepthwiseTiles(const Geometry& geometry, const T* x, const T* kernel, const T* bias = nullptr,
-                 Activation activation = Activation::none)
+  DepthwiseTiles(const Geometry& geometry, const Tiles& cut, const T* x, const T* kernel,
+                 const T* bias = nullptr, Activation activation = Activation::none)
       : g(geometry),
-        tiles(cut_tiles(geometry, geometry.channels_first ? 2 * kTilePixels : kTilePixels,
-                        is_flat<T>(geometry) || (geometry.m == 1 && !is_narrow<T>(geometry)))),
+        tiles(cut),
         x_(x),
         kernel_(kernel),
         bias_(bias),
@@ -157,13 +179,14 @@ Finish<T> finish_of(const Forward& args) {
 }
 
 // Whether tiles are worth it however few they are: where each thread may have all weights to itself,
-// its own or ones packed before that its second cache holds, what one step leaves for the next need not
-// go from core to core. Not where a kernel is so large that tiles share most of what they see.
+// its own or ones packed before that the caches hold, what one step leaves for the next need not go
+// from core to core. Not where a kernel is so large that tiles share most of what they see, nor where
+// rows are gone along, whose sums depend on where they are cut, and here the number of threads does that.
 template <class T>
-bool may_be_few(const Geometry& g, const Weights<T>& weights, bool kept) {
+bool takes_few(const Geometry& g, const Weights<T>& weights, bool kept) {
   const int64_t bytes = weights.depth * weights.outputs * static_cast<int64_t>(sizeof(T));
-  return g.kh * g.kw <= 49 &&
-         (kept || (!g.channels_first && weights.packed != nullptr && bytes <= (1 << 20)));
+  return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g) && g.kh * g.kw <= 49 &&
+         (kept || (weights.packed != nullptr && bytes <= (8 << 20)));
 }
 
 template <class T>
@@ -177,12 +200,12 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const Weights<T> weights =
       forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters,
                       args.packed_kernel);
-  const DepthwiseTiles<T> tiles(g, x, kernel, depthwise_bias, args.depthwise_activation);
-  const int64_t count = tiles.tiles.count(g);
   const WeightBlocks<T> own(weights, 1);
   const bool kept = !g.channels_first && own.count == 1;
-  if (count < (may_be_few(g, weights, kept) ? 2 * num_threads() : 12) ||
-      !all_finite(kernel, g.kh * g.kw * channels)) {
+  const Tiles usual = usual_tiles<T>(g);
+  const bool few = usual.count(g) < 12, may_be_few = takes_few(g, weights, kept);
+  const bool parts = may_be_few && usual.count(g) < 2 * num_threads();
+  if ((few && !may_be_few) || !all_finite(kernel, g.kh * g.kw * channels)) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
     // other, the second cut along the filters too. Or weights for which see exact.h.
     Workspace<T> middle(g.n * pixels * channels);
@@ -191,7 +214,10 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     pointwise_product<T>(g.n, pixels, g.channels_first, weights, middle.get(), finish, y, runner);
     return;
   }
-  const int64_t most = tiles.tiles.pixels(g);
+  const PixelParts pixel_parts(g, num_threads());
+  const DepthwiseTiles<T> tiles(g, parts ? pixel_parts.tiles(g) : usual, x, kernel, depthwise_bias,
+                                args.depthwise_activation);
+  const int64_t count = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   if (g.channels_first) {
     const WeightRows<T> rows(weights);
     const int64_t panel = packed_elements<T>(channels, most);
@@ -205,12 +231,28 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     return;
   }
   const int64_t pitch = pixel_pitch<T>(channels);
-  const auto tile_task = [&](int64_t index, T* scratch, MatrixB<T> b) {
-    const Tile t = tile_at(g, tiles.tiles, index);
+  const auto compute = [&](const Tile& t, T* scratch) {
     tiles.rows(t, 0, channels, scratch, pitch, scratch + most * pitch);
+  };
+  // Pixels of a tile from `first` on, which in the output is pixel `pixel`.
+  const auto product = [&](int64_t first, int64_t pixels_here, int64_t pixel, const T* scratch,
+                           const MatrixB<T>& b) {
+    multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1}, b,
+             y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
+  };
+  const auto task = [&](int64_t index, T* scratch, MatrixB<T> b) {
+    if (parts) {
+      const int64_t n = index / pixel_parts.each, part = index % pixel_parts.each;
+      const int64_t first = pixel_parts.first(g, part), last = pixel_parts.first(g, part + 1);
+      const Tile t{n, first / g.wo, ceil_div(last, g.wo), 0, g.wo};
+      compute(t, scratch);
+      product(first - t.p0 * g.wo, last - first, n * pixels + first, scratch, b);
+      return;
+    }
+    const Tile t = tile_at(g, tiles.tiles, index);
+    compute(t, scratch);
     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
-      multiply(pixels_here, filters, channels, MatrixA<T>{scratch + first * pitch, pitch, 1}, b,
-               y + pixel * filters, filters, finish.at(false, 0, pixel * filters));
+      product(first, pixels_here, pixel, scratch, b);
       b.source = nullptr;  // its panels are filled now
     });
   };
@@ -218,13 +260,12 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   if (kept) {
     parallel_keeping<T>(
         runner, count, elements, own.elements(),
-        [&](int64_t index, T* scratch, Kept* kept) { tile_task(index, scratch, own.get(0, kept)); });
+        [&](int64_t index, T* scratch, Kept* held) { task(index, scratch, own.get(0, held)); });
     return;
   }
   const PackedWeights<T> packed(weights, runner);
-  parallel<T>(runner, count, elements, [&](int64_t index, T* scratch) {
-    tile_task(index, scratch, packed.all());
-  });
+  parallel<T>(runner, count, elements,
+              [&](int64_t index, T* scratch) { task(index, scratch, packed.all()); });
 }
 
 // The pointwise kernel's gradient, its depthwise tiles computed anew.
@@ -242,7 +283,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                                  dy, static_cast<T*>(args.dpointwise), runner);
     return;
   }
-  const DepthwiseTiles<T> tiles(g, x, kernel);
+  const DepthwiseTiles<T> tiles(g, usual_tiles<T>(g), x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   const auto [groups, split] = gradient_cut<T>(units, all, channels, filters, tiles.may_split());
   const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
