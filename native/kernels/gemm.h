@@ -41,8 +41,8 @@ struct MatrixA {
 // Rows shared out evenly over micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
 struct RowGroups {
   int64_t count, each, more;
-  explicit RowGroups(int64_t rows)
-      : count(ceil_div(rows, kRows)), each(rows / max_of(1, count)), more(rows - each * count) {}
+  explicit RowGroups(int64_t rows, int64_t most = kRows)
+      : count(ceil_div(rows, most)), each(rows / max_of(1, count)), more(rows - each * count) {}
   int64_t rows(int64_t group) const { return each + (group < more); }
 };
 
@@ -83,6 +83,27 @@ inline void turn_block(const double* from, int64_t step, double* to) {
     for (int64_t k = 0; k < 4; ++k) to[k * kPanel<double> + n] = from[n * step + k];
 }
 
+// Packs a panel of `width` columns of B where B is transposed: its columns are contiguous, `col` apart.
+template <class T>
+void pack_turned(int64_t depth, int64_t width, const T* from, int64_t col, T* panel) {
+  constexpr int64_t kWidth = kPanel<T>, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  // A line of every column at a time: their lines in the panel stay in the first cache meanwhile.
+  for (int64_t k0 = 0; k0 < depth; k0 += kLine) {
+    const int64_t k1 = min_of(k0 + kLine, depth);
+    int64_t n = 0;
+    for (; n + 4 <= width; n += 4) {
+      // Columns are pages apart and too many for a processor to follow.
+      for (int64_t i = n; i < n + 4; ++i) __builtin_prefetch(from + i * col + k0 + 8 * kLine, 0, 2);
+      int64_t k = k0;
+      for (; k + 4 <= k1; k += 4) turn_block(from + k + n * col, col, panel + k * kWidth + n);
+      for (; k < k1; ++k)
+        for (int64_t i = n; i < n + 4; ++i) panel[k * kWidth + i] = from[k + i * col];
+    }
+    for (; n < width; ++n)
+      for (int64_t k = k0; k < k1; ++k) panel[k * kWidth + n] = from[k + n * col];
+  }
+}
+
 // Packs B, whose element (k, n) is b[k * row + n * col]. Blocks of B's rows go through all panels in
 // turn, so that B is read along its rows.
 template <class T>
@@ -90,6 +111,11 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
   constexpr int64_t kWidth = kPanel<T>, kBlock = 32;
   const int64_t whole = columns / kWidth * kWidth;
   if (whole < columns) fill_zero(packed + whole * depth, depth * kWidth);
+  if (row == 1 && col != 1) {
+    for (int64_t n = 0; n < columns; n += kWidth)
+      pack_turned(depth, min_of(kWidth, columns - n), b + n * col, col, packed + n * depth);
+    return;
+  }
   for (int64_t k0 = 0; k0 < depth; k0 += kBlock) {
     const int64_t k1 = min_of(k0 + kBlock, depth);
     for (int64_t n0 = 0; n0 < columns; n0 += kWidth) {
@@ -101,16 +127,6 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
 #pragma GCC unroll 4
           for (int v = 0; v < kPanelVectors; ++v)
             store(panel + k * kWidth + v * kLanes<T>, load(from + k * row + v * kLanes<T>));
-      } else if (row == 1) {  // B is transposed: its columns are contiguous
-        int64_t n = 0;
-        for (; n + 4 <= width; n += 4) {
-          int64_t k = k0;
-          for (; k + 4 <= k1; k += 4) turn_block(from + k + n * col, col, panel + k * kWidth + n);
-          for (; k < k1; ++k)
-            for (int64_t i = n; i < n + 4; ++i) panel[k * kWidth + i] = from[k + i * col];
-        }
-        for (; n < width; ++n)
-          for (int64_t k = k0; k < k1; ++k) panel[k * kWidth + n] = from[k + n * col];
       } else {
         for (int64_t k = k0; k < k1; ++k)
           for (int64_t n = 0; n < width; ++n) panel[k * kWidth + n] = from[k * row + n * col];
@@ -359,7 +375,10 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
               const MatrixB<T>& b, T* c, int64_t c_row, const Epilogue<T>& epilogue,
               Ahead ahead = {}) {
   if (rows == 0) return;
-  const RowGroups groups(rows);
+  // Rows that lie multiples of 4 KiB apart are on one set of the first cache, of eight lines: more would
+  // drive each other out at every step.
+  const bool one_set = a.row * static_cast<int64_t>(sizeof(T)) % 4096 == 0;
+  const RowGroups groups(rows, !PACKED && one_set ? min_of(8, kRows) : kRows);
   ahead.share_out(groups.count * panels<T>(columns));
   const bool late = is_late(epilogue.activation), plain = epilogue.plain();
   for (int64_t n = 0; n < columns; n += kPanel<T>) {
