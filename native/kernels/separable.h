@@ -23,6 +23,9 @@ struct Tile {
 inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
   if (pieces && 2 * g.wo > pixels + pixels / 2)
     return {cut_bands(g.ho, 2, g.n, 2), ceil_div(2 * g.wo, pixels + pixels / 2)};
+  // An odd row would be computed alone, or twice.
+  const int64_t rows = pixels / g.wo;
+  if (pieces && rows % 2 != 0 && row_unit(g) == 2) return {cut_bands(g.ho, rows + 1, g.n, 2), 1};
   return {cut_bands(g.ho, pixels / g.wo, g.n), 1};
 }
 
@@ -178,6 +181,9 @@ Finish<T> finish_of(const Forward& args) {
   return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
 }
 
+// What of a batch goes through two passes together, all its tensors counted.
+inline constexpr int64_t kPartBytes = 8 << 20;
+
 // Whether tiles are worth it however few they are: where each thread may have all weights to itself,
 // its own or ones packed before that the caches hold, what one step leaves for the next need not go
 // from core to core. Not where a kernel is so large that tiles share most of what they see, nor where
@@ -187,6 +193,14 @@ bool takes_few(const Geometry& g, const Weights<T>& weights, bool kept) {
   const int64_t bytes = weights.depth * weights.outputs * static_cast<int64_t>(sizeof(T));
   return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g) && g.kh * g.kw <= 49 &&
          (kept || (weights.packed != nullptr && bytes <= (8 << 20)));
+}
+
+// Whether a kernel is so large that a tile's window is many times the tile, and an image small enough
+// that the whole of it between the steps stays in a cache.
+template <class T>
+bool is_better_whole(const Geometry& g) {
+  const int64_t bytes = g.ho * g.wo * g.c * g.m * static_cast<int64_t>(sizeof(T));
+  return g.kh * g.kw >= 49 && bytes <= 2 * kPartBytes;
 }
 
 template <class T>
@@ -205,13 +219,25 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const Tiles usual = usual_tiles<T>(g);
   const bool few = usual.count(g) < 12, may_be_few = takes_few(g, weights, kept);
   const bool parts = may_be_few && usual.count(g) < 2 * num_threads();
-  if ((few && !may_be_few) || !all_finite(kernel, g.kh * g.kw * channels)) {
+  if ((few && !may_be_few) || is_better_whole<T>(g) ||
+      !all_finite(kernel, g.kh * g.kw * channels)) {
     // Too few tiles to share out, and a result small enough for the cache: one step after the
     // other, the second cut along the filters too. Or weights for which see exact.h.
-    Workspace<T> middle(g.n * pixels * channels);
-    depthwise_forward<T>(g, x, kernel, depthwise_bias, args.depthwise_activation, middle.get(),
-                         runner);
-    pointwise_product<T>(g.n, pixels, g.channels_first, weights, middle.get(), finish, y, runner);
+    const int64_t image = pixels * channels;
+    constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
+    const int64_t together = units_together(g.n, image, channels * filters, kRoom);
+    const Workspace<T> middle(together * image);
+    each_part(g.n, together, [&](int64_t first, int64_t images, bool) {
+      Geometry part = g;
+      part.n = images;
+      depthwise_forward<T>(part, x + first * g.h * g.w * g.c, kernel, depthwise_bias,
+                           args.depthwise_activation, middle.get(), runner);
+      const int64_t element = first * pixels * filters;
+      Finish<T> here = finish;
+      if (here.residual != nullptr) here.residual += element;
+      pointwise_product<T>(images, pixels, g.channels_first, weights, middle.get(), here,
+                           y + element, runner);
+    });
     return;
   }
   const PixelParts pixel_parts(g, num_threads());
@@ -353,9 +379,6 @@ void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
       Finish<T>{}, dmiddle.get(), runner);
   depthwise_backward<T>(g, args, dmiddle.get(), runner);
 }
-
-// What of a batch goes through the backward pass together, all its tensors counted.
-inline constexpr int64_t kPartBytes = 8 << 20;
 
 // Every gradient reads dy, or what the product made of it, so a large batch goes through in parts that
 // the caches hold; and only for a part is there memory for the middle's gradient.
