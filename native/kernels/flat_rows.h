@@ -193,10 +193,10 @@ class FlatRows {
     for (int64_t copy = 0; copy < copies_; ++copy)
       for (int64_t i = 0; i < g.kh; ++i)
         for (int64_t j = 0; j < g.kw; ++j, to += tap_)
-          for (int64_t k = 0; k < tap_; ++k) to[k] = weight(i, j, k % g.c, copy);
+          repeat_channels(to, [&](int64_t c) { return weight(i, j, c, copy); });
     if (bias == nullptr) return;
     for (int64_t r = 0; r < g.m; ++r)
-      for (int64_t k = 0; k < tap_; ++k) bias_.get()[r * tap_ + k] = bias[k % g.c * g.m + r];
+      repeat_channels(bias_.get() + r * tap_, [&](int64_t c) { return bias[c * g.m + r]; });
   }
 
   // Scratch elements for bands of at most `rows` rows and `columns` columns.
@@ -238,6 +238,12 @@ class FlatRows {
   }
 
  private:
+  // to[k] = of(k % c) for a tap, without a division each.
+  template <class F>
+  void repeat_channels(T* to, F&& of) const {
+    for (int64_t c = 0; c < g.c; ++c) to[c] = of(c);
+    for (int64_t k = g.c; k < tap_; ++k) to[k] = to[k - g.c];
+  }
   // Whether no tap is beside the image, so that it can be read where it is.
   static bool in_place(const FlatSizes& g) {
     return g.planes == 1 && g.pl <= 0 && g.out_w - 1 + (g.kw - 1) * g.dw - g.pl < g.in_w;

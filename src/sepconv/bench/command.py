@@ -129,8 +129,11 @@ def run(
                 _measure(chosen, found, team, console)
         except KeyboardInterrupt:
             interrupted = True
-        # Again, for the first time may have been a bad one.
-        found.machine = machine.best_of(roofline.measure(threads, seconds))
+        # Again, for the first time may have been a bad one. A second Ctrl-C ends this alone.
+        try:
+            found.machine = machine.best_of(roofline.measure(threads, seconds))
+        except KeyboardInterrupt:
+            interrupted = True
     for result in found.results:
         result.floor = roofline.floor(result.case, found.machine)
     console.print(report.limits(found.machine))
