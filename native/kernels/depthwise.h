@@ -1,8 +1,8 @@
 // The depthwise step over whole tensors: which kernel serves which layout, how the work is cut into
 // tasks, and how partial sums are put together.
 //
-// Tasks are cut by the geometry alone and partial sums are added in a fixed order, so that results
-// do not depend on the number of threads.
+// What is added up over tasks is cut by the geometry alone, and in a fixed order, so that results do not
+// depend on the number of threads; where a task has whole sums, that number may decide on the cut.
 #pragma once
 #include "exact.h"
 #include "flat_rows.h"

@@ -203,6 +203,30 @@ bool is_better_whole(const Geometry& g) {
   return g.kh * g.kw >= 49 && bytes <= 2 * kPartBytes;
 }
 
+// One step after the other, the second cut along the filters too, for as many images at a time as a
+// cache holds what is between them.
+template <class T>
+void separable_in_steps(const Geometry& g, const Forward& args, const Weights<T>& weights,
+                        Runner& runner) {
+  const int64_t pixels = g.ho * g.wo, image = pixels * weights.depth;
+  constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
+  const int64_t together = units_together(g.n, image, weights.depth * weights.outputs, kRoom);
+  const Workspace<T> middle(together * image);
+  Geometry part = g;
+  each_part(g.n, together, [&](int64_t first, int64_t images, bool) {
+    part.n = images;
+    depthwise_forward<T>(part, static_cast<const T*>(args.x) + first * g.h * g.w * g.c,
+                         static_cast<const T*>(args.depthwise_kernel),
+                         static_cast<const T*>(args.depthwise_bias), args.depthwise_activation,
+                         middle.get(), runner);
+    const int64_t element = first * pixels * weights.outputs;
+    Finish<T> finish = finish_of<T>(args);
+    if (finish.residual != nullptr) finish.residual += element;
+    pointwise_product<T>(images, pixels, g.channels_first, weights, middle.get(), finish,
+                         static_cast<T*>(args.y) + element, runner);
+  });
+}
+
 template <class T>
 void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
@@ -219,25 +243,10 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const Tiles usual = usual_tiles<T>(g);
   const bool few = usual.count(g) < 12, may_be_few = takes_few(g, weights, kept);
   const bool parts = may_be_few && usual.count(g) < 2 * num_threads();
+  // Too few tiles to share out, windows too large, or weights for which see exact.h.
   if ((few && !may_be_few) || is_better_whole<T>(g) ||
       !all_finite(kernel, g.kh * g.kw * channels)) {
-    // Too few tiles to share out, and a result small enough for the cache: one step after the
-    // other, the second cut along the filters too. Or weights for which see exact.h.
-    const int64_t image = pixels * channels;
-    constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
-    const int64_t together = units_together(g.n, image, channels * filters, kRoom);
-    const Workspace<T> middle(together * image);
-    each_part(g.n, together, [&](int64_t first, int64_t images, bool) {
-      Geometry part = g;
-      part.n = images;
-      depthwise_forward<T>(part, x + first * g.h * g.w * g.c, kernel, depthwise_bias,
-                           args.depthwise_activation, middle.get(), runner);
-      const int64_t element = first * pixels * filters;
-      Finish<T> here = finish;
-      if (here.residual != nullptr) here.residual += element;
-      pointwise_product<T>(images, pixels, g.channels_first, weights, middle.get(), here,
-                           y + element, runner);
-    });
+    separable_in_steps<T>(g, args, weights, runner);
     return;
   }
   const PixelParts pixel_parts(g, num_threads());
