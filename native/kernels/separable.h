@@ -26,7 +26,7 @@ inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
   // An odd row would be computed alone, or twice.
   const int64_t rows = pixels / g.wo;
   if (pieces && rows % 2 != 0 && row_unit(g) == 2) return {cut_bands(g.ho, rows + 1, g.n, 2), 1};
-  return {cut_bands(g.ho, pixels / g.wo, g.n), 1};
+  return {cut_bands(g.ho, rows, g.n), 1};
 }
 
 inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
