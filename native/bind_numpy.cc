@@ -231,6 +231,50 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
                               bdx.get(), bdk.get(), bdb.get(), sepconv::pool());
 }
 
+sepconv::DType wide_dtype_of(int code) {
+  const sepconv::DType type = dtype_of(code);
+  if (type != sepconv::DType::f32 && type != sepconv::DType::f64)
+    throw std::invalid_argument("Batch normalization is of float32 and float64 alone.");
+  return type;
+}
+
+void batch_norm_forward(int64_t outer, int64_t channels, int64_t inner, double epsilon, int dtype,
+                        nb::handle x, nb::handle gamma, nb::handle beta, nb::handle y,
+                        nb::handle mean, nb::handle variance) {
+  const sepconv::DType type = wide_dtype_of(dtype);
+  const int64_t size = outer * channels * inner;
+  Buffer bx("x", x, size, type, false);
+  Buffer bg("gamma", gamma, channels, type, false);
+  Buffer bb("beta", beta, channels, type, false);
+  Buffer by("y", y, size, type, true);
+  Buffer bm("mean", mean, channels, type, true);
+  Buffer bv("variance", variance, channels, type, true);
+  const sepconv::WithoutGil unlocked;
+  sepconv::batch_norm_forward(
+      type, {outer, channels, inner, epsilon},
+      {bx.get(), bg.get(), bb.get(), by.get(), bm.get(), bv.get()}, sepconv::pool());
+}
+
+void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double epsilon, int dtype,
+                         nb::handle x, nb::handle gamma, nb::handle mean, nb::handle variance,
+                         nb::handle dy, nb::handle dx, nb::handle dgamma, nb::handle dbeta) {
+  const sepconv::DType type = wide_dtype_of(dtype);
+  const int64_t size = outer * channels * inner;
+  Buffer bx("x", x, size, type, false);
+  Buffer bg("gamma", gamma, channels, type, false);
+  Buffer bm("mean", mean, channels, type, false);
+  Buffer bv("variance", variance, channels, type, false);
+  Buffer bdy("dy", dy, size, type, false);
+  Buffer bdx("dx", dx, size, type, true);
+  Buffer bdg("dgamma", dgamma, channels, type, true);
+  Buffer bdb("dbeta", dbeta, channels, type, true);
+  const sepconv::WithoutGil unlocked;
+  sepconv::batch_norm_backward(type, {outer, channels, inner, epsilon},
+                               {bx.get(), bg.get(), bm.get(), bv.get(), bdy.get(), bdx.get(),
+                                bdg.get(), bdb.get()},
+                               sepconv::pool());
+}
+
 void check_measure(int threads, double seconds) {
   if (threads < 1 || threads > sepconv::kMaxThreads)
     throw std::invalid_argument("threads must be from 1 to " +
@@ -302,6 +346,11 @@ NB_MODULE(_native, m) {
   m.def("pointwise_backward", &pointwise_backward, "images"_a, "pixels"_a, "channels"_a,
         "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
         "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());
+  m.def("batch_norm_forward", &batch_norm_forward, "outer"_a, "channels"_a, "inner"_a, "epsilon"_a,
+        "dtype"_a, "x"_a, "gamma"_a.none(), "beta"_a.none(), "y"_a, "mean"_a, "variance"_a);
+  m.def("batch_norm_backward", &batch_norm_backward, "outer"_a, "channels"_a, "inner"_a,
+        "epsilon"_a, "dtype"_a, "x"_a, "gamma"_a.none(), "mean"_a, "variance"_a, "dy"_a, "dx"_a,
+        "dgamma"_a, "dbeta"_a);
   nb::class_<sepconv::Prepared>(m, "Prepared")
       .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a)
       .def("product", &prepared_product, "images"_a, "pixels"_a, "x"_a, "residual"_a.none(), "y"_a);

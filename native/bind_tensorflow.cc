@@ -9,17 +9,14 @@
 // run time, where all of them are known.
 #include <array>
 #include <cstring>
-#include <exception>
-#include <initializer_list>
-#include <memory>
-#include <new>
-#include <stdexcept>
 #include <string>
 
 #include "dispatch.h"
-#include "tensorflow_c_api.h"
+#include "tensorflow_kernel.h"
 
 namespace {
+
+using namespace tensorflow_kernel;
 
 constexpr const char* kForward = "SepconvForward";
 constexpr const char* kBackward = "SepconvBackward";
@@ -27,41 +24,7 @@ constexpr const char* kFused = "SepconvFused";
 // The types that all of them are defined for.
 constexpr const char* kTypes = "T: {float, double, bfloat16, half}";
 
-template <class T, void (*destroy)(T*)>
-struct Deleter {
-  void operator()(T* object) const { destroy(object); }
-};
-using Status = std::unique_ptr<TF_Status, Deleter<TF_Status, TF_DeleteStatus>>;
-using Tensor = std::unique_ptr<TF_Tensor, Deleter<TF_Tensor, TF_DeleteTensor>>;
-using Shape = std::unique_ptr<TF_ShapeHandle, Deleter<TF_ShapeHandle, TF_DeleteShapeHandle>>;
 using Sizes = std::array<int64_t, 4>;
-
-// Thrown where TensorFlow has put its own error into the status.
-struct TensorFlowError {};
-
-void check(const Status& status) {
-  if (TF_GetCode(status.get()) != TF_OK) throw TensorFlowError{};
-}
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
-
-// Runs `body` and puts whatever it throws into `status`; no exception may enter TensorFlow. Returns
-// whether all went well.
-template <class Body>
-bool guarded(const Status& status, Body body) {
-  try {
-    body();
-    return true;
-  } catch (const TensorFlowError&) {
-  } catch (const std::invalid_argument& error) {
-    TF_SetStatus(status.get(), TF_INVALID_ARGUMENT, error.what());
-  } catch (const std::bad_alloc&) {
-    TF_SetStatus(status.get(), TF_RESOURCE_EXHAUSTED, "sepconv: out of memory.");
-  } catch (const std::exception& error) {
-    TF_SetStatus(status.get(), TF_INTERNAL, error.what());
-  }
-  return false;
-}
 
 // ---- attributes
 
@@ -160,13 +123,6 @@ void* create(TF_OpKernelConstruction* ctx) {
 void destroy(void* kernel) { delete static_cast<Attributes*>(kernel); }
 
 // ---- inputs and outputs
-
-std::string shape_text(const TF_Tensor* tensor) {
-  std::string text = "(";
-  for (int i = 0; i < TF_NumDims(tensor); ++i)
-    text += (i ? ", " : "") + std::to_string(TF_Dim(tensor, i));
-  return text + ")";
-}
 
 Sizes four(const char* name, const TF_Tensor* tensor) {
   if (TF_NumDims(tensor) != 4)
@@ -378,30 +334,6 @@ void infer_backward(TF_ShapeInferenceContext* ctx, TF_Status* status) {
 
 // ---- registration, when the library is loaded
 
-struct Definition {
-  const char* name;
-  std::initializer_list<const char*> inputs, outputs, attributes;
-  void (*infer)(TF_ShapeInferenceContext*, TF_Status*);
-  void* (*create)(TF_OpKernelConstruction*);
-  void (*compute)(void*, TF_OpKernelContext*);
-};
-
-// Where this fails, TensorFlow knows no such operation and the Python module says so.
-void register_operation(const Definition& definition) {
-  const Status status(TF_NewStatus());
-  TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(definition.name);
-  for (const char* input : definition.inputs) TF_OpDefinitionBuilderAddInput(op, input);
-  for (const char* output : definition.outputs) TF_OpDefinitionBuilderAddOutput(op, output);
-  for (const char* attribute : definition.attributes) TF_OpDefinitionBuilderAddAttr(op, attribute);
-  TF_OpDefinitionBuilderSetShapeInferenceFunction(op, definition.infer);
-  TF_RegisterOpDefinition(op, status.get());
-  if (TF_GetCode(status.get()) != TF_OK) return;
-
-  TF_KernelBuilder* kernel = TF_NewKernelBuilder(definition.name, "CPU", definition.create,
-                                                 definition.compute, &destroy);
-  TF_RegisterKernelBuilder(definition.name, kernel, status.get());
-}
-
 const bool registered = [] {
   register_operation({kForward,
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
@@ -411,7 +343,8 @@ const bool registered = [] {
                        "activation: int = 0"},
                       &infer_forward,
                       &create<Operation::forward>,
-                      &compute<&run_forward>});
+                      &compute<&run_forward>,
+                      &destroy});
   register_operation({kBackward,
                       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
                        "dy: T"},
@@ -420,7 +353,8 @@ const bool registered = [] {
                        "wanted: list(bool)"},
                       &infer_backward,
                       &create<Operation::backward>,
-                      &compute<&run_backward>});
+                      &compute<&run_backward>,
+                      &destroy});
   register_operation({kFused,
                       {"x: T", "depthwise_kernel: num_depthwise * T",
                        "pointwise_kernel: num_pointwise * T",
@@ -433,7 +367,8 @@ const bool registered = [] {
                        "depthwise_activation: int = 0", "activation: int = 0"},
                       &infer_forward,
                       &create<Operation::fused>,
-                      &compute<&run_fused>});
+                      &compute<&run_fused>,
+                      &destroy});
   return true;
 }();
 

@@ -1,4 +1,5 @@
-// The Python module sepconv._xla: the convolution and its gradients as XLA FFI handlers.
+// The Python module sepconv._xla: the convolution, batch normalization and their gradients as XLA FFI
+// handlers.
 //
 // XLA passes dense buffers in C order and the attributes below; work runs on XLA's own threads.
 #include <nanobind/nanobind.h>
@@ -34,6 +35,13 @@ sepconv::DType dtype_of(const ffi::AnyBuffer& buffer) {
   if (buffer.element_type() == ffi::BF16) return sepconv::DType::bf16;
   if (buffer.element_type() == ffi::F16) return sepconv::DType::f16;
   fail("sepconv's operations take float32, float64, bfloat16 or float16.");
+}
+
+sepconv::DType wide_dtype_of(const ffi::AnyBuffer& buffer) {
+  const auto dtype = dtype_of(buffer);
+  if (dtype != sepconv::DType::f32 && dtype != sepconv::DType::f64)
+    fail("Batch normalization is of float32 and float64 alone.");
+  return dtype;
 }
 
 sepconv::Geometry geometry_of(Integers spec, Integers x_shape, Integers kernel_shape) {
@@ -255,6 +263,88 @@ ffi::Error pointwise_backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Rema
   });
 }
 
+// The sizes of a batch normalization over all axes of x but one.
+sepconv::BatchNorm batch_norm_of(Integers x_shape, int64_t axis, double epsilon) {
+  const auto rank = static_cast<int64_t>(x_shape.size());
+  if (axis < 0 || axis >= rank) fail("axis must be one of x's.");
+  sepconv::BatchNorm s{1, x_shape.begin()[axis], 1, epsilon};
+  for (int64_t i = 0; i < rank; ++i) {
+    if (i < axis) s.outer *= x_shape.begin()[i];
+    if (i > axis) s.inner *= x_shape.begin()[i];
+  }
+  return s;
+}
+
+ffi::Error batch_norm(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer gamma,
+                      ffi::AnyBuffer beta, ffi::Result<ffi::AnyBuffer> y,
+                      ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance,
+                      int64_t axis, double epsilon) {
+  return guarded([&] {
+    const auto dtype = wide_dtype_of(x);
+    const auto s = batch_norm_of(x.dimensions(), axis, epsilon);
+    const int64_t size = s.outer * s.channels * s.inner;
+    sepconv::prefer_huge_pages(y->untyped_data(), y->size_bytes());
+    auto runner = runner_on(pool);
+    sepconv::batch_norm_forward(dtype, s,
+                                {address("x", x, dtype, size),
+                                 address("gamma", gamma, dtype, s.channels),
+                                 address("beta", beta, dtype, s.channels),
+                                 address("y", *y, dtype, size),
+                                 address("mean", *mean, dtype, s.channels),
+                                 address("variance", *variance, dtype, s.channels)},
+                                runner);
+  });
+}
+
+ffi::Error batch_norm_backward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer gamma,
+                               ffi::AnyBuffer mean, ffi::AnyBuffer variance, ffi::AnyBuffer dy,
+                               ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dgamma,
+                               ffi::Result<ffi::AnyBuffer> dbeta, int64_t axis, double epsilon) {
+  return guarded([&] {
+    const auto dtype = wide_dtype_of(x);
+    const auto s = batch_norm_of(x.dimensions(), axis, epsilon);
+    const int64_t size = s.outer * s.channels * s.inner;
+    sepconv::prefer_huge_pages(dx->untyped_data(), dx->size_bytes());
+    auto runner = runner_on(pool);
+    sepconv::batch_norm_backward(dtype, s,
+                                 {address("x", x, dtype, size),
+                                  address("gamma", gamma, dtype, s.channels),
+                                  address("mean", mean, dtype, s.channels),
+                                  address("variance", variance, dtype, s.channels),
+                                  address("dy", dy, dtype, size),
+                                  address("dx", *dx, dtype, size),
+                                  address("dgamma", *dgamma, dtype, s.channels),
+                                  address("dbeta", *dbeta, dtype, s.channels)},
+                                 runner);
+  });
+}
+
+XLA_FFI_DEFINE_HANDLER(batch_norm_handler, batch_norm,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Attr<int64_t>("axis")
+                           .Attr<double>("epsilon"));
+
+XLA_FFI_DEFINE_HANDLER(batch_norm_backward_handler, batch_norm_backward,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Arg<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Ret<ffi::AnyBuffer>()
+                           .Attr<int64_t>("axis")
+                           .Attr<double>("epsilon"));
+
 XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
@@ -302,6 +392,8 @@ NB_MODULE(_xla, m) {
     handlers["sepconv_forward"] = capsule_of(forward_handler);
     handlers["sepconv_backward"] = capsule_of(backward_handler);
     handlers["sepconv_pointwise_backward"] = capsule_of(pointwise_backward_handler);
+    handlers["sepconv_batch_norm"] = capsule_of(batch_norm_handler);
+    handlers["sepconv_batch_norm_backward"] = capsule_of(batch_norm_backward_handler);
     return handlers;
   });
   // The FFI version of the headers: XLA takes a handler of at most its own.

@@ -99,6 +99,16 @@ void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels, i
   table(dtype).pack_kernel(channels_first, channels, filters, kernel, packed);
 }
 
+void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward& args,
+                        Runner& runner) {
+  table(dtype).batch_norm_forward(s, args, runner);
+}
+
+void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
+                         Runner& runner) {
+  table(dtype).batch_norm_backward(s, args, runner);
+}
+
 const char* isa_name() { return level().name; }
 
 const KernelTable& f32_kernels() { return table(DType::f32); }

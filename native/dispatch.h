@@ -88,6 +88,29 @@ SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_
 SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels,
                                        int64_t filters, const void* kernel, void* packed);
 
+// Batch normalization in training: over an array [outer, channels, inner], where channels_last is an
+// inner of 1. Of float32 and float64 alone.
+struct BatchNorm {
+  int64_t outer, channels, inner;
+  double epsilon;  // added to the variance
+};
+struct BatchNormForward {
+  const void* x;
+  const void *gamma, *beta;  // [channels]; null: ones, zeros
+  void* y;
+  void *mean, *variance;  // [channels], of x; the variance is not Bessel's. NaN where x is empty
+};
+// Gradients of sum(y * dy), from the forward's mean and variance.
+struct BatchNormBackward {
+  const void *x, *gamma, *mean, *variance, *dy;
+  void *dx, *dgamma, *dbeta;
+};
+// As `forward`, they throw nothing but std::bad_alloc.
+SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward& args,
+                                    Runner& runner);
+SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s,
+                                     const BatchNormBackward& args, Runner& runner);
+
 // The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "neon" or "generic".
 // Chosen at the first call, by the processor or by the environment variable SEPCONV_ISA; throws
 // std::invalid_argument where that names a level unknown or not runnable here.

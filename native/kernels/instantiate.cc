@@ -1,5 +1,6 @@
 // The kernels of one instruction set and one dtype: compiled once for each, with
 // SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES and SEPCONV_REAL given by the build.
+#include "batch_norm.h"
 #include "kernel_table.h"
 #include "patches.h"
 #include "roofline.h"
@@ -76,8 +77,8 @@ void copy(const void* from, void* to, int64_t count) {
 
 const KernelTable& SEPCONV_TABLE() {
   static const KernelTable table{&forward_all, &backward_all<T>, &product, &product_backward,
-                                 &packed_bytes, &pack_kernel,    &burst,   &read,
-                                 &copy};
+                                 &packed_bytes, &pack_kernel, &batch_norm_forward<T>,
+                                 &batch_norm_backward<T>, &burst, &read, &copy};
   return table;
 }
 

@@ -224,7 +224,8 @@ template <class Half>
 const KernelTable& half_table() {
   static const KernelTable table{&half_forward<Half>, &half_backward<Half>, &half_product<Half>,
                                  &half_product_backward<Half>, f32_table().packed_bytes,
-                                 &pack_half_kernel<Half>, nullptr, nullptr, nullptr};
+                                 &pack_half_kernel<Half>, nullptr, nullptr, nullptr,
+                                 nullptr, nullptr};
   return table;
 }
 

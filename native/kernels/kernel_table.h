@@ -14,7 +14,10 @@ struct KernelTable {
   int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters);
   void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
                       void* packed);
-  // For measure_fma and measure_bandwidth (roofline.h); the half types have none.
+  // The half types have neither these nor what follows.
+  void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&);
+  void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&);
+  // For measure_fma and measure_bandwidth (roofline.h).
   int64_t (*fma_burst)(int64_t rounds, void* sink);
   void (*read_stream)(const void* from, int64_t count, void* sink);
   void (*copy_stream)(const void* from, void* to, int64_t count);

@@ -60,6 +60,34 @@ def pointwise_forward(
     y: Any,
     residual: Any = None,
 ) -> None: ...
+def batch_norm_forward(
+    outer: int,
+    channels: int,
+    inner: int,
+    epsilon: float,
+    dtype: int,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    y: Any,
+    mean: Any,
+    variance: Any,
+) -> None: ...
+def batch_norm_backward(
+    outer: int,
+    channels: int,
+    inner: int,
+    epsilon: float,
+    dtype: int,
+    x: Any,
+    gamma: Any,
+    mean: Any,
+    variance: Any,
+    dy: Any,
+    dx: Any,
+    dgamma: Any,
+    dbeta: Any,
+) -> None: ...
 
 class Prepared:
     """Copies of a convolution's weights, in the order in which kernels read them."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-__all__ = ["load", "load_pointwise"]
+__all__ = ["load", "load_batch_norm", "load_pointwise"]
 
 _MODULES = {
     "jax": "sepconv.jax",
@@ -20,6 +20,13 @@ _MODULES = {
 _POINTWISE = {
     "jax": "sepconv.engines._jax_pointwise",
     "torch": "sepconv.engines.torch_pointwise",
+}
+
+#: Where batch normalization trains.
+_BATCH_NORM = {
+    "jax": "sepconv.engines._jax_batch_norm",
+    "torch": "sepconv.engines.torch_batch_norm",
+    "tensorflow": "sepconv.engines.tensorflow_batch_norm",
 }
 
 
@@ -55,3 +62,18 @@ def load_pointwise(name: str) -> Callable[..., Any] | None:
         True
     """
     return importlib.import_module(_POINTWISE[name]).pointwise if name in _POINTWISE else None
+
+
+def load_batch_norm(name: str) -> Callable[..., Any] | None:
+    """``batch_norm(x, gamma, beta, *, axis, epsilon)`` for the arrays of one engine, or None.
+
+    It returns y, the mean and the variance of each channel. NumPy, which does not train, has none.
+
+    Args:
+        name: as for `load`.
+
+    Example:
+        >>> load_batch_norm("numpy") is None
+        True
+    """
+    return importlib.import_module(_BATCH_NORM[name]).batch_norm if name in _BATCH_NORM else None

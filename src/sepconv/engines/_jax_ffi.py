@@ -26,6 +26,8 @@ from sepconv.geometry import ConvSpec
 __all__ = [
     "align",
     "backward_call",
+    "batch_norm_backward_call",
+    "batch_norm_call",
     "forward_call",
     "make_primitive",
     "output_aval",
@@ -140,6 +142,27 @@ def pointwise_backward_call(
     )
 
 
+def batch_norm_call(
+    x: Any, gamma: Any, beta: Any, results: Sequence[Any], axis: int, epsilon: float
+) -> Sequence[Any]:
+    """Calls the handler of batch normalization for y, mean and variance, like `results`."""
+    return jax.ffi.ffi_call("sepconv_batch_norm", list(results))(
+        x, gamma, beta, axis=np.int64(axis), epsilon=np.float64(epsilon)
+    )
+
+
+def batch_norm_backward_call(
+    operands: Sequence[Any], results: Sequence[Any], axis: int, epsilon: float
+) -> Sequence[Any]:
+    """Calls the handler of its gradients for x, gamma and beta, like `results`.
+
+    `operands` are x, gamma, mean, variance and dy.
+    """
+    return jax.ffi.ffi_call("sepconv_batch_norm_backward", list(results))(
+        *operands, axis=np.int64(axis), epsilon=np.float64(epsilon)
+    )
+
+
 def _varying(aval: Any) -> frozenset[Any]:
     """The manual mesh axes (of `jax.shard_map`) along which an array differs."""
     manual = getattr(aval, "mat", None)
@@ -192,7 +215,8 @@ def make_primitive(
         elsewhere: operands and parameters to results, by JAX operations.
         on_cpu: the same by one FFI call; None where the operations serve the CPU too.
         batch_flags: parameters to (for each operand, for each result): is its first axis the batch?
-            Needed with `on_cpu`.
+            Where no device can compute its own part of the batch alone, None: programs that are
+            spread over several devices then get the operations.
         multiple_results: whether it returns a list.
     """
     primitive = Primitive(f"sepconv_{name}")
@@ -209,18 +233,23 @@ def make_primitive(
     primitive.def_impl(run)
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results))
-    if on_cpu is not None and batch_flags is not None:
-        rule = _lowering_on_cpu(on_cpu, batch_flags, multiple_results)
+    if on_cpu is not None:
+        rule = _lowering_on_cpu(on_cpu, elsewhere, batch_flags, multiple_results)
         mlir.register_lowering(primitive, rule, platform="cpu")
         _announce(primitive)
     return primitive
 
 
-def _lowering_on_cpu(on_cpu: Call, batch_flags: BatchFlags, multiple_results: bool) -> Call:
+def _lowering_on_cpu(
+    on_cpu: Call, elsewhere: Call, batch_flags: BatchFlags | None, multiple_results: bool
+) -> Call:
     def rule(context: Any, *operands: Any, **params: Any) -> Any:
         call: Call = functools.partial(on_cpu, **params)
         if _spread_over_devices(context.module_context.axis_context):
-            call = _partitioned(call, *batch_flags(**params), multiple_results=multiple_results)
+            if batch_flags is None:
+                call = functools.partial(elsewhere, **params)
+            else:
+                call = _partitioned(call, *batch_flags(**params), multiple_results=multiple_results)
         return mlir.lower_fun(call, multiple_results)(context, *operands)
 
     return rule

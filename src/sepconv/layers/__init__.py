@@ -1,6 +1,7 @@
 """Keras' depthwise and separable convolutions, computed by sepconv on Keras' backend of the moment.
 
-So are those of its ordinary ones that are depthwise or 1x1 convolutions: see `Conv2D`.
+So are those of its ordinary ones that are depthwise or 1x1 convolutions, see `Conv2D`, and what
+trains between them, see `BatchNormalization`.
 
 Example:
     >>> import keras
@@ -16,6 +17,7 @@ Example:
     True
 """
 
+from sepconv.layers.batch_normalization import BatchNormalization
 from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
@@ -25,6 +27,7 @@ from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
 
 __all__ = [
+    "BatchNormalization",
     "Conv2D",
     "DepthwiseConv1D",
     "DepthwiseConv2D",

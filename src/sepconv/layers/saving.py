@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from sepconv.layers.batch_normalization import BatchNormalization
 from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
@@ -23,7 +24,13 @@ __all__ = ["OURS", "custom_objects", "load_model", "stock_objects"]
 
 _LAYERS = {
     layer.__name__: layer
-    for layer in (SeparableConv2D, DepthwiseConv2D, SeparableConv1D, DepthwiseConv1D)
+    for layer in (
+        SeparableConv2D,
+        DepthwiseConv2D,
+        SeparableConv1D,
+        DepthwiseConv1D,
+        BatchNormalization,
+    )
 }
 
 #: Our layers by Keras' classes.
@@ -88,8 +95,8 @@ def load_model(
 ) -> keras.Model:
     """`keras.models.load_model` with Keras' depthwise and separable convolutions replaced by ours.
 
-    A `Conv2D` is replaced where `sepconv.layers.Conv2D` computes it. Weights, optimizer state and
-    everything else load as they were saved.
+    So is `BatchNormalization`, and a `Conv2D` where `sepconv.layers.Conv2D` computes it. Weights,
+    optimizer state and everything else load as they were saved.
 
     Args:
         filepath: a ``.keras`` or ``.h5`` file, from Keras 3 or Keras 2, on this machine.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 
 from sepconv.engines.front import DTYPES
-from sepconv.layers.ordinary import layer_refusal
+from sepconv.layers import batch_normalization, ordinary
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import compile_like, copy_model, named_layers
 from sepconv.models.record import Record
@@ -35,10 +35,10 @@ def accelerate(model: keras.Model) -> Accelerated:
 
     `SeparableConv1D`, `SeparableConv2D`, `DepthwiseConv1D` and `DepthwiseConv2D` are replaced
     wherever they are: in nested models, in wrappers such as `TimeDistributed`, in attributes of
-    subclassed models; and `Conv2D` where `sepconv.layers.Conv2D` computes it. The copy has the same
-    class, names, weights, trainable flags and random states, and is compiled as the model is, with
-    an optimizer that goes on from where the model's is; it shares no state with the model, which
-    stays as it was.
+    subclassed models; and `Conv2D` and `BatchNormalization` where `sepconv.layers` compute them.
+    The copy has the same class, names, weights, trainable flags and random states, and is compiled
+    as the model is, with an optimizer that goes on from where the model's is; it shares no state
+    with the model, which stays as it was.
 
     A subclassed model must be one that Keras can copy: with a `get_config` where its constructor
     takes arguments of its own, and built by its config. `patch_keras` serves any model as it is.
@@ -94,7 +94,9 @@ def _reason_against(layer: keras.layers.Layer) -> str | None:
     if type(layer) not in OURS:
         return "a class of its own, which may compute something else"
     if type(layer) is keras.layers.Conv2D:
-        return layer_refusal(layer)
+        return ordinary.layer_refusal(layer)
+    if type(layer) is keras.layers.BatchNormalization:
+        return batch_normalization.layer_refusal(layer)
     if layer.compute_dtype not in DTYPES:
         return f"computes in {layer.compute_dtype}"
     return None

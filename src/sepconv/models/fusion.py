@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from sepconv.layers.batch_normalization import BatchNormalization
 from sepconv.layers.fused_conv2d import kernel_activation
 from sepconv.models.folding import Block, Convolution, Stock, affine_of
 from sepconv.models.graph import Graph, Step, Value
@@ -27,6 +28,8 @@ _NOOPS = (
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
 )
+
+_NORMALISATIONS = (keras.layers.BatchNormalization, BatchNormalization)
 
 #: Keras' operations, as a graph has them where a function was called instead of a layer.
 _OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Silu": "silu", "HardSilu": "hard_silu"}
@@ -102,7 +105,7 @@ def drop(graph: Graph, step: Step) -> str | None:
 def normalisation_after(graph: Graph, step: Step) -> str | None:
     """BatchNormalization goes into the convolution before it."""
     layer = step.operation
-    if type(layer) is not keras.layers.BatchNormalization:
+    if type(layer) not in _NORMALISATIONS:
         return ""
     if not step.takes_one():
         return "it is called with arguments of its own"
@@ -133,7 +136,7 @@ def normalisation_before(graph: Graph, step: Step) -> str | None:
     if not isinstance(convolution, (Block, Stock)):
         return ""
     producer = graph.only_before(step, step.inputs[0])
-    if producer is None or type(producer.operation) is not keras.layers.BatchNormalization:
+    if producer is None or type(producer.operation) not in _NORMALISATIONS:
         return ""
     layer = producer.operation
     if id(layer) in graph.shared or not producer.takes_one() or not convolution.unpadded:

@@ -1,8 +1,8 @@
 """Keras' own convolutions, computed by our kernels where we have some, while a patch is on.
 
 Keras' layers and `keras.ops` both end in functions of the module `keras.src.backend.nn`, which they
-look up at every call. Three of those are all that is replaced, so models, layers and imported names
-that are older than the patch are served too.
+look up at every call. Three of those are replaced, and the `call` of BatchNormalization, which is
+several of them, so models, layers and imported names that are older than the patch are served too.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from keras.src.backend import nn
 
 from sepconv.engines import load
 from sepconv.engines.front import DTYPES
+from sepconv.layers.batch_normalization import normalize
+from sepconv.layers.devices import runs_on_cpu
 from sepconv.layers.ordinary import convolve, plausible, refusal
 
 __all__ = ["Patch", "patch_keras", "unpatch_keras"]
 
 
 def patch_keras() -> Patch:
-    """Lets Keras' own convolutions compute with our kernels, where we have some.
+    """Lets Keras' own convolutions and batch normalizations compute with our kernels.
 
     From then on, in the whole process, `keras.layers.SeparableConv1D`, `SeparableConv2D`,
     `DepthwiseConv1D` and `DepthwiseConv2D`, `keras.ops.depthwise_conv` and
     `keras.ops.separable_conv` do, in models built or loaded before as well as after; and `Conv2D`
-    and `keras.ops.conv` where `sepconv.layers.Conv2D` does. It may be called again, from any
+    and `keras.ops.conv` where `sepconv.layers.Conv2D` does, and `BatchNormalization` where
+    `sepconv.layers.BatchNormalization` does. It may be called again, from any
     thread, and is undone by `unpatch_keras`, or by leaving the ``with`` statement that it is used
     in; of nested or concurrent ones, the last to be left undoes it.
 
@@ -106,7 +109,7 @@ class _Switch:
         self._holders = 0
         self._era = 0  # the number of times that all holds were ended
         self._exports = 0
-        self._originals: dict[str, Any] = {}  # what ours stand in for, while they do
+        self._originals: dict[tuple[Any, str], Any] = {}  # what ours stand in for, while they do
         self._original_export: Any = None
 
     def acquire(self) -> int:
@@ -150,12 +153,12 @@ class _Switch:
         wanted = self._holders > 0 and self._exports == 0
         if wanted and not self._originals:
             engine = load(keras.backend.backend())
-            for name, make in _MAKERS.items():
-                self._originals[name] = getattr(nn, name)
-                setattr(nn, name, make(self._originals[name], engine))
+            for (owner, name), make in _MAKERS.items():
+                self._originals[owner, name] = getattr(owner, name)
+                setattr(owner, name, make(self._originals[owner, name], engine))
         elif not wanted:
-            for name, original in self._originals.items():
-                setattr(nn, name, original)
+            for (owner, name), original in self._originals.items():
+                setattr(owner, name, original)
             self._originals = {}
 
 
@@ -197,7 +200,7 @@ def _models() -> list[Any]:
     return [thing for thing in gc.get_referrers(*kinds) if type(thing) in kinds]
 
 
-# ---- the three functions
+# ---- what takes the place of Keras' own
 
 
 def _with_one_kernel(
@@ -264,7 +267,25 @@ def _conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any
     return _with_one_kernel(original, compute)
 
 
-_MAKERS = {"conv": _conv, "depthwise_conv": _depthwise_conv, "separable_conv": _separable_conv}
+def _call_of_batch_normalization(
+    original: Callable[..., Any], engine: ModuleType
+) -> Callable[..., Any]:
+    """`call` of Keras' BatchNormalization, which trains by our kernels."""
+
+    @functools.wraps(original)
+    def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return normalize(self, functools.partial(original, self), inputs, training, mask)
+
+    return call
+
+
+#: Whose attribute of which name is replaced, and by what.
+_MAKERS = {
+    (nn, "conv"): _conv,
+    (nn, "depthwise_conv"): _depthwise_conv,
+    (nn, "separable_conv"): _separable_conv,
+    (keras.layers.BatchNormalization, "call"): _call_of_batch_normalization,
+}
 
 
 def _compute(
@@ -311,7 +332,7 @@ def _served(
         and options["padding"] in ("valid", "same")
         and fit(arrays, options)
         and _dtypes_fit(arrays)
-        and _RUNS_ON_CPU[keras.backend.backend()](arrays)
+        and runs_on_cpu(*arrays)
     )
     return options if served else None
 
@@ -375,31 +396,3 @@ def _is_in(space: Sequence[Any], kernel_size: Sequence[int], options: dict[str, 
 def _dtypes_fit(arrays: Sequence[Any]) -> bool:
     names = {keras.backend.standardize_dtype(array.dtype) for array in arrays}
     return len(names) == 1 and names <= set(DTYPES)
-
-
-def _jax_runs_on_cpu(arrays: Sequence[Any]) -> bool:
-    import jax
-
-    # While JAX traces, nobody knows; our primitives become JAX's own on another platform.
-    return all(
-        isinstance(array, jax.core.Tracer) or all(d.platform == "cpu" for d in array.devices())
-        for array in arrays
-    )
-
-
-def _torch_runs_on_cpu(arrays: Sequence[Any]) -> bool:
-    return all(array.device.type == "cpu" for array in arrays)
-
-
-def _tensorflow_runs_on_cpu(arrays: Sequence[Any]) -> bool:
-    from sepconv.engines.tensorflow import as_array, runs_on_cpu
-
-    return runs_on_cpu(as_array(arrays[0]))  # Keras leaves variables as they are
-
-
-_RUNS_ON_CPU: dict[str, Callable[[Sequence[Any]], bool]] = {
-    "jax": _jax_runs_on_cpu,
-    "torch": _torch_runs_on_cpu,
-    "tensorflow": _tensorflow_runs_on_cpu,
-    "numpy": lambda arrays: True,
-}

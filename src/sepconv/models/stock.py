@@ -53,7 +53,7 @@ def to_stock(model: keras.Model) -> keras.Model:
 
 def _check(name: str, layer: keras.layers.Layer) -> None:
     """Raises where Keras' layer cannot do what ours does."""
-    if layer.padding not in ("valid", "same"):
+    if getattr(layer, "padding", "valid") not in ("valid", "same"):
         raise ValueError(
             f"The layer {name!r} pads as Keras' {type(layer).__name__} cannot, which knows "
             "'valid' and 'same'; a layer of padding before one that is 'valid' says the same. "

@@ -1,0 +1,186 @@
+"""Batch normalization of JAX arrays in training, forward and backward.
+
+The derivative of y in x is a symmetric matrix, so the tangent of y and the gradients are computed
+alike. The mean and the variance that come with y are for the moving ones: they carry no gradient.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import ad, batching
+
+from sepconv.engines._jax_bilinear import shape_of
+from sepconv.engines._jax_ffi import (
+    align,
+    batch_norm_backward_call,
+    batch_norm_call,
+    make_primitive,
+    output_aval,
+)
+from sepconv.engines.jax import composed_batch, composed_jvp, is_zero, no_cotangents
+
+__all__ = ["batch_norm"]
+
+
+class _Form(NamedTuple):
+    """What is no array: the channels' axis, and what is added to the variance."""
+
+    axis: int
+    epsilon: float
+
+
+def batch_norm(
+    x: Any, gamma: Any, beta: Any, *, axis: int, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes each channel of `x` over all other axes.
+
+    Args:
+        x: of any rank, of float32 or float64.
+        gamma: [channels], of its dtype: the deviation of a channel of the result.
+        beta: [channels], of its dtype: its mean.
+        axis: the one of the channels, 0 or more.
+        epsilon: added to the variance.
+
+    Returns:
+        The result, and the mean and variance of each channel of x.
+    """
+    y, mean, variance = _forward.bind(*align(x, gamma, beta), form=_Form(axis, epsilon))
+    return y, mean, variance
+
+
+# --- In JAX's own operations ----------------------------------------------------------------------
+
+
+def _sums(a: Any, form: _Form) -> Any:
+    return jnp.sum(a, [i for i in range(a.ndim) if i != form.axis])
+
+
+def _along(vector: Any, x: Any, form: _Form) -> Any:
+    """A number a channel, to be broadcast against x."""
+    return jnp.expand_dims(vector, [i for i in range(x.ndim) if i != form.axis])
+
+
+def _normal(x: Any, form: _Form) -> tuple[Any, Any, Any, Any]:
+    """Of x: itself without mean and deviation, the inverse deviation, mean and variance."""
+    count = x.size // x.shape[form.axis]
+    mean = _sums(x, form) / count
+    centred = x - _along(mean, x, form)
+    variance = _sums(centred * centred, form) / count
+    inverse = jax.lax.rsqrt(variance + form.epsilon)
+    return centred * _along(inverse, x, form), inverse, mean, variance
+
+
+def _composed_forward(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
+    normal, _, mean, variance = _normal(x, form)
+    y = normal * _along(gamma, x, form) + _along(beta, x, form)
+    return [y, *map(jax.lax.stop_gradient, (mean, variance))]
+
+
+def _projected(v: Any, normal: Any, factor: Any, form: _Form) -> tuple[Any, Any, Any]:
+    """The derivative in x times `v`, and the sums of v * normal and of v."""
+    along, total = _sums(v * normal, form), _sums(v, form)
+    count = v.size // v.shape[form.axis]
+    rest = v - _along(total / count, v, form) - normal * _along(along / count, v, form)
+    return rest * _along(factor, v, form), along, total
+
+
+# Both know mean and variance, and compute them again: they change with x.
+def _composed_tangent(
+    x: Any, gamma: Any, _mean: Any, _variance: Any, tx: Any, tgamma: Any, tbeta: Any, *, form: _Form
+) -> Any:
+    normal, inverse, *_ = _normal(x, form)
+    projected, *_ = _projected(tx, normal, gamma * inverse, form)
+    return projected + normal * _along(tgamma, x, form) + _along(tbeta, x, form)
+
+
+def _composed_gradients(
+    x: Any, gamma: Any, _mean: Any, _variance: Any, dy: Any, *, form: _Form
+) -> list[Any]:
+    normal, inverse, *_ = _normal(x, form)
+    return list(_projected(dy, normal, gamma * inverse, form))
+
+
+# --- The primitives -------------------------------------------------------------------------------
+
+
+def _forward_avals(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
+    vector = output_aval(x, (x.shape[form.axis],), batch=False)
+    return [output_aval(x, x.shape), vector, vector]
+
+
+def _forward_on_cpu(x: Any, gamma: Any, beta: Any, *, form: _Form) -> Sequence[Any]:
+    return batch_norm_call(
+        x, gamma, beta, shape_of(_forward_avals, x, gamma, beta, form=form), *form
+    )
+
+
+def _tangent_aval(x: Any, *_: Any, form: _Form) -> Any:
+    return output_aval(x, x.shape)
+
+
+def _gradients_avals(x: Any, *_: Any, form: _Form) -> list[Any]:
+    return _forward_avals(x, None, None, form=form)
+
+
+def _gradients_on_cpu(*operands: Any, form: _Form) -> Sequence[Any]:
+    return batch_norm_backward_call(
+        operands, shape_of(_gradients_avals, *operands, form=form), *form
+    )
+
+
+_forward = make_primitive(
+    "batch_norm",
+    abstract=_forward_avals,
+    on_cpu=_forward_on_cpu,
+    elsewhere=_composed_forward,
+    multiple_results=True,
+)
+_tangent = make_primitive("batch_norm_tangent", abstract=_tangent_aval, elsewhere=_composed_tangent)
+_gradients = make_primitive(
+    "batch_norm_gradients",
+    abstract=_gradients_avals,
+    on_cpu=_gradients_on_cpu,
+    elsewhere=_composed_gradients,
+    multiple_results=True,
+)
+
+
+# --- Differentiation and vmap ---------------------------------------------------------------------
+
+
+def _forward_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Form) -> Any:
+    _, mean, variance = outputs = _forward.bind(*primals, form=form)
+    x, gamma, _ = primals
+    moving = map(ad.instantiate_zeros, tangents)
+    change = _tangent.bind(x, gamma, mean, variance, *moving, form=form)
+    still = [ad.Zero(jax.typeof(a).to_tangent_aval()) for a in (mean, variance)]
+    return outputs, [change, *still]
+
+
+def _tangent_transpose(ct: Any, *operands: Any, form: _Form) -> list[Any]:
+    if is_zero(ct):
+        return no_cotangents(operands)
+    found = _gradients.bind(*operands[:4], ct, form=form)
+    wanted = map(ad.is_undefined_primal, operands[4:])
+    return [None] * 4 + [g if w else None for g, w in zip(found, wanted, strict=True)]
+
+
+def _gradients_transpose(cotangents: Sequence[Any], *operands: Any, form: _Form) -> list[Any]:
+    if all(map(is_zero, cotangents)):
+        return no_cotangents(operands)
+    moving = map(ad.instantiate_zeros, cotangents)
+    return [None] * 4 + [_tangent.bind(*operands[:4], *moving, form=form)]
+
+
+ad.primitive_jvps[_forward] = _forward_jvp
+for _primitive, _composed in ((_tangent, _composed_tangent), (_gradients, _composed_gradients)):
+    ad.primitive_jvps[_primitive] = functools.partial(composed_jvp, _composed)
+    batching.primitive_batchers[_primitive] = functools.partial(composed_batch, _composed)
+batching.primitive_batchers[_forward] = functools.partial(composed_batch, _composed_forward)
+ad.primitive_transposes[_tangent] = _tangent_transpose
+ad.primitive_transposes[_gradients] = _gradients_transpose

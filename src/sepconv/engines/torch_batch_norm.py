@@ -1,0 +1,224 @@
+"""PyTorch's batch normalization in training: ``sepconv::batch_norm`` and its gradients.
+
+The mean and the variance that come with the result are for the moving ones: they carry no gradient.
+Derivatives of higher order, forward mode and `torch.func` are those of PyTorch's own operations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from sepconv import _native
+from sepconv.engines.torch import CODES
+from sepconv.engines.torch_autograd import call_below
+
+__all__ = ["batch_norm"]
+
+_DTYPES = (torch.float32, torch.float64)
+
+_library = torch.library.Library("sepconv", "FRAGMENT")
+_TAGS = (torch.Tag.pt2_compliant_tag,)
+# y, mean and variance; axis is 0 or more.
+_library.define(
+    "batch_norm(Tensor x, Tensor gamma, Tensor beta, int axis, float epsilon) "
+    "-> (Tensor, Tensor, Tensor)",
+    tags=_TAGS,
+)
+# Of x, gamma and beta.
+_library.define(
+    "batch_norm_gradients(Tensor x, Tensor gamma, Tensor mean, Tensor variance, Tensor dy, "
+    "int axis, float epsilon) -> (Tensor, Tensor, Tensor)",
+    tags=_TAGS,
+)
+_forward = torch.ops.sepconv.batch_norm.default
+_gradients = torch.ops.sepconv.batch_norm_gradients.default
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, *, axis: int, epsilon: float) -> Three:
+    """Normalizes each channel of `x` over all other axes.
+
+    Args:
+        x: of any rank, of float32 or float64.
+        gamma: [channels], of its dtype: the deviation of a channel of the result.
+        beta: [channels], of its dtype: its mean.
+        axis: the one of the channels, 0 or more.
+        epsilon: added to the variance.
+
+    Returns:
+        The result, and the mean and variance of each channel of x.
+    """
+    if not x.is_contiguous():  # channels_first in channels_last memory, or the other way round
+        for to in (-1, 1):
+            moved = x.movedim(axis, to)
+            if moved.is_contiguous():
+                y, mean, variance = _forward(moved, gamma, beta, to % x.dim(), epsilon)
+                return y.movedim(to, axis), mean, variance
+    return _forward(x, gamma, beta, axis, epsilon)
+
+
+# --- on the CPU ------------------------------------------------------------------------------
+
+
+def _check(x: Tensor, vectors: tuple[Tensor, ...], axis: int) -> tuple[int, int, int]:
+    """The sizes before, on and after `axis`. A kernel must not read beyond a tensor."""
+    if not 0 <= axis < x.dim():
+        raise ValueError(f"axis must be one of x's. Received: axis={axis}, x.shape={x.shape}")
+    channels = x.shape[axis]
+    for vector in vectors:
+        if vector.shape != (channels,):
+            raise ValueError(
+                f"A tensor of one number for each of {channels} channels was expected. "
+                f"Received: one of the shape {tuple(vector.shape)}"
+            )
+    if x.dtype not in _DTYPES or any(vector.dtype != x.dtype for vector in vectors):
+        raise TypeError(
+            "Tensors of one dtype, float32 or float64, were expected. "
+            f"Received: {x.dtype} and {[vector.dtype for vector in vectors]}"
+        )
+    return math.prod(x.shape[:axis]), channels, math.prod(x.shape[axis + 1 :])
+
+
+def _forward_cpu(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
+    sizes = _check(x, (gamma, beta), axis)
+    results = _forward_fake(x, gamma, beta, axis, epsilon)
+    operands = [a.contiguous() for a in (x, gamma, beta)]
+    addresses = [a.data_ptr() for a in (*operands, *results)]
+    _native.batch_norm_forward(*sizes, epsilon, CODES[x.dtype], *addresses)
+    return results
+
+
+def _gradients_cpu(
+    x: Tensor,
+    gamma: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    axis: int,
+    epsilon: float,
+) -> Three:
+    sizes = _check(x, (gamma, mean, variance), axis)
+    if dy.shape != x.shape or dy.dtype != x.dtype:
+        raise ValueError(
+            "dy must be like x. Received: "
+            f"{tuple(dy.shape)} of {dy.dtype}, and x.shape={tuple(x.shape)} of {x.dtype}"
+        )
+    results = _forward_fake(x, gamma, mean, axis, epsilon)
+    operands = [a.contiguous() for a in (x, gamma, mean, variance, dy)]
+    addresses = [a.data_ptr() for a in (*operands, *results)]
+    _native.batch_norm_backward(*sizes, epsilon, CODES[x.dtype], *addresses)
+    return results
+
+
+# --- on other devices, and shapes alone ------------------------------------------------------
+
+
+def _others(x: Tensor, axis: int) -> list[int]:
+    return [i for i in range(x.dim()) if i != axis]
+
+
+def _along(vector: Tensor, x: Tensor, axis: int) -> Tensor:
+    """A number a channel, to be broadcast against x."""
+    return vector.view([-1 if i == axis else 1 for i in range(x.dim())])
+
+
+def _normal(x: Tensor, axis: int, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of x: itself without mean and deviation, the inverse deviation, mean and variance."""
+    others = _others(x, axis)
+    centred = x - x.mean(others, keepdim=True)
+    variance = centred.square().mean(others)
+    inverse = (variance + epsilon).rsqrt()
+    return centred * _along(inverse, x, axis), inverse, x.mean(others), variance
+
+
+def _composed_forward(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
+    normal, _, mean, variance = _normal(x, axis, epsilon)
+    y = normal * _along(gamma, x, axis) + _along(beta, x, axis)
+    return y.contiguous(), mean.detach(), variance.detach()
+
+
+def _composed_gradients(
+    x: Tensor,
+    gamma: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    axis: int,
+    epsilon: float,
+) -> Three:
+    # Mean and variance are computed again, since they change with x.
+    normal, inverse, *_ = _normal(x, axis, epsilon)
+    others = _others(x, axis)
+    dbeta, dgamma = dy.sum(others), (dy * normal).sum(others)
+    count = x.numel() // max(1, x.shape[axis])
+    dx = dy - _along(dbeta / count, x, axis) - normal * _along(dgamma / count, x, axis)
+    return (dx * _along(gamma * inverse, x, axis)).contiguous(), dgamma, dbeta
+
+
+def _forward_fake(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
+    vector = x.shape[axis : axis + 1]
+    return x.new_empty(x.shape), x.new_empty(vector), x.new_empty(vector)
+
+
+def _gradients_fake(
+    x: Tensor,
+    gamma: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    axis: int,
+    epsilon: float,
+) -> Three:
+    return _forward_fake(x, gamma, mean, axis, epsilon)
+
+
+# --- derivatives -----------------------------------------------------------------------------
+
+
+class _Function(torch.autograd.Function):
+    """The derivative of ``batch_norm`` is ``batch_norm_gradients``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: float) -> Three:
+        y, mean, variance = call_below(_forward, x, gamma, beta, axis, eps)
+        ctx.save_for_backward(x, gamma, mean, variance)
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        ctx.rest = axis, eps
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 5
+        # Gradients are on here where this is to be differentiated in its turn.
+        compute: Any = _composed_gradients if torch.is_grad_enabled() else _gradients
+        return *compute(*ctx.saved_tensors, dy, *ctx.rest), None, None
+
+
+def _autograd(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return _composed_forward(x, gamma, beta, axis, epsilon)
+    if torch.is_grad_enabled() and any(a.requires_grad for a in (x, gamma, beta)):
+        return _Function.apply(x, gamma, beta, axis, epsilon)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _forward(x, gamma, beta, axis, epsilon)
+
+
+def _map_forward(info: Any, in_dims: Any, *arguments: Any) -> tuple[Three, tuple[int, int, int]]:
+    return torch.vmap(_composed_forward, in_dims)(*arguments), (0, 0, 0)
+
+
+_library.impl("batch_norm", _forward_cpu, "CPU")
+_library.impl("batch_norm", _composed_forward, "CompositeExplicitAutograd")
+_library.impl("batch_norm", _autograd, "Autograd")
+torch.library.register_fake("sepconv::batch_norm", _forward_fake, lib=_library)
+torch.library.register_vmap("sepconv::batch_norm", _map_forward, lib=_library)
+_library.impl("batch_norm_gradients", _gradients_cpu, "CPU")
+_library.impl("batch_norm_gradients", _composed_gradients, "CompositeExplicitAutograd")
+torch.library.register_fake("sepconv::batch_norm_gradients", _gradients_fake, lib=_library)

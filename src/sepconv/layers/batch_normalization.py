@@ -1,0 +1,114 @@
+"""Keras' BatchNormalization, whose training is computed by sepconv."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from sepconv.engines import load_batch_norm
+from sepconv.layers.base import ReplacementMixin
+from sepconv.layers.devices import runs_on_cpu
+
+__all__ = ["BatchNormalization", "layer_refusal", "normalize"]
+
+_DTYPES = ("float32", "float64")
+
+
+@keras.saving.register_keras_serializable(package="sepconv")
+class BatchNormalization(ReplacementMixin, keras.layers.BatchNormalization):
+    """Batch normalization, by sepconv's kernels where it trains.
+
+    What stands between the convolutions of a network takes as long to train as they do, once they
+    are fast: mean and variance, the result, and their gradients take a dozen passes over the array
+    where they are made of an engine's general operations. Here they are two forward, and two
+    backward.
+
+    A `keras.layers.BatchNormalization` in everything but that: arguments, weights and their names,
+    config and files are the same. It is computed by sepconv in training (``training=True``, and not
+    frozen), in float32 and float64, and so with the policies ``"mixed_bfloat16"`` and
+    ``"mixed_float16"``, where Keras normalizes in float32. With `renorm`, `synchronized` or a mask,
+    and in inference, it is Keras' own.
+
+    Args:
+        *args: those of `keras.layers.BatchNormalization`, as are the others:
+        **kwargs: `axis`, `momentum`, `epsilon`, `center`, `scale`, the initializers, regularizers
+            and constraints of `beta` and `gamma`, `moving_mean_initializer`,
+            `moving_variance_initializer`, `renorm` and its options, `synchronized`, `name`,
+            `trainable` and `dtype`.
+
+    Input shape:
+        Any, of known rank and with a known number of channels along `axis`.
+
+    Output shape:
+        The same.
+
+    Source: Ioffe and Szegedy, Batch Normalization, 2015, https://arxiv.org/abs/1502.03167
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.rand(8, 5, 5, 3).astype("float32")
+        >>> y = BatchNormalization(epsilon=1e-5)(x, training=True)
+        >>> np.allclose(np.std(y, axis=(0, 1, 2)), 1, atol=1e-3)
+        True
+    """
+
+    _stock = keras.layers.BatchNormalization
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._attach()
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """The result, in training by our kernels."""
+        return normalize(self, super().call, inputs, training, mask)
+
+
+def layer_refusal(layer: keras.layers.BatchNormalization) -> str | None:
+    """Why we do not train a layer of Keras' on its backend of the moment; None where we do.
+
+    Example:
+        >>> layer_refusal(BatchNormalization())
+        >>> layer_refusal(BatchNormalization(renorm=True))
+        'renormalizes batches'
+    """
+    if load_batch_norm(keras.backend.backend()) is None:
+        return f"{keras.backend.backend()} does not train"
+    if getattr(layer, "renorm", False):  # which older versions of Keras do not have
+        return "renormalizes batches"
+    return "synchronizes devices" if layer.synchronized else None
+
+
+def normalize(
+    layer: keras.layers.BatchNormalization,
+    original: Callable[..., Any],
+    inputs: Any,
+    training: bool | None,
+    mask: Any,
+) -> Any:
+    """What a layer's `call` returns, by our kernels where we train it, else by `original`."""
+    x = _trained_by_us(layer, inputs) if training and layer.trainable and mask is None else None
+    if x is None:
+        return original(inputs, training=training, mask=mask)
+    channels = layer.moving_mean.shape
+    gamma, beta = (
+        ops.cast(weight, x.dtype) if weight is not None else make(channels, x.dtype)
+        for weight, make in ((layer.gamma, ops.ones), (layer.beta, ops.zeros))
+    )
+    batch_norm = load_batch_norm(keras.backend.backend())
+    assert batch_norm is not None  # or it would have been refused
+    y, *moments = batch_norm(x, gamma, beta, axis=layer.axis % len(x.shape), epsilon=layer.epsilon)
+    for moving, now in zip((layer.moving_mean, layer.moving_variance), moments, strict=True):
+        share = ops.cast(moving, now.dtype) * layer.momentum + now * (1 - layer.momentum)
+        moving.assign(share)
+    return ops.cast(y, layer.compute_dtype)
+
+
+def _trained_by_us(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
+    """The inputs as the tensor that Keras would normalize, or None where that is not for us."""
+    if layer_refusal(layer) is not None or not runs_on_cpu(inputs):
+        return None
+    x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+    return x if keras.backend.standardize_dtype(x.dtype) in _DTYPES else None
