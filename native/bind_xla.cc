@@ -275,71 +275,56 @@ sepconv::BatchNorm batch_norm_of(Integers x_shape, int64_t axis, double epsilon)
   return s;
 }
 
-ffi::Error batch_norm(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer gamma,
-                      ffi::AnyBuffer beta, ffi::Result<ffi::AnyBuffer> y,
-                      ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance,
-                      int64_t axis, double epsilon) {
+// The mean and variance of each channel alone: XLA makes y of them together with what follows it.
+ffi::Error moments(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> mean,
+                   ffi::Result<ffi::AnyBuffer> variance, int64_t axis) {
   return guarded([&] {
     const auto dtype = wide_dtype_of(x);
-    const auto s = batch_norm_of(x.dimensions(), axis, epsilon);
-    const int64_t size = s.outer * s.channels * s.inner;
-    sepconv::prefer_huge_pages(y->untyped_data(), y->size_bytes());
+    const auto s = batch_norm_of(x.dimensions(), axis, 0);
+    sepconv::BatchNormForward args{};
+    args.x = x.untyped_data();
+    args.mean = address("mean", *mean, dtype, s.channels);
+    args.variance = address("variance", *variance, dtype, s.channels);
     auto runner = runner_on(pool);
-    sepconv::batch_norm_forward(dtype, s,
-                                {address("x", x, dtype, size),
-                                 address("gamma", gamma, dtype, s.channels),
-                                 address("beta", beta, dtype, s.channels),
-                                 address("y", *y, dtype, size),
-                                 address("mean", *mean, dtype, s.channels),
-                                 address("variance", *variance, dtype, s.channels)},
-                                runner);
+    sepconv::batch_norm_forward(dtype, s, args, runner);
   });
 }
 
-ffi::Error batch_norm_backward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer gamma,
-                               ffi::AnyBuffer mean, ffi::AnyBuffer variance, ffi::AnyBuffer dy,
-                               ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dgamma,
-                               ffi::Result<ffi::AnyBuffer> dbeta, int64_t axis, double epsilon) {
+// And the gradients of gamma and beta alone, which are all the sums that dx is made of.
+ffi::Error batch_norm_sums(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer mean,
+                           ffi::AnyBuffer variance, ffi::AnyBuffer dy,
+                           ffi::Result<ffi::AnyBuffer> dgamma, ffi::Result<ffi::AnyBuffer> dbeta,
+                           int64_t axis, double epsilon) {
   return guarded([&] {
     const auto dtype = wide_dtype_of(x);
     const auto s = batch_norm_of(x.dimensions(), axis, epsilon);
-    const int64_t size = s.outer * s.channels * s.inner;
-    sepconv::prefer_huge_pages(dx->untyped_data(), dx->size_bytes());
+    sepconv::BatchNormBackward args{};
+    args.x = x.untyped_data();
+    args.mean = address("mean", mean, dtype, s.channels);
+    args.variance = address("variance", variance, dtype, s.channels);
+    args.dy = address("dy", dy, dtype, s.outer * s.channels * s.inner);
+    args.dgamma = address("dgamma", *dgamma, dtype, s.channels);
+    args.dbeta = address("dbeta", *dbeta, dtype, s.channels);
     auto runner = runner_on(pool);
-    sepconv::batch_norm_backward(dtype, s,
-                                 {address("x", x, dtype, size),
-                                  address("gamma", gamma, dtype, s.channels),
-                                  address("mean", mean, dtype, s.channels),
-                                  address("variance", variance, dtype, s.channels),
-                                  address("dy", dy, dtype, size),
-                                  address("dx", *dx, dtype, size),
-                                  address("dgamma", *dgamma, dtype, s.channels),
-                                  address("dbeta", *dbeta, dtype, s.channels)},
-                                 runner);
+    sepconv::batch_norm_backward(dtype, s, args, runner);
   });
 }
 
-XLA_FFI_DEFINE_HANDLER(batch_norm_handler, batch_norm,
+XLA_FFI_DEFINE_HANDLER(moments_handler, moments,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
                            .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
                            .Ret<ffi::AnyBuffer>()
                            .Ret<ffi::AnyBuffer>()
-                           .Ret<ffi::AnyBuffer>()
-                           .Attr<int64_t>("axis")
-                           .Attr<double>("epsilon"));
+                           .Attr<int64_t>("axis"));
 
-XLA_FFI_DEFINE_HANDLER(batch_norm_backward_handler, batch_norm_backward,
+XLA_FFI_DEFINE_HANDLER(batch_norm_sums_handler, batch_norm_sums,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()
                            .Arg<ffi::AnyBuffer>()
                            .Arg<ffi::AnyBuffer>()
                            .Arg<ffi::AnyBuffer>()
                            .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Ret<ffi::AnyBuffer>()
                            .Ret<ffi::AnyBuffer>()
                            .Ret<ffi::AnyBuffer>()
                            .Attr<int64_t>("axis")
@@ -392,8 +377,8 @@ NB_MODULE(_xla, m) {
     handlers["sepconv_forward"] = capsule_of(forward_handler);
     handlers["sepconv_backward"] = capsule_of(backward_handler);
     handlers["sepconv_pointwise_backward"] = capsule_of(pointwise_backward_handler);
-    handlers["sepconv_batch_norm"] = capsule_of(batch_norm_handler);
-    handlers["sepconv_batch_norm_backward"] = capsule_of(batch_norm_backward_handler);
+    handlers["sepconv_moments"] = capsule_of(moments_handler);
+    handlers["sepconv_batch_norm_sums"] = capsule_of(batch_norm_sums_handler);
     return handlers;
   });
   // The FFI version of the headers: XLA takes a handler of at most its own.

@@ -97,13 +97,14 @@ struct BatchNorm {
 struct BatchNormForward {
   const void* x;
   const void *gamma, *beta;  // [channels]; null: ones, zeros
-  void* y;
+  void* y;  // null: mean and variance alone
   void *mean, *variance;  // [channels], of x; the variance is not Bessel's. NaN where x is empty
 };
 // Gradients of sum(y * dy), from the forward's mean and variance.
 struct BatchNormBackward {
   const void *x, *gamma, *mean, *variance, *dy;
-  void *dx, *dgamma, *dbeta;
+  void* dx;  // null: the other two alone
+  void *dgamma, *dbeta;
 };
 // As `forward`, they throw nothing but std::bad_alloc.
 SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward& args,

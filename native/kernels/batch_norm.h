@@ -121,14 +121,16 @@ class PartSums {
   T* first(int64_t part) const { return sums_.get() + 2 * part * rows_.padded; }
   T* second(int64_t part) const { return first(part) + rows_.padded; }
 
-  // Calls f(values, first sums, second sums, totals) of `count` channels from `channel` on, for every
-  // part that has values of them.
+  // Calls f(values, first sums, second sums, offset), of the channels from `channel` on, for every
+  // part and repetition that has values of them; the first ones are at `offset` of the array.
   template <class F>
   void for_parts(int64_t channel, const F& f) const {
     for (int64_t part = 0; part < rows_.count; ++part)
       for (int64_t r = 0; r < rows_.repeat; ++r) {
         const int64_t at = r * rows_.channels + channel, values = rows_.values(part, r);
-        if (values != 0) f(static_cast<double>(values), first(part) + at, second(part) + at);
+        if (values != 0)
+          f(static_cast<double>(values), first(part) + at, second(part) + at,
+            rows_.first(part) * rows_.width + at);
       }
   }
 
@@ -164,7 +166,7 @@ void for_channels(Runner& runner, int64_t channels, const F& f) {
   });
 }
 
-// Mean, and sum of squares about it, of every column of one part.
+// The mean of every column of one part, above its first value, and the sum of squares about the mean.
 template <class T>
 void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
@@ -190,7 +192,7 @@ void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T
     for (int64_t column = r * rows.channels; column < (r + 1) * rows.channels; ++column) {
       const T mean = means[column] / values;
       squares[column] -= mean * means[column];
-      means[column] = about[column] + mean;
+      means[column] = mean;
     }
   }
 }
@@ -209,13 +211,16 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
   for_channels<T>(runner, s.channels, [&](int64_t channel, int64_t count) {
     const double total = static_cast<double>(s.outer);
     double mean[kSumChannels] = {}, square[kSumChannels] = {};
-    sums.for_parts(channel, [&](double values, const T* means, const T*) {
-      for (int64_t i = 0; i < count; ++i) mean[i] += values * static_cast<double>(means[i]);
+    // In double, first of all: a T that holds a mean has few digits left for how far it is from others.
+    sums.for_parts(channel, [&](double values, const T* means, const T*, int64_t offset) {
+      for (int64_t i = 0; i < count; ++i)
+        mean[i] += values * (static_cast<double>(x[offset + i]) + static_cast<double>(means[i]));
     });
     for (int64_t i = 0; i < count; ++i) mean[i] /= total;
-    sums.for_parts(channel, [&](double values, const T* means, const T* squares) {
+    sums.for_parts(channel, [&](double values, const T* means, const T* squares, int64_t offset) {
       for (int64_t i = 0; i < count; ++i) {
-        const double apart = static_cast<double>(means[i]) - mean[i];
+        const double apart =
+            static_cast<double>(x[offset + i]) - mean[i] + static_cast<double>(means[i]);
         square[i] += static_cast<double>(squares[i]) + values * apart * apart;
       }
     });
@@ -230,6 +235,7 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
       numbers.set(2, c, static_cast<T>(value_or(beta, c, 0)));
     }
   });
+  if (y == nullptr) return;
   parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) {
     rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
       for_columns<T>(width, [&](int64_t column, auto lanes) {
@@ -272,7 +278,7 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
   });
   for_channels<T>(runner, s.channels, [&](int64_t channel, int64_t count) {
     double total[kSumChannels] = {}, product[kSumChannels] = {};
-    sums.for_parts(channel, [&](double, const T* totals, const T* products) {
+    sums.for_parts(channel, [&](double, const T* totals, const T* products, int64_t) {
       for (int64_t i = 0; i < count; ++i) {
         total[i] += static_cast<double>(totals[i]);
         product[i] += static_cast<double>(products[i]);
@@ -285,6 +291,7 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
       numbers.set(3, channel + i, g.c);
     }
   });
+  if (dx == nullptr) return;
   parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) {
     rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
       for_columns<T>(width, [&](int64_t column, auto lanes) {
@@ -302,7 +309,7 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
 // ---- channels_first: planes
 
 // Values of a plane that are summed up in T.
-inline constexpr int64_t kPlanePart = 16 << 10;
+inline constexpr int64_t kPlanePart = 8 << 10;
 
 // Calls f(offset, count) for the planes of one channel, in parts that a T can sum up.
 template <class F>
@@ -357,6 +364,7 @@ void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& ru
     const ChannelMoments moments = plane_moments(s, channel, x);
     static_cast<T*>(args.mean)[channel] = static_cast<T>(moments.mean);
     static_cast<T*>(args.variance)[channel] = static_cast<T>(moments.variance);
+    if (y == nullptr) return;
     const Vec<T> mean = broadcast(static_cast<T>(moments.mean)),
                  scale = broadcast(static_cast<T>(
                      inverse_deviation(moments.variance, s.epsilon) *
@@ -390,6 +398,7 @@ void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& 
       product += static_cast<double>(part_product);
     });
     const ChannelGradient<T> g(s, args, channel, total, product);
+    if (dx == nullptr) return;
     const Vec<T> a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c);
     for_plane_parts(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<T>(count, [&](int64_t at, auto lanes) {

@@ -17,9 +17,9 @@ from jax.interpreters import ad, batching
 from sepconv.engines._jax_bilinear import shape_of
 from sepconv.engines._jax_ffi import (
     align,
-    batch_norm_backward_call,
-    batch_norm_call,
+    batch_norm_sums_call,
     make_primitive,
+    moments_call,
     output_aval,
 )
 from sepconv.engines.jax import composed_batch, composed_jvp, is_zero, no_cotangents
@@ -65,72 +65,83 @@ def _along(vector: Any, x: Any, form: _Form) -> Any:
     return jnp.expand_dims(vector, [i for i in range(x.ndim) if i != form.axis])
 
 
-def _normal(x: Any, form: _Form) -> tuple[Any, Any, Any, Any]:
-    """Of x: itself without mean and deviation, the inverse deviation, mean and variance."""
+def _moments(x: Any, form: _Form) -> tuple[Any, Any]:
     count = x.size // x.shape[form.axis]
     mean = _sums(x, form) / count
     centred = x - _along(mean, x, form)
-    variance = _sums(centred * centred, form) / count
+    return mean, _sums(centred * centred, form) / count
+
+
+def _normal(x: Any, mean: Any, variance: Any, form: _Form) -> tuple[Any, Any]:
+    """Of x: itself without mean and deviation, and the inverse deviation."""
     inverse = jax.lax.rsqrt(variance + form.epsilon)
-    return centred * _along(inverse, x, form), inverse, mean, variance
+    return (x - _along(mean, x, form)) * _along(inverse, x, form), inverse
+
+
+def _result(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, form: _Form) -> Any:
+    normal, _ = _normal(x, mean, variance, form)
+    return normal * _along(gamma, x, form) + _along(beta, x, form)
+
+
+def _projection(v: Any, normal: Any, factor: Any, along: Any, total: Any, form: _Form) -> Any:
+    """The derivative in x times `v`, given the sums of v * normal and of v."""
+    count = v.size // v.shape[form.axis]
+    rest = v - _along(total / count, v, form) - normal * _along(along / count, v, form)
+    return rest * _along(factor, v, form)
 
 
 def _composed_forward(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
-    normal, _, mean, variance = _normal(x, form)
-    y = normal * _along(gamma, x, form) + _along(beta, x, form)
-    return [y, *map(jax.lax.stop_gradient, (mean, variance))]
+    moments = _moments(x, form)
+    return [_result(x, gamma, beta, *moments, form), *map(jax.lax.stop_gradient, moments)]
 
 
-def _projected(v: Any, normal: Any, factor: Any, form: _Form) -> tuple[Any, Any, Any]:
-    """The derivative in x times `v`, and the sums of v * normal and of v."""
-    along, total = _sums(v * normal, form), _sums(v, form)
-    count = v.size // v.shape[form.axis]
-    rest = v - _along(total / count, v, form) - normal * _along(along / count, v, form)
-    return rest * _along(factor, v, form), along, total
-
-
-# Both know mean and variance, and compute them again: they change with x.
+# Both are given mean and variance, and compute them again: they change with x.
 def _composed_tangent(
     x: Any, gamma: Any, _mean: Any, _variance: Any, tx: Any, tgamma: Any, tbeta: Any, *, form: _Form
 ) -> Any:
-    normal, inverse, *_ = _normal(x, form)
-    projected, *_ = _projected(tx, normal, gamma * inverse, form)
-    return projected + normal * _along(tgamma, x, form) + _along(tbeta, x, form)
+    normal, inverse = _normal(x, *_moments(x, form), form)
+    sums = _sums(tx * normal, form), _sums(tx, form)
+    change = _projection(tx, normal, gamma * inverse, *sums, form)
+    return change + normal * _along(tgamma, x, form) + _along(tbeta, x, form)
 
 
 def _composed_gradients(
     x: Any, gamma: Any, _mean: Any, _variance: Any, dy: Any, *, form: _Form
 ) -> list[Any]:
-    normal, inverse, *_ = _normal(x, form)
-    return list(_projected(dy, normal, gamma * inverse, form))
+    normal, inverse = _normal(x, *_moments(x, form), form)
+    sums = _sums(dy * normal, form), _sums(dy, form)
+    return [_projection(dy, normal, gamma * inverse, *sums, form), *sums]
 
 
 # --- The primitives -------------------------------------------------------------------------------
+#
+# On the CPU our kernels make the sums, which XLA is slow at; XLA makes the arrays, together with
+# what comes before and after them, such as an activation.
 
 
-def _forward_avals(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
+def _forward_avals(x: Any, *_: Any, form: _Form) -> list[Any]:
     vector = output_aval(x, (x.shape[form.axis],), batch=False)
     return [output_aval(x, x.shape), vector, vector]
 
 
-def _forward_on_cpu(x: Any, gamma: Any, beta: Any, *, form: _Form) -> Sequence[Any]:
-    return batch_norm_call(
-        x, gamma, beta, shape_of(_forward_avals, x, gamma, beta, form=form), *form
-    )
+def _forward_on_cpu(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
+    mean, variance = moments_call(x, shape_of(_forward_avals, x, form=form)[1:], form.axis)
+    return [_result(x, gamma, beta, mean, variance, form), mean, variance]
 
 
 def _tangent_aval(x: Any, *_: Any, form: _Form) -> Any:
     return output_aval(x, x.shape)
 
 
-def _gradients_avals(x: Any, *_: Any, form: _Form) -> list[Any]:
-    return _forward_avals(x, None, None, form=form)
-
-
-def _gradients_on_cpu(*operands: Any, form: _Form) -> Sequence[Any]:
-    return batch_norm_backward_call(
-        operands, shape_of(_gradients_avals, *operands, form=form), *form
-    )
+def _gradients_on_cpu(
+    x: Any, gamma: Any, mean: Any, variance: Any, dy: Any, *, form: _Form
+) -> list[Any]:
+    operands = x, mean, variance, dy
+    results = shape_of(_forward_avals, x, form=form)[1:]
+    dgamma, dbeta = batch_norm_sums_call(operands, results, *form)
+    normal, inverse = _normal(x, mean, variance, form)
+    dx = _projection(dy, normal, gamma * inverse, dgamma, dbeta, form)
+    return [dx, dgamma, dbeta]
 
 
 _forward = make_primitive(
@@ -143,7 +154,7 @@ _forward = make_primitive(
 _tangent = make_primitive("batch_norm_tangent", abstract=_tangent_aval, elsewhere=_composed_tangent)
 _gradients = make_primitive(
     "batch_norm_gradients",
-    abstract=_gradients_avals,
+    abstract=_forward_avals,
     on_cpu=_gradients_on_cpu,
     elsewhere=_composed_gradients,
     multiple_results=True,

@@ -26,10 +26,10 @@ from sepconv.geometry import ConvSpec
 __all__ = [
     "align",
     "backward_call",
-    "batch_norm_backward_call",
-    "batch_norm_call",
+    "batch_norm_sums_call",
     "forward_call",
     "make_primitive",
+    "moments_call",
     "output_aval",
     "pointwise_backward_call",
 ]
@@ -142,23 +142,19 @@ def pointwise_backward_call(
     )
 
 
-def batch_norm_call(
-    x: Any, gamma: Any, beta: Any, results: Sequence[Any], axis: int, epsilon: float
-) -> Sequence[Any]:
-    """Calls the handler of batch normalization for y, mean and variance, like `results`."""
-    return jax.ffi.ffi_call("sepconv_batch_norm", list(results))(
-        x, gamma, beta, axis=np.int64(axis), epsilon=np.float64(epsilon)
-    )
+def moments_call(x: Any, results: Sequence[Any], axis: int) -> Sequence[Any]:
+    """Calls the handler for the mean and the variance of each channel, like `results`."""
+    return jax.ffi.ffi_call("sepconv_moments", list(results))(x, axis=np.int64(axis))
 
 
-def batch_norm_backward_call(
+def batch_norm_sums_call(
     operands: Sequence[Any], results: Sequence[Any], axis: int, epsilon: float
 ) -> Sequence[Any]:
-    """Calls the handler of its gradients for x, gamma and beta, like `results`.
+    """Calls the handler for batch normalization's gradients of gamma and beta, like `results`.
 
-    `operands` are x, gamma, mean, variance and dy.
+    `operands` are x, mean, variance and dy.
     """
-    return jax.ffi.ffi_call("sepconv_batch_norm_backward", list(results))(
+    return jax.ffi.ffi_call("sepconv_batch_norm_sums", list(results))(
         *operands, axis=np.int64(axis), epsilon=np.float64(epsilon)
     )
 

@@ -1,0 +1,202 @@
+// Random batch normalizations against plain loops in double, with the same bits on every runner.
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "check.h"
+#include "run.h"
+#include "runners.h"
+#include "sections.h"
+
+namespace test {
+namespace {
+
+struct Sizes {
+  sepconv::BatchNorm s;
+  double offset;  // of x: a mean that must not cost digits
+  bool gamma, beta, arrays;  // whether there are the first two, and whether y and dx are wanted
+  int64_t elements() const { return s.outer * s.channels * s.inner; }
+};
+
+template <class T>
+struct Outputs {
+  std::vector<T> y, mean, variance, dx, dgamma, dbeta;
+  bool operator==(const Outputs&) const = default;
+};
+
+Sizes random_sizes(std::mt19937& random) {
+  const auto from = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  Sizes z{};
+  const int64_t kind = from(0, 3);
+  z.s.channels = kind == 0 ? from(1, 9) : kind == 1 ? from(1, 70) : from(1, 800);
+  z.s.inner = from(0, 1) != 0 ? 1 : from(1, kind == 0 ? 20000 : 300);
+  z.s.inner = std::min(z.s.inner, kMostElements / z.s.channels);
+  const int64_t most = kMostElements / (z.s.channels * z.s.inner);
+  z.s.outer = from(1, from(0, 2) == 0 ? most : std::min<int64_t>(most, 40));
+  z.s.epsilon = from(0, 1) != 0 ? 1e-3 : 1e-5;
+  z.offset = from(0, 2) == 0 ? 300 : 0;
+  z.gamma = from(0, 3) != 0;
+  z.beta = from(0, 3) != 0;
+  z.arrays = from(0, 3) != 0;
+  return z;
+}
+
+template <class T>
+struct Operands {
+  std::vector<T> x, dy, gamma, beta;
+};
+
+template <class T>
+Operands<T> random_operands(const Sizes& z, uint32_t seed) {
+  const auto values = [&](int64_t count, uint32_t which) {
+    return random_values<T>(count, seed + which, Special::none);
+  };
+  Operands<T> in{values(z.elements(), 0), values(z.elements(), 1),
+                 values(z.gamma ? z.s.channels : 0, 2), values(z.beta ? z.s.channels : 0, 3)};
+  for (T& value : in.x) value = static_cast<T>(value + z.offset);
+  return in;
+}
+
+template <class T>
+Outputs<T> run(const Sizes& z, sepconv::DType dtype, const Operands<T>& in,
+               sepconv::Runner& runner, Buffers& buffers) {
+  const int64_t n = z.elements(), channels = z.s.channels;
+  const T* x = buffers.input(kX, in.x);
+  const T* gamma = z.gamma ? buffers.input(kKernel, in.gamma) : nullptr;
+  const T* beta = z.beta ? buffers.input(kPointwise, in.beta) : nullptr;
+  T* y = z.arrays ? buffers.output<T>(kY, n) : nullptr;
+  T *mean = buffers.output<T>(kDkernel, channels), *variance = buffers.output<T>(kDpointwise, channels);
+  sepconv::batch_norm_forward(dtype, z.s, {x, gamma, beta, y, mean, variance}, runner);
+  T* dx = z.arrays ? buffers.output<T>(kDx, n) : nullptr;
+  T *dgamma = buffers.output<T>(kDbias, channels), *dbeta = buffers.output<T>(kBias, channels);
+  const T* dy = buffers.input(kDy, in.dy);
+  sepconv::batch_norm_backward(dtype, z.s, {x, gamma, mean, variance, dy, dx, dgamma, dbeta},
+                               runner);
+  CHECK(buffers.intact());
+  const auto copy = [](const T* from, int64_t count) {
+    return from == nullptr ? std::vector<T>() : std::vector<T>(from, from + count);
+  };
+  return {copy(y, n), copy(mean, channels), copy(variance, channels), copy(dx, n), copy(dgamma, channels), copy(dbeta, channels)};
+}
+
+// Which results are further from the plain loops' than rounding explains.
+template <class T>
+std::string wrong(const Sizes& z, const Operands<T>& in, const Outputs<T>& out) {
+  const double count = static_cast<double>(z.s.outer * z.s.inner);
+  const double unit = std::numeric_limits<T>::epsilon();
+  std::string text;
+  const auto hold = [&](const char* name, double received, double expected, double scale) {
+    const double most = unit * scale;
+    if (!(std::fabs(received - expected) <= most) && text.find(name) == std::string::npos)
+      text += std::string(name) + " ";
+  };
+  for (int64_t c = 0; c < z.s.channels; ++c) {
+    const auto each = [&](auto f) {
+      for (int64_t o = 0; o < z.s.outer; ++o)
+        for (int64_t i = 0; i < z.s.inner; ++i)
+          f(static_cast<size_t>((o * z.s.channels + c) * z.s.inner + i));
+    };
+    const auto at = static_cast<size_t>(c);
+    // In double they would have no more digits than what they check.
+    long double sum = 0, squares = 0, total = 0, along = 0;
+    each([&](size_t i) { sum += static_cast<long double>(in.x[i]); });
+    const auto mean = static_cast<double>(sum / static_cast<long double>(count));
+    each([&](size_t i) {
+      const double d = static_cast<double>(in.x[i]) - mean;
+      squares += static_cast<long double>(d) * d;
+    });
+    const auto variance = static_cast<double>(squares / static_cast<long double>(count));
+    double size = 0;
+    const double inverse = 1 / std::sqrt(variance + z.s.epsilon);
+    // The mean is handed on as a T, whose last place is this far from it in deviations.
+    const double shift = std::fabs(mean) * inverse;
+    each([&](size_t i) {
+      const double dy = in.dy[i];
+      total += dy;
+      along += dy * (static_cast<double>(in.x[i]) - mean) * inverse;
+      size += std::fabs(dy) * (1 + shift);
+    });
+    const double gamma = z.gamma ? static_cast<double>(in.gamma[at]) : 1;
+    const double beta = z.beta ? static_cast<double>(in.beta[at]) : 0;
+    hold("mean", out.mean[at], mean, 8 * (1 + std::fabs(mean)));
+    // A double that holds the mean is that far from it.
+    const double off = std::numeric_limits<double>::epsilon() * std::fabs(mean);
+    hold("variance", out.variance[at], variance,
+         100 * variance + 8 * off / unit * std::sqrt(variance));
+    const auto dgamma = static_cast<double>(along), dbeta = static_cast<double>(total);
+    hold("dgamma", out.dgamma[at], dgamma, 100 * (1 + size));
+    hold("dbeta", out.dbeta[at], dbeta, 100 * (1 + size));
+    if (!z.arrays) continue;
+    const double scale = std::fabs(gamma * inverse);
+    each([&](size_t i) {
+      const double normal = (static_cast<double>(in.x[i]) - mean) * inverse;
+      const double room = 200 * (1 + std::fabs(normal) + shift);
+      hold("y", out.y[i], normal * gamma + beta, room * (std::fabs(gamma) + 1));
+      hold("dx", out.dx[i],
+           gamma * inverse * (in.dy[i] - dbeta / count - normal * dgamma / count),
+           room * scale * (1 + std::fabs(normal)) * (1 + size / count));
+    });
+  }
+  return text;
+}
+
+template <class T>
+void check_one(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buffers,
+               EngineThreads& engine) {
+  const Operands<T> in = random_operands<T>(z, seed);
+  sepconv::set_num_threads(3);
+  const Outputs<T> first = run(z, dtype, in, sepconv::pool(), buffers);
+  std::string why = wrong(z, in, first);
+  buffers.turn();
+  ReverseRunner reverse;
+  if (!(run(z, dtype, in, reverse, buffers) == first)) why += "other bits in reverse ";
+  sepconv::ExternalRunner external = engine.runner(3);
+  if (!(run(z, dtype, in, external, buffers) == first)) why += "other bits on an engine's threads ";
+  sepconv::set_num_threads(1);
+  if (!(run(z, dtype, in, sepconv::pool(), buffers) == first)) why += "other bits on one thread ";
+  if (!CHECK(why.empty()))
+    std::fprintf(stderr, "  %sof outer,channels,inner=%ld,%ld,%ld offset=%g gamma,beta,arrays=%d,%d,%d dtype=%d seed=%u\n",
+                 why.c_str(), static_cast<long>(z.s.outer), static_cast<long>(z.s.channels),
+                 static_cast<long>(z.s.inner), z.offset, z.gamma, z.beta, z.arrays,
+                 static_cast<int>(dtype), seed);
+}
+
+// Of nothing, mean and variance are NaN, as 0 / 0 is; a channel that never changes has no variance.
+void check_edges() {
+  for (const sepconv::BatchNorm& s : {sepconv::BatchNorm{0, 5, 1, 1e-3}, {2, 5, 0, 1e-3}}) {
+    float mean[5] = {}, variance[5] = {}, nothing = 0;
+    sepconv::batch_norm_forward(sepconv::DType::f32, s,
+                                {&nothing, nullptr, nullptr, &nothing, mean, variance},
+                                sepconv::pool());
+    for (int c = 0; c < 5; ++c) CHECK(std::isnan(mean[c]) && std::isnan(variance[c]));
+  }
+  for (const sepconv::BatchNorm& s : {sepconv::BatchNorm{1000, 3, 1, 0}, {10, 3, 100, 0}}) {
+    const std::vector<float> x(3000, 1234.567F);
+    std::vector<float> mean(3), variance(3);
+    sepconv::batch_norm_forward(
+        sepconv::DType::f32, s,
+        {x.data(), nullptr, nullptr, nullptr, mean.data(), variance.data()}, sepconv::pool());
+    for (size_t c = 0; c < 3; ++c) CHECK(mean[c] == x[0] && variance[c] == 0);
+  }
+}
+
+}  // namespace
+
+void check_batch_norm(int problems) {
+  Buffers buffers;
+  EngineThreads engine(2);
+  std::mt19937 random(7);
+  for (int i = 0; i < problems; ++i) {
+    const Sizes z = random_sizes(random);
+    const auto seed = static_cast<uint32_t>(10 * i);
+    if (i % 3 == 2)
+      check_one<double>(sepconv::DType::f64, z, seed, buffers, engine);
+    else
+      check_one<float>(sepconv::DType::f32, z, seed, buffers, engine);
+  }
+  check_edges();
+}
+
+}  // namespace test
