@@ -308,26 +308,27 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
 
 // ---- channels_first: planes
 
-// Values of a plane that are summed up in T.
-inline constexpr int64_t kPlanePart = 8 << 10;
+// Sums that take turns, so that none waits for another; and the values of a plane that are summed up
+// in T: some hundreds for each lane.
+inline constexpr int kPlaneSums = 4;
+template <class T>
+inline constexpr int64_t kPlanePart = 256 * kPlaneSums * kLanes<T>;
 
 // Calls f(offset, count) for the planes of one channel, in parts that a T can sum up.
-template <class F>
+template <class T, class F>
 void for_plane_parts(const BatchNorm& s, int64_t channel, const F& f) {
   for (int64_t n = 0; n < s.outer; ++n)
-    for (int64_t at = 0; at < s.inner; at += kPlanePart)
-      f((n * s.channels + channel) * s.inner + at, min_of(kPlanePart, s.inner - at));
+    for (int64_t at = 0; at < s.inner; at += kPlanePart<T>)
+      f((n * s.channels + channel) * s.inner + at, min_of(kPlanePart<T>, s.inner - at));
 }
 
-// The sums over `count` values of what f(offset, lanes) adds to two vectors; four of each take turns,
-// so that none waits for another.
+// The sums over `count` values of what f(offset, lanes, first, second) adds to two vectors.
 template <class T, class F>
 void plane_sums(int64_t count, T* first, T* second, const F& f) {
-  constexpr int kChains = 4;
-  Vec<T> a[kChains] = {}, b[kChains] = {};
+  Vec<T> a[kPlaneSums] = {}, b[kPlaneSums] = {};
   int64_t at = 0;
-  for (; at + kChains * kLanes<T> <= count; at += kChains * kLanes<T>)
-    for (int i = 0; i < kChains; ++i) f(at + i * kLanes<T>, WholeVector<T>{}, a[i], b[i]);
+  for (; at + kPlaneSums * kLanes<T> <= count; at += kPlaneSums * kLanes<T>)
+    for (int i = 0; i < kPlaneSums; ++i) f(at + i * kLanes<T>, WholeVector<T>{}, a[i], b[i]);
   for (; at + kLanes<T> <= count; at += kLanes<T>) f(at, WholeVector<T>{}, a[0], b[0]);
   if (at < count) f(at, FirstLanes<T>{count - at}, a[1], b[1]);
   *first = sum<T>((a[0] + a[1]) + (a[2] + a[3]));
@@ -337,7 +338,7 @@ void plane_sums(int64_t count, T* first, T* second, const F& f) {
 template <class T>
 ChannelMoments plane_moments(const BatchNorm& s, int64_t channel, const T* x) {
   double mean = 0, square = 0, seen = 0;
-  for_plane_parts(s, channel, [&](int64_t offset, int64_t count) {
+  for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
     const T* from = x + offset;
     T about = from[0], total, squared;
     plane_sums(count, &total, &squared, [&](int64_t at, auto lanes, Vec<T>& a, Vec<T>& b) {
@@ -371,7 +372,7 @@ void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& ru
                      value_or(static_cast<const T*>(args.gamma), channel, 1))),
                  shift = broadcast(static_cast<T>(
                      value_or(static_cast<const T*>(args.beta), channel, 0)));
-    for_plane_parts(s, channel, [&](int64_t offset, int64_t count) {
+    for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<T>(count, [&](int64_t at, auto lanes) {
         lanes.put(y + offset + at, (lanes.get(x + offset + at) - mean) * scale + shift);
       });
@@ -386,7 +387,7 @@ void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& 
   parallel<T>(runner, s.channels, 0, [&](int64_t channel, T*) {
     const Vec<T> mean = broadcast(static_cast<const T*>(args.mean)[channel]);
     double total = 0, product = 0;
-    for_plane_parts(s, channel, [&](int64_t offset, int64_t count) {
+    for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
       T part_total, part_product;
       plane_sums(count, &part_total, &part_product,
                  [&](int64_t at, auto lanes, Vec<T>& a, Vec<T>& b) {
@@ -400,7 +401,7 @@ void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& 
     const ChannelGradient<T> g(s, args, channel, total, product);
     if (dx == nullptr) return;
     const Vec<T> a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c);
-    for_plane_parts(s, channel, [&](int64_t offset, int64_t count) {
+    for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<T>(count, [&](int64_t at, auto lanes) {
         const int64_t i = offset + at;
         lanes.put(dx + i, a * lanes.get(dy + i) + (b * (lanes.get(x + i) - mean) + c));
