@@ -51,10 +51,13 @@ def _along(vector: Array, x: Array, axis: int) -> Array:
 
 def _normal(x: Array, axis: int, epsilon: Any) -> tuple[Array, Array, Array, Array]:
     """Of x: itself without mean and deviation, the inverse deviation, mean and variance."""
-    mean, variance = tf.nn.moments(x, _others(x, axis))
+    # tf.nn.moments has no second derivative: it takes the mean for constant in the variance.
+    others = _others(x, axis)
+    mean = tf.reduce_mean(x, others)
+    centred = x - _along(mean, x, axis)
+    variance = tf.reduce_mean(tf.square(centred), others)
     inverse = tf.math.rsqrt(variance + tf.cast(epsilon, x.dtype))
-    normal = (x - _along(mean, x, axis)) * _along(inverse, x, axis)
-    return normal, inverse, mean, variance
+    return centred * _along(inverse, x, axis), inverse, mean, variance
 
 
 def _composed_gradients(

@@ -1,7 +1,7 @@
 """PyTorch's batch normalization in training: ``sepconv::batch_norm`` and its gradients.
 
 The mean and the variance that come with the result are for the moving ones: they carry no gradient.
-Derivatives of higher order, forward mode and `torch.func` are those of PyTorch's own operations.
+Derivatives of higher order and in forward mode are those of PyTorch's own operations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch.autograd import forward_ad
 
 from sepconv import _native
 from sepconv.engines.torch import CODES
-from sepconv.engines.torch_autograd import call_below
+from sepconv.engines.torch_autograd import autograd_kernel, call_below
+from sepconv.engines.torch_vmap import leading
 
 __all__ = ["batch_norm"]
 
@@ -187,6 +188,8 @@ class _Function(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, axis: int, eps: float) -> Three:
         y, mean, variance = call_below(_forward, x, gamma, beta, axis, eps)
         ctx.save_for_backward(x, gamma, mean, variance)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(x, gamma, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         ctx.rest = axis, eps
@@ -200,25 +203,54 @@ class _Function(torch.autograd.Function):
         compute: Any = _composed_gradients if torch.is_grad_enabled() else _gradients
         return *compute(*ctx.saved_tensors, dy, *ctx.rest), None, None
 
+    @staticmethod
+    def jvp(
+        ctx: Any, tx: Tensor | None, tgamma: Tensor | None, tbeta: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        x, gamma, mean, variance = ctx.saved_tensors
+        axis, epsilon = ctx.rest
+        change = torch.zeros_like(x)
+        if tx is not None:  # the derivative in x is symmetric
+            change = _composed_gradients(x, gamma, mean, variance, tx, axis, epsilon)[0]
+        if tgamma is not None:
+            change = change + _normal(x, axis, epsilon)[0] * _along(tgamma, x, axis)
+        if tbeta is not None:
+            change = change + _along(tbeta, x, axis)
+        return change, None, None
 
-def _autograd(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
-    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        return _composed_forward(x, gamma, beta, axis, epsilon)
-    if torch.is_grad_enabled() and any(a.requires_grad for a in (x, gamma, beta)):
-        return _Function.apply(x, gamma, beta, axis, epsilon)
-    with torch._C._AutoDispatchBelowAutograd():
-        return _forward(x, gamma, beta, axis, epsilon)
+
+# --- vmap: a mapped axis joins the channels, which are kept apart ------------------------------
 
 
-def _map_forward(info: Any, in_dims: Any, *arguments: Any) -> tuple[Three, tuple[int, int, int]]:
-    return torch.vmap(_composed_forward, in_dims)(*arguments), (0, 0, 0)
+def _map(operation: Any, arrays: set[int]) -> Any:
+    """The rule of an operation whose results have the shapes of x, gamma and gamma.
+
+    `arrays` are the places of those of its arguments that have the shape of x.
+    """
+
+    def rule(info: Any, in_dims: Any, *arguments: Any) -> tuple[Three, tuple[int, int, int]]:
+        *tensors, axis, epsilon = arguments
+        count = info.batch_size
+        joined = []
+        for place, (tensor, mapped) in enumerate(zip(tensors, in_dims, strict=False)):
+            at = axis if place in arrays else 0
+            joined.append(leading(tensor, mapped, count).movedim(0, at).flatten(at, at + 1))
+        results = operation(*joined, axis, epsilon)
+        parts = [
+            result.unflatten(at, (count, -1)).movedim(at, 0)
+            for result, at in zip(results, (axis, 0, 0), strict=True)
+        ]
+        return tuple(parts), (0, 0, 0)
+
+    return rule
 
 
 _library.impl("batch_norm", _forward_cpu, "CPU")
 _library.impl("batch_norm", _composed_forward, "CompositeExplicitAutograd")
-_library.impl("batch_norm", _autograd, "Autograd")
+_library.impl("batch_norm", autograd_kernel(_forward, _Function, 3), "Autograd")
 torch.library.register_fake("sepconv::batch_norm", _forward_fake, lib=_library)
-torch.library.register_vmap("sepconv::batch_norm", _map_forward, lib=_library)
+torch.library.register_vmap("sepconv::batch_norm", _map(_forward, {0}), lib=_library)
 _library.impl("batch_norm_gradients", _gradients_cpu, "CPU")
 _library.impl("batch_norm_gradients", _composed_gradients, "CompositeExplicitAutograd")
 torch.library.register_fake("sepconv::batch_norm_gradients", _gradients_fake, lib=_library)
+torch.library.register_vmap("sepconv::batch_norm_gradients", _map(_gradients, {0, 4}), lib=_library)
