@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from sepconv.layers import Conv2D
+from sepconv.layers import BatchNormalization, Conv2D
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import compile_like, copy_model, named_layers
 
@@ -53,7 +53,9 @@ def to_stock(model: keras.Model) -> keras.Model:
 
 def _check(name: str, layer: keras.layers.Layer) -> None:
     """Raises where Keras' layer cannot do what ours does."""
-    if getattr(layer, "padding", "valid") not in ("valid", "same"):
+    if isinstance(layer, BatchNormalization):
+        return
+    if layer.padding not in ("valid", "same"):
         raise ValueError(
             f"The layer {name!r} pads as Keras' {type(layer).__name__} cannot, which knows "
             "'valid' and 'same'; a layer of padding before one that is 'valid' says the same. "
