@@ -87,9 +87,9 @@ def peak_memory(step: Callable[[], Any]) -> float:
     return float(line.split()[1]) / 1e3
 
 
-def measured_memory(engine: str, model: str, way: str) -> float:
-    """`peak_memory` of a step, from a process of its own."""
-    command = [sys.executable, __file__, "--engine", engine, "--model", model, "--way", way]
+def measured_memory(way: str) -> float:
+    """`peak_memory` of a step, from a process of its own, with the options of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -99,19 +99,30 @@ def main() -> int:
     parser.add_argument("--engine", choices=("jax", "torch", "tensorflow"), default="jax")
     parser.add_argument("--model", choices=tuple(MODELS), default="eegnet")
     parser.add_argument("--seconds", type=float, default=30, help="how long to measure")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="call sepconv.jax.keep_memory() first, for both networks",
+    )
     parser.add_argument("--way", choices=WAYS, help="only print the memory of one, in MB")
     options = parser.parse_args()
+    if options.keep_memory and options.engine != "jax":
+        parser.error("--keep-memory is for JAX")
     os.environ["KERAS_BACKEND"] = options.engine
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     memory = []
     if options.way is None:  # before this process is large itself
-        memory = [measured_memory(options.engine, options.model, way) for way in WAYS]
+        memory = [measured_memory(way) for way in WAYS]
 
     import keras
     import numpy as np
 
     import sepconv
 
+    if options.keep_memory:
+        import sepconv.jax
+
+        sepconv.jax.keep_memory()
     keras.utils.set_random_seed(0)
     workload = MODELS[options.model]
     x = np.random.default_rng(0).standard_normal((workload.batch, *workload.shape), "float32")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from sepconv.engines._jax_fused import fuse
+from sepconv.engines._jax_memory import keep_memory
 from sepconv.engines.front import functions, fused_function
 from sepconv.engines.jax import convolve
 
@@ -28,6 +29,7 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "fused_conv2d",
+    "keep_memory",
     "separable_conv1d",
     "separable_conv2d",
 ]
