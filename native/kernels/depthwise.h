@@ -28,10 +28,8 @@ bool is_planar(const Geometry& g) {
   return is_narrow<T>(g) && !is_flat<T>(g);
 }
 
-// No sizes where it is not flat.
 template <class T>
 FlatSizes flat_sizes(const Geometry& g) {
-  if (!is_flat<T>(g)) return {};
   return {g.h, g.w, g.c, 1, g.m, g.kh, g.kw, g.sh, g.dh, g.dw, g.pt, g.pl, g.wo};
 }
 
@@ -113,17 +111,18 @@ template <class T>
 class DepthwiseBands {
  public:
   // Bands of at most `band_rows` rows and pieces of at most `columns` columns; `bias` may be null.
+  // Where weights are repeated, all threads read the same ones, unless there is to be an own copy in
+  // the memory that each keeps: another core's cache is far.
   DepthwiseBands(const Geometry& geometry, const T* kernel, const T* bias, int64_t band_rows,
-                 int64_t columns)
+                 int64_t columns, bool own_weights = false)
       : g(geometry),
         kernel_(kernel),
         bias_(bias),
-        flat_(flat_sizes<T>(geometry), bias,
-              [&](int64_t i, int64_t j, int64_t c, int64_t m) {
-                return kernel[((i * geometry.kw + j) * geometry.c + c) * geometry.m + m];
-              }),
+        kept_(own_weights ? spread_elements() : 0),
+        shared_(own_weights ? 0 : spread_elements()),
         planar_(geometry, is_planar<T>(geometry) ? band_rows : 0) {
     if (is_flat<T>(g)) {
+      if (!own_weights) spread(shared_.get());
       scratch_ = FlatRows<T>::scratch(flat_sizes<T>(g), band_rows, columns);
     } else if (is_planar<T>(g)) {
       scratch_ = forward_scratch(planar_);
@@ -139,10 +138,12 @@ class DepthwiseBands {
   // Whether a box may have fewer than all columns.
   bool may_cut() const { return is_flat<T>(g) || may_split(); }
   int64_t scratch() const { return scratch_; }
+  // Elements that a thread is to keep from task to task.
+  int64_t kept() const { return kept_; }
 
-  // Outputs of one image; `x` is its start.
+  // Outputs of one image; `x` is its start. `kept` is the thread's, where it is to keep something.
   void compute(const T* x, Activation activation, const Box& box, T* out, int64_t out_row,
-               int64_t out_pixel, T* scratch) const {
+               int64_t out_pixel, T* scratch, Kept* kept = nullptr) const {
     if (is_planar<T>(g)) {
       const int64_t rows = box.p1 - box.p0;
       each_forward_plane(planar_, x, 0, box.p0, rows, box.c0, box.c1, kernel_, bias_, activation,
@@ -154,7 +155,14 @@ class DepthwiseBands {
       return;
     }
     if (is_flat<T>(g)) {
-      flat_.compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
+      const T* weights = shared_.get();
+      if (kept_ != 0) {
+        weights = static_cast<const T*>(kept->memory);
+        if (kept->content < 0) spread(static_cast<T*>(kept->memory));
+        kept->content = 0;
+      }
+      FlatRows<T>(flat_sizes<T>(g), bias_ != nullptr, weights)
+          .compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
     } else {
       const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
       const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
@@ -165,6 +173,15 @@ class DepthwiseBands {
   }
 
  private:
+  int64_t spread_elements() const {
+    return is_flat<T>(g) ? FlatRows<T>::weights(flat_sizes<T>(g), bias_ != nullptr) : 0;
+  }
+  void spread(T* to) const {
+    const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
+      return kernel_[((i * g.kw + j) * g.c + c) * g.m + m];
+    };
+    FlatRows<T>::spread(flat_sizes<T>(g), bias_, weight, to);
+  }
   static void activate_box(const Box& box, T* out, int64_t out_row, int64_t out_pixel,
                            Activation activation) {
     const int64_t channels = box.c1 - box.c0, columns = box.q1 - box.q0;
@@ -181,7 +198,8 @@ class DepthwiseBands {
   const Geometry& g;
   const T* const kernel_;
   const T* const bias_;
-  const FlatRows<T> flat_;
+  const int64_t kept_;
+  const Workspace<T> shared_;
   const Planar<T> planar_;
   int64_t expanded_ = 0, strip_ = 0, scratch_;  // elements
 };
@@ -246,26 +264,27 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
   wanted = max_of(wanted, g.m != 1 || is_narrow<T>(g) ? g.kh : least_rows(g));
   const Bands bands = cut_task_bands<T>(g, g.ho, wanted, row_unit(g));
-  const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo);
+  const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo, true);
   const int64_t pieces = depthwise.may_cut() ? row_pieces<T>(g, g.n * bands.count, bands.rows) : 1;
   const int64_t split = depthwise.may_split() ? channel_parts<T>(g, g.n * bands.count * pieces) : 1;
-  parallel<T>(runner, g.n * bands.count * split * pieces, depthwise.scratch(),
-              [&](int64_t task, T* scratch) {
-                const int64_t part = task % split, piece = task / split % pieces;
-                const int64_t band = task / split / pieces % bands.count;
-                const int64_t n = task / split / pieces / bands.count;
-                const TapRange c = split == 1 ? TapRange{0, channels}
-                                              : channel_range<T>(channels, split, part);
-                const Box box{bands.first(band),
-                              bands.first(band + 1),
-                              part_start(g.wo, pieces, piece),
-                              part_start(g.wo, pieces, piece + 1),
-                              c.first,
-                              c.last};
-                T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
-                depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out, g.wo * channels,
-                                  channels, scratch);
-              });
+  parallel_keeping<T>(
+      runner, g.n * bands.count * split * pieces, depthwise.scratch(), depthwise.kept(),
+      [&](int64_t task, T* scratch, Kept* kept) {
+        const int64_t part = task % split, piece = task / split % pieces;
+        const int64_t band = task / split / pieces % bands.count;
+        const int64_t n = task / split / pieces / bands.count;
+        const TapRange c =
+            split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+        const Box box{bands.first(band),
+                      bands.first(band + 1),
+                      part_start(g.wo, pieces, piece),
+                      part_start(g.wo, pieces, piece + 1),
+                      c.first,
+                      c.last};
+        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
+        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out, g.wo * channels, channels,
+                          scratch, kept);
+      });
 }
 
 // Rows a band of a plane may have so that its phases stay in about 256 KiB.

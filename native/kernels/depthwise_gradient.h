@@ -215,17 +215,22 @@ void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx,
   const int64_t channels = g.c * g.m;
   const FlatSizes sizes{g.ho, g.wo, g.c, g.m, 1, g.kh, g.kw, 1, g.dh, g.dw,
                         (g.kh - 1) * g.dh - g.pt, (g.kw - 1) * g.dw - g.pl, g.w};
-  const FlatRows<T> rows(sizes, nullptr, [&](int64_t i, int64_t j, int64_t c, int64_t m) {
+  const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
     return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
-  });
+  };
   const Bands bands = cut_bands(g.h, max_of(g.kh, 32768 / (channels * g.w)), g.n);
-  parallel<T>(runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
-              [&](int64_t task, T* scratch) {
-                const int64_t n = task / bands.count, band = task % bands.count;
-                const int64_t h0 = bands.first(band);
-                rows.compute(dy + n * g.ho * g.wo * channels, h0, bands.first(band + 1), 0, g.w,
-                             Activation::none, dx + (n * g.h + h0) * g.w * g.c, g.w * g.c, scratch);
-              });
+  parallel_keeping<T>(
+      runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
+      FlatRows<T>::weights(sizes, false), [&](int64_t task, T* scratch, Kept* kept) {
+        T* const weights = static_cast<T*>(kept->memory);
+        if (kept->content < 0) FlatRows<T>::spread(sizes, nullptr, weight, weights);
+        kept->content = 0;
+        const int64_t n = task / bands.count, band = task % bands.count;
+        const int64_t h0 = bands.first(band);
+        FlatRows<T>(sizes, false, weights)
+            .compute(dy + n * g.ho * g.wo * channels, h0, bands.first(band + 1), 0, g.w,
+                     Activation::none, dx + (n * g.h + h0) * g.w * g.c, g.w * g.c, scratch);
+      });
 }
 
 template <class T>

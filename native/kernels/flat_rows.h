@@ -181,22 +181,28 @@ void fill_window(const FlatSizes& g, const T* image, const FlatWindow& w, T* to)
 template <class T>
 class FlatRows {
  public:
-  // `weight(i, j, channel, plane or m)` is a tap's.
-  template <class F>
-  FlatRows(const FlatSizes& sizes, const T* bias, F&& weight)
+  // From what spread() has put at `weights`.
+  FlatRows(const FlatSizes& sizes, bool biased, const T* weights)
       : g(sizes),
-        tap_(sizes.c + kLanes<T>),
-        copies_(sizes.planes * sizes.m),
-        weights_(copies_ * sizes.kh * sizes.kw * tap_),
-        bias_(bias == nullptr ? 0 : sizes.m * tap_) {
-    T* to = weights_.get();
-    for (int64_t copy = 0; copy < copies_; ++copy)
+        tap_(tap(sizes)),
+        weights_(weights),
+        bias_(biased ? weights + bias_at(sizes) : nullptr) {}
+
+  // How many elements spread() writes.
+  static int64_t weights(const FlatSizes& g, bool biased) {
+    return bias_at(g) + (biased ? g.m * tap(g) : 0);
+  }
+
+  // Repeats weights and biases as vectors read them; `weight(i, j, channel, plane or m)` is a tap's.
+  template <class F>
+  static void spread(const FlatSizes& g, const T* bias, F&& weight, T* to) {
+    for (int64_t copy = 0; copy < g.planes * g.m; ++copy)
       for (int64_t i = 0; i < g.kh; ++i)
-        for (int64_t j = 0; j < g.kw; ++j, to += tap_)
-          repeat_channels(to, [&](int64_t c) { return weight(i, j, c, copy); });
+        for (int64_t j = 0; j < g.kw; ++j, to += tap(g))
+          repeat_channels(g, to, [&](int64_t c) { return weight(i, j, c, copy); });
     if (bias == nullptr) return;
-    for (int64_t r = 0; r < g.m; ++r)
-      repeat_channels(bias_.get() + r * tap_, [&](int64_t c) { return bias[c * g.m + r]; });
+    for (int64_t r = 0; r < g.m; ++r, to += tap(g))
+      repeat_channels(g, to, [&](int64_t c) { return bias[c * g.m + r]; });
   }
 
   // Scratch elements for bands of at most `rows` rows and `columns` columns.
@@ -218,7 +224,7 @@ class FlatRows {
     run.weights_tap = tap_;
     run.weights_row = g.kw * tap_;
     run.weights_m = run.weights_plane = g.kh * g.kw * tap_;
-    run.bias = bias_.get();
+    run.bias = bias_;
     const T* base = image + (w.row * g.in_w + w.column) * g.c;
     int64_t length = g.in_w * g.c;
     if (!in_place(g)) {
@@ -232,17 +238,20 @@ class FlatRows {
       const TapRange rows = taps_inside(p * g.sh - g.pt, g.kh, g.dh, g.in_h);
       run.rows = rows.last - rows.first;
       run.in = base + ((p - p0) * g.sh + rows.first * g.dh) * length;
-      run.weights = weights_.get() + rows.first * run.weights_row;
+      run.weights = weights_ + rows.first * run.weights_row;
       compute_row(run, (q1 - q0) * g.c, out + (p - p0) * out_row);
     }
   }
 
  private:
+  // Elements of a tap.
+  static int64_t tap(const FlatSizes& g) { return g.c + kLanes<T>; }
+  static int64_t bias_at(const FlatSizes& g) { return g.planes * g.m * g.kh * g.kw * tap(g); }
   // to[k] = of(k % c) for a tap, without a division each.
   template <class F>
-  void repeat_channels(T* to, F&& of) const {
+  static void repeat_channels(const FlatSizes& g, T* to, F&& of) {
     for (int64_t c = 0; c < g.c; ++c) to[c] = of(c);
-    for (int64_t k = g.c; k < tap_; ++k) to[k] = to[k - g.c];
+    for (int64_t k = g.c; k < tap(g); ++k) to[k] = to[k - g.c];
   }
   // Whether no tap is beside the image, so that it can be read where it is.
   static bool in_place(const FlatSizes& g) {
@@ -264,8 +273,8 @@ class FlatRows {
   }
 
   const FlatSizes g;
-  const int64_t tap_, copies_;
-  const Workspace<T> weights_, bias_;
+  const int64_t tap_;
+  const T *const weights_, *const bias_;
 };
 
 // --- the kernel's gradient -----------------------------------------------------------------------
