@@ -125,10 +125,11 @@ int64_t small_channels(const Correlation& g) {
 
 // Where pixels lie a multiple of 2 KiB apart, those that a tile sees share two sets of the first cache,
 // and drive each other out before they are used. Tiles then see a copy of the window, some channels at
-// a time, whose pixels lie an odd number of cache lines apart.
+// a time, whose pixels lie an odd number of cache lines apart. At stride 2 they use each pixel half as
+// often, and a copy pays from 4 KiB on.
 template <class T>
 bool wants_copy(const Correlation& g) {
-  return g.kh > 1 && g.channels * static_cast<int64_t>(sizeof(T)) % 2048 == 0;
+  return g.kh > 1 && g.channels * static_cast<int64_t>(sizeof(T)) % (2048 * g.sh) == 0;
 }
 
 // At most how many pixels of a window, or of a smaller one, are inside the image.
