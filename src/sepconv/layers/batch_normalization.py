@@ -76,9 +76,10 @@ def layer_refusal(layer: keras.layers.BatchNormalization) -> str | None:
     """
     if load_batch_norm(keras.backend.backend()) is None:
         return f"{keras.backend.backend()} does not train"
-    if getattr(layer, "renorm", False):  # which older versions of Keras do not have
+    # Older versions of Keras have not both.
+    if getattr(layer, "renorm", False):
         return "renormalizes batches"
-    return "synchronizes devices" if layer.synchronized else None
+    return "synchronizes devices" if getattr(layer, "synchronized", False) else None
 
 
 def normalize(
