@@ -6,6 +6,7 @@ import os
 
 import hostile
 import hostile_engines
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
@@ -46,6 +47,16 @@ def test_calls_that_make_no_sense(engine, few):
         hostile.check_arbitrary(engine, call)
 
     holds()
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "separable"])
+def test_no_images_of_a_size_that_no_memory_has(engine, kind):
+    ones = np.ones((1, 1, 1, 1), "float32")
+    arrays = {"x": np.zeros((0, 1, 1, 1), "float32"), "depthwise_kernel": ones}
+    if kind == "separable":
+        arrays["pointwise_kernel"] = ones
+    y = engine.forward(kind, arrays, {"padding": ((0, 0), (0, 2**40))})
+    assert y.shape == (0, 1, 2**40 + 1, 1)
 
 
 def test_bits_are_those_of_numpy(engine):
