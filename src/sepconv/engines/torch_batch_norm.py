@@ -85,13 +85,24 @@ def _check(x: Tensor, vectors: tuple[Tensor, ...], axis: int) -> tuple[int, int,
     return math.prod(x.shape[:axis]), channels, math.prod(x.shape[axis + 1 :])
 
 
+def _run(
+    native: Any,
+    sizes: tuple[int, int, int],
+    epsilon: float,
+    operands: tuple[Tensor, ...],
+    axis: int,
+) -> Three:
+    """What a function of the kernels makes of operands that fit; the first is x."""
+    x = operands[0]
+    results = _results(x, axis)
+    given = [a.contiguous() for a in operands]
+    native(*sizes, epsilon, CODES[x.dtype], *(a.data_ptr() for a in (*given, *results)))
+    return results
+
+
 def _forward_cpu(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
     sizes = _check(x, (gamma, beta), axis)
-    results = _forward_fake(x, gamma, beta, axis, epsilon)
-    operands = [a.contiguous() for a in (x, gamma, beta)]
-    addresses = [a.data_ptr() for a in (*operands, *results)]
-    _native.batch_norm_forward(*sizes, epsilon, CODES[x.dtype], *addresses)
-    return results
+    return _run(_native.batch_norm_forward, sizes, epsilon, (x, gamma, beta), axis)
 
 
 def _gradients_cpu(
@@ -109,11 +120,8 @@ def _gradients_cpu(
             "dy must be like x. Received: "
             f"{tuple(dy.shape)} of {dy.dtype}, and x.shape={tuple(x.shape)} of {x.dtype}"
         )
-    results = _forward_fake(x, gamma, mean, axis, epsilon)
-    operands = [a.contiguous() for a in (x, gamma, mean, variance, dy)]
-    addresses = [a.data_ptr() for a in (*operands, *results)]
-    _native.batch_norm_backward(*sizes, epsilon, CODES[x.dtype], *addresses)
-    return results
+    operands = x, gamma, mean, variance, dy
+    return _run(_native.batch_norm_backward, sizes, epsilon, operands, axis)
 
 
 # --- on other devices, and shapes alone ------------------------------------------------------
@@ -161,21 +169,14 @@ def _composed_gradients(
     return (dx * _along(gamma * inverse, x, axis)).contiguous(), dgamma, dbeta
 
 
-def _forward_fake(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
+def _results(x: Tensor, axis: int) -> Three:
+    """New tensors for what either operation returns: one like x, and two of a number a channel."""
     vector = x.shape[axis : axis + 1]
     return x.new_empty(x.shape), x.new_empty(vector), x.new_empty(vector)
 
 
-def _gradients_fake(
-    x: Tensor,
-    gamma: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    dy: Tensor,
-    axis: int,
-    epsilon: float,
-) -> Three:
-    return _forward_fake(x, gamma, mean, axis, epsilon)
+def _fake(x: Tensor, *rest: Any) -> Three:
+    return _results(x, rest[-2])  # the last two are axis and epsilon
 
 
 # --- derivatives -----------------------------------------------------------------------------
@@ -248,9 +249,9 @@ def _map(operation: Any, arrays: set[int]) -> Any:
 _library.impl("batch_norm", _forward_cpu, "CPU")
 _library.impl("batch_norm", _composed_forward, "CompositeExplicitAutograd")
 _library.impl("batch_norm", autograd_kernel(_forward, _Function, 3), "Autograd")
-torch.library.register_fake("sepconv::batch_norm", _forward_fake, lib=_library)
+torch.library.register_fake("sepconv::batch_norm", _fake, lib=_library)
 torch.library.register_vmap("sepconv::batch_norm", _map(_forward, {0}), lib=_library)
 _library.impl("batch_norm_gradients", _gradients_cpu, "CPU")
 _library.impl("batch_norm_gradients", _composed_gradients, "CompositeExplicitAutograd")
-torch.library.register_fake("sepconv::batch_norm_gradients", _gradients_fake, lib=_library)
+torch.library.register_fake("sepconv::batch_norm_gradients", _fake, lib=_library)
 torch.library.register_vmap("sepconv::batch_norm_gradients", _map(_gradients, {0, 4}), lib=_library)
