@@ -155,12 +155,8 @@ class DepthwiseBands {
       return;
     }
     if (is_flat<T>(g)) {
-      const T* weights = shared_.get();
-      if (kept_ != 0) {
-        weights = static_cast<const T*>(kept->memory);
-        if (kept->content < 0) spread(static_cast<T*>(kept->memory));
-        kept->content = 0;
-      }
+      const T* weights = kept_ == 0 ? shared_.get()
+                                    : filled_once<T>(kept, [&](T* to) { spread(to); });
       FlatRows<T>(flat_sizes<T>(g), bias_ != nullptr, weights)
           .compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
     } else {

@@ -222,9 +222,8 @@ void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx,
   parallel_keeping<T>(
       runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
       FlatRows<T>::weights(sizes, false), [&](int64_t task, T* scratch, Kept* kept) {
-        T* const weights = static_cast<T*>(kept->memory);
-        if (kept->content < 0) FlatRows<T>::spread(sizes, nullptr, weight, weights);
-        kept->content = 0;
+        const T* weights = filled_once<T>(
+            kept, [&](T* to) { FlatRows<T>::spread(sizes, nullptr, weight, to); });
         const int64_t n = task / bands.count, band = task % bands.count;
         const int64_t h0 = bands.first(band);
         FlatRows<T>(sizes, false, weights)

@@ -23,7 +23,16 @@ void parallel_keeping(Runner& runner, int64_t tasks, int64_t elements, int64_t k
       &call);
 }
 
-// The same without memory that stays.
+// The memory that a thread keeps, where fill(memory) puts the same at the thread's first task of a call.
+template <class T, class F>
+const T* filled_once(Kept* kept, const F& fill) {
+  T* const memory = static_cast<T*>(kept->memory);
+  if (kept->content < 0) fill(memory);
+  kept->content = 0;
+  return memory;
+}
+
+// parallel_keeping() without memory that stays.
 template <class T, class F>
 void parallel(Runner& runner, int64_t tasks, int64_t elements, const F& f) {
   parallel_keeping<T>(runner, tasks, elements, 0,
