@@ -216,33 +216,48 @@ def test_a_class_with_a_training_step_of_its_own():
     assert Stepped.steps == before + 1
 
 
+class Closed(keras.Model):
+    """It holds something that nobody can copy, and no config makes it."""
+
+    def __init__(self, lines):
+        super().__init__()
+        self.conv = layers.DepthwiseConv2D(3)
+        self.lines = lines
+
+    def call(self, x):
+        return self.conv(x)
+
+
 def test_what_cannot_be_copied():
-    class Closed(keras.Model):
-        def __init__(self, conv):
+    closed = Closed(line for line in ("a generator",))
+    with pytest.raises(ValueError, match=r"'closed', a Closed, cannot be copied.*patch_keras"):
+        sepconv.accelerate(closed)
+    with pytest.raises(ValueError, match=r"Closed has no get_config .*'lines'"):
+        sepconv.accelerate(closed)
+    with pytest.raises(TypeError, match=r"model must be a keras.Model. Received: 3"):
+        sepconv.accelerate(3)
+
+
+def test_models_that_no_config_makes():
+    class Parametrised(keras.Model):
+        def __init__(self, conv, factor):
             super().__init__()
-            self.conv = conv
+            self.conv, self.factor = conv, factor
 
         def call(self, x):
-            return self.conv(x)
+            return self.factor * self.conv(x)
 
         def get_config(self):
             raise NotImplementedError("no config")
 
-    with pytest.raises(ValueError, match=r"'closed', a Closed, cannot be copied.*patch_keras"):
-        sepconv.accelerate(Closed(layers.DepthwiseConv2D(3)))
-
-    class Parametrised(keras.Model):
-        def __init__(self, factor):
-            super().__init__()
-            self.factor = factor
-
-    with pytest.raises(ValueError, match=r"Parametrised has no get_config .*'factor'"):
-        sepconv.accelerate(Parametrised(2))
+    stock = Parametrised(layers.DepthwiseConv2D(3), 2)
+    x = numbers(1, 8, 8, 3)
+    expected = stock(x)
+    model, record = sepconv.accelerate(stock)
+    assert record.changed == 1
+    assert model.factor == 2
+    assert_near(model(x), expected)
     changed = sequential()
-    next(
-        x for x in changed.layers if isinstance(x, layers.Dropout)
-    ).rate = 0.0  # a copy needs no random numbers
-    with pytest.raises(ValueError, match=r"its config makes has \d+ variables, not \d+"):
-        sepconv.accelerate(changed)
-    with pytest.raises(TypeError, match=r"model must be a keras.Model. Received: 3"):
-        sepconv.accelerate(3)
+    dropout = next(layer for layer in changed.layers if isinstance(layer, layers.Dropout))
+    dropout.rate = 0.0  # made anew, it would need no random numbers
+    assert sepconv.accelerate(changed).model.get_layer(dropout.name).rate == 0.0

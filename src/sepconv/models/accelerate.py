@@ -9,7 +9,7 @@ import keras
 from sepconv.engines.front import DTYPES
 from sepconv.layers import batch_normalization, ordinary
 from sepconv.layers.saving import OURS
-from sepconv.models.copying import compile_like, copy_model, named_layers
+from sepconv.models.copying import copy_model, named_layers, settle_jit
 from sepconv.models.record import Record
 
 __all__ = ["Accelerated", "accelerate"]
@@ -83,7 +83,7 @@ def accelerate(model: keras.Model) -> Accelerated:
                 note = "a function of keras.ops, not a layer; sepconv.patch_keras() serves it"
                 path = f"{name}/{operation.name}" if name else operation.name
                 record.add(path, type(operation).__name__, False, note)
-    compile_like(copy, model)
+    settle_jit(copy)
     return Accelerated(copy, record)
 
 

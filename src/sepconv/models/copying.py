@@ -1,8 +1,7 @@
-"""A copy of a model: layers and weights of its own, compilation and random states alike."""
+"""A copy of a model: layers and weights of its own, state, random numbers and compilation alike."""
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import keras
 from keras.src.models.functional import Functional, functional_like_constructor
 
-from sepconv.layers.saving import OURS
+from sepconv.models.duplicate import COMPILED, CannotCopyError, Copier
+from sepconv.models.rebuild import rebuild
 
-__all__ = ["compile_like", "copy_model", "is_open", "named_layers"]
+__all__ = ["LayerCopier", "copy_model", "is_open", "named_layers", "settle_jit"]
 
-#: Layers to put in the place of others, by the others' ids; the same here and in `compile_like`.
+#: Layers to put in the place of others, by the others' ids.
 Replacements = Mapping[int, keras.layers.Layer]
 _NONE: Replacements = {}
 
@@ -42,7 +42,7 @@ def named_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]
 
 
 def is_open(layer: Any) -> bool:
-    """Whether it is a model that is taken apart when copied: Sequential, Functional, or derived.
+    """Whether it is a model whose layers can be replaced: Sequential, Functional, or derived.
 
     A derived class must not have a constructor with arguments of its own.
 
@@ -57,178 +57,208 @@ def is_open(layer: Any) -> bool:
 
 
 def copy_model(model: keras.Model, replacements: Replacements = _NONE) -> keras.Model:
-    """A model like `model` that shares no state with it, not compiled.
+    """A model like `model` that shares no state with it, compiled alike.
+
+    Everything is carried over that the objects hold, whether or not a config says it; see
+    `duplicate`. The optimizer goes on from where the model's is, but starts anew where layers with
+    weights to train were replaced. What it was compiled with is left out, with a warning, where it
+    cannot be copied, and where the model's class has a `compile` of its own.
 
     Args:
-        model: any Keras model whose layers Keras can make from their configs.
+        model: any Keras model.
         replacements: by the ids of layers of the model, built layers to put in their place, without
             layers inside; those must be in models for which `is_open` holds.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: Keras cannot copy it.
+        ValueError: a layer can neither be copied nor made from its config.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"model must be a keras.Model. Received: {model!r}")
+    layers = {id(layer): layer for layer in model._flatten_layers()}
+    pairs = [(layers[key], new) for key, new in replacements.items()]
+    copier = LayerCopier(model, pairs)
     try:
-        with keras.saving.custom_object_scope(_own_objects(model)):
-            copy = _structure(model, dict(replacements))
-        _copy_state(model, copy, replacements)
-    except Exception as error:
-        hint = (
-            ""
-            if replacements
-            else ("Without a copy, sepconv.patch_keras() makes it compute with sepconv's kernels. ")
-        )
+        copy = copier.copy(model)
+        _check(model, copy, replacements)
+    except ValueError as error:
         raise ValueError(
-            f"model {model.name!r}, a {type(model).__name__}, cannot be copied, which takes a "
-            "config that Keras can make each of its parts from (get_config and from_config of its "
-            f"class). {hint}Keras says: {error}"
+            f"model {model.name!r}, a {type(model).__name__}, cannot be copied. {error} "
+            "Without a copy, sepconv.patch_keras() makes it compute with sepconv's kernels."
         ) from error
+    if replacements and keras.backend.backend() == "torch":
+        for layer in copy._flatten_layers():
+            if hasattr(layer, "_torch_params"):
+                layer._track_variables()
+    for old in layers.values():
+        if isinstance(old, keras.Model) and old.compiled and id(old) not in replacements:
+            _compile_like(copier.copied(old), old, copier, pairs)
     return copy
 
 
-def _own_objects(model: keras.Model) -> dict[str, Any]:
-    """The classes and functions in a model that Keras may not find by their names."""
-    objects: dict[str, Any] = {}
-    for layer in model._flatten_layers():
-        for thing in (layer, *vars(layer).values()):
-            named = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
-            if not named.__module__.startswith(("builtins", "keras.", "sepconv.")):
-                objects[named.__name__] = named
-    return objects
+class LayerCopier:
+    """Copies layers of one model or several, in a second way where the first does not do.
+
+    Args:
+        model: the model that the layers are in, or are.
+        pairs: layers and what takes their place.
+    """
+
+    def __init__(self, model: Any, pairs: list[tuple[Any, Any]] | None = None) -> None:
+        self._parts = _parts(model)
+        self._pairs = list(pairs or ())
+        self._copier = Copier(self._parts, self._pairs)
+        self._rebuilt: set[int] = set()
+
+    def copy(self, layer: Any) -> Any:
+        """A layer or operation like another, with all its state.
+
+        A layer that holds something that nobody can copy, such as an open file, is made from its
+        config, with the variables and assets that it saves.
+
+        Raises:
+            ValueError: that does not do either; the message names the layer.
+        """
+        while True:
+            try:
+                return self._copier.copy(layer)
+            except CannotCopyError as error:
+                owner = error.owner if error.owner is not None else layer
+                if id(owner) in self._rebuilt:
+                    raise
+                self._rebuilt.add(id(owner))
+                try:
+                    self._pairs += rebuild(owner)
+                except Exception as failure:
+                    raise ValueError(
+                        f"The layer {owner.name!r}, a {type(owner).__name__}, can be neither "
+                        f"copied, since {error}, nor made from its config, with get_config and "
+                        f"from_config of its class: {failure}"
+                    ) from failure
+            # Anew, so that nothing refers to what was half done.
+            self._copier = Copier(self._parts, self._pairs)
+
+    def copied(self, layer: Any) -> Any:
+        """The copy that was made of something, or None."""
+        return self._copier.copied(layer)
+
+    def copy_attributes(self, old: Any, new: Any, names: tuple[str, ...]) -> None:
+        """See `Copier.copy_attributes`."""
+        self._copier.copy_attributes(old, new, names)
 
 
-def _structure(layer: Any, copies: dict[int, Any]) -> Any:
-    """A new layer or model from the old one's config; a shared one is copied once."""
-    if id(layer) in copies:
-        return copies[id(layer)]
-    if is_open(layer) and isinstance(layer, keras.Sequential):
-        parts = layer._flatten_layers(include_self=False, recursive=False)
-        copy = type(layer)([_structure(part, copies) for part in parts], name=layer.name)
-    elif is_open(layer):
-        # A model over the same graph, so that Keras does not copy the compilation too.
-        view = keras.Model(layer.input, layer.output, name=layer.name)
-        copy = keras.models.clone_model(view, clone_function=lambda part: _structure(part, copies))
-        if type(layer) is not Functional:
-            copy = type(layer)(copy.input, copy.output, name=layer.name)
-    elif isinstance(layer, keras.Model):
-        _check_config(layer)
-        config = keras.saving.serialize_keras_object(layer)
-        config.pop("compile_config", None)
-        copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
-    elif type(layer) is keras.layers.Lambda:
-        # By its config, a function would lose the names that it refers to.
-        config = layer.get_config()
-        functions = {"function": layer.function, "mask": layer.mask, "arguments": layer.arguments}
-        copy = keras.layers.Lambda(**{**config, **functions, "output_shape": layer._output_shape})
-    else:
-        copy = type(layer).from_config(layer.get_config())
-    copies[id(layer)] = copy
-    return copy
+def _parts(model: Any) -> list[Any]:
+    """The layers and variables of a model, which functions may refer to."""
+    if not isinstance(model, keras.layers.Layer):
+        return [model]
+    layers = model._flatten_layers()
+    variables = [v for layer in layers for v in (*layer.variables, *layer._metrics)]
+    return [*layers, *variables, *(g for layer in layers for g in layer._seed_generators)]
 
 
-def _check_config(model: keras.Model) -> None:
-    """Raises where Keras would make a config of the defaults of a constructor's arguments."""
-    bases = (keras.Model, Functional, keras.Sequential)
-    if any(type(model).get_config is base.get_config for base in bases):
-        parameters = inspect.signature(type(model).__init__).parameters.values()
-        variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-        names = {p.name for p in parameters if p.kind not in variable}
-        names -= {"self", "name", "trainable", "dtype"}
-        if names:
-            raise NotImplementedError(
-                f"{type(model).__name__} has no get_config that says its {sorted(names)}"
-            )
-
-
-def _copy_state(model: keras.Model, copy: keras.Model, replacements: Replacements) -> None:
-    """Weights, the states of random generators, and what is trainable."""
-    layers, copied = model._flatten_layers(), copy._flatten_layers()
-    if len(layers) != len(copied):
-        raise ValueError("what its config makes has other layers, or is not built")
-    for old, new in zip(layers, copied, strict=True):
+def _check(model: keras.Model, copy: keras.Model, replacements: Replacements) -> None:
+    """Raises where a copy has other parts than its model, or the same ones."""
+    olds, news = model._flatten_layers(), copy._flatten_layers()
+    if len(olds) != len(news):
+        raise ValueError(f"The copy has {len(news)} layers, not {len(olds)}.")
+    for old, new in zip(olds, news, strict=True):
         if id(old) in replacements:
             continue
-        _same_class(old, new)
-        # A subclassed model's constructor gives its layers new names.
-        new.name = old.name
-        if new.trainable != old.trainable:
-            new.trainable = old.trainable
-    for old, new in _paired_variables(model, copy, replacements):
-        new.assign(keras.ops.copy(old.value))  # JAX would share the buffer, and give it away
-        new.trainable = old.trainable
+        if old is new or type(old) is not type(new) or old.name != new.name:
+            raise ValueError(
+                f"The copy has {new.name!r}, a {type(new).__name__}, for {old.name!r}."
+            )
+        held = {id(v) for v in old.variables}
+        if any(id(v) in held for v in new.variables):
+            raise ValueError(f"The copy of {old.name!r} shares its variables.")
+    same = {id(layer) for layer in replacements.values()}
+    states = [
+        [
+            v.path
+            for layer in layers
+            if id(layer) not in same | set(replacements)
+            for v in layer.variables
+        ]
+        for layers in (olds, news)
+    ]
+    if not replacements and states[0] != states[1]:
+        raise ValueError(f"The copy has {len(states[1])} variables, not {len(states[0])}.")
 
 
-def _same_class(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Makes a copied layer ours or Keras', as the old is, where a constructor made it the other."""
-    if OURS.get(type(new)) is type(old):
-        type(old).become(new)
-    elif OURS.get(type(old)) is type(new):
-        new.become_stock()
-    elif type(old) is not type(new):
-        raise ValueError(f"{old.name!r} is a {type(old).__name__}, its copy a {type(new).__name__}")
+# ---- compilation
 
 
-def _paired_variables(
-    model: keras.Model, copy: keras.Model, replacements: Replacements
-) -> list[tuple[Any, Any]]:
-    """The variables of both but for those of layers that were replaced."""
-    gone = [layer for layer in model._flatten_layers() if id(layer) in replacements]
-    other = {id(v) for layer in (*gone, *replacements.values()) for v in layer.variables}
-    olds, news = ([v for v in m.variables if id(v) not in other] for m in (model, copy))
-    if len(olds) != len(news):
-        raise ValueError(f"what its config makes has {len(news)} variables, not {len(olds)}")
-    pairs = list(zip(olds, news, strict=True))
-    for old, new in pairs:
-        if old.shape != new.shape:
-            raise ValueError(f"{old.path} has the shape {old.shape}, its copy {new.shape}")
-    return pairs
-
-
-def compile_like(copy: keras.Model, model: keras.Model, replacements: Replacements = _NONE) -> None:
-    """Compiles a copy of a model as the model is: the same losses, own metrics and optimizer.
-
-    The optimizer goes on from where the model's is, but starts anew where layers with weights to
-    train were replaced. A class with a `compile` of its own is left uncompiled, with a warning.
-    """
-    if not model.compiled:
-        return
+def _compile_like(
+    copy: keras.Model, model: keras.Model, copier: LayerCopier, pairs: list[tuple[Any, Any]]
+) -> None:
     if type(model).compile is not keras.Model.compile:
         warnings.warn(
             f"{type(model).__name__} has a compile() of its own: call it on the new model.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return
+    blank = {name: vars(copy)[name] for name in COMPILED if name in vars(copy)}
+    try:
+        if any(old.trainable_variables for old, _ in pairs):
+            names = tuple(name for name in COMPILED if name not in ("optimizer", "_compile_config"))
+            copier.copy_attributes(model, copy, names)
+            _start_anew(copy, model, copier, pairs)
+        else:
+            copier.copy_attributes(model, copy, COMPILED)
+    except Exception as error:  # what somebody's own schedule, metric or loss may raise
+        vars(copy).update(blank)
+        warnings.warn(
+            f"What model {model.name!r} is compiled with cannot be copied: call compile() on the "
+            f"new model. {error}",
+            stacklevel=4,
+        )
 
-    def own(metric: Any) -> Any:
-        return type(metric).from_config(metric.get_config()) if _is_metric(metric) else metric
 
-    arguments = dict(model._compile_config.config)
-    for name in ("metrics", "weighted_metrics"):
-        arguments[name] = keras.tree.map_structure(own, arguments[name])
-    arguments["jit_compile"] = model.jit_compile and all(
-        layer.supports_jit for layer in copy._flatten_layers()
-    )
+def _start_anew(
+    copy: keras.Model, model: keras.Model, copier: LayerCopier, pairs: list[tuple[Any, Any]]
+) -> None:
+    """Gives a copy an optimizer like its model's that has not seen a step."""
+    counterparts = [(old, [copier.copied(old)]) for old in model.variables]
+    for old, new in pairs:
+        for variable in old.variables:
+            # Of a kernel, both that take its place.
+            kind = variable.name.rsplit("_", 1)[-1]
+            kin = [v for v in new.variables if v.name.endswith(kind)]
+            counterparts.append((variable, kin))
     optimizer = model.optimizer
     if optimizer is not None:
-        pairs = _paired_variables(model, copy, replacements)
-        copies = {id(old): new for old, new in pairs}
-        arguments["optimizer"] = _copy_optimizer(optimizer, copies)
-    # Where it was wanted, the optimizer already scales the loss.
-    copy.compile(**arguments, auto_scale_loss=False)
+        own = {type(o).__name__: type(o) for o in (optimizer, *vars(optimizer).values())}
+        with keras.saving.custom_object_scope(own):
+            optimizer = type(optimizer).from_config(optimizer.get_config())
+        _exclude_alike(optimizer, model.optimizer, counterparts)
+    vars(copy)["optimizer"] = optimizer
+    arguments = {k: v for k, v in model._compile_config.config.items() if k != "optimizer"}
+    arguments = {name: copier.copy(value) for name, value in arguments.items()}
+    kind = type(model._compile_config)
+    vars(copy)["_compile_config"] = kind(optimizer=optimizer, **arguments)
 
 
-def _is_metric(value: Any) -> bool:
-    return isinstance(value, keras.metrics.Metric)
+def _exclude_alike(new: Any, old: Any, counterparts: list[tuple[Any, list[Any]]]) -> None:
+    """Excludes from weight decay what another optimizer excludes, which no config says."""
+    for name, value in vars(old).items():
+        if isinstance(value, keras.optimizers.Optimizer):  # within one that scales the loss
+            _exclude_alike(getattr(new, name), value, counterparts)
+    if hasattr(old, "_exclude_from_weight_decay"):
+        excluded = [
+            new_variable
+            for variable, kin in counterparts
+            if old._var_key(variable) in old._exclude_from_weight_decay
+            for new_variable in kin
+            if new_variable is not None
+        ]
+        new.exclude_from_weight_decay(var_list=excluded)
+        new._exclude_from_weight_decay_pattern = old._exclude_from_weight_decay_pattern
 
 
-def _copy_optimizer(optimizer: Any, copies: dict[int, Any]) -> Any:
-    own = {type(o).__name__: type(o) for o in (optimizer, *vars(optimizer).values())}
-    with keras.saving.custom_object_scope(own):
-        copy = type(optimizer).from_config(optimizer.get_config())
-    if optimizer.built and all(id(v) in copies for v in optimizer._trainable_variables):
-        copy.build([copies[id(v)] for v in optimizer._trainable_variables])
-        for old, new in zip(optimizer.variables, copy.variables, strict=True):
-            new.assign(keras.ops.copy(old.value))
-    return copy
+def settle_jit(model: keras.Model) -> None:
+    """Has XLA compile a model's steps only where it can compile each of its layers."""
+    if model.compiled and model.jit_compile:
+        supported = all(layer.supports_jit for layer in model._flatten_layers())
+        if not supported:
+            model.jit_compile = False
+            model._compile_config.config["jit_compile"] = False

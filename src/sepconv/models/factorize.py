@@ -23,7 +23,7 @@ from sepconv.models.calibrate import (
     stand_in,
 )
 from sepconv.models.candidate import Candidate, refusal
-from sepconv.models.copying import compile_like, copy_model, is_open
+from sepconv.models.copying import copy_model, is_open, settle_jit
 from sepconv.models.cost import calls, cost
 from sepconv.models.factorize_report import LayerReport, Report
 from sepconv.models.lowrank import Moments, full_rank
@@ -251,7 +251,7 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
     pairs = [(c, o) for c, o in zip(found, chosen, strict=True) if o.rank is not None]
     new = {id(c.layer): c.separable(c.fits[o.rank]) for c, o in pairs if o.rank is not None}
     copy = copy_model(model, new)
-    compile_like(copy, model, new)
+    settle_jit(copy)
     rows = {c.path: _row(c, o, goal) for c, o in zip(found, chosen, strict=True)}
     for path, layer, reason in kept:
         size = layer.count_params() if layer.built else 0

@@ -6,7 +6,7 @@ import keras
 
 from sepconv.layers import BatchNormalization, Conv2D
 from sepconv.layers.saving import OURS
-from sepconv.models.copying import compile_like, copy_model, named_layers
+from sepconv.models.copying import copy_model, named_layers, settle_jit
 
 __all__ = ["to_stock"]
 
@@ -45,7 +45,7 @@ def to_stock(model: keras.Model) -> keras.Model:
             )
         _check(name, layer)
         layer.become_stock()
-    compile_like(copy, model)
+    settle_jit(copy)
     # Keras exports no model that it has not seen called. A built one has all that a call makes.
     copy._called = copy.built
     return copy

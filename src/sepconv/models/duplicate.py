@@ -1,0 +1,600 @@
+"""Copies of Keras objects with all that hangs on them: `Copier`.
+
+A config says less than an object holds: what was adapted, looked up, quantised or set by hand, and
+functions that no name leads to, are not in it. So objects are copied as they are, attribute by
+attribute, as `copy.deepcopy` does, which Keras' own classes turn into a file and back. Four things
+are done in ways of their own:
+
+- Functions are shared, but for those that refer to a part of the model, by their closure or as a
+  method: their copies refer to its copy.
+- The calls of a layer are copied as far as they belong to models that are copied too.
+- The ids of objects, by which Keras finds variables, become those of the copies.
+- Nothing recurses along a graph, since a network may be deeper than Python's stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import functools
+import inspect
+import re
+import sys
+import threading
+import types
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.ops.function import make_node_key
+from keras.src.ops.node import KerasHistory, Node
+from keras.src.saving.keras_saveable import KerasSaveable
+
+__all__ = ["COMPILED", "CannotCopyError", "Copier"]
+
+#: What `compile` sets on a model, or makes of what it was given. None of it is copied with a model.
+COMPILED = (
+    "optimizer",
+    "loss",
+    "compiled",
+    "steps_per_execution",
+    "stop_training",
+    "_compile_config",
+    "_compile_loss",
+    "_compile_metrics",
+    "_compiled_trainable_state",
+    "_jit_compile",
+    "_loss_tracker",
+    "_run_eagerly",
+)
+#: What a model keeps of running: functions made for it, and JAX's state of a step under way.
+_TRANSIENT = (
+    "train_function",
+    "test_function",
+    "predict_function",
+    "_eval_epoch_iterator",
+    "_jax_state",
+    "_initial_epoch",
+)
+#: Objects of these types are shared: nobody can change them, or they are no part of any model.
+_SHARED = (
+    type(None),
+    type(Ellipsis),
+    type(NotImplemented),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    range,
+    slice,
+    type,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    property,
+    re.Pattern,
+    np.dtype,
+    np.generic,
+    np.ufunc,
+    inspect.Signature,
+    inspect.Parameter,
+)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+#: Classes of engines, by their module and name, whose objects are shared as those of `_SHARED` are.
+_SHARED_OF_ENGINES = {
+    "jax": ("Array", "sharding.Sharding", "Device", "core.Tracer"),
+    "tensorflow": (
+        "Tensor",
+        "DType",
+        "TensorShape",
+        "TypeSpec",
+        "Graph",
+        "RaggedTensor",
+        "SparseTensor",
+        "distribute.Strategy",
+        "lookup.StaticHashTable",
+        "lookup.StaticVocabularyTable",
+        "lookup.KeyValueTensorInitializer",
+        "lookup.TextFileInitializer",
+    ),
+    "torch": ("dtype", "device", "layout", "memory_format", "Size"),
+}
+#: How deep what a function refers to is searched for parts of the model, and how many values at most
+#: in each of these steps.
+_DEPTH, _WIDTH = 6, 1000
+
+
+class CannotCopyError(ValueError):
+    """Something can be neither copied nor shared.
+
+    Attributes:
+        owner: the layer that holds it, or None.
+    """
+
+    def __init__(self, thing: Any, owner: Any, reason: str) -> None:
+        super().__init__(f"it holds {type(thing).__module__}.{type(thing).__name__}: {reason}")
+        self.owner = owner
+
+
+class Copier:
+    """Copies objects, each once however often it is met, also over several calls.
+
+    Args:
+        parts: objects that functions must not share with the original: its layers and variables.
+        copies: objects that have copies already, as pairs. What is in them is left as it is.
+
+    Example:
+        >>> layer = keras.layers.Dense(2, activation=lambda x: x + 1)
+        >>> copy = Copier([layer]).copy(layer)
+        >>> copy is layer, copy.activation is layer.activation
+        (False, True)
+    """
+
+    def __init__(self, parts: Iterable[Any] = (), copies: Iterable[tuple[Any, Any]] = ()) -> None:
+        self._kept: list[Any] = []  # an id is another object's once its object is gone
+        self._copies: dict[int, Any] = {}
+        self._parts = {id(part) for part in parts}
+        self._operations: list[tuple[Any, Any]] = []
+        self._tensors: list[tuple[Any, Any]] = []
+        self._keyed: list[Any] = []
+        self._names: dict[
+            str, str
+        ] = {}  # of TensorFlow's variables and of calls, which serve as ids
+        self._later: list[tuple[Callable[[Any, Any], None], Any, Any, Any]] = []
+        self._owner: Any = None
+        self._shared = _shared_types()
+        self._makers = self._kinds()
+        for old, new in copies:
+            self._remember(old, new)
+            if isinstance(old, keras.Operation):
+                self._operations.append((old, new))
+
+    def copy(self, thing: Any) -> Any:
+        """The copy of an object, which shares nothing that can change with it.
+
+        Raises:
+            CannotCopyError: something in it cannot be copied, such as an open file.
+        """
+        result = self._copy(thing)
+        self._finish()
+        return result
+
+    def copy_attributes(self, old: Any, new: Any, names: Iterable[str]) -> None:
+        """Gives a copy those attributes that were left out of it, of an object that has them.
+
+        Raises:
+            CannotCopyError: something in them cannot be copied.
+        """
+        self._owner = old
+        copies = {name: self._copy(vars(old)[name]) for name in names if name in vars(old)}
+        self._finish()
+        vars(new).update(copies)
+
+    def copied(self, thing: Any) -> Any:
+        """The copy that was made of an object, or None."""
+        return self._copies.get(id(thing))
+
+    # ---- the order of things
+
+    def _remember(self, old: Any, new: Any) -> Any:
+        self._kept.append(old)
+        self._copies[id(old)] = new
+        return new
+
+    def _defer(self, fill: Callable[[Any, Any], None], old: Any, new: Any, owner: Any) -> Any:
+        self._later.append((fill, old, new, owner))
+        return self._remember(old, new)
+
+    def _finish(self) -> None:
+        """Fills the objects that were made empty, then what can only be said when all are there."""
+        while self._later:
+            fill, old, new, self._owner = self._later.pop()
+            fill(old, new)
+        self._owner = None
+        self._connect()
+        for container in self._keyed:
+            self._replace_ids(container)
+        self._keyed.clear()
+
+    def _connect(self) -> None:
+        """Says of copied operations which of the copied calls are theirs, and so of tensors."""
+        positions: dict[int, int] = {}
+        for old, new in self._operations:
+            calls = [node for node in old._inbound_nodes if id(node) in self._copies]
+            positions.update({id(node): index for index, node in enumerate(calls)})
+            for index, node in enumerate(old._inbound_nodes):
+                if id(node) in positions:
+                    key = make_node_key(new, positions[id(node)])
+                    self._names[make_node_key(old, index)] = key
+            new.__dict__["_inbound_nodes"] = [self._copies[id(node)] for node in calls]
+            new.__dict__["_outbound_nodes"] = [
+                self._copies[id(node)] for node in old._outbound_nodes if id(node) in self._copies
+            ]
+        for old, new in self._tensors:
+            operation, index, output = old._keras_history
+            history = KerasHistory(None, 0, 0)
+            if operation is not None and index < len(operation._inbound_nodes):
+                node = operation._inbound_nodes[index]
+                if id(node) in positions:
+                    copy = self._copies[id(operation)]
+                    history = KerasHistory(copy, positions[id(node)], output)
+            new._keras_history = history
+        self._operations.clear()
+        self._tensors.clear()
+
+    def _replace_ids(self, container: Any) -> None:
+        """Puts the ids of copies in the place of those of the originals, in their order."""
+
+        def current(key: Any) -> Any:
+            if type(key) is int and key in self._copies:
+                return id(self._copies[key])
+            return self._names.get(key, key) if type(key) is str else key
+
+        if isinstance(container, set):
+            keys = {current(key) for key in container}
+            if keys != container:
+                set.clear(container)
+                set.update(container, keys)
+        elif any(current(key) is not key for key in dict.keys(container)):
+            items = [(current(key), value) for key, value in dict.items(container)]
+            container.clear()
+            for key, value in items:
+                container[key] = value
+
+    # ---- what is copied how
+
+    def _copy(self, thing: Any) -> Any:
+        if isinstance(thing, self._shared):
+            return thing
+        if id(thing) in self._copies:
+            return self._copies[id(thing)]
+        for kinds, make in self._makers:
+            if isinstance(thing, kinds):
+                return make(thing)
+        return self._object(thing)
+
+    def _kinds(self) -> list[tuple[Any, Callable[[Any], Any]]]:
+        """Kinds of objects and what copies them, the first that fits first."""
+        torch, tf = sys.modules.get("torch"), sys.modules.get("tensorflow")
+        makers: list[tuple[Any, Callable[[Any], Any]]] = [
+            (keras.Variable, self._variable),
+            (keras.KerasTensor, self._keras_tensor),
+            (keras.Operation, self._operation),
+            (Node, lambda node: self._defer(self._fill, node, _empty(node), self._owner)),
+            (types.FunctionType, self._function),
+            (types.MethodType, self._method),
+            (np.ndarray, self._array),
+            (weakref.ref, self._reference),
+            (_LOCKS, lambda lock: self._remember(lock, type(lock)())),
+        ]
+        if torch is not None:
+            makers += [(torch.Tensor, self._torch_tensor), (torch.Generator, self._torch_generator)]
+        if tf is not None and hasattr(tf, "Variable"):
+            tables = (
+                tf.lookup.experimental.MutableHashTable,
+                tf.lookup.experimental.DenseHashTable,
+            )
+            makers += [
+                (tf.Variable, self._tensorflow_variable),
+                (tables[0], self._tensorflow_table),
+                (tf.random.Generator, self._tensorflow_generator),
+            ]
+        makers += [
+            (tuple, self._tuple),
+            (list, self._list),
+            (dict, self._dict),
+            ((set, frozenset), self._set),
+        ]
+        return makers
+
+    def _object(self, thing: Any) -> Any:
+        """An object of no kind that is known here, in the way in which it says to be copied."""
+        kind = type(thing)
+        if _is_plain(kind):
+            return self._defer(self._fill, thing, _empty(thing), self._owner)
+        if callable(thing) and hasattr(thing, "__wrapped__"):  # a compiled function
+            if not self._refers(thing.__wrapped__):
+                return thing
+            if "__getstate__" not in vars(kind):
+                reason = "it is compiled from a function that refers to the model"
+                raise CannotCopyError(thing, self._owner, reason)
+        try:
+            if hasattr(kind, "__deepcopy__"):
+                return self._remember(thing, thing.__deepcopy__(self._copies))
+            return self._reduced(thing, thing.__reduce_ex__(4))
+        except CannotCopyError:
+            raise
+        except Exception as error:  # whatever a class of somebody's own may raise
+            raise CannotCopyError(thing, self._owner, str(error)) from error
+
+    def _reduced(self, thing: Any, reduced: Any) -> Any:
+        """An object from what `pickle` would make it of."""
+        if isinstance(reduced, str):  # a global, which there is one of
+            return thing
+        make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        new = self._remember(thing, make(*(self._copy(value) for value in arguments)))
+        if state is not None:
+            state = self._copy(state)
+            if hasattr(new, "__setstate__"):
+                new.__setstate__(state)
+            else:
+                attributes, slots = state if isinstance(state, tuple) else (state, None)
+                vars(new).update(attributes or {})
+                for name, value in (slots or {}).items():
+                    setattr(new, name, value)
+        for item in items or ():
+            new.append(self._copy(item))
+        for key, value in pairs or ():
+            new[self._copy(key)] = self._copy(value)
+        return new
+
+    def _fill(self, old: Any, new: Any) -> None:
+        """Gives an empty object the attributes of another."""
+        skipped: tuple[str, ...] = ()
+        if isinstance(old, keras.Model):
+            _synchronize(old)
+            skipped = (*COMPILED, *_TRANSIENT)
+            blank = _blank_model()
+            new.__dict__.update({name: blank[name] for name in skipped if name in blank})
+        if isinstance(old, keras.Operation):
+            skipped = (*skipped, "_inbound_nodes", "_outbound_nodes")
+        if isinstance(old, keras.KerasTensor):
+            skipped = ("_keras_history",)
+        for name, value in getattr(old, "__dict__", {}).items():
+            if name not in skipped:
+                new.__dict__[name] = self._copy(value)
+        for name in copyreg._slotnames(type(old)):  # type: ignore[attr-defined]
+            if hasattr(old, name):
+                object.__setattr__(new, name, self._copy(getattr(old, name)))
+
+    # ---- Keras' objects
+
+    def _operation(self, old: Any) -> Any:
+        new = _empty(old)
+        self._operations.append((old, new))
+        return self._defer(self._fill, old, new, old)
+
+    def _keras_tensor(self, old: Any) -> Any:
+        new = _empty(old)
+        if hasattr(old, "_keras_history"):
+            self._tensors.append((old, new))
+        return self._defer(self._fill, old, new, self._owner)
+
+    def _variable(self, old: Any) -> Any:
+        new = self._remember(old, _empty(old))
+        for name, value in vars(old).items():
+            if name != "_value":
+                new.__dict__[name] = self._copy(value)
+        value = vars(old).get("_value")
+        if keras.backend.backend() == "jax" and value is not None:
+            # A buffer of its own, since JAX gives those of a step's inputs away.
+            value = keras.ops.copy(value)
+        else:
+            value = self._copy(value)
+        new.__dict__["_value"] = value
+        return new
+
+    # ---- engines' objects
+
+    def _torch_tensor(self, old: Any) -> Any:
+        import torch
+
+        new = old.detach().clone()
+        if isinstance(old, torch.nn.Parameter):
+            new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+        elif old.is_leaf:
+            new.requires_grad_(old.requires_grad)
+        return self._remember(old, new)
+
+    def _torch_generator(self, old: Any) -> Any:
+        import torch
+
+        new = torch.Generator(device=old.device)
+        new.set_state(old.get_state())
+        return self._remember(old, new)
+
+    def _tensorflow_variable(self, old: Any) -> Any:
+        import tensorflow as tf
+
+        strategy = getattr(old, "_distribute_strategy", None)
+        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+            new = tf.Variable(
+                old,
+                dtype=old.dtype,
+                trainable=old.trainable,
+                name=old.name.split(":")[0],
+                aggregation=old.aggregation,
+                synchronization=old.synchronization,
+            )
+        self._names[old._unique_id] = new._unique_id
+        return self._remember(old, new)
+
+    def _tensorflow_table(self, old: Any) -> Any:
+        new = type(old)(old.key_dtype, old.value_dtype, old._default_value)
+        new.insert(*old.export())
+        return self._remember(old, new)
+
+    def _tensorflow_generator(self, old: Any) -> Any:
+        new = type(old).from_state(old.state.read_value(), old.algorithm)
+        return self._remember(old, new)
+
+    # ---- Python's objects
+
+    def _array(self, old: Any) -> Any:
+        new = self._remember(old, old.copy())
+        if old.dtype == object:
+            for index, value in np.ndenumerate(old):
+                new[index] = self._copy(value)
+        return new
+
+    def _tuple(self, old: Any) -> Any:
+        values = [self._copy(value) for value in old]
+        if id(old) in self._copies:  # it contains itself
+            return self._copies[id(old)]
+        if all(new is value for new, value in zip(values, old, strict=True)):
+            return old
+        kind = type(old)
+        new = kind._make(values) if hasattr(kind, "_make") else tuple.__new__(kind, values)
+        return self._remember(old, new)
+
+    def _list(self, old: Any) -> Any:
+        new = self._remember(old, type(old).__new__(type(old)))
+        list.extend(new, [self._copy(value) for value in list.__iter__(old)])
+        return self._with_attributes(old, new)
+
+    def _dict(self, old: Any) -> Any:
+        kind = type(old)
+        if not _keeps_constructor(kind, dict, OrderedDict):
+            return self._reduced(old, old.__reduce_ex__(4))
+        new = self._remember(old, kind.__new__(kind))
+        put = OrderedDict.__setitem__ if isinstance(old, OrderedDict) else dict.__setitem__
+        for key, value in list(dict.items(old)):
+            put(new, self._copy(key), self._copy(value))
+        if any(type(key) in (int, str) for key in dict.keys(old)):
+            self._keyed.append(new)
+        return self._with_attributes(old, new)
+
+    def _set(self, old: Any) -> Any:
+        values = [self._copy(value) for value in old]
+        kind = type(old)
+        if isinstance(old, frozenset):
+            return self._remember(old, kind(values))
+        new = self._remember(old, kind.__new__(kind))
+        set.update(new, values)
+        if any(type(value) in (int, str) for value in values):
+            self._keyed.append(new)
+        return self._with_attributes(old, new)
+
+    def _with_attributes(self, old: Any, new: Any) -> Any:
+        for name, value in getattr(old, "__dict__", {}).items():
+            new.__dict__[name] = self._copy(value)
+        return new
+
+    def _reference(self, old: Any) -> Any:
+        target = old()
+        return weakref.ref(self._copy(target)) if self._refers(target) else old
+
+    def _method(self, old: Any) -> Any:
+        receiver = self._copy(old.__self__)
+        return old if receiver is old.__self__ else types.MethodType(old.__func__, receiver)
+
+    def _function(self, old: Any) -> Any:
+        if not self._refers(old):
+            return old
+        cells = tuple(self._cell(cell) for cell in old.__closure__ or ())
+        new = types.FunctionType(old.__code__, old.__globals__, old.__name__, None, cells or None)
+        self._remember(old, new)
+        for name in ("__defaults__", "__kwdefaults__"):
+            setattr(new, name, self._copy_within(getattr(old, name)))
+        for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
+            setattr(new, name, getattr(old, name))
+        new.__dict__.update({name: self._copy_within(value) for name, value in vars(old).items()})
+        return new
+
+    def _copy_within(self, value: Any) -> Any:
+        """What a function refers to: copied where that is a part of the model, else shared."""
+        return self._copy(value) if self._refers(value) else value
+
+    def _cell(self, old: Any) -> Any:
+        if id(old) in self._copies:
+            return self._copies[id(old)]
+        if not self._refers(old):
+            return old
+        new = self._remember(old, types.CellType())
+        new.cell_contents = self._copy(old.cell_contents)
+        return new
+
+    def _refers(self, thing: Any) -> bool:
+        """Whether a value is a part of the model, or leads to one in a few steps."""
+        seen: set[int] = set()
+        values = [thing]
+        for _ in range(_DEPTH):
+            further: list[Any] = []
+            for value in values:
+                if isinstance(value, self._shared) or id(value) in seen:
+                    continue
+                if id(value) in self._parts or id(value) in self._copies:
+                    return True
+                seen.add(id(value))
+                further += _referents(value)
+            values = further[:_WIDTH]
+        return False
+
+
+def _referents(thing: Any) -> Iterable[Any]:
+    """What an object leads to, as far as a function may use it."""
+    if isinstance(thing, types.CellType):
+        try:
+            return (thing.cell_contents,)
+        except ValueError:  # empty
+            return ()
+    if isinstance(thing, types.FunctionType):
+        defaults = thing.__defaults__, thing.__kwdefaults__, vars(thing).get("__wrapped__")
+        return (*(thing.__closure__ or ()), *defaults)
+    if isinstance(thing, types.MethodType):
+        return (thing.__self__,)
+    if isinstance(thing, functools.partial):
+        return (thing.func, *thing.args, *thing.keywords.values())
+    if isinstance(thing, Mapping) and isinstance(thing, dict):
+        return tuple(thing.values())
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        return tuple(thing)
+    return tuple(getattr(thing, "__dict__", {}).values())
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether an object of a class is its attributes, and says nothing else of how to copy it."""
+    own = "__deepcopy__", "__getnewargs__", "__getnewargs_ex__"
+    if (
+        kind.__reduce_ex__ is not object.__reduce_ex__
+        or kind.__reduce__ not in (object.__reduce__, KerasSaveable.__reduce__)
+        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
+        or any(hasattr(kind, name) for name in own)
+    ):
+        return False
+    try:
+        object.__new__(kind)
+    except TypeError:  # it is made of more than Python can see
+        return False
+    return True
+
+
+def _keeps_constructor(kind: type, *bases: type) -> bool:
+    """Whether an object of a container's class is what it contains, and attributes."""
+    return any(
+        kind.__reduce_ex__ is b.__reduce_ex__ and kind.__reduce__ is b.__reduce__ for b in bases
+    )
+
+
+def _empty(thing: Any) -> Any:
+    return object.__new__(type(thing))
+
+
+@functools.cache
+def _blank_model() -> dict[str, Any]:
+    """The attributes of a model that was never compiled."""
+    return dict(vars(keras.Model(name="blank")))
+
+
+def _synchronize(model: Any) -> None:
+    """Has the variables of a model hold what they are worth, on JAX in a step under way too."""
+    if vars(model).get("_jax_state") and hasattr(model, "jax_state_sync"):
+        model.jax_state_sync()
+
+
+def _shared_types() -> tuple[type, ...]:
+    found = list(_SHARED)
+    for engine, names in _SHARED_OF_ENGINES.items():
+        module = sys.modules.get(engine)
+        for name in names if module is not None else ():
+            place: Any = module
+            for part in name.split("."):
+                place = getattr(place, part, None)
+            if isinstance(place, type):
+                found.append(place)
+    return tuple(found)
