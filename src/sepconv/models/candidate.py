@@ -11,6 +11,8 @@ from keras import ops
 
 from sepconv.geometry import ConvSpec, conv_spec
 from sepconv.layers import Conv2D, SeparableConv2D
+from sepconv.models.duplicate import Copier
+from sepconv.models.folding import obstacle
 from sepconv.models.lowrank import Factors, Moments, fit, full_rank
 from sepconv.models.ranks import cheaper_ranks
 
@@ -31,6 +33,11 @@ def refusal(layer: Any) -> str | None:
         return f"{type(layer).__name__} is a subclass of Conv2D and may compute something else"
     if layer.kernel_constraint is not None:
         return "its kernel_constraint would not hold for a product of two kernels"
+    if getattr(layer, "lora_enabled", False):
+        return "it has LoRA factors, which are trained in place of its kernel"
+    why = obstacle(layer)
+    if why is not None and not isinstance(layer.activation, keras.layers.Layer):
+        return why
     if not layer.built:
         return "it is not built yet: call it, or its build(input_shape), first"
     return None
@@ -99,7 +106,7 @@ class Candidate:
 
     def separable(self, factors: Factors) -> Any:
         """The layer that takes this one's place, with its weights."""
-        layer = self.layer
+        layer, copier = self.layer, Copier()
         new = SeparableConv2D(
             layer.filters,
             layer.kernel_size,
@@ -108,14 +115,14 @@ class Candidate:
             data_format=layer.data_format,
             dilation_rate=layer.dilation_rate,
             depth_multiplier=factors.rank,
-            activation=layer.activation,
+            activation=copier.copy(layer.activation),
             use_bias=layer.use_bias,
-            bias_initializer=layer.bias_initializer,
-            depthwise_regularizer=layer.kernel_regularizer,
-            pointwise_regularizer=layer.kernel_regularizer,
-            bias_regularizer=layer.bias_regularizer,
-            activity_regularizer=layer.activity_regularizer,
-            bias_constraint=layer.bias_constraint,
+            bias_initializer=copier.copy(layer.bias_initializer),
+            depthwise_regularizer=copier.copy(layer.kernel_regularizer),
+            pointwise_regularizer=copier.copy(layer.kernel_regularizer),
+            bias_regularizer=copier.copy(layer.bias_regularizer),
+            activity_regularizer=copier.copy(layer.activity_regularizer),
+            bias_constraint=copier.copy(layer.bias_constraint),
             name=layer.name,
             trainable=layer.trainable,
             dtype=layer.dtype_policy,
@@ -127,4 +134,7 @@ class Candidate:
         new.pointwise_kernel.assign(factors.pointwise_kernel)
         if layer.use_bias:
             new.bias.assign(ops.convert_to_numpy(layer.bias) + factors.bias)
+            new.bias.trainable = layer.bias.trainable
+        for kernel in (new.depthwise_kernel, new.pointwise_kernel):
+            kernel.trainable = layer.kernel.trainable
         return new

@@ -24,7 +24,7 @@ import threading
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -59,6 +59,8 @@ _TRANSIENT = (
     "_jax_state",
     "_initial_epoch",
 )
+#: Where TensorFlow notes which of an object's attributes are saved with it.
+_TRACKED = ("_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names")
 #: Objects of these types are shared: nobody can change them, or they are no part of any model.
 _SHARED = (
     type(None),
@@ -84,7 +86,7 @@ _SHARED = (
     inspect.Signature,
     inspect.Parameter,
 )
-_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+_LOCKS = {type(make()): make for make in (threading.Lock, threading.RLock)}
 #: Classes of engines, by their module and name, whose objects are shared as those of `_SHARED` are.
 _SHARED_OF_ENGINES = {
     "jax": ("Array", "sharding.Sharding", "Device", "core.Tracer"),
@@ -104,8 +106,8 @@ _SHARED_OF_ENGINES = {
     ),
     "torch": ("dtype", "device", "layout", "memory_format", "Size"),
 }
-#: How deep what a function refers to is searched for parts of the model, and how many values at most
-#: in each of these steps.
+#: How many steps what a function refers to is searched for parts of the model, and how many values
+#: at most in each.
 _DEPTH, _WIDTH = 6, 1000
 
 
@@ -240,8 +242,8 @@ class Copier:
             if keys != container:
                 set.clear(container)
                 set.update(container, keys)
-        elif any(current(key) is not key for key in dict.keys(container)):
-            items = [(current(key), value) for key, value in dict.items(container)]
+        elif any(current(key) is not key for key in container.keys()):
+            items = [(current(key), value) for key, value in container.items()]
             container.clear()
             for key, value in items:
                 container[key] = value
@@ -270,18 +272,16 @@ class Copier:
             (types.MethodType, self._method),
             (np.ndarray, self._array),
             (weakref.ref, self._reference),
-            (_LOCKS, lambda lock: self._remember(lock, type(lock)())),
+            (tuple(_LOCKS), lambda lock: self._remember(lock, _LOCKS[type(lock)]())),
         ]
         if torch is not None:
             makers += [(torch.Tensor, self._torch_tensor), (torch.Generator, self._torch_generator)]
         if tf is not None and hasattr(tf, "Variable"):
-            tables = (
-                tf.lookup.experimental.MutableHashTable,
-                tf.lookup.experimental.DenseHashTable,
-            )
             makers += [
                 (tf.Variable, self._tensorflow_variable),
-                (tables[0], self._tensorflow_table),
+                (tf.types.experimental.PolymorphicFunction, self._tensorflow_function),
+                (tf.lookup.experimental.MutableHashTable, self._tensorflow_table),
+                (_tensorflow_wrappers(), self._tensorflow_wrapper),
                 (tf.random.Generator, self._tensorflow_generator),
             ]
         makers += [
@@ -300,9 +300,8 @@ class Copier:
         if callable(thing) and hasattr(thing, "__wrapped__"):  # a compiled function
             if not self._refers(thing.__wrapped__):
                 return thing
-            if "__getstate__" not in vars(kind):
-                reason = "it is compiled from a function that refers to the model"
-                raise CannotCopyError(thing, self._owner, reason)
+            reason = "it is compiled from a function that refers to the model"
+            raise CannotCopyError(thing, self._owner, reason)
         try:
             if hasattr(kind, "__deepcopy__"):
                 return self._remember(thing, thing.__deepcopy__(self._copies))
@@ -346,6 +345,8 @@ class Copier:
         if isinstance(old, keras.KerasTensor):
             skipped = ("_keras_history",)
         for name, value in getattr(old, "__dict__", {}).items():
+            if name in _TRACKED and isinstance(old, keras.Model):
+                value = _without(value, skipped)
             if name not in skipped:
                 new.__dict__[name] = self._copy(value)
         for name in copyreg._slotnames(type(old)):  # type: ignore[attr-defined]
@@ -414,6 +415,20 @@ class Copier:
         self._names[old._unique_id] = new._unique_id
         return self._remember(old, new)
 
+    def _tensorflow_function(self, old: Any) -> Any:
+        function = self._copy(old.python_function)
+        return old if function is old.python_function else old._clone(function)
+
+    def _tensorflow_wrapper(self, old: Any) -> Any:
+        """A dictionary or tuple that was an attribute's value."""
+        if isinstance(old, dict):
+            pairs = [(self._copy(key), self._copy(value)) for key, value in old.items()]
+            new = type(old)(dict(pairs))
+            self._keyed.append(new)
+        else:
+            new = type(old)(tuple(self._copy(value) for value in old))
+        return self._remember(old, new)
+
     def _tensorflow_table(self, old: Any) -> Any:
         new = type(old)(old.key_dtype, old.value_dtype, old._default_value)
         new.insert(*old.export())
@@ -443,15 +458,14 @@ class Copier:
         return self._remember(old, new)
 
     def _list(self, old: Any) -> Any:
-        new = self._remember(old, type(old).__new__(type(old)))
+        new = self._remember(old, _blank(old))
         list.extend(new, [self._copy(value) for value in list.__iter__(old)])
         return self._with_attributes(old, new)
 
     def _dict(self, old: Any) -> Any:
-        kind = type(old)
-        if not _keeps_constructor(kind, dict, OrderedDict):
+        if not _is_container(type(old), dict, OrderedDict):
             return self._reduced(old, old.__reduce_ex__(4))
-        new = self._remember(old, kind.__new__(kind))
+        new = self._remember(old, _blank(old))
         put = OrderedDict.__setitem__ if isinstance(old, OrderedDict) else dict.__setitem__
         for key, value in list(dict.items(old)):
             put(new, self._copy(key), self._copy(value))
@@ -464,7 +478,7 @@ class Copier:
         kind = type(old)
         if isinstance(old, frozenset):
             return self._remember(old, kind(values))
-        new = self._remember(old, kind.__new__(kind))
+        new = self._remember(old, _blank(old))
         set.update(new, values)
         if any(type(value) in (int, str) for value in values):
             self._keyed.append(new)
@@ -540,14 +554,14 @@ def _referents(thing: Any) -> Iterable[Any]:
         return (thing.__self__,)
     if isinstance(thing, functools.partial):
         return (thing.func, *thing.args, *thing.keywords.values())
-    if isinstance(thing, Mapping) and isinstance(thing, dict):
+    if isinstance(thing, dict):
         return tuple(thing.values())
     if isinstance(thing, (list, tuple, set, frozenset)):
         return tuple(thing)
     return tuple(getattr(thing, "__dict__", {}).values())
 
 
-def _is_plain(kind: type) -> bool:
+def _is_plain(kind: Any) -> bool:
     """Whether an object of a class is its attributes, and says nothing else of how to copy it."""
     own = "__deepcopy__", "__getnewargs__", "__getnewargs_ex__"
     if (
@@ -564,11 +578,32 @@ def _is_plain(kind: type) -> bool:
     return True
 
 
-def _keeps_constructor(kind: type, *bases: type) -> bool:
+def _is_container(kind: Any, *bases: Any) -> bool:
     """Whether an object of a container's class is what it contains, and attributes."""
-    return any(
-        kind.__reduce_ex__ is b.__reduce_ex__ and kind.__reduce__ is b.__reduce__ for b in bases
-    )
+    return any(kind.__reduce__ is base.__reduce__ for base in bases)
+
+
+def _blank(container: Any) -> Any:
+    """A container of the class of another, with nothing in it, past its constructor."""
+    kind: Any = type(container)
+    return kind.__new__(kind)
+
+
+def _tensorflow_wrappers() -> tuple[type, ...]:
+    """The classes by which TensorFlow follows what becomes of attributes that are containers."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.dictionary, module.pair = {}, (tf.Module(),)
+    kinds = type(module.dictionary), type(module.pair)
+    return tuple(kind for kind in kinds if kind not in (dict, tuple))
+
+
+def _without(tracked: Any, names: Iterable[str]) -> Any:
+    """What TensorFlow notes of attributes, without some of them."""
+    if isinstance(tracked, dict):
+        return {name: value for name, value in tracked.items() if name not in names}
+    return [reference for reference in tracked if reference.name not in names]
 
 
 def _empty(thing: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sepconv import layers
 
-__all__ = ["Affine", "Block", "Convolution", "Stock", "affine_of", "lower"]
+__all__ = ["Affine", "Block", "Convolution", "Stock", "affine_of", "lower", "obstacle"]
 
 #: Of what patches hold at most for an ordinary convolution to become a block: tiles of larger ones
 #: leave the second cache.
@@ -149,7 +149,7 @@ class Stock(Convolution):
 
     Attributes:
         kernels: its kernels, of which the last has the outputs on its last axes.
-        config: what of its config is to be another.
+        config: those of its arguments that are to be others.
     """
 
     kernels: list[np.ndarray]
@@ -214,16 +214,34 @@ def _activation(layer: Any) -> Any:
 
 
 def lower(layer: Any, rank: int) -> Block | Stock | None:
-    """A layer that convolves as arrays; None for any other, and for quantised ones.
+    """A layer that convolves as arrays; None for any other, and where `obstacle` says why.
 
     Args:
         layer: anything.
         rank: the number of axes of its input.
     """
     kind = type(layer)
-    if kind not in _LOWER or getattr(layer, "quantization_mode", None) is not None:
+    if kind not in _LOWER or obstacle(layer) is not None:
         return None
     return _LOWER[kind](layer, rank)
+
+
+def obstacle(layer: Any) -> str | None:
+    """Why a layer that convolves is not just its kernels, bias and activation; None where it is.
+
+    Example:
+        >>> obstacle(keras.layers.Dense(3, activation=keras.layers.PReLU()))
+        'its activation is a layer'
+    """
+    if type(layer) not in _LOWER:
+        return None
+    if getattr(layer, "quantization_mode", None) is not None:
+        return "it is quantised"
+    if isinstance(layer.activation, keras.layers.Layer):
+        return "its activation is a layer"
+    if not {"call", "convolution_op", "__call__"}.isdisjoint(vars(layer)):
+        return "it was given a way of its own to compute"
+    return None if layer.autocast else "it takes inputs of any dtype, without a cast"
 
 
 def _common(layer: Any) -> tuple[Any, str, np.ndarray | None, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 from keras import tree
+from keras.src.backend.common.masking import get_keras_mask
 from keras.src.models.functional import Functional
 
 __all__ = ["Graph", "Step", "Value"]
@@ -22,10 +23,12 @@ class Value:
     Attributes:
         shape: with None for what is not known.
         dtype: as Keras names it.
+        masked: whether a mask goes with it, which says what of it counts.
     """
 
     def __init__(self, tensor: Any) -> None:
         self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
+        self.masked = get_keras_mask(tensor) is not None
 
 
 class Step:

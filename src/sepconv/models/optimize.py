@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
-import keras
-
 from sepconv.layers.fused_conv2d import FusedConv2D
-from sepconv.models.folding import Block, Stock, lower
+from sepconv.models.copying import LayerCopier
+from sepconv.models.folding import Block, Convolution, Stock, lower, obstacle
 from sepconv.models.fusion import RULES, drop
 from sepconv.models.graph import Graph, Step
 from sepconv.models.record import Record
 
 __all__ = ["Optimized", "optimize"]
+
+#: The arguments of Keras' layers that say what a convolution computes.
+_ARGUMENTS = (
+    "units",
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "data_format",
+    "dilation_rate",
+    "depth_multiplier",
+    "groups",
+)
 
 
 class Optimized(NamedTuple):
@@ -76,18 +89,29 @@ def optimize(model: Any) -> Optimized:
     block), https://arxiv.org/abs/1801.04381
     """
     graph = Graph(model)
-    report = _Report(graph)
+    report = _Report(graph, LayerCopier(model))
     for step in graph.steps:
         if id(step.operation) in graph.shared:
             report.leave(step.label, "it is called more than once")
         elif step.takes_one():
-            lowered = lower(step.operation, len(step.inputs[0].shape))
-            if lowered is not None:
-                lowered.parts.append(step.label)
-                step.operation = lowered
+            _lower(step, report)
     while _apply_rules(graph, report):
         pass
     return Optimized(graph.build(report.make, _fill), report.record())
+
+
+def _lower(step: Step, report: _Report) -> None:
+    """Has a step's convolution be arrays, where it is one that rules may change."""
+    lowered = lower(step.operation, len(step.inputs[0].shape))
+    if lowered is None:
+        why = obstacle(step.operation)
+        if why is not None:
+            report.leave(step.label, why)
+    elif isinstance(lowered, Block) and step.inputs[0].masked:
+        report.leave(step.label, "a mask goes through it")
+    else:
+        lowered.parts.append(step.label)
+        step.operation = lowered
 
 
 def _apply_rules(graph: Graph, report: _Report) -> bool:
@@ -111,9 +135,10 @@ def _apply_rules(graph: Graph, report: _Report) -> bool:
 class _Report:
     """What became of the layers, and the new ones."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, copier: LayerCopier) -> None:
         self._kinds = {step.label: type(step.operation).__name__ for step in graph.steps}
         self._notes: dict[str, tuple[bool, str]] = {}
+        self._copier = copier
 
     def change(self, label: str, note: str) -> None:
         """A layer was changed."""
@@ -133,32 +158,27 @@ class _Report:
     def make(self, step: Step, name: str) -> Any:
         """A new layer for a step."""
         convolution = step.operation
+        if not isinstance(convolution, Convolution):
+            copy = self._copier.copy(convolution)
+            copy.name = name
+            return copy
+        # A function of somebody's own may refer to a layer.
+        activation = self._copier.copy(convolution.activation)
         if isinstance(convolution, Block):
-            layer = _fused_layer(convolution, name)
-        elif isinstance(convolution, Stock):
-            layer = _stock_layer(convolution, name)
+            between = self._copier.copy(convolution.depthwise_activation)
+            layer = _fused_layer(convolution, name, between, activation)
+        else:
+            assert isinstance(convolution, Stock)
+            layer = _stock_layer(convolution, name, activation)
             if len(convolution.parts) == 1:
                 self.leave(step.label, "the kernels are not made for such a convolution")
                 return layer
-        else:
-            return self._clone(step, name)
         for label in convolution.parts:
             self.change(label, f"in the {type(layer).__name__} {name!r}")
         return layer
 
-    def _clone(self, step: Step, name: str) -> Any:
-        operation = step.operation
-        # What a layer has read from its data (a vocabulary) is in files of its own.
-        if hasattr(operation, "load_assets"):
-            return operation
-        try:
-            return type(operation).from_config({**operation.get_config(), "name": name})
-        except Exception as error:  # a layer of somebody's own, which may raise anything
-            self.leave(step.label, f"it is shared with the original: it cannot be cloned ({error})")
-            return operation
 
-
-def _fused_layer(block: Block, name: str) -> FusedConv2D:
+def _fused_layer(block: Block, name: str, between: Any, activation: Any) -> FusedConv2D:
     depthwise, pointwise = block.depthwise, block.pointwise
     return FusedConv2D(
         filters=None if pointwise is None else pointwise.shape[1],
@@ -169,9 +189,9 @@ def _fused_layer(block: Block, name: str) -> FusedConv2D:
         depth_multiplier=1 if depthwise is None else depthwise.shape[3],
         data_format=block.data_format,
         depthwise_use_bias=block.depthwise_bias is not None,
-        depthwise_activation=block.depthwise_activation,
+        depthwise_activation=between,
         use_bias=block.bias is not None,
-        activation=block.activation,
+        activation=activation,
         depthwise_initializer="zeros",  # weights follow, and Keras takes long to make random ones
         pointwise_initializer="zeros",
         name=name,
@@ -179,16 +199,19 @@ def _fused_layer(block: Block, name: str) -> FusedConv2D:
     )
 
 
-def _stock_layer(convolution: Stock, name: str) -> Any:
-    layer, activation = convolution.layer, convolution.activation
-    config = {
-        **layer.get_config(),
-        **convolution.config,
-        "name": name,
-        "use_bias": convolution.bias is not None,
-        "activation": None if activation is None else keras.activations.serialize(activation),
-    }
-    return type(layer).from_config(config)
+def _stock_layer(convolution: Stock, name: str, activation: Any) -> Any:
+    """A layer of the same class. What a config says of training does not matter here."""
+    layer = convolution.layer
+    names = inspect.signature(type(layer).__init__).parameters
+    arguments = {n: getattr(layer, n) for n in names if n in _ARGUMENTS}
+    arguments |= {n: "zeros" for n in names if n.endswith("_initializer")}
+    return type(layer)(
+        **{**arguments, **convolution.config},
+        name=name,
+        use_bias=convolution.bias is not None,
+        activation=activation,
+        dtype=layer.dtype_policy,
+    )
 
 
 def _fill(step: Step, layer: Any) -> None:
@@ -200,7 +223,3 @@ def _fill(step: Step, layer: Any) -> None:
         layer.set_weights([a for a in arrays if a is not None])
     elif isinstance(source, Stock):
         layer.set_weights([*source.kernels, *([] if source.bias is None else [source.bias])])
-    elif isinstance(layer, keras.layers.Layer) and layer is not source:
-        layer.set_weights(source.get_weights())
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()

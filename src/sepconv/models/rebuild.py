@@ -53,6 +53,10 @@ def rebuild(layer: Any) -> list[tuple[Any, Any]]:
     for variable, copy in zip(variables, copies, strict=True):
         copy.assign(keras.ops.copy(variable.value))
         copy.trainable = variable.trainable
+        copy._name, copy._path = variable.name, variable.path
+    if keras.backend.backend() == "torch":
+        for _, copy in pairs:
+            copy._track_variables()
     return [*pairs, *zip(variables, copies, strict=True)]
 
 
