@@ -242,7 +242,7 @@ class Copier:
             if keys != container:
                 set.clear(container)
                 set.update(container, keys)
-        elif any(current(key) is not key for key in container.keys()):
+        elif any(current(key) is not key for key in container):
             items = [(current(key), value) for key, value in container.items()]
             container.clear()
             for key, value in items:
