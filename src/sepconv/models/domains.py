@@ -79,8 +79,8 @@ class Domain:
         is_text: whether it is of strings.
     """
 
-    rank = 9
-    is_text = False
+    rank: float = 9
+    is_text: bool = False
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
         """An array of it."""
@@ -268,8 +268,10 @@ def _lookup(layer: Any) -> Domain:
     text = isinstance(layer, layers.StringLookup)
     if layer.invert:
         return Integers(layer.vocabulary_size())
-    stranger = [] if not layer.num_oov_indices else [_UNKNOWN_WORD if text else _other(words)]
-    return (Words if text else Choice)([*words, *stranger])
+    stranger: list[Any] = (
+        [] if not layer.num_oov_indices else [_UNKNOWN_WORD if text else _other(words)]
+    )
+    return Words([*words, *stranger]) if text else Choice([*words, *stranger])
 
 
 def _other(numbers: Sequence[int]) -> int:

@@ -100,7 +100,8 @@ def _run(program: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]
 
     def read(variable: Any) -> Any:
         if isinstance(variable, core.Literal):
-            return np.asarray(variable.val, variable.aval.dtype)
+            literal: Any = variable
+            return np.asarray(literal.val, literal.aval.dtype)
         return values[variable]
 
     for equation in program.eqns:
@@ -120,12 +121,7 @@ def _apply(equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
         return _run(inner.jaxpr, inner.consts, operands)
     rule = _rule(equation)
     if rule is None:
-        results = equation.primitive.bind(
-            *map(_as_jax, operands), **equation.primitive.get_bind_params(equation.params)[1]
-        )
-        return [
-            _as_numpy(r) for r in (results if equation.primitive.multiple_results else [results])
-        ]
+        return _apply_by_jax(equation, operands)
     with np.errstate(all="ignore"):
         result = rule(*operands)
     expected: Any = equation.outvars[0].aval
@@ -135,11 +131,14 @@ def _apply(equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
     return [result]
 
 
+def _apply_by_jax(equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
+    primitive = equation.primitive
+    bind = functools.partial(primitive.bind, **primitive.get_bind_params(equation.params))
+    results = jax.jit(bind)(*operands)
+    return [_as_numpy(r) for r in (results if primitive.multiple_results else [results])]
+
+
 def _as_numpy(value: Any) -> Any:
     if isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.extended):
         return value
     return np.asarray(value)
-
-
-def _as_jax(value: Any) -> Any:
-    return value if isinstance(value, jax.Array) else jax.numpy.asarray(value)

@@ -150,6 +150,10 @@ def _is_known(value: Any) -> bool:
         return False
     if keras.backend.backend() == "tensorflow":
         return hasattr(value, "numpy") or hasattr(value, "dense_shape")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return not isinstance(value, jax.core.Tracer)
     return True
 
 

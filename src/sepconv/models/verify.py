@@ -10,6 +10,7 @@ computed for it leaves a trace: see `sepconv.models.running`.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -320,4 +321,9 @@ def predict(model: Any, inputs: Any) -> list[np.ndarray]:
 def refusal(inputs: Any, error: Exception) -> str:
     """Says that a model failed on inputs, with their shapes."""
     shapes = ", ".join(str(tuple(x.shape)) for x in keras.tree.flatten(inputs))
-    return f"does not predict on inputs of the shape {shapes}: {first_line(error)}"
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # bold, for terminals
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Keras says first where something failed, and then what.
+    told = [line for line in lines if not line.startswith("Exception encountered when")]
+    reason = told[0] if told else first_line(error)
+    return f"does not predict on inputs of the shape {shapes}: {reason.rstrip('.')}"
