@@ -132,7 +132,7 @@ def test_a_layer_of_ones_own_with_embeddings_in_it():
         def call(self, x):
             return self.words(x) + self.places(keras.ops.arange(x.shape[-1]))
 
-    x = made(after(Tokens(), (None,), "int32"))
+    x = made(after(Tokens(), (15,), "int32"))
     assert 10 < x.max() < 20
 
 
@@ -213,10 +213,3 @@ def test_sparse_inputs():
     x = keras.Input((6,), sparse=True)
     model = keras.Model(x, layers.Dense(2)(x))
     assert run(model, next(generate(model))).outputs[0].shape == (2, 2)
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="the others have sparse inputs")
-def test_inputs_that_an_engine_has_not_are_refused():
-    x = keras.Input((6,), sparse=True)
-    with pytest.raises(InputsError, match="no sparse inputs"):
-        next(generate(keras.Model(x, layers.Dense(2)(x))))

@@ -167,7 +167,7 @@ def _gather(params: Params, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     y = np.moveaxis(x, axes, range(len(axes)))[tuple(np.moveaxis(kept, -1, 0))]
     rest = x.ndim - len(axes)
     y = np.moveaxis(y, range(y.ndim - rest, y.ndim), numbers.offset_dims)
-    if "FILL" not in str(params["mode"]):
+    if "FILL" not in params["mode"].name:
         return y
     for axis in sorted(numbers.offset_dims):
         inside = np.expand_dims(inside, axis)
@@ -381,6 +381,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "sepconv_pointwise": _sepconv_pointwise,
     "slice": _slice,
     "squeeze": lambda params, x: np.squeeze(x, tuple(params["dimensions"])),
+    "tile": lambda params, x: np.tile(x, params["reps"]),
     "transpose": lambda params, x: x.transpose(params["permutation"]),
 }
 
@@ -405,5 +406,5 @@ _LIMITS: dict[str, Callable[[Params, Sequence[Any]], bool]] = {
     "reduce_window_min": lambda params, _: not any(d > 1 for d in params["base_dilation"]),
     "reduce_window_sum": lambda params, _: not any(d > 1 for d in params["base_dilation"]),
     "reshape": lambda params, _: params["dimensions"] is None,
-    "round": lambda params, _: "EVEN" in str(params["rounding_method"]),
+    "round": lambda params, _: "EVEN" in params["rounding_method"].name,
 }
