@@ -1,114 +1,329 @@
-"""How far the predictions of two models lie apart, on random inputs."""
+"""Whether a copy of a model predicts what the model does.
+
+Both compute one batch, of inputs that are made for the model or given. Predictions must agree. So
+must, roughly, what layers give that both have: the predictions of a network with its first random
+weights hardly depend on any layer, and would hide whatever went wrong. Only where something differs
+is more looked at: whether the model's own predictions differ from run to run, how far all moves
+with the last digit of the input, and which layer's output is the first to differ. Nothing that is
+computed for it leaves a trace: see `sepconv.models.running`.
+"""
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from sepconv.models.comparing import (
+    allowed,
+    difference,
+    differences,
+    moved,
+    plainly_apart,
+    precision,
+)
 from sepconv.models.files import first_line
+from sepconv.models.inputs import InputsError, generate, random_inputs
+from sepconv.models.running import LayerOutput, Outcome, run, without_collecting
 
-__all__ = ["difference", "predict", "random_inputs", "refusal"]
+__all__ = ["Pairing", "check_copy", "difference", "predict", "random_inputs", "refusal"]
 
-#: What an axis of unknown size gets.
-_SIZE = 64
+#: What a layer's output differs by, relative to the largest, where something went wrong.
+_PLAINLY = 1e-2
+_ANYWAY = "Give verify=False to get the copy anyway."
+
+#: By the name of a layer in the copy, the one in the original whose output it must have: the names
+#: that lead there ("encoder/conv"), or None for a layer that has no counterpart.
+Pairing = Mapping[str, str] | Callable[[str], str | None]
 
 
-def random_inputs(
-    model: Any, batch: int = 2, size: tuple[int, ...] | None = None, seed: int = 0
-) -> Any:
-    """Inputs for a model: standard normal numbers, or zeros and ones where it takes integers.
+def check_copy(
+    original: Any,
+    copy: Any,
+    verify: Any = True,
+    *,
+    title: str,
+    paired: Pairing | None = None,
+    values: Sequence[tuple[Any, Any]] = (),
+) -> str:
+    """Compares a copy's predictions with the original's; both stay as they are.
 
     Args:
-        model: a Keras model whose input shapes are known, but for the batch and sizes.
-        batch: the number of examples, where the model does not fix it.
-        size: the sizes of unknown axes, in order, the last of them for all that follow; None is 64.
-        seed: the same seed gives the same inputs.
+        original: a Keras model.
+        copy: another of the same inputs and outputs.
+        verify: True for inputs that are made for the model; inputs, as the structure of arrays that
+            the model takes; False for no comparison.
+        title: what made the copy, to begin messages with: ``"accelerate"``.
+        paired: which layers correspond; None where they have the same names in both. Of a mapping,
+            layers that are not in it keep their names.
+        values: pairs of a variable of the original and an array: what the original is to be
+            compared with these values, as `factorize` needs it.
 
     Returns:
-        An array, or the model's structure of arrays.
+        What there is to say about it, in a line.
 
     Raises:
-        ValueError: the model does not know the shape of its inputs.
+        ValueError: the predictions differ, or the copy fails on inputs that the original takes. The
+            message names the first layer whose output differs. Or `verify` is no inputs of it.
+
+    Warns:
+        UserWarning: inputs cannot be made, so that nothing was compared.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((None, 8, 3)), keras.layers.Conv2D(2, 3)])
-        >>> random_inputs(model, size=(10,)).shape
-        (2, 10, 8, 3)
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")])
+        >>> copy = keras.models.clone_model(model)
+        >>> copy.set_weights(model.get_weights())
+        >>> check_copy(model, copy, title="clone")
+        'verified: the predictions are the same'
+        >>> copy.layers[0].set_weights([model.get_weights()[0] * 2, model.get_weights()[1]])
+        >>> check_copy(model, copy, title="clone")
+        Traceback (most recent call last):
+        ...
+        ValueError: clone: the copy of 'sequential' does not predict ... 'dense' ...
     """
-    rng = np.random.default_rng(seed)
-
-    def draw(shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
-        sizes = _sizes(shape, batch, size)
-        if keras.backend.is_float_dtype(dtype):
-            return rng.standard_normal(sizes).astype("float32")
-        return rng.integers(0, 2, sizes).astype(dtype)
-
-    tensors = getattr(model, "inputs", None)
-    if tensors:
-        # A Sequential model of its own has a list of its one input, and no structure.
-        inputs = tensors[0] if isinstance(model, keras.Sequential) else model.input
-        return keras.tree.map_structure(lambda tensor: draw(tensor.shape, tensor.dtype), inputs)
-    # A subclassed model has no inputs, but remembers what it was built with.
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, int | None) for n in shape):
-        raise ValueError(f"model {model.name!r} does not know the shape of its inputs")
-    return draw(tuple(shape), "float32")
+    if verify is False:
+        return "not verified: verify=False"
+    with without_collecting():
+        try:
+            inputs, outcome = _first_run(original, verify, values)
+        except InputsError as error:
+            reason = first_line(error)
+            warnings.warn(
+                f"{title}: the copy was not verified, since {reason}. verify=<inputs of the model> "
+                "compares the predictions for these, verify=False keeps this quiet.",
+                stacklevel=3,
+            )
+            return f"not verified: {reason}"
+        return _Comparison(original, copy, inputs, values, title, paired).judge(outcome)
 
 
-def _sizes(
-    shape: tuple[int | None, ...], batch: int, size: tuple[int, ...] | None
-) -> tuple[int, ...]:
-    """A shape where every unknown size is known."""
-    first, *rest = shape
-    stand_ins = list(size or (_SIZE,))
-    sizes = []
-    for axis in rest:
-        if axis is None:
-            axis = stand_ins.pop(0) if len(stand_ins) > 1 else stand_ins[0]
-        sizes.append(axis)
-    return (batch if first is None else first, *sizes)
+def _first_run(
+    original: Any, verify: Any, values: Sequence[tuple[Any, Any]]
+) -> tuple[Any, Outcome]:
+    """Inputs that the original predicts on, and what it computes."""
+    layers = list(_names(original))
+    if verify is not True:
+        inputs = keras.tree.map_structure(_given, verify)
+        try:
+            return inputs, run(original, inputs, values=values, layers=layers)
+        # Every engine has exceptions of its own for shapes that do not fit.
+        except Exception as error:
+            raise ValueError(
+                f"verify must be True, False or inputs of the model {original.name!r}, which "
+                f"{refusal(inputs, error)}"
+            ) from error
+    failure = None
+    for inputs in generate(original):
+        try:
+            return inputs, run(original, inputs, values=values, layers=layers)
+        except Exception as error:
+            failure = failure or refusal(inputs, error)
+    raise InputsError(f"the model {original.name!r} {failure}")
+
+
+def _given(value: Any) -> Any:
+    """An array of what somebody gave, which may be a list or a tensor of the engine."""
+    if hasattr(value, "dense_shape") or hasattr(value, "row_splits") or hasattr(value, "todense"):
+        return value
+    if keras.ops.is_tensor(value):
+        return keras.ops.convert_to_numpy(value)
+    return np.asarray(value)
+
+
+class _Comparison:
+    """The comparison of a copy with its original on certain inputs.
+
+    Args:
+        original: as for `check_copy`, and so the rest.
+        copy: see there.
+        inputs: arrays that the original predicts on.
+        values: see `check_copy`.
+        title: see there.
+        paired: see there.
+    """
+
+    def __init__(
+        self,
+        original: Any,
+        copy: Any,
+        inputs: Any,
+        values: Sequence[tuple[Any, Any]],
+        title: str,
+        paired: Pairing | None,
+    ) -> None:
+        self._original, self._copy, self._inputs = original, copy, inputs
+        self._values, self._title = values, title
+        self._precision = precision(original)
+        self._names = _names(original)
+        #: Of the copy's layers, the names of those in the original that they correspond to.
+        self._counterparts: dict[Any, str | None] = {}
+        for layer, name in _names(copy).items():
+            if callable(paired):
+                self._counterparts[layer] = paired(name)
+            else:
+                self._counterparts[layer] = name if paired is None else paired.get(name, name)
+
+    def judge(self, outcome: Outcome) -> str:
+        """The note, where the original computes `outcome`; raises where the copy does not."""
+        expected = outcome.outputs
+        found = self._run_copy(by_engine=False)
+        bounds = allowed(expected, expected, self._precision)
+        alike = self._layers_alike(outcome, found)
+        if alike and _within(differences(expected, found.outputs), bounds):
+            return self._verified(expected, found.outputs)
+        # From here on nothing is spared: what is said of the copy must be so.
+        outcome = self._run_original()
+        expected = outcome.outputs
+        if not _within(differences(expected, self._run_original().outputs), bounds):
+            return "not verifiable: the model's own predictions differ from run to run"
+        found = self._run_copy(by_engine=True)
+        close = self._run_original(moved(self._inputs, self._precision))
+        bounds = allowed(expected, close.outputs, self._precision)
+        apart = differences(expected, found.outputs)
+        first = self._first_layer(outcome, close, found)
+        if not _within(apart, bounds):
+            raise ValueError(self._complaint(apart, bounds, first))
+        if not alike and first is not None:
+            raise ValueError(
+                f"{self._title}: the copy of {self._original.name!r} does not compute what the "
+                f"original does, though the predictions on this input agree. {first}. {_ANYWAY}"
+            )
+        return self._verified(expected, found.outputs)
+
+    def _run_original(self, inputs: Any = None) -> Outcome:
+        inputs = self._inputs if inputs is None else inputs
+        layers = list(self._names)
+        return run(self._original, inputs, values=self._values, layers=layers, by_engine=True)
+
+    def _run_copy(self, by_engine: bool) -> Outcome:
+        try:
+            layers = list(self._counterparts)
+            return run(self._copy, self._inputs, layers=layers, by_engine=by_engine)
+        except Exception as error:
+            raise ValueError(
+                f"{self._title}: the copy of {self._original.name!r} {refusal(self._inputs, error)}"
+                f". The original does. {_ANYWAY}"
+            ) from error
+
+    def _pairs(self, outcome: Outcome, found: Outcome) -> Iterator[tuple[str, Any, Any]]:
+        """Calls of corresponding layers in the original's order: (name, output, the copy's)."""
+        copies = _numbered(found.layers, self._counterparts)
+        for (name, call), output in _numbered(outcome.layers, self._names).items():
+            other = copies.get((name, call))
+            if other is not None:
+                kinds = sorted({type(layer).__name__ for layer in (output.layer, other.layer)})
+                times = f", call {call + 1}" if call else ""
+                yield f"{name!r} ({' and '.join(kinds)}){times}", output, other
+
+    def _layers_alike(self, outcome: Outcome, found: Outcome) -> bool:
+        """Whether no layer gives something that is plainly another thing."""
+        limit = max(_PLAINLY, 30 * self._precision)
+        for _, output, other in self._pairs(outcome, found):
+            if len(output.arrays) != len(other.arrays):
+                return False
+            for a, b in zip(output.arrays, other.arrays, strict=True):
+                if plainly_apart(a, b, limit):
+                    return False
+        return True
+
+    def _verified(self, expected: list[np.ndarray], found: list[np.ndarray]) -> str:
+        worst = difference(expected, found)
+        note = (
+            f"verified: the predictions differ by at most {worst:.0e} of the largest"
+            if worst
+            else "verified: the predictions are the same"
+        )
+        numbers = [a for a in expected if a.dtype.kind not in "biuSUO"]
+        strange = sum(int((~np.isfinite(a.astype("complex128"))).sum()) for a in numbers)
+        if strange:
+            total = sum(a.size for a in numbers)
+            note += f" ({strange} of {total} are not finite, in both)"
+        return note
+
+    def _complaint(self, apart: list[float], bounds: list[float], first: str | None) -> str:
+        worst = max(range(len(apart)), key=lambda i: apart[i])
+        bound = bounds[min(worst, len(bounds) - 1)] if bounds else 0.0
+        which = f" (output {worst})" if len(apart) > 1 else ""
+        return (
+            f"{self._title}: the copy of {self._original.name!r} does not predict what the "
+            f"original does: it differs{which} {_amount(apart[worst], bound)}. "
+            f"{first or 'No single layer differs by more than it may'}. {_ANYWAY}"
+        )
+
+    def _first_layer(self, outcome: Outcome, close: Outcome, found: Outcome) -> str | None:
+        """Says which layer's output is the first, in the order of computing, to differ."""
+        moved_by_name = _numbered(close.layers, self._names)
+        keys = {id(output): key for key, output in _numbered(outcome.layers, self._names).items()}
+        for said, output, other in self._pairs(outcome, found):
+            near = moved_by_name.get(keys[id(output)], output)
+            bounds = allowed(output.arrays, near.arrays, self._precision)
+            apart = differences(output.arrays, other.arrays)
+            if not _within(apart, bounds):
+                amount = _amount(max(apart), max(bounds, default=0.0))
+                return f"The first layer whose output differs is {said}, {amount}"
+        return None
+
+
+def _within(apart: Sequence[float], bounds: Sequence[float]) -> bool:
+    return len(apart) == len(bounds) and all(a <= b for a, b in zip(apart, bounds, strict=True))
+
+
+def _amount(apart: float, bound: float) -> str:
+    if not np.isfinite(apart):
+        return "in shape, in what is not finite, or from nothing but zeros"
+    return f"by {apart:.1e} of the largest, where {bound:.1e} is allowed"
+
+
+def _names(model: Any) -> dict[Any, str]:
+    """The layers in a model, with the names that lead to them."""
+    from sepconv.models.copying import named_layers
+
+    return {layer: name for name, layer in named_layers(model)}
+
+
+def _numbered(
+    outputs: Sequence[LayerOutput], names: Mapping[Any, str | None]
+) -> dict[tuple[str, int], LayerOutput]:
+    """Outputs by the layer's name and the number of the call, in the same order."""
+    calls: dict[str, int] = {}
+    found = {}
+    for output in outputs:
+        name = names[output.layer]
+        if name is not None:
+            calls[name] = calls.get(name, -1) + 1
+            found[name, calls[name]] = output
+    return found
 
 
 def predict(model: Any, inputs: Any) -> list[np.ndarray]:
-    """The model's outputs for one batch, flat, in float64.
+    """The model's outputs for one batch, flat.
 
     Raises:
         ValueError: the model does not compute with such inputs.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+        >>> predict(model, np.array([[1.0, -1.0]]))
+        [array([[1., 0.]], dtype=float32)]
     """
-    try:
-        outputs = keras.tree.flatten(model.predict_on_batch(inputs))
-    # Every engine has exceptions of its own for shapes that do not fit.
-    except Exception as error:
-        raise ValueError(refusal(inputs, error)) from error
-    return [np.asarray(output, "float64") for output in outputs]
+    with without_collecting():
+        try:
+            return run(model, inputs).outputs
+        # Every engine has exceptions of its own for shapes that do not fit.
+        except Exception as error:
+            raise ValueError(refusal(inputs, error)) from error
 
 
 def refusal(inputs: Any, error: Exception) -> str:
     """Says that a model failed on inputs, with their shapes."""
     shapes = ", ".join(str(tuple(x.shape)) for x in keras.tree.flatten(inputs))
-    return f"does not predict on inputs of the shape {shapes}: {first_line(error)}"
-
-
-def difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-    """The largest difference between outputs, relative to the largest of each expected one.
-
-    Returns:
-        The largest over the outputs; infinite where shapes differ or a number is not finite.
-
-    Example:
-        >>> difference([np.array([1.0, 4.0])], [np.array([1.5, 4.0])])
-        0.125
-    """
-    if [a.shape for a in expected] != [b.shape for b in found]:
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            return float("inf")
-        apart = float(np.abs(a - b).max(initial=0.0))
-        largest = float(np.abs(a).max(initial=0.0))
-        if apart:
-            worst = max(worst, apart / largest if largest else float("inf"))
-    return worst
+    text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # bold, for terminals
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # Keras says first where something failed, and then what.
+    told = [line for line in lines if not line.startswith("Exception encountered when")]
+    reason = told[0] if told else first_line(error)
+    return f"does not predict on inputs of the shape {shapes}: {reason.rstrip('.')}"

@@ -1,0 +1,181 @@
+"""How far two predictions lie apart, and how far they may."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+__all__ = ["allowed", "difference", "differences", "moved", "plainly_apart", "precision"]
+
+#: What predictions may always differ by, relative to the largest.
+_ALWAYS = 1e-4
+#: Units in the last place that rounding may always amount to; of the half types it is more.
+_ULPS = 8
+#: Rounding in a network is so many times what one unit in the last place of its input does to it.
+_ROUNDINGS = 30
+
+
+def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+    """The largest difference between outputs, relative to the largest of each expected one.
+
+    Numbers that are not finite must be the same in both, as must whatever is no float.
+
+    Returns:
+        The largest over the outputs; infinite where shapes differ, or what must be the same is not.
+
+    Example:
+        >>> difference([np.array([1.0, 4.0])], [np.array([1.5, 4.0])])
+        0.125
+        >>> difference([np.array([1, 4])], [np.array([1, 5])])
+        inf
+    """
+    parts = differences(expected, found)
+    exact = (
+        [_is_exact(a) for a in expected] if len(parts) == len(expected) else [False] * len(parts)
+    )
+    return max(
+        (float("inf") if e and d else d for e, d in zip(exact, parts, strict=True)), default=0.0
+    )
+
+
+def differences(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> list[float]:
+    """The differences of the outputs one by one.
+
+    Returns:
+        For floats as in `difference`; for anything else, the part of the elements that differ.
+
+    Example:
+        >>> differences([np.array([1, 4]), np.array([2.0])], [np.array([1, 5]), np.array([1.0])])
+        [0.5, 0.5]
+    """
+    if len(expected) != len(found):
+        return [float("inf")]
+    return [_apart(a, b) for a, b in zip(expected, found, strict=True)]
+
+
+def _apart(expected: np.ndarray, found: np.ndarray) -> float:
+    """The difference of one output; see `differences`."""
+    if expected.shape != found.shape or _is_exact(expected) != _is_exact(found):
+        return float("inf")
+    if _is_exact(expected):
+        return float(np.mean(expected != found)) if expected.size else 0.0
+    kind = "complex128" if "c" in (expected.dtype.kind, found.dtype.kind) else "float64"
+    a, b = expected.astype(kind), found.astype(kind)
+    finite = np.isfinite(a)
+    same = np.array_equal(finite, np.isfinite(b))
+    if not same or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    a, b = a[finite], b[finite]
+    distance = float(np.abs(a - b).max(initial=0.0))
+    largest = float(np.abs(a).max(initial=0.0))
+    if not distance:
+        return 0.0
+    return distance / largest if largest else float("inf")
+
+
+def plainly_apart(expected: np.ndarray, found: np.ndarray, limit: float) -> bool:
+    """Whether floats differ by more than a part of the largest; at a glance, in their own dtype.
+
+    Where the expected are all zero, or not all are finite, or of another kind, nothing is said.
+
+    Example:
+        >>> plainly_apart(np.array([1.0, 4.0]), np.array([1.5, 4.0]), 0.1)
+        True
+    """
+    if expected.shape != found.shape:
+        return True
+    if not expected.size or expected.dtype.kind != "f" or found.dtype != expected.dtype:
+        return False
+    with np.errstate(all="ignore"):
+        largest = max(float(expected.max()), -float(expected.min()))
+        if not 0 < largest < float("inf"):
+            return False
+        between = expected - found
+        # Not "above": what is not a number is apart.
+        return not max(float(between.max()), -float(between.min())) <= limit * largest
+
+
+def _is_exact(array: np.ndarray) -> bool:
+    """Whether it is of integers, truths or text. NumPy knows bfloat16 as a thing of its own."""
+    return array.dtype.kind in "biuSUO"
+
+
+def precision(model: Any) -> float:
+    """The relative precision of the coarsest floating dtype that a model computes in.
+
+    Example:
+        >>> float(precision(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])))
+        1.1920928955078125e-07
+    """
+    found = {"float32"} if not isinstance(model, keras.layers.Layer) else set()
+    for layer in model._flatten_layers():
+        if keras.backend.is_float_dtype(layer.compute_dtype):
+            found.add(layer.compute_dtype)
+    return max((_EPSILON.get(dtype, _EPSILON["float32"]) for dtype in found), default=2.0**-23)
+
+
+_EPSILON = {
+    "bfloat16": 2.0**-7,
+    "float16": 2.0**-10,
+    "float32": 2.0**-23,
+    "float64": 2.0**-23,  # inputs are of float32 as a rule
+}
+
+
+def moved(inputs: Any, epsilon: float, seed: int = 0) -> Any:
+    """Inputs whose floats are one unit in the last place away, up or down.
+
+    Args:
+        inputs: a structure of arrays.
+        epsilon: the relative size of such a unit, of numbers from 1 to 2.
+        seed: the same seed moves the same way.
+
+    Example:
+        >>> moved(np.array([1.0, -6.0], "float32"), 2.0**-10).tolist() != [1.0, -6.0]
+        True
+    """
+    rng = np.random.default_rng(seed)
+
+    def move(array: Any) -> Any:
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            return array
+        with np.errstate(all="ignore"):
+            _, exponent = np.frexp(array)
+            unit = np.ldexp(np.full(array.shape, epsilon, "float64"), exponent - 1)
+            unit *= np.where(rng.random(array.shape) < 0.5, -1, 1) * (array != 0)
+            return (array + np.where(np.isfinite(unit), unit, 0)).astype(array.dtype)
+
+    return tree.map_structure(move, inputs)
+
+
+def allowed(
+    expected: Sequence[np.ndarray], moved: Sequence[np.ndarray], epsilon: float
+) -> list[float]:
+    """How far each output of a copy may lie from the original's.
+
+    Args:
+        expected: the original's outputs.
+        moved: those for inputs that are moved by a unit in the last place; the expected ones again
+            where that is not known.
+        epsilon: `precision` of the model.
+
+    Returns:
+        For floats at least 1e-4 and eight units in the last place, relative to the largest; for
+        anything else, at least nothing. Above that, 30 times what the move does.
+
+    Example:
+        >>> allowed([np.array([1.0])], [np.array([1.0001])], 1e-7)
+        [0.0029999999999996696]
+    """
+    least = max(_ALWAYS, _ULPS * epsilon)
+    sensitivities = differences(expected, moved)
+    if len(sensitivities) != len(expected):
+        sensitivities = [0.0] * len(expected)
+    return [
+        max(0.0 if _is_exact(array) else least, min(_ROUNDINGS * s, 1.0) if np.isfinite(s) else 0.0)
+        for array, s in zip(expected, sensitivities, strict=True)
+    ]

@@ -1,0 +1,186 @@
+"""Models, and what is global to the process, left as they were by what is computed within.
+
+Within `untouched`, Keras' variables are protected by a `keras.StatelessScope`: what is assigned to
+them is forgotten. Everything else is noted before and put back after: the attributes of layers and
+the lists in them, variables and modules of an engine's own, the random generators of Python, NumPy,
+Keras and the engine, and Keras' counters of names.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import global_seed_generator
+
+__all__ = ["untouched"]
+
+
+@contextmanager
+def untouched(model: Any, values: Sequence[tuple[Any, Any]] = ()) -> Iterator[None]:
+    """Within it a model may be called, and all that a call leaves behind is undone at its end.
+
+    Args:
+        model: a Keras model.
+        values: pairs of a variable of it and an array that is its value meanwhile.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dropout(0.5)])
+        >>> before = model.non_trainable_variables[0].numpy()
+        >>> with untouched(model):
+        ...     result = model(keras.ops.ones((1, 2)), training=True)
+        >>> bool((model.non_trainable_variables[0].numpy() == before).all())
+        True
+    """
+    layers = model._flatten_layers()
+    with ExitStack() as undo:
+        for holder in (global_state.GLOBAL_STATE_TRACKER, *layers):
+            undo.callback(_note(vars(holder)))
+        for note in (_note_python, _note_numpy, _note_tensorflow, _note_torch):
+            undo.callback(note(layers))
+        # Inside the scope its variable could not be made.
+        global_seed_generator()
+        undo.enter_context(keras.StatelessScope(values, initialize_variables=False))
+        yield
+
+
+def _note(attributes: dict[str, Any]) -> Callable[[], None]:
+    """What puts attributes, and lists, dicts and sets among them, back to what they are now."""
+    before = dict(attributes)
+    contents = [(c, list(_items(c))) for v in before.values() for c in _containers(v)]
+
+    def put_back() -> None:
+        for container, items in contents:
+            now = list(_items(container))
+            if len(now) != len(items) or any(_differ(*p) for p in zip(now, items, strict=True)):
+                _refill(container, items)
+        for name in attributes.keys() - before.keys():
+            del attributes[name]
+        # Past __setattr__, which would track what it is given.
+        for name, value in before.items():
+            if attributes.get(name) is not value:
+                attributes[name] = value
+
+    return put_back
+
+
+def _containers(value: Any) -> list[Any]:
+    """The lists, dicts and sets that a value is, or that TensorFlow has wrapped in it."""
+    if not isinstance(value, list | dict | set):
+        return []
+    parts = [value, getattr(value, "__wrapped__", None), getattr(value, "_storage", None)]
+    # A wrapper says of itself that it is a dict, and its type is none.
+    return [part for part in parts if issubclass(type(part), list | dict | set)]
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return dict.items(container) if isinstance(container, dict) else container
+
+
+def _differ(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 2:
+        return a[0] is not b[0] or a[1] is not b[1]
+    return a is not b
+
+
+def _refill(container: Any, items: list[Any]) -> None:
+    """By the methods of the built-in classes: those of Keras' own track, and may be locked."""
+    if isinstance(container, list):
+        list.clear(container)
+        list.extend(container, items)
+    elif isinstance(container, dict):
+        dict.clear(container)
+        dict.update(container, items)
+    else:
+        set.clear(container)
+        set.update(container, items)
+
+
+def _note_python(layers: Any) -> Callable[[], None]:
+    state = random.getstate()
+    return lambda: random.setstate(state)
+
+
+def _note_numpy(layers: Any) -> Callable[[], None]:
+    state = np.random.get_state()
+    return lambda: np.random.set_state(state)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _note_tensorflow(layers: Any) -> Callable[[], None]:
+    """TensorFlow's generators, and its variables that are not in one of Keras'."""
+    if keras.backend.backend() != "tensorflow":
+        return _nothing
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+    from tensorflow.python.ops import stateful_random_ops
+
+    eager = context.context()
+    generator = getattr(eager, "_rng", None)
+    state = None if generator is None else generator.getstate()
+    seed = getattr(eager, "_seed", None)
+    shared = stateful_random_ops.global_generator
+    variables = [v for layer in layers for v in _values(layer) if isinstance(v, tf.Variable)]
+    if shared is not None:
+        variables.append(shared.state)
+    values = [np.array(v.numpy()) for v in variables]
+
+    def put_back() -> None:
+        for variable, value in zip(variables, values, strict=True):
+            if not np.array_equal(variable.numpy(), value):
+                variable.assign(value)
+        stateful_random_ops.global_generator = shared
+        eager._seed = seed
+        eager._rng = generator
+        if generator is not None:
+            generator.setstate(state)
+
+    return put_back
+
+
+def _note_torch(layers: Any) -> Callable[[], None]:
+    """PyTorch's generators; modes and buffers of modules that are not Keras'."""
+    # Keras' own layers with a module of PyTorch in them are for PyTorch alone.
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return _nothing
+    state = torch.get_rng_state()
+    devices = torch.cuda.is_available() and torch.cuda.is_initialized()
+    device_states = torch.cuda.get_rng_state_all() if devices else []
+    modules = [layer for layer in layers if isinstance(layer, torch.nn.Module)]
+    modules = list({id(m): m for layer in modules for m in layer.modules()}.values())
+    modes = [(module, module.training) for module in modules]
+    wrapped = [m for m in modules if not isinstance(m, keras.layers.Layer)]
+    buffers = [(b, b.clone()) for module in wrapped for b in module.buffers(recurse=False)]
+
+    def put_back() -> None:
+        torch.set_rng_state(state)
+        if device_states:
+            torch.cuda.set_rng_state_all(device_states)
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+    return put_back
+
+
+def _values(layer: Any) -> Iterator[Any]:
+    """What a layer's attributes are, and what is in lists and dicts among them."""
+    for value in vars(layer).values():
+        yield value
+        if isinstance(value, list | tuple):
+            yield from value
+        elif isinstance(value, dict):
+            yield from value.values()
