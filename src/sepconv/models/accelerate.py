@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -11,6 +11,7 @@ from sepconv.layers import batch_normalization, ordinary
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import copy_model, named_layers, settle_jit
 from sepconv.models.record import Record
+from sepconv.models.verify import check_copy
 
 __all__ = ["Accelerated", "accelerate"]
 
@@ -30,28 +31,36 @@ class Accelerated(NamedTuple):
     record: Record
 
 
-def accelerate(model: keras.Model) -> Accelerated:
+def accelerate(model: keras.Model, *, verify: Any = True) -> Accelerated:
     """Copies a model, with sepconv's layers in the place of Keras' own of the same names.
 
     `SeparableConv1D`, `SeparableConv2D`, `DepthwiseConv1D` and `DepthwiseConv2D` are replaced
     wherever they are: in nested models, in wrappers such as `TimeDistributed`, in attributes of
     subclassed models; and `Conv2D` and `BatchNormalization` where `sepconv.layers` compute them.
-    The copy has the same class, names, weights, trainable flags and random states, and is compiled
-    as the model is, with an optimizer that goes on from where the model's is; it shares no state
-    with the model, which stays as it was.
+    The copy has the same class, names, weights and state: whatever its objects hold, whether or not
+    a config says it. It is compiled as the model is, with an optimizer that goes on from where the
+    model's is; it shares no state with the model, which stays as it was. A layer that holds what
+    nobody can copy, such as an open file, must be one that Keras can make from its config.
 
-    A subclassed model must be one that Keras can copy: with a `get_config` where its constructor
-    takes arguments of its own, and built by its config. `patch_keras` serves any model as it is.
+    The copy is verified: both predict one batch, and an error is raised where they differ by more
+    than roundings do. Where a model's own predictions differ from run to run, the record says so.
 
     Args:
         model: a Sequential, Functional or subclassed Keras model.
+        verify: whether to compare the copy's predictions with the model's before it is returned:
+            True for inputs that are made for the model, or inputs, as the arrays that it takes.
 
     Returns:
         The new model and the record.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: Keras cannot copy the model.
+        ValueError: a layer can be neither copied nor made from its config, or the copy predicts
+            something else; the message names the layer.
+
+    Warns:
+        UserWarning: inputs to verify the copy with cannot be made; or what the model is compiled
+            with cannot be copied, and the copy is not compiled.
 
     Example:
         >>> import keras, sepconv
@@ -62,7 +71,7 @@ def accelerate(model: keras.Model) -> Accelerated:
         ... ])
         >>> model, record = sepconv.accelerate(stock)
         >>> print(record)
-        accelerate: 1 of 1 layers changed
+        accelerate: 1 of 1 layers changed, verified
           yes  conv  SeparableConv2D  sepconv.layers.SeparableConv2D
         >>> isinstance(model.layers[0], sepconv.layers.SeparableConv2D)
         True
@@ -84,6 +93,7 @@ def accelerate(model: keras.Model) -> Accelerated:
                 path = f"{name}/{operation.name}" if name else operation.name
                 record.add(path, type(operation).__name__, False, note)
     settle_jit(copy)
+    record.verification = check_copy(model, copy, verify, title="accelerate")
     return Accelerated(copy, record)
 
 

@@ -104,6 +104,17 @@ class Candidate:
         patches = max(_PATCHES, _PATCHES_A_COLUMN * columns)
         return Moments(self.kernel.shape, self.spec, -(-patches // pictures))
 
+    def approximated(self, factors: Factors) -> list[tuple[Any, np.ndarray]]:
+        """The layer's variables that factors stand for, with what they make of them."""
+        shape = self.kernel.shape
+        pointwise = factors.pointwise_kernel.reshape(shape[2], factors.rank, shape[3])
+        kernel = np.einsum("hwcr,crf->hwcf", factors.depthwise_kernel, pointwise)
+        values = [(self.layer.kernel, kernel)]
+        if self.layer.use_bias:
+            bias = np.asarray(ops.convert_to_numpy(ops.cast(self.layer.bias, "float32")))
+            values.append((self.layer.bias, bias + factors.bias))
+        return values
+
     def separable(self, factors: Factors) -> Any:
         """The layer that takes this one's place, with its weights."""
         layer, copier = self.layer, Copier()

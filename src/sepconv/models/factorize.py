@@ -28,6 +28,7 @@ from sepconv.models.cost import calls, cost
 from sepconv.models.factorize_report import LayerReport, Report
 from sepconv.models.lowrank import Moments, full_rank
 from sepconv.models.ranks import Option, smallest_rank, spend
+from sepconv.models.verify import check_copy
 
 __all__ = ["Factorized", "factorize"]
 
@@ -77,6 +78,7 @@ def factorize(
     flops: int | float | None = None,
     parameters: int | float | None = None,
     data: Any = None,
+    verify: Any = True,
 ) -> Factorized:
     """Makes ordinary `Conv2D` layers separable ones that compute nearly the same for less.
 
@@ -108,6 +110,9 @@ def factorize(
         parameters: the number of weights to come down to, likewise.
         data: what the model (or the layer) takes as input: an array, or the structure of arrays
             that a model of several inputs takes; or None.
+        verify: whether to compare the new model's predictions with those of the one given, computed
+            with kernels of the low rank, before it is returned: True for inputs that are made for
+            it, or inputs, as the arrays that it takes.
 
     Returns:
         ``(model, report)``. The model has the class, names and weights of the one given, and is
@@ -115,7 +120,8 @@ def factorize(
 
     Raises:
         ValueError: a layer that cannot be factorized, such as a grouped convolution; a model that
-            cannot be copied; not exactly one goal, one out of range, or a budget out of reach.
+            cannot be copied, or whose copy predicts something else; not exactly one goal, one out
+            of range, or a budget out of reach.
         TypeError: `layer_or_model` is neither a layer nor a model, or a goal is no number.
 
     Example:
@@ -135,7 +141,7 @@ def factorize(
     if data is not None:
         data = check_data(data)
     if isinstance(layer_or_model, keras.Model):
-        return _factorize_model(layer_or_model, goal, data)
+        return _factorize_model(layer_or_model, goal, data, verify)
     if isinstance(layer_or_model, keras.layers.Layer):
         return _factorize_layer(layer_or_model, goal, data)
     raise TypeError(
@@ -215,7 +221,7 @@ def _pixels(layer: Any, data: Any) -> int:
     return int(np.prod(output)) // layer.filters
 
 
-def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
+def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factorized:
     started = time.perf_counter()
     if not is_open(model):
         raise ValueError(
@@ -269,6 +275,8 @@ def _factorize_model(model: Any, goal: _Goal, data: Any) -> Factorized:
         data is not None,
         seconds,
     )
+    values = [v for c, o in pairs if o.rank is not None for v in c.approximated(c.fits[o.rank])]
+    report.verification = check_copy(model, copy, verify, title="factorize", values=values)
     return Factorized(copy, report)
 
 

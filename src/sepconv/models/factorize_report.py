@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from sepconv.models.record import in_brief
+
 __all__ = ["LayerReport", "Report"]
 
 
@@ -43,6 +45,8 @@ class Report(Sequence[LayerReport]):
         milliseconds: what one picture takes to predict, before and after; None for a lone layer.
         data_aware: whether errors are those of outputs on calibration data, or of kernels.
         seconds: how long the factorization took.
+        verification: what came of comparing the new model's predictions with those of the old one
+            whose kernels are what their factors make, as `Record.verification` has it.
 
     Example:
         >>> row = LayerReport("conv", 2, 9, (592, 210), (9216, 3200), 0.03, 0.2, "")
@@ -71,6 +75,7 @@ class Report(Sequence[LayerReport]):
         self.milliseconds = milliseconds
         self.data_aware = data_aware
         self.seconds = seconds
+        self.verification = ""
 
     @property
     def changed(self) -> int:
@@ -104,7 +109,7 @@ class Report(Sequence[LayerReport]):
             )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"factorize {self.title}: {self.changed} of {len(self)} convolutions, "]
-        lines[0] += f"{self.seconds:.1f} s"
+        lines[0] += f"{self.seconds:.1f} s{in_brief(self.verification)}"
         for first, *middle, note in rows:
             cells = [f"{cell:>{w}}" for cell, w in zip(middle, widths[1:-1], strict=True)]
             lines.append("  ".join(["", f"{first:{widths[0]}}", *cells, note]).rstrip())

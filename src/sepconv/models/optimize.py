@@ -11,6 +11,7 @@ from sepconv.models.folding import Block, Convolution, Stock, lower, obstacle
 from sepconv.models.fusion import RULES, drop
 from sepconv.models.graph import Graph, Step
 from sepconv.models.record import Record
+from sepconv.models.verify import check_copy
 
 __all__ = ["Optimized", "optimize"]
 
@@ -40,7 +41,7 @@ class Optimized(NamedTuple):
     record: Record
 
 
-def optimize(model: Any) -> Optimized:
+def optimize(model: Any, *, verify: Any = True) -> Optimized:
     """A model that computes the same predictions faster, and is for inference alone.
 
     - BatchNormalization is folded into the convolution or Dense layer before it, or, where that
@@ -59,6 +60,8 @@ def optimize(model: Any) -> Optimized:
     Args:
         model: a built Sequential or Functional model; models in it are dissolved into their layers.
             It stays as it is, and shares no weight with the result.
+        verify: whether to compare the result's predictions with the model's before it is returned:
+            True for inputs that are made for the model, or inputs, as the arrays that it takes.
 
     Returns:
         A named tuple ``(model, record)``: an ordinary functional Keras model, not compiled, with
@@ -67,7 +70,8 @@ def optimize(model: Any) -> Optimized:
 
     Raises:
         TypeError: the model is no Sequential or Functional one.
-        ValueError: it is not built.
+        ValueError: it is not built, a layer that stays as it is cannot be copied, or the result
+            predicts something else; the message names the layer.
 
     Example:
         >>> import keras
@@ -97,7 +101,13 @@ def optimize(model: Any) -> Optimized:
             _lower(step, report)
     while _apply_rules(graph, report):
         pass
-    return Optimized(graph.build(report.make, _fill), report.record())
+    optimized = graph.build(report.make, _fill)
+    record = report.record()
+    counterparts = report.counterparts
+    record.verification = check_copy(
+        model, optimized, verify, title="optimize", paired=counterparts.get
+    )
+    return Optimized(optimized, record)
 
 
 def _lower(step: Step, report: _Report) -> None:
@@ -139,6 +149,8 @@ class _Report:
         self._kinds = {step.label: type(step.operation).__name__ for step in graph.steps}
         self._notes: dict[str, tuple[bool, str]] = {}
         self._copier = copier
+        #: By the name of a new layer, that of the one in the original whose output it gives.
+        self.counterparts: dict[str, str] = {}
 
     def change(self, label: str, note: str) -> None:
         """A layer was changed."""
@@ -158,6 +170,8 @@ class _Report:
     def make(self, step: Step, name: str) -> Any:
         """A new layer for a step."""
         convolution = step.operation
+        parts = convolution.parts if isinstance(convolution, Convolution) else [step.label]
+        self.counterparts[name] = parts[-1]
         if not isinstance(convolution, Convolution):
             copy = self._copier.copy(convolution)
             copy.name = name

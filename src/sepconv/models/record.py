@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
-__all__ = ["Change", "Record"]
+__all__ = ["Change", "Record", "in_brief"]
 
 
 class Change(NamedTuple):
@@ -27,6 +27,10 @@ class Change(NamedTuple):
 class Record(Sequence[Change]):
     """The changes to a model, in the order of its layers; prints as a table.
 
+    Attributes:
+        verification: what came of comparing the new model's predictions with the old one's, as
+            ``"verified: the predictions differ by at most 3e-07 of the largest"``.
+
     Example:
         >>> print(Record("accelerate", [Change("conv_1", "DepthwiseConv2D", True, "sepconv's")]))
         accelerate: 1 of 1 layers changed
@@ -35,6 +39,7 @@ class Record(Sequence[Change]):
 
     def __init__(self, title: str, changes: Sequence[Change] = ()) -> None:
         self.title = title
+        self.verification = ""
         self._changes = list(changes)
 
     def add(self, layer: str, kind: str, done: bool, note: str) -> None:
@@ -63,6 +68,7 @@ class Record(Sequence[Change]):
         columns = [c.layer for c in self], [c.kind for c in self]
         widths = [max(map(len, column), default=0) for column in columns]
         lines = [f"{self.title}: {self.changed} of {len(self)} layers changed"]
+        lines[0] += in_brief(self.verification)
         for layer, kind, done, note in self._changes:
             start = f"  {'yes' if done else 'no ':3}  {layer:{widths[0]}}  {kind:{widths[1]}}"
             lines.append(f"{start}  {note}".rstrip())
@@ -70,3 +76,16 @@ class Record(Sequence[Change]):
 
     def __repr__(self) -> str:
         return f"Record({self.title!r}, {self._changes!r})"
+
+
+def in_brief(verification: str) -> str:
+    """What to add to a line about a model that was compared with the one that it was made from.
+
+    Example:
+        >>> in_brief("verified: the predictions are the same")
+        ', verified'
+        >>> in_brief("not verified: verify=False")
+        ', not verified: verify=False'
+    """
+    said = "verified" if verification.startswith("verified:") else verification
+    return f", {said}" if said else ""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from sepconv.layers import BatchNormalization, Conv2D
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import copy_model, named_layers, settle_jit
+from sepconv.models.verify import check_copy
 
 __all__ = ["to_stock"]
 
 
-def to_stock(model: keras.Model) -> keras.Model:
+def to_stock(model: keras.Model, *, verify: Any = True) -> keras.Model:
     """Copies a model, with Keras' own layers in the place of sepconv's: for export, or to share.
 
     The inverse of `accelerate`: classes, names, weights, trainable flags, random states and
@@ -21,13 +24,16 @@ def to_stock(model: keras.Model) -> keras.Model:
 
     Args:
         model: a Keras model.
+        verify: whether to compare the copy's predictions with the model's before it is returned:
+            True for inputs that are made for the model, or inputs, as the arrays that it takes.
 
     Returns:
         The new model, which shares no state with `model`.
 
     Raises:
         TypeError: `model` is no Keras model.
-        ValueError: Keras cannot copy the model, or a layer does what Keras' own cannot.
+        ValueError: the model cannot be copied, a layer does what Keras' own cannot, or the copy
+            predicts something else; the message names the layer.
 
     Example:
         >>> import keras, sepconv
@@ -48,6 +54,7 @@ def to_stock(model: keras.Model) -> keras.Model:
     settle_jit(copy)
     # Keras exports no model that it has not seen called. A built one has all that a call makes.
     copy._called = copy.built
+    check_copy(model, copy, verify, title="to_stock")
     return copy
 
 
