@@ -13,7 +13,7 @@ from sepconv.bench.theme import BLUE, MUTED, ORANGE, TEXT
 __all__ = ["WIDTH", "heading", "panels", "ratios", "times"]
 
 #: Of a figure, in inches.
-WIDTH = 5.6
+WIDTH = 4.7
 _ROW, _HEAD = 0.27, 0.42  # of a bar, and of a panel's title
 
 

@@ -12,7 +12,7 @@ from sepconv.bench.theme import BLUE, MUTED
 
 NETWORKS = ("MobileNet", "EfficientNetB0")
 ENGINES = ("JAX", "PyTorch", "TensorFlow")
-LEFT = 1.65
+LEFT = 1.55
 
 
 def draw(figure: Any) -> None:

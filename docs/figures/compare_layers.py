@@ -10,21 +10,21 @@ from tables import MEASURED, layer_title
 
 from sepconv.bench.theme import MUTED
 
-LEFT = 1.4
+LEFT = 1.3
 
 
 def draw(figure: Any) -> None:
-    """A panel a kind of layer; the first bar is over the fastest peer of each layer."""
+    """A panel a kind of layer; the last bar is over the fastest peer of each layer."""
     data = MEASURED["layers"]
-    groups = [
-        {"the best of them": row["best"]} | dict(zip(data["peers"], row["peers"], strict=False))
-        for row in data["rows"]
-    ]
+    groups = [dict(zip(data["peers"], row["peers"], strict=False)) for row in data["rows"]]
+    for group, row in zip(groups, data["rows"], strict=True):
+        if len(group) > 1:
+            group["the best of them"] = row["best"]
     highest = max(max(group.values()) for group in groups)
     made = panels(figure, [len(group) for group in groups], LEFT, 0.6)
     for axes, row, group in zip(made, data["rows"], groups, strict=True):
         ratios(axes, group, (0.85, 1.3 * highest), 2)
-        title = f"{layer_title(row)}: a peer is ahead in {row['behind']} of {row['cases']}"
+        title = f"{layer_title(row)}; behind in {row['behind']} of {row['cases']}"
         heading(axes, title, LEFT)
         if axes is not made[-1]:
             axes.tick_params(labelbottom=False)

@@ -10,7 +10,7 @@ from tables import MEASURED
 
 from sepconv.bench.theme import BLUE, MUTED, ORANGE
 
-LEFT = 1.95
+LEFT = 1.9
 
 
 def draw(figure: Any) -> None:

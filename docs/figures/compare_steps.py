@@ -10,7 +10,7 @@ from tables import MEASURED
 
 from sepconv.bench.theme import MUTED
 
-LEFT = 1.4
+LEFT = 1.3
 
 
 def draw(figure: Any) -> None:
