@@ -369,6 +369,8 @@ def versions() -> str:
 
 def main() -> int:
     """Runs the command line above."""
+    # Whoever ends this process ends those that it has stopped, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
     parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
