@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test coverage sanitize fuzz stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test coverage sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -52,6 +52,15 @@ test: $(TESTED) ## check style and types and run the whole suite, on every engin
 	done; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
+
+# The engines' wheels for a GPU are the user's to choose and to install into .venv, over those that are there.
+gpu-test: $(STAMPS)/package $(addprefix $(STAMPS)/extra-,dev $(TEST_ENGINES)) ## test what happens on a GPU; SEPCONV_GPU_TESTS=cpu runs the same tests on the CPU
+	@failed=; \
+	for engine in $(TEST_ENGINES); do \
+	  echo "== a GPU and $$engine"; \
+	  SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine $(PY) $(PYTEST) -rs tests/gpu || failed=yes; \
+	done; \
+	test -z "$$failed"
 
 lint: $(STAMPS)/extra-dev ## check style, formatting and types
 	$(PY) -m ruff format --check .

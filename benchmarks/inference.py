@@ -2,16 +2,19 @@
 
     python benchmarks/inference.py --check                     # outputs, on KERAS_BACKEND's engine
     python benchmarks/inference.py MobileNet MobileNetV2       # latencies, all that is installed
+    python benchmarks/inference.py MobileNet --engines jax --runtimes litert
 
 Everyone has a process of its own on the same cores, with the same weights (batch normalisation's
-are random). Outputs are compared first. Then they take turns, round after round; those that wait
-are stopped. ONNX Runtime and OpenVINO get the stock network as an ONNX file, which Keras writes on
-PyTorch (needs onnx and onnxscript). Prints a table in milliseconds.
+are random), and is tried in several settings, of which the fastest is measured. Outputs are
+compared first. Then they take turns, round after round; those that wait are stopped. ONNX Runtime,
+OpenVINO and LiteRT get the stock network as a file that Keras writes on TensorFlow (`runtimes.py`);
+all of them: pip install '.[bench,export]'. Prints a table in milliseconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import signal
@@ -25,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import runtimes
+from runtimes import RUNTIMES, Run
 
 ENGINES = ("jax", "torch", "tensorflow")
-RUNTIMES = ("onnxruntime", "openvino")
 NETWORKS = (
     "MobileNet",
     "MobileNetV2",
@@ -38,8 +42,7 @@ NETWORKS = (
     "NASNetMobile",
 )
 TOLERANCE = 1e-4  # relative to the largest output
-
-Run = Callable[[], Any]
+DISTRIBUTIONS = "keras jax torch tensorflow-cpu tensorflow onnxruntime openvino ai-edge-litert"
 
 
 # ---- networks
@@ -155,32 +158,6 @@ def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
     }
 
 
-def runtime(who: str, path: Path, x: np.ndarray, threads: int) -> dict[str, Run]:
-    """A runtime on an ONNX file."""
-    if who == "onnxruntime":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return {"all optimizations": lambda: session.run(None, {name: x})[0]}
-    import openvino
-
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-
-    def infer() -> Any:
-        request.infer({0: x}, share_inputs=True)
-        return request.get_output_tensor(0).data
-
-    return {"latency": infer}
-
-
 def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
     """One participant: prepares, then answers each line of the input with a turn's seconds."""
     answers = os.fdopen(os.dup(1), "w")
@@ -191,9 +168,9 @@ def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
         answers.flush()
 
     x = picture(size)
-    runs = {}
+    runs: dict[str, Callable[[], Run]]
     if who in RUNTIMES:
-        runs = runtime(who, folder / "model.onnx", x, threads)
+        runs = runtimes.runs(who, folder, x, threads)
     else:
         kind, engine = who.split("-")
         if engine == "torch":
@@ -205,31 +182,45 @@ def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
             import sepconv
 
             model = sepconv.optimize(model).model
-        runs = compiled(model, x)
-    expected_path = folder / "expected.npy"
-    best: tuple[float, str] = (float("inf"), "")
-    errors = {}
-    for setting, run in runs.items():
-        try:
-            y = np.asarray(run())
-            apart = difference(y, np.load(expected_path)) if expected_path.exists() else 0.0
-            if not apart <= TOLERANCE:
-                raise ValueError(f"the output is off by {apart:.1e}")
-            run()
-            best = min(best, (min(timed(run, 5)), setting))
-        except Exception as error:  # a way that does not work is not measured
-            errors[setting] = f"{type(error).__name__}: {error}"[:300]
-            continue
-        if not expected_path.exists():
-            np.save(expected_path, y)
-    if not best[1]:
-        answer({"failed": "; ".join(f"{k}: {v}" for k, v in errors.items())})
+        runs = {way: lambda run=run: run for way, run in compiled(model, x).items()}
+    chosen = choose(runs, folder / "expected.npy")
+    if isinstance(chosen, str):
+        answer({"failed": chosen})
         return
-    run = runs[best[1]]
-    answer({"setting": best[1]})
+    setting, run = chosen
+    answer({"setting": setting})
     for line in sys.stdin:
         run()
         answer(timed(run, int(line)))
+
+
+def choose(runs: dict[str, Callable[[], Run]], expected: Path) -> tuple[str, Run] | str:
+    """The fastest of the settings whose output is right, or why there is none.
+
+    Args:
+        runs: by the name of a setting, what makes it ready.
+        expected: the right output; where there is no such file yet, the first output becomes it.
+    """
+    best: tuple[float, str, Run] | None = None
+    errors = []
+    for setting, prepare in runs.items():
+        try:
+            run = prepare()
+            # Not of the first call: one that writes on its input would pass.
+            run()
+            y = np.array(run())
+            apart = difference(y, np.load(expected)) if expected.exists() else 0.0
+            if not apart <= TOLERANCE:
+                raise ValueError(f"the output is off by {apart:.1e}")
+            seconds = min(timed(run, 15))
+        except Exception as error:  # a way that does not work is not measured
+            errors.append(f"{setting}: {type(error).__name__}: {error}"[:300])
+            continue
+        if not expected.exists():
+            np.save(expected, y)
+        if best is None or seconds < best[0]:
+            best = seconds, setting, run
+    return best[1:] if best else "; ".join(errors) or "there is no file that it reads"
 
 
 def timed(run: Run, count: int) -> list[float]:
@@ -245,11 +236,25 @@ def timed(run: Run, count: int) -> list[float]:
 # ---- all of them
 
 
-def export(name: str, size: int, path: Path) -> None:
-    """Writes the stock network as an ONNX file; in a process with PyTorch as Keras' backend."""
-    model = network(name, size)
-    model.predict_on_batch(picture(size))  # Keras exports only what has been called
-    model.export(path, format="onnx", verbose=False)
+def export(name: str, size: int, folder: Path) -> int:
+    """Writes the stock network's files, where TensorFlow is Keras' backend; 1 if one is missing."""
+    model, x = network(name, size), picture(size)
+    model.predict_on_batch(x)  # Keras exports only what has been called
+    missing = runtimes.export(model, x, folder)
+    for file, reason in missing.items():
+        print(f"{file}: {reason}", file=sys.stderr)
+    return int(bool(missing))
+
+
+def write_files(name: str, size: int, folder: Path) -> None:
+    """Has a process of its own `export`, and says what it could not."""
+    command = [sys.executable, __file__, name, "--export", "--size", str(size)]
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [*command, "--folder", str(folder)], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        print(f"{name}: files for the runtimes are missing:\n{done.stderr[-1000:]}")
 
 
 class Participant:
@@ -307,21 +312,12 @@ class Participant:
         self.process.wait()
 
 
-def compare(name: str, size: int, threads: int, rounds: int, engines: list[str]) -> bool:
-    """Measures one network and prints its table; returns whether all outputs were equal."""
-    who = [f"{kind}-{engine}" for kind in ("keras", "sepconv") for engine in engines]
+def compare(name: str, size: int, threads: int, rounds: int, who: list[str]) -> bool:
+    """Measures one network and prints its table; returns whether all took part."""
     with tempfile.TemporaryDirectory(prefix="sepconv-inference-") as text:
         folder = Path(text)
-        command = [sys.executable, __file__, name, "--export", "--size", str(size)]
-        environment = os.environ | {"KERAS_BACKEND": "torch"}
-        written = subprocess.run(
-            [*command, "--folder", text], env=environment, capture_output=True, text=True
-        )
-        if written.returncode == 0:
-            who += RUNTIMES
-        else:
-            reason = (written.stderr.strip().splitlines() or ["?"])[-1]
-            print(f"{name}: no ONNX file, so no runtimes: {reason}")
+        if any(one in RUNTIMES for one in who):
+            write_files(name, size, folder)
         team = {}
         try:
             for one in who:
@@ -338,6 +334,7 @@ def compare(name: str, size: int, threads: int, rounds: int, engines: list[str])
             for participant in team.values():
                 participant.close()
     show(name, size, threads, team)
+    sys.stdout.flush()
     return len(team) == len(who)
 
 
@@ -356,11 +353,24 @@ def show(name: str, size: int, threads: int, team: dict[str, Participant]) -> No
         print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratio} |")
     stock = [t for one, t in medians.items() if one.startswith("keras")]
     if stock and ours:
-        print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x", flush=True)
+        print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x")
+
+
+def versions() -> str:
+    """What is installed of all that may take part."""
+    found = []
+    for name in DISTRIBUTIONS.split():
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
 
 
 def main() -> int:
     """Runs the command line above."""
+    # Whoever ends this process ends those that it has stopped, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
     parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
@@ -368,6 +378,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=12, help="turns of 5 calls each")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=list(RUNTIMES))
     for hidden in ("--serve", "--folder"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
@@ -376,18 +387,20 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown networks {sorted(unknown)}; there are {NETWORKS}")
     if options.export:
-        export(options.networks[0], options.size, Path(options.folder) / "model.onnx")
-        return 0
+        return export(options.networks[0], options.size, Path(options.folder))
     if options.serve:
         folder = Path(options.folder)
         serve(options.serve, options.networks[0], options.size, options.threads, folder)
         return 0
     if options.check:
         return check(options.networks or list(NETWORKS), options.size)
+    who = [f"{kind}-{engine}" for kind in ("keras", "sepconv") for engine in options.engines]
+    who += options.runtimes
+    print(versions())
     good = True
     for name in options.networks or ("MobileNet", "MobileNetV2", "EfficientNetB0"):
         size = options.size or (299 if name == "Xception" else 224)
-        good &= compare(name, size, options.threads, options.rounds, options.engines)
+        good &= compare(name, size, options.threads, options.rounds, who)
     return 0 if good else 1
 
 
