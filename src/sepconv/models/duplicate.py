@@ -295,13 +295,13 @@ class Copier:
     def _object(self, thing: Any) -> Any:
         """An object of no kind that is known here, in the way in which it says to be copied."""
         kind = type(thing)
-        if _is_plain(kind):
-            return self._defer(self._fill, thing, _empty(thing), self._owner)
-        if callable(thing) and hasattr(thing, "__wrapped__"):  # a compiled function
+        if callable(thing) and hasattr(thing, "__wrapped__"):  # what an engine made of a function
             if not self._refers(thing.__wrapped__):
                 return thing
             reason = "it is compiled from a function that refers to the model"
             raise CannotCopyError(thing, self._owner, reason)
+        if _is_plain(kind):
+            return self._defer(self._fill, thing, _empty(thing), self._owner)
         try:
             if hasattr(kind, "__deepcopy__"):
                 return self._remember(thing, thing.__deepcopy__(self._copies))
