@@ -16,10 +16,14 @@ _ENGINES = ("jax", "torch", "tensorflow")
 _KERAS = ("layers", "models", "explain")
 
 
-def _needs(first: str) -> str | None:
+#: Modules for one engine that have not its name.
+_OF_ONE_ENGINE = {"jaxpr": "jax"}
+
+
+def _needs(first: str, last: str) -> str | None:
     if first in _ENGINES:
         return first
-    return "keras" if first in _KERAS else None
+    return _OF_ONE_ENGINE.get(last, "keras" if first in _KERAS else None)
 
 
 def _modules() -> dict[str, str | None]:
@@ -28,7 +32,7 @@ def _modules() -> dict[str, str | None]:
         if ">>>" in path.read_text(encoding="utf-8"):
             parts = path.relative_to(_PACKAGE).with_suffix("").parts
             name = ".".join(part for part in ("sepconv", *parts) if part != "__init__")
-            found[name] = _needs(parts[0])
+            found[name] = _needs(parts[0], parts[-1])
     return found
 
 

@@ -50,7 +50,7 @@ def evaluate(
         NumPy arrays; those of random keys and the like are JAX'.
 
     Example:
-        >>> program = jax.make_jaxpr(lambda x: jax.numpy.exp(x) + 1)(np.float32(0))
+        >>> program = jax.make_jaxpr(lambda x: jax.numpy.exp(x) + 1)(np.ones(2, "float32"))
         >>> evaluate(program, [np.zeros(2, "float32")])
         [array([2., 2.], dtype=float32)]
     """

@@ -7,7 +7,7 @@ they are compiled as a whole. There the model is traced, which takes a tenth of 
 traced program is computed by `sepconv.models.jaxpr`. Python collects no garbage meanwhile: with an
 engine's modules loaded one collection takes as long as all the rest.
 
-MobileNet (224 pixels) and its copy are computed within 0.5 s on each engine on two cores.
+MobileNet (224 pixels) and its copy take 0.5 to 0.65 s of one core's time on each engine.
 """
 
 from __future__ import annotations
