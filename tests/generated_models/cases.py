@@ -187,10 +187,19 @@ def _check_outputs(outputs):
 
 
 def changed_layers(case):
-    """(layer, how far predictions go when its weights do), for layers with weights of their own."""
+    """(layer, how far predictions go when its state is another), for layers with a state."""
     model = case.model
     expected = predict(model, case.inputs)
     for layer in model._flatten_layers():
+        hidden = getattr(layer, "hidden", None)
+        if hidden is not None:  # in no weight: what a new layer has is another state
+            before = getattr(layer, hidden)
+            setattr(layer, hidden, getattr(type(layer)(), hidden))
+            try:
+                yield layer, distance(expected, predict(model, case.inputs))
+            finally:
+                setattr(layer, hidden, before)
+            continue
         own = {id(v) for part in layer._layers for v in part.variables}
         mine = [
             v
@@ -199,16 +208,19 @@ def changed_layers(case):
             and keras.backend.is_float_dtype(v.dtype)
             and v.name != "vector_u"  # of the power method, which runs in training alone
         ]
-        if not mine or isinstance(layer, keras.layers.Normalization):
+        if not mine:
             continue
+        finish = getattr(layer, "finalize_state", lambda: None)  # of an adapted Normalization
         before = [values_of(v) for v in mine]
         for variable, values in zip(mine, before, strict=True):
             variable.assign(ops.cast(_other(variable, values), variable.dtype))
+        finish()
         try:
             yield layer, distance(expected, predict(model, case.inputs))
         finally:
             for variable, values in zip(mine, before, strict=True):
                 variable.assign(ops.cast(values, variable.dtype))
+            finish()
 
 
 def _other(variable, values):

@@ -243,7 +243,9 @@ def _check_factorized(outcome, case, model, report, before):
     """It computes what the original does with its kernels cut off at the reported ranks."""
     ranks = {row.layer: row.rank for row in report if row.rank is not None}
     found = {path: layer for path, layer in paths(case.model) if path in ranks}
-    outcome.expect("factorize", "reports layers that are there", ranks.keys() == found.keys(), ranks)
+    outcome.expect(
+        "factorize", "reports layers that are there", ranks.keys() == found.keys(), ranks
+    )
     kernels = {path: values_of(layer.kernel) for path, layer in found.items()}
     expected = before.predictions
     try:

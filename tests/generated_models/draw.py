@@ -121,9 +121,7 @@ class Draw:
         options = {}
         for part in parts:
             if self.chance(0.12):
-                options[f"{part}_regularizer"] = self.one(
-                    "l2", keras.regularizers.L1L2(1e-3, 1e-2)
-                )
+                options[f"{part}_regularizer"] = self.one("l2", keras.regularizers.L1L2(1e-3, 1e-2))
             if self.chance(0.08):
                 options[f"{part}_constraint"] = self.one(
                     keras.constraints.MaxNorm(2.0), keras.constraints.UnitNorm(axis=0)

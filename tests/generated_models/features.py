@@ -187,7 +187,7 @@ def own_layer(d, shape):
         return layer
     if pick == 4:
         layer = d.layer(own.Lexicon)
-        layer.numbers = [0.5, 1.0 + d.random.random()]
+        layer.numbers = [1.5, 1.5 + d.random.random()]
         d.features.add("own state")
         return layer
     if pick == 5:

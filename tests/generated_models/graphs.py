@@ -170,7 +170,9 @@ def functional(d):
         index = d.number(0, len(pool) - 1)
         value = pool[index]
         pairs = [
-            v for v in pool if v is not value and v.shape == value.shape and v.format == value.format
+            v
+            for v in pool
+            if v is not value and v.shape == value.shape and v.format == value.format
         ]
         same = [
             layer
@@ -224,6 +226,8 @@ def _joined(d, vectors):
 def _structure(d, tensors, word):
     if d.chance(0.5):
         return tensors
+    if word == "in":
+        return {tensor.name: tensor for tensor in tensors}
     return {f"{word}_{index}": tensor for index, tensor in enumerate(tensors)}
 
 

@@ -83,6 +83,8 @@ class Power(keras.layers.Layer):
 class Tuned(keras.layers.Layer):
     """What it computes is an attribute that its owner sets, and that is in no config."""
 
+    hidden = "gain"
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.gain = 1.0
@@ -93,6 +95,8 @@ class Tuned(keras.layers.Layer):
 
 class Table(keras.layers.Layer):
     """Its state is an array that is no variable, in files by its own methods."""
+
+    hidden = "table"
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -110,6 +114,8 @@ class Table(keras.layers.Layer):
 
 class Lexicon(keras.layers.Layer):
     """Its state is in a file of its own: assets."""
+
+    hidden = "numbers"
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -309,7 +315,9 @@ class Widest(keras.metrics.Metric):
         self.total = self.add_weight(shape=(), initializer="zeros", name="total")
 
     def update_state(self, y, prediction, sample_weight=None):
-        self.total.assign_add(ops.cast(self.factor * ops.max(ops.abs(ops.subtract(y, prediction))), "float32"))
+        self.total.assign_add(
+            ops.cast(self.factor * ops.max(ops.abs(ops.subtract(y, prediction))), "float32")
+        )
 
     def result(self):
         return ops.convert_to_tensor(self.total)
