@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test coverage sanitize fuzz stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test coverage sanitize fuzz fuzz-models stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -170,6 +170,13 @@ fuzz-native:
 	mkdir -p build/fuzz/corpus
 	build/fuzz/tests/native/sepconv_fuzz build/fuzz/corpus -max_total_time=$(SECONDS) -max_len=160 -len_control=0 \
 	  -timeout=60 -rss_limit_mb=8192 -artifact_prefix=build/fuzz/ -print_final_stats=1 -verbosity=1
+
+MODELS ?= 1000
+fuzz-models: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## random Keras models through every function on models, MODELS an engine; goes on where it ended
+	@failed=; for engine in $(TEST_ENGINES); do \
+	  KERAS_BACKEND=$$engine nice $(PY) tests/fuzz/models.py --models $(MODELS) || failed=yes; \
+	done; \
+	if [ -n "$$failed" ]; then echo "make fuzz-models: FAILED"; exit 1; fi
 
 stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a million calls, ends of the interpreter: minutes each
 	$(PY) tests/stress/stress.py threads

@@ -1,0 +1,105 @@
+"""Random Keras models through every function on models: see `tests/generated_models`.
+
+KERAS_BACKEND=jax python tests/fuzz/models.py --models 1000
+
+What was found is in build/fuzz-models/<engine>.json after each model, and a run goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from generated_models import cases, checks, speed
+
+#: The first seed: those before it are in the suite.
+FIRST = 60
+
+
+def fuzz_one(seed: int) -> dict[str, object]:
+    """What came of a model, as something to write into a file."""
+    started = time.monotonic()
+    # Every fourth compiles its functions as it was told, which takes several times as long.
+    quick = speed.eager() if seed % 4 else contextlib.nullcontext()
+    with warnings.catch_warnings(), quick, tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        try:
+            case = cases.make(seed)
+        except RuntimeError as error:
+            return {"failures": [("generator", "no model", str(error)[:1000])], "driven": []}
+        outcome = checks.check(case, folder)
+    return {
+        "failures": outcome.failures,
+        "refusals": outcome.refusals,
+        "driven": outcome.driven,
+        "model": case.made if outcome.failures else [],
+        "rejected": len(case.rejected),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def summary(results: dict[str, dict]) -> str:
+    """The functions driven, refusals and failures of all seeds."""
+    driven = collections.Counter(name for r in results.values() for name in r["driven"])
+    refusals = collections.Counter(
+        f"{name}: {reason[:90]}" for r in results.values() for name, reason in r.get("refusals", [])
+    )
+    failures = collections.defaultdict(set)
+    for seed, result in results.items():
+        for function, check, _ in result["failures"]:
+            failures[f"{function}: {check}"].add(int(seed))
+    lines = [f"{len(results)} models"]
+    lines += [f"  {count:5} {name}" for name, count in sorted(driven.items())]
+    lines += ["refusals that are promised, or Keras' own"]
+    lines += [f"  {count:5} {name}" for name, count in refusals.most_common()]
+    bad = sum(bool(r["failures"]) for r in results.values())
+    lines += [f"failures: {bad} models"]
+    lines += [f"  {len(s):5} {name}: seeds {sorted(s)[:12]}" for name, s in failures.items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=int, default=1000)
+    parser.add_argument("--folder", type=Path, default=Path("build/fuzz-models"))
+    parser.add_argument("--seed", type=int, help="this one alone, said in full")
+    options = parser.parse_args()
+    with speed.short_compilations():
+        if options.seed is not None:
+            result = fuzz_one(options.seed)
+            print(json.dumps(result, indent=1))
+            return bool(result["failures"])
+        return _all(options.folder / f"{cases.keras.backend.backend()}.json", options.models)
+
+
+def _all(path: Path, models: int) -> int:
+    results = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for seed in range(FIRST, FIRST + models):
+        if str(seed) in results:
+            continue
+        result = results[str(seed)] = fuzz_one(seed)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(results))
+        new.replace(path)
+        for function, check, message in result["failures"][:3]:
+            print(f"seed {seed}: {function}: {check}: {message[:300]}", flush=True)
+    wanted = {s: r for s, r in results.items() if int(s) < FIRST + models}
+    print(f"{path}: {summary(wanted)}")
+    return any(r["failures"] for r in wanted.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
