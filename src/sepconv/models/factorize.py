@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from sepconv.geometry import positive_sizes
 from sepconv.models.calibrate import (
@@ -28,6 +29,7 @@ from sepconv.models.cost import calls, cost
 from sepconv.models.factorize_report import LayerReport, Report
 from sepconv.models.lowrank import Moments, full_rank
 from sepconv.models.ranks import Option, smallest_rank, spend
+from sepconv.models.untouched import untouched
 from sepconv.models.verify import check_copy
 
 __all__ = ["Factorized", "factorize"]
@@ -247,7 +249,8 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
             if data is not None:
                 pictures = len(keras.tree.flatten(data)[0])
                 moments = {id(c.layer): c.moments(pictures) for c in group}
-                gather_moments(model, track(batches(data), "data"), moments)
+                with untouched(model):
+                    gather_moments(model, track(batches(data), "data"), moments)
             for c in track(group, "factorize"):
                 options = _options(c, goal, moments.get(id(c.layer)), c.cheaper, track)
                 layers.append([*options, Option(None, goal.cost(c, None), 0.0)])
@@ -283,7 +286,9 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
 def _multiply_adds(model: Any, picture: Any) -> dict[int, int]:
     """Those of all uses of a convolution or dense layer for one picture, by the layer's id."""
     needed: dict[int, int] = {}
-    for call in calls(model, lambda: model(picture, training=False)):
+    with untouched(model):
+        made = calls(model, lambda: model(picture, training=False))
+    for call in made:
         needed[id(call.layer)] = needed.get(id(call.layer), 0) + cost(call).multiply_adds
     return needed
 
@@ -400,13 +405,21 @@ def _row(convolution: Candidate, option: Option, goal: _Goal | None = None) -> L
 
 def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
     """What it takes to predict one picture, at best."""
-    model.predict_on_batch(picture)
     times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        model.predict_on_batch(picture)
-        times.append(time.perf_counter() - start)
-    return 1000 * min(times)
+    # Recurrent layers draw random numbers when they predict, too.
+    states = [(v, ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
+    steps = model.steps_per_execution
+    model.steps_per_execution = 1  # which PyTorch must have
+    try:
+        for _ in range(1 + runs):
+            start = time.perf_counter()
+            model.predict_on_batch(picture)
+            times.append(time.perf_counter() - start)
+    finally:
+        model.steps_per_execution = steps
+        for variable, value in states:
+            variable.assign(value)
+    return 1000 * min(times[1:])
 
 
 @contextmanager
