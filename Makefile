@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release native-test coverage sanitize fuzz stress aarch64
+.PHONY: help demo doctor test keras-tests lint bench clean docs figures notebooks release native-test coverage sanitize fuzz stress aarch64
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -52,6 +52,13 @@ test: $(TESTED) ## check style and types and run the whole suite, on every engin
 	done; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
+
+keras-tests: $(STAMPS)/package $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## run Keras' own tests of its layers with ours in their place, on every engine
+	@failed=; \
+	for engine in $(TEST_ENGINES); do \
+	  KERAS_BACKEND=$$engine $(PY) tests/keras_tests.py || failed=yes; \
+	done; \
+	test -z "$$failed"
 
 lint: $(STAMPS)/extra-dev ## check style, formatting and types
 	$(PY) -m ruff format --check .
