@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from sepconv.layers.base import ReplacementMixin
-from sepconv.layers.ordinary import convolve, refusal
+from sepconv.layers.empty import is_empty, lend_an_image
+from sepconv.layers.ordinary import convolve, layer_refusal, refusal
 
 __all__ = ["Conv2D"]
 
@@ -108,6 +109,13 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
             **kwargs,
         )
         self._attach()
+
+    def call(self, inputs: Any) -> Any:
+        """The convolution with its bias and activation."""
+        empty = is_empty(inputs)
+        if empty is False or (self._channels(inputs) is not None and not layer_refusal(self)):
+            return super().call(inputs)  # our kernels take any number of images
+        return lend_an_image(super().call, inputs)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution alone: what Keras' `call` adds the bias to."""
