@@ -91,7 +91,7 @@ class _ConvolutionMixin(ReplacementMixin):
         # Keras' checks of sizes come first, in its own words, for a layer in the place of its own.
         # Before them: what it would take for something else, such as NumPy's integers.
         sizes = {
-            name: integers(name, value, rank)
+            name: value if type(value) is int else integers(name, value, rank)
             for name, value in (
                 ("kernel_size", kernel_size),
                 ("strides", strides),
