@@ -27,7 +27,7 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
       JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
 
     Every other convolution is Keras' own, and so is what comes after it (bias, activation).
-    Only a batch without images, of which TensorFlow computes a wrong result, has the right one here.
+    Only a batch without images, which TensorFlow gets wrong, has the right result here.
 
     Args:
         filters: the number of output channels.
