@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test coverage sanitize fuzz fuzz-models stress aarch64
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test coverage sanitize fuzz fuzz-models stress aarch64 keras-tests
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -59,6 +59,13 @@ gpu-test: $(STAMPS)/package $(addprefix $(STAMPS)/extra-,dev $(TEST_ENGINES)) ##
 	for engine in $(TEST_ENGINES); do \
 	  echo "== a GPU and $$engine"; \
 	  SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine $(PY) $(PYTEST) -rs tests/gpu || failed=yes; \
+	done; \
+	test -z "$$failed"
+
+keras-tests: $(STAMPS)/package $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## run Keras' own tests of its layers with ours in their place, on every engine
+	@failed=; \
+	for engine in $(TEST_ENGINES); do \
+	  KERAS_BACKEND=$$engine $(PY) tests/keras_tests.py || failed=yes; \
 	done; \
 	test -z "$$failed"
 

@@ -1,8 +1,7 @@
-"""Which engines are tested (SEPCONV_TEST_ENGINES), and where tests find their helpers."""
+"""Which files are collected for the engines that are tested, and where tests find helpers."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,18 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-ENGINES = ("jax", "torch", "tensorflow")
-
-
-def _selected() -> set[str]:
-    text = os.environ.get("SEPCONV_TEST_ENGINES", ",".join(ENGINES))
-    names = {name.strip() for name in text.split(",") if name.strip()}
-    unknown = names - set(ENGINES)
-    if unknown:
-        raise pytest.UsageError(
-            f"SEPCONV_TEST_ENGINES must be among {ENGINES}. Received: {sorted(unknown)}"
-        )
-    return names
+from selection import ENGINES, selected
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -32,6 +20,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.parent.name != "engines":
         return None
     for engine in ENGINES:
-        if collection_path.name.startswith(f"test_{engine}") and engine not in _selected():
+        if collection_path.name.startswith(f"test_{engine}") and engine not in selected():
             return True
     return None

@@ -26,6 +26,7 @@ __all__ = [
     "check_rank",
     "conv_spec",
     "conv_spec_1d",
+    "integers",
     "positive_sizes",
     "require_pointwise_kernel",
     "resolve",
@@ -69,6 +70,21 @@ def _integer(name: str, value: Any, received: Any) -> int:
         raise TypeError(f"{name} must consist of integers. Received: {name}={received!r}") from None
 
 
+def integers(name: str, value: Any, rank: int) -> tuple[int, ...]:
+    """`value` as a tuple of integers, of whatever size and number; a single one becomes `rank`.
+
+    Raises:
+        TypeError: one is no integer.
+
+    Example:
+        >>> integers("strides", 0, 2), integers("strides", [1, 2, 3], 2)
+        ((0, 0), (1, 2, 3))
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_integer(name, v, value) for v in value)
+    return (_integer(name, value, value),) * rank
+
+
 def positive_sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
     """`value` as a tuple of `rank` positive integers; a single one counts for every axis.
 
@@ -80,10 +96,7 @@ def positive_sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
         >>> positive_sizes("strides", 2, 2)
         (2, 2)
     """
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        sizes = tuple(_integer(name, v, value) for v in value)
-    else:
-        sizes = (_integer(name, value, value),) * rank
+    sizes = integers(name, value, rank)
     if len(sizes) != rank:
         noun = "one integer" if rank == 1 else f"an integer or {rank} integers"
         raise ValueError(f"{name} must be {noun}. Received: {name}={value!r}")

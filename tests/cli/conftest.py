@@ -1,9 +1,8 @@
 """What the tests of the command line share: the outcome of a demo that nobody had to wait for."""
 
-import os
-
 import numpy as np
 import pytest
+from selection import import_keras
 
 from sepconv.demo.compare import Comparison
 from sepconv.demo.training import Run
@@ -36,6 +35,4 @@ def comparison():
 @pytest.fixture(scope="session")
 def keras():
     """Keras, on the first of the engines that are tested unless KERAS_BACKEND says otherwise."""
-    engines = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow")
-    os.environ.setdefault("KERAS_BACKEND", engines.split(",")[0])
-    return pytest.importorskip("keras")
+    return import_keras()

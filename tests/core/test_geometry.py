@@ -27,6 +27,14 @@ def test_equal_arguments_give_equal_specs():
     assert conv_spec(np.int64(2), ((np.int32(1), 1), (1, 1))) == conv_spec(2, ((1, 1), (1, 1)))
 
 
+def test_integers_are_of_any_size_and_number():
+    assert geometry.integers("strides", np.int64(-3), 2) == (-3, -3)
+    assert geometry.integers("strides", [0, 1, 2], 2) == (0, 1, 2)
+    for wrong in (2.0, "2", None, (1, 2.0)):
+        with pytest.raises(TypeError, match="strides must consist of integers"):
+            geometry.integers("strides", wrong, 2)
+
+
 def test_one_dimension():
     assert conv_spec_1d(4, padding="causal", dilation_rate=3).pad_left == 9
     assert conv_spec_1d(4, padding="causal").pad_right == 0

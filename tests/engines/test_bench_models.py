@@ -1,10 +1,9 @@
 """The networks of the benchmarks compute the same with sepconv as with Keras' own layers."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
+from selection import keras_backend_is_selected
 
 from sepconv import layers
 from sepconv.bench.models import (
@@ -14,9 +13,7 @@ from sepconv.bench.models import (
     with_sepconv,
 )
 
-if keras.backend.backend() not in os.environ.get(
-    "SEPCONV_TEST_ENGINES", "jax,torch,tensorflow"
-).split(","):
+if not keras_backend_is_selected():
     pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
 
 

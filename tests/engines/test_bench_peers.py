@@ -3,9 +3,8 @@
 Those whose library is not installed are skipped, and so are engines that are not selected.
 """
 
-import os
-
 import pytest
+from selection import selected
 
 from sepconv.bench import cases, measure, peers
 from sepconv.bench.worker import encode
@@ -19,7 +18,6 @@ WORKLOADS = (
 )
 #: Peer -> the engine whose tests it belongs to; the others run wherever they are installed.
 ENGINES = {"torch": "torch", "tensorflow": "tensorflow", "litert": "tensorflow", "jax": "jax"}
-SELECTED = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
 
 
 def _engine(name):
@@ -29,7 +27,7 @@ def _engine(name):
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_a_peer_is_right_in_every_mode(name, tmp_path):
     kind = peers.load(name)
-    if _engine(name) is not None and _engine(name) not in SELECTED:
+    if _engine(name) is not None and _engine(name) not in selected():
         pytest.skip(f"{_engine(name)} is not selected")
     if not kind.available():
         pytest.skip(f"{kind.title} is not installed")

@@ -1,18 +1,15 @@
 """The demo's training, on a network and a data set of a few seconds."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
+from selection import keras_backend_is_selected
 
 from sepconv import doctor, layers
 from sepconv.demo.data import Pictures
 from sepconv.demo.training import build_network, train
 
-if keras.backend.backend() not in os.environ.get(
-    "SEPCONV_TEST_ENGINES", "jax,torch,tensorflow"
-).split(","):
+if not keras_backend_is_selected():
     pytest.skip("SEPCONV_TEST_ENGINES leaves Keras' backend out", allow_module_level=True)
 
 

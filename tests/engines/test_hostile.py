@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import hostile
 import hostile_engines
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
+from selection import selected
 
-SELECTED = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
 
-
-@pytest.fixture(params=SELECTED)
+@pytest.fixture(params=selected())
 def name(request):
     return request.param
 

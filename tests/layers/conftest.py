@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
+import numpy as np
 import pytest
+from selection import import_keras, skip_unless_selected
 
-ENGINES = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
-os.environ.setdefault("KERAS_BACKEND", ENGINES[0])
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-keras = pytest.importorskip("keras")
-
-import numpy as np  # noqa: E402
+keras = import_keras()
 
 BACKEND = keras.backend.backend()
 
 
 def pytest_collection_modifyitems(items):
-    if BACKEND in ENGINES or BACKEND == "numpy":
-        return
-    skip = pytest.mark.skip(reason=f"SEPCONV_TEST_ENGINES excludes KERAS_BACKEND={BACKEND}")
-    for item in items:
-        if os.path.dirname(__file__) in str(item.path):
-            item.add_marker(skip)
+    if BACKEND != "numpy":
+        skip_unless_selected(items, __file__)
 
 
 @pytest.fixture

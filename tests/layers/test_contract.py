@@ -37,6 +37,10 @@ def explicit(name):
     return ((1, 2), (0, 3)) if name.endswith("2D") else (2, 1)
 
 
+def none(name):
+    return ((0, 0), (0, 0)) if name.endswith("2D") else (0, 0)
+
+
 def everything(name):
     """Every argument with a value other than its default."""
     rank = int(name[-2])
@@ -300,14 +304,20 @@ def test_an_input_that_is_too_small_raises(name):
     layer = make(name, dilation_rate=2)
     layer(image(name))
     small = image(name, size=4)
-    for call in (
-        lambda: layer(small),
-        lambda: layer(keras.Input(small.shape[1:])),
-        lambda: layer.compute_output_shape(small.shape),
-        lambda: make(name, dilation_rate=2)(small),
-        lambda: layer.stateless_call([v.value for v in layer.trainable_variables], [], small),
+    ours = "output would be empty"
+    keras_own = "Computed output size would be zero or negative"  # where Keras looks, it speaks
+    for call, message in (
+        (lambda: layer(small), ours),
+        (lambda: layer(keras.Input(small.shape[1:])), keras_own),
+        (lambda: layer.compute_output_shape(small.shape), keras_own),
+        (lambda: make(name, dilation_rate=2)(small), keras_own),
+        (
+            lambda: layer.stateless_call([v.value for v in layer.trainable_variables], [], small),
+            ours,
+        ),
+        (lambda: make(name, dilation_rate=2, padding=none(name))(small), ours),
     ):
-        with pytest.raises(ValueError, match="output would be empty"):
+        with pytest.raises(ValueError, match=message):
             call()
 
 
@@ -335,6 +345,7 @@ def test_inputs_that_do_not_fit_raise(name):
         ("kernel_size", -1, ValueError),
         ("kernel_size", 2.5, TypeError),
         ("kernel_size", (1, 2, 3), ValueError),
+        ("kernel_size", 2**62, ValueError),
         ("strides", 0, ValueError),
         ("strides", "2", TypeError),
         ("strides", (1, 2, 3), ValueError),
@@ -342,6 +353,8 @@ def test_inputs_that_do_not_fit_raise(name):
         ("dilation_rate", 1.5, TypeError),
         ("depth_multiplier", 0, ValueError),
         ("depth_multiplier", None, TypeError),
+        ("depth_multiplier", (1, 2), ValueError),
+        ("depth_multiplier", 2**62, ValueError),
         ("padding", "full", ValueError),
         ("padding", 1, ValueError),
         ("padding", ((1, 1), (1, 1), (1, 1)), ValueError),
@@ -357,7 +370,9 @@ def test_bad_arguments_raise(name, argument, value, error):
 
 
 @pytest.mark.parametrize("name", ["SeparableConv2D", "SeparableConv1D"])
-@pytest.mark.parametrize(("filters", "error"), [(0, ValueError), (None, TypeError)])
+@pytest.mark.parametrize(
+    ("filters", "error"), [(0, ValueError), ((2, 3), ValueError), (None, TypeError)]
+)
 def test_bad_filters_raise(name, filters, error):
     with pytest.raises(error, match="filters"):
         make(name, filters=filters)

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from sepconv.engines import load
-from sepconv.geometry import ConvSpec, conv_spec, conv_spec_1d, positive_sizes, resolve
+from sepconv.geometry import ConvSpec, conv_spec, conv_spec_1d, integers, positive_sizes, resolve
 
 __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
 
@@ -88,27 +88,34 @@ class _ConvolutionMixin(ReplacementMixin):
         **arguments: Any,
     ) -> None:
         rank = self._rank
-        kernel_size = positive_sizes("kernel_size", kernel_size, rank)
-        (depth_multiplier,) = positive_sizes("depth_multiplier", depth_multiplier, 1)
-        spec = _spec(kernel_size, strides, padding, dilation_rate, "channels_last")
-        sizes = (spec.stride_h, spec.stride_w), (spec.dilation_h, spec.dilation_w)
-        strides, dilation_rate = (size[-rank:] for size in sizes)
-        if isinstance(padding, str):
-            padding = padding.lower()
-        elif rank == 2:
-            padding = ((spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right))
-        else:
-            padding = (spec.pad_left, spec.pad_right)
+        # Keras' checks of sizes come first, in its own words, for a layer in the place of its own.
+        # Before them: what it would take for something else, such as NumPy's integers.
+        sizes = {
+            name: value if type(value) is int else integers(name, value, rank)
+            for name, value in (
+                ("kernel_size", kernel_size),
+                ("strides", strides),
+                ("dilation_rate", dilation_rate),
+            )
+        }
         super().__init__(
-            kernel_size=kernel_size,
-            strides=strides,
+            **sizes,
             # Keras' constructor knows two paddings; what it does with them is replaced below.
             padding="valid",
-            dilation_rate=dilation_rate,
-            depth_multiplier=depth_multiplier,
+            depth_multiplier=_number("depth_multiplier", depth_multiplier),
             **arguments,
         )
-        self.padding = padding
+        for name, value in sizes.items():
+            positive_sizes(name, value, rank)
+        positive_sizes("depth_multiplier", self.depth_multiplier, 1)
+        spec = _spec(self.kernel_size, self.strides, padding, self.dilation_rate, "channels_last")
+        self.padding: Any
+        if isinstance(padding, str):
+            self.padding = padding.lower()
+        elif rank == 2:
+            self.padding = ((spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right))
+        else:
+            self.padding = (spec.pad_left, spec.pad_right)
         self.input_spec = keras.InputSpec(ndim=rank + 2)
         self._attach()
 
@@ -162,6 +169,9 @@ class _ConvolutionMixin(ReplacementMixin):
             )
         batch, *rest = input_shape
         channels = rest.pop(0 if first else -1)
+        if self.padding == "valid" and channels is not None:
+            # Where the output would be empty, Keras says so in its own words.
+            super().compute_output_shape(tuple(input_shape))
         # A size that is not known yet gets a stand-in that fits, and its result is thrown away.
         reach = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)]
         known = [r if size is None else size for size, r in zip(rest, reach, strict=True)]
@@ -213,14 +223,20 @@ class SeparableMixin(_ConvolutionMixin):
     """Makes one of Keras' separable convolutions ours."""
 
     def __init__(self, *, filters: Any, **arguments: Any) -> None:
-        (filters,) = positive_sizes("filters", filters, 1)
-        super().__init__(filters=filters, **arguments)
+        super().__init__(filters=_number("filters", filters), **arguments)
+        positive_sizes("filters", self.filters, 1)
 
     def _kernels(self) -> tuple[Any, ...]:
         return self.depthwise_kernel, self.pointwise_kernel
 
     def _output_channels(self, channels: int | None) -> int | None:
         return self.filters
+
+
+def _number(name: str, value: Any) -> int:
+    """`value` as an integer, of whatever size; also one in a sequence."""
+    numbers = integers(name, value, 1)
+    return numbers[0] if len(numbers) == 1 else positive_sizes(name, value, 1)[0]  # which raises
 
 
 def _spec(

@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from sepconv.layers.base import ReplacementMixin
-from sepconv.layers.ordinary import convolve, refusal
+from sepconv.layers.empty import is_empty, lend_an_image
+from sepconv.layers.ordinary import convolve, layer_refusal, refusal
 
 __all__ = ["Conv2D"]
 
@@ -26,6 +27,7 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
       JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
 
     Every other convolution is Keras' own, and so is what comes after it (bias, activation).
+    Only a batch without images, which TensorFlow gets wrong, has the right result here.
 
     Args:
         filters: the number of output channels.
@@ -108,6 +110,13 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
             **kwargs,
         )
         self._attach()
+
+    def call(self, inputs: Any) -> Any:
+        """The convolution with its bias and activation."""
+        empty = is_empty(inputs)
+        if empty is False or (self._channels(inputs) is not None and not layer_refusal(self)):
+            return super().call(inputs)  # our kernels take any number of images
+        return lend_an_image(super().call, inputs)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """The convolution alone: what Keras' `call` adds the bias to."""

@@ -154,14 +154,25 @@ class FusedConv2D(keras.layers.Layer):
     def _channel_axis(self) -> int:
         return 1 if self.data_format == "channels_first" else 3
 
-    def build(self, inputs_shape: Any, residual_shape: Any = None) -> None:
-        """Makes the weights."""
+    def _channels(self, inputs_shape: Any) -> int:
+        """Those of inputs of a shape, which must be known."""
+        if len(inputs_shape) != 4:
+            raise ValueError(
+                f"The inputs of {self.name!r} must have 4 axes. "
+                f"Received: inputs_shape={tuple(inputs_shape)}"
+            )
         channels = inputs_shape[self._channel_axis]
         if channels is None:
             raise ValueError(
-                f"The number of channels of the inputs of {self.name!r} must be known. "
-                f"Received: inputs_shape={tuple(inputs_shape)}"
+                f"The number of channels of the inputs of {self.name!r} must be known, since its "
+                f"kernels have that size. Received: inputs_shape={tuple(inputs_shape)} with "
+                f"data_format={self.data_format!r}"
             )
+        return channels
+
+    def build(self, inputs_shape: Any, residual_shape: Any = None) -> None:
+        """Makes the weights."""
+        channels = self._channels(inputs_shape)
         self.input_spec = keras.InputSpec(ndim=4, axes={self._channel_axis: channels})
         if self.kernel_size is not None:
             shape = (*self.kernel_size, channels, self.depth_multiplier)
@@ -202,7 +213,7 @@ class FusedConv2D(keras.layers.Layer):
     def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
         """The output's shape, None for sizes that are not known."""
         axis = self._channel_axis
-        channels = inputs_shape[axis]
+        channels = self._channels(inputs_shape)
         options = {k: v for k, v in self._options.items() if not k.endswith("activation")}
         spec = conv_spec(**options)
         arrays: dict[str, Any] = {"x": keras.KerasTensor(inputs_shape)}

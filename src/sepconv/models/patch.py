@@ -21,6 +21,7 @@ from sepconv.engines import load
 from sepconv.engines.front import DTYPES
 from sepconv.layers.batch_normalization import normalize
 from sepconv.layers.devices import runs_on_cpu
+from sepconv.layers.empty import is_empty, lend_an_image
 from sepconv.layers.ordinary import convolve, plausible, refusal
 
 __all__ = ["Patch", "patch_keras", "unpatch_keras"]
@@ -262,6 +263,8 @@ def _conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any
             served = _served(arrays, _ordinary_fits, *options)
             if served is not None:
                 return convolve(*arrays, **served)
+        if is_empty(inputs):  # not where that may turn out: it would cost every small network time
+            return lend_an_image(lambda x: original(x, kernel, *options), inputs)
         return original(inputs, kernel, *options)
 
     return _with_one_kernel(original, compute)
