@@ -1,6 +1,6 @@
 """`import sepconv` makes Keras know the layers, before Keras or after it, and never breaks Keras.
 
-Keras is a stand-in here, with a registry of its own; `tests/layers/test_saving.py` has the real one.
+Keras and the layers are stand-ins here; `tests/layers/test_saving.py` has the real ones.
 """
 
 from __future__ import annotations

@@ -357,15 +357,15 @@ def test_a_thread_predicts_while_another_exports(model, monkeypatch):
         except Exception as error:
             results.append(error)
 
-    sepconv.patch_keras()
-    thread = threading.Thread(target=predict)
-    thread.start()
-    try:
-        for _ in range(5):
-            other.export()
-    finally:
-        stop.set()
-        thread.join()
+    with sepconv.patch_keras():
+        thread = threading.Thread(target=predict)
+        thread.start()
+        try:
+            for _ in range(5):
+                other.export()
+        finally:
+            stop.set()
+            thread.join()
     assert len(results) > 5
     for result in results:
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)

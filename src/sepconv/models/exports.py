@@ -95,12 +95,18 @@ def _replace(
     """Sets an attribute to what `make` makes of it; one that is inherited is only covered."""
     if not hasattr(owner, name):
         return
-    original = vars(owner).get(name)
-    setattr(owner, name, make(getattr(owner, name)))
-    if original is None:
-        undo.callback(delattr, owner, name)
-    else:
-        undo.callback(setattr, owner, name, original)
+    original, ours = vars(owner).get(name), make(getattr(owner, name))
+    setattr(owner, name, ours)
+
+    def restore() -> None:
+        if vars(owner).get(name) is not ours:  # somebody has put something else there since
+            return
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
+
+    undo.callback(restore)
 
 
 def _with(scope: Scope, function: Callable[..., Any]) -> Callable[..., Any]:

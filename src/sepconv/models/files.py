@@ -233,8 +233,8 @@ def _import_module(name: str) -> None:
         importlib.import_module(name)
     # It is somebody's program, in which anything may go wrong.
     except Exception as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name is not None
-        if missing and (name == error.name or name.startswith(f"{error.name}.")):
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and (name == missing or name.startswith(f"{missing}.")):
             hint = f". Without the ending: --import {name[:-3]}" if name.endswith(".py") else ""
             raise FileError(
                 f"--import: there is no module {name} in {os.getcwd()} or on the Python path{hint}"
