@@ -3,7 +3,7 @@
 The functions here take NumPy arrays (or anything with DLPack on the CPU). ``sepconv.jax``,
 ``sepconv.torch`` and ``sepconv.tensorflow`` have the same for their engine's arrays, and
 ``sepconv.layers`` the Keras layers; each is imported when it is first asked for, so that
-``import sepconv`` touches no engine.
+``import sepconv`` touches no engine. Where Keras is imported, before or after, it knows the layers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from sepconv import reference
+from sepconv import _registration, reference
 from sepconv._native import isa_name, num_threads, set_num_threads
 from sepconv._types import DepthwiseGrads, PointwiseGrads, SeparableGrads
 from sepconv.functional import (
@@ -77,3 +77,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, *_LAZY, *_MODELS])
+
+
+_registration.register()

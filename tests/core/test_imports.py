@@ -20,6 +20,7 @@ LAYERS = (
     ("engines",),
     ENGINES,
     ("layers",),
+    ("_registration",),
     ("models",),
     ("bench", "demo"),
     ("explain",),

@@ -146,13 +146,22 @@ np.testing.assert_allclose(y, np.load({str(tmp_path / "y.npy")!r}), rtol=1e-4, a
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=120)
 
 
-def test_file_of_ours_loads_in_a_new_process_after_the_import(tmp_path):
+@pytest.mark.parametrize("imports", ["keras, sepconv", "sepconv, keras", "keras, sepconv.layers"])
+def test_file_of_ours_loads_in_a_new_process_after_the_import(imports, tmp_path):
     model = randomize(functional(layers))
     model.save(tmp_path / "ours.keras")
+    config = json.dumps(keras.saving.serialize_keras_object(model))
+    (tmp_path / "config.json").write_text(config)
+    (tmp_path / "pickle").write_bytes(pickle.dumps(model))
     code = f"""
-import keras, sepconv.layers
-model = keras.models.load_model({str(tmp_path / "ours.keras")!r})
-assert isinstance(model.layers[1], sepconv.layers.SeparableConv2D), model.layers
+import {imports}, json, pickle
+config = json.load(open({str(tmp_path / "config.json")!r}))
+for model in (
+    keras.models.load_model({str(tmp_path / "ours.keras")!r}),
+    keras.saving.deserialize_keras_object(config),
+    pickle.load(open({str(tmp_path / "pickle")!r}, "rb")),
+):
+    assert isinstance(model.layers[1], sepconv.layers.SeparableConv2D), model.layers
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), timeout=120)
 

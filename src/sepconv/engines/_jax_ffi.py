@@ -27,6 +27,7 @@ __all__ = [
     "align",
     "backward_call",
     "batch_norm_sums_call",
+    "export_portably",
     "forward_call",
     "make_primitive",
     "moments_call",
@@ -236,12 +237,29 @@ def make_primitive(
     return primitive
 
 
+#: Whether what `jax.export` writes has JAX's operations in the place of our calls.
+_portable = False
+
+
+def export_portably(portable: bool) -> None:
+    """Says whether `jax.export` is to write JAX's operations, which are known in every process."""
+    global _portable
+    _portable = portable
+
+
+def _is_for_others(module_context: Any) -> bool:
+    parameters = getattr(module_context, "lowering_parameters", None)
+    return _portable and getattr(parameters, "for_export", False)
+
+
 def _lowering_on_cpu(
     on_cpu: Call, elsewhere: Call, batch_flags: BatchFlags | None, multiple_results: bool
 ) -> Call:
     def rule(context: Any, *operands: Any, **params: Any) -> Any:
         call: Call = functools.partial(on_cpu, **params)
-        if _spread_over_devices(context.module_context.axis_context):
+        if _is_for_others(context.module_context):
+            call = functools.partial(elsewhere, **params)
+        elif _spread_over_devices(context.module_context.axis_context):
             if batch_flags is None:
                 call = functools.partial(elsewhere, **params)
             else:

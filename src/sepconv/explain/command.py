@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from sepconv.models.command import EngineError, add_engine, use_engine
+from sepconv.models.command import EngineError, add_engine, add_imports, use_engine
 
 __all__ = ["add_parser", "run"]
 
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a .keras file, or a name in keras.applications"
+        "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
     )
     parser.add_argument(
         "--batch", type=_batch, default=1, metavar="N", help="examples at a time (default: 1)"
@@ -83,17 +83,19 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace the picture if it is there")
     add_engine(parser)
+    add_imports(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Carries out the command; returns the exit code, as `sepconv.cli.main` does."""
-    from sepconv.models.files import FileError, check_target, replacing
+    from sepconv.models.files import FileError, check_target, import_modules, replacing
 
     try:
         if options.output is not None:
             check_target(options.output, options.force)
             import matplotlib  # noqa: F401 - missed now, not when all is measured
         use_engine(options.engine)
+        import_modules(options.imports)
         found = _explain(options)
         if options.output is not None:
             from sepconv.explain.plot import picture

@@ -21,6 +21,7 @@ from sepconv.layers.batch_normalization import BatchNormalization
 from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
+from sepconv.layers.exporting import guard_tensorflow
 from sepconv.layers.fused_conv2d import FusedConv2D
 from sepconv.layers.saving import custom_objects, load_model, stock_objects
 from sepconv.layers.separable_conv1d import SeparableConv1D
@@ -38,3 +39,5 @@ __all__ = [
     "load_model",
     "stock_objects",
 ]
+
+guard_tensorflow()

@@ -13,6 +13,7 @@ from keras import ops
 
 from sepconv.engines import load
 from sepconv.geometry import ConvSpec, conv_spec, conv_spec_1d, integers, positive_sizes, resolve
+from sepconv.layers.exporting import NotExported
 
 __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
 
@@ -21,7 +22,7 @@ __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
 _KERAS_2_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
-class ReplacementMixin:
+class ReplacementMixin(NotExported):
     """Makes a layer one that can take the place of Keras' own, and the other way round.
 
     It comes before Keras' class in a layer's bases.

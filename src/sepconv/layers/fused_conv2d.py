@@ -10,6 +10,7 @@ from keras import ops
 from sepconv.engines import load
 from sepconv.fused import Operands, check_block
 from sepconv.geometry import conv_spec, positive_sizes
+from sepconv.layers.exporting import NotExported
 
 __all__ = ["FusedConv2D", "kernel_activation"]
 
@@ -34,7 +35,7 @@ def _activation(value: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="sepconv")
-class FusedConv2D(keras.layers.Layer):
+class FusedConv2D(NotExported, keras.layers.Layer):
     """Depthwise convolution, 1x1 convolution or both, with all that stands around them.
 
     It computes ``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias +
@@ -83,6 +84,8 @@ class FusedConv2D(keras.layers.Layer):
 
     Source: Sandler et al., MobileNetV2, 2018, https://arxiv.org/abs/1801.04381
     """
+
+    _instead = "Export the model that sepconv.optimize was given, which has Keras' own layers"
 
     def __init__(
         self,

@@ -14,7 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["COMMANDS", "EngineError", "add_engine", "add_parsers", "run", "use_engine"]
+__all__ = [
+    "COMMANDS",
+    "EngineError",
+    "add_engine",
+    "add_imports",
+    "add_parsers",
+    "run",
+    "use_engine",
+]
 
 #: In the order in which one is looked for where nobody chose.
 _ENGINES = ("jax", "torch", "tensorflow")
@@ -27,7 +35,7 @@ same, and can be trained on.
 Reads IN, writes OUT, reads OUT back and holds its predictions on random input against IN's. OUT
 appears only when all of that went well. To load it:
 
-  import keras, sepconv.layers
+  import keras, sepconv
   model = keras.models.load_model("OUT.keras")
 """
 _OPTIMIZE = """\
@@ -38,7 +46,7 @@ predictions stay the same to 1e-4; do not train the result.
 Reads IN, writes OUT, reads OUT back and holds its predictions on random input against IN's. OUT
 appears only when all of that went well. To load it:
 
-  import keras, sepconv.layers
+  import keras, sepconv
   model = keras.models.load_model("OUT.keras")
 """
 _FACTORIZE = """\
@@ -52,6 +60,7 @@ _EXAMPLES = {
     "accelerate": """\
 examples:
   sepconv accelerate mobilenet.keras fast.keras
+  sepconv accelerate old.h5 fast.keras --import my_layers
   sepconv accelerate --force --engine torch mobilenet.keras mobilenet.keras
 """,
     "optimize": """\
@@ -124,6 +133,19 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_imports(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names modules with layers of somebody's own."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module, from the current directory or the Python path, which registers "
+        "layers of your own with keras.saving.register_keras_serializable; may be repeated",
+    )
+
+
 def use_engine(engine: str | None) -> str:
     """Has Keras run on an engine, which must be decided before Keras is imported.
 
@@ -193,7 +215,9 @@ def add_parsers(commands: Any) -> None:
             epilog=_EXAMPLES[name],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("source", type=Path, metavar="IN.keras", help="the model to read")
+        parser.add_argument(
+            "source", type=Path, metavar="IN", help="the model to read, a .keras or .h5 file"
+        )
         parser.add_argument("target", type=Path, metavar="OUT.keras", help="the file to write")
         if name == "factorize":
             _add_budget(parser)
@@ -201,6 +225,7 @@ def add_parsers(commands: Any) -> None:
             "--force", action="store_true", help="replace OUT if it is there, even if it is IN"
         )
         add_engine(parser)
+        add_imports(parser)
 
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
@@ -234,13 +259,14 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carries out one of the three commands; returns the exit code, as `sepconv.cli.main` does."""
-    from sepconv.models.files import FileError, check_target
+    from sepconv.models.files import FileError, check_target, import_modules
 
     try:
         if options.target.suffix != ".keras":
             raise FileError(f"{options.target}: the file to write must end in .keras")
         check_target(options.target, options.force, options.source)
         use_engine(options.engine)
+        import_modules(options.imports)
         with _terminable():
             return _convert(options)
     except (FileError, EngineError) as error:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "check_target", "first_line", "read", "replacing"]
+__all__ = ["FileError", "check_target", "first_line", "import_modules", "read", "replacing"]
+
+
+_H5 = (".h5", ".hdf5")
+
+#: Where Keras has what a model is made of.
+_MODULES = (
+    *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses"),
+    *("metrics", "models", "optimizers", "quantizers", "regularizers", "ops"),
+)
 
 
 class FileError(ValueError):
@@ -70,7 +81,7 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
 
 
 def read(path: Path) -> Any:
-    """The model in a ``.keras`` file, as it was saved; no code that the file contains is run.
+    """The model in a ``.keras`` or ``.h5`` file, as it was saved; no code in the file is run.
 
     Args:
         path: the file, with Keras' layers, ours, or both.
@@ -79,7 +90,8 @@ def read(path: Path) -> Any:
         The model.
 
     Raises:
-        FileError: the file is not there, is of another kind, or needs code to be run.
+        FileError: the file is not there, is of another kind, needs code to be run, or has layers
+            of a class that nobody registered.
     """
     config = _config(path)
     if _has_code(config):
@@ -95,33 +107,141 @@ def read(path: Path) -> Any:
         return keras.models.load_model(path, safe_mode=True)
     # Whatever is wrong in a file comes out of Keras as one of a dozen kinds of exceptions.
     except Exception as error:
+        unknown = dict(_unknown(config))
+        if unknown:
+            raise FileError(f"{path} {_refusal(unknown)}") from error
         raise FileError(f"{path}: Keras does not load it: {first_line(error)}") from error
 
 
 def _config(path: Path) -> Any:
+    """What a file says of its model, as JSON."""
     if not path.is_file():
         raise FileError(f"{path}: no such file")
-    if path.suffix != ".keras":
+    if path.suffix not in (".keras", *_H5):
         raise FileError(
-            f"{path} is not a .keras file; a model of another format becomes one by "
+            f"{path} is not a .keras or .h5 file; a model of another format becomes one by "
             "keras.models.load_model(path).save('model.keras')"
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
+        return _config_of_h5(path) if path.suffix in _H5 else _config_of_archive(path)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise FileError(f"{path} is not a Keras model: {first_line(error)}") from error
     except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+        # h5py has no number for a file of another kind.
+        why = "cannot be read" if error.errno else "is not a Keras model"
+        raise FileError(f"{path} {why}: {error.strerror or first_line(error)}") from error
+
+
+def _config_of_archive(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("config.json"))
+
+
+def _config_of_h5(path: Path) -> Any:
+    """Of a whole model, with how it was compiled, which may name losses of somebody's own."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        texts = [file.attrs.get(name) for name in ("model_config", "training_config")]
+    if texts[0] is None:
+        raise ValueError("it has weights alone; save all of it, with model.save('model.keras')")
+    return [json.loads(text) for text in texts if text is not None]
 
 
 def _has_code(config: Any) -> bool:
     """Whether a config carries a Python lambda, which Keras writes as its bytecode."""
     if isinstance(config, dict):
-        if config.get("class_name") == "__lambda__":
+        # The latter is how Keras 2 says it.
+        if config.get("class_name") == "__lambda__" or "lambda" in (
+            config.get("function_type"),
+            config.get("output_shape_type"),
+            config.get("mask_type"),
+        ):
             return True
         return any(_has_code(value) for value in config.values())
     return isinstance(config, list) and any(_has_code(value) for value in config)
+
+
+def _refusal(unknown: dict[str, str]) -> str:
+    """Says what is not known, and how it gets known."""
+    # A class that was registered when it was saved has its package before the name.
+    bare = next((name for name in unknown.values() if ">" not in name), None)
+    register = "register_keras_serializable" if bare is None else "get_custom_objects"
+    how = "" if bare is None else f"()[{bare!r}] = {bare}"
+    return (
+        f"has what Keras does not know: {', '.join(unknown)}. Name the module of your own that "
+        f"registers it, with keras.saving.{register}{how}: --import MODULE"
+    )
+
+
+def _unknown(config: Any) -> Iterator[tuple[str, str]]:
+    """The objects in a config whose class or function Keras does not find: in words, and named."""
+    if isinstance(config, list):
+        for value in config:
+            yield from _unknown(value)
+    if not isinstance(config, dict):
+        return
+    name, inner = config.get("class_name"), config.get("config")
+    if isinstance(name, str) and not _is_known(config, name):
+        if name == "function":
+            yield f"the function {inner!r}", str(inner)
+        else:
+            called = inner.get("name") if isinstance(inner, dict) else None
+            what = str(config.get("registered_name") or name)
+            layer = f"the layer {called!r} of the class {what}"
+            yield layer if called else f"the class {what}", what
+    for value in config.values():
+        yield from _unknown(value)
+
+
+def _is_known(config: dict[str, Any], name: str) -> bool:
+    import keras
+
+    registered = config.get("registered_name") or name
+    if name.startswith("__") or keras.saving.get_registered_object(registered) is not None:
+        return True
+    if name == "function":
+        name = str(config.get("config"))
+        if keras.saving.get_registered_object(name) is not None:
+            return True
+    elif "module" in config:
+        return str(config["module"]).split(".")[0] == "keras"
+    # What has no module is from a .h5 file, and a function of Keras' from nowhere in particular.
+    return any(hasattr(getattr(keras, module), name) for module in _MODULES)
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules of somebody's own, which register what files name.
+
+    Args:
+        names: modules in the current directory or on the Python path.
+
+    Raises:
+        FileError: there is no such module, or it fails.
+    """
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        for name in names:
+            _import_module(name)
+    finally:
+        sys.path.remove(here)
+
+
+def _import_module(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    # It is somebody's program, in which anything may go wrong.
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and (name == missing or name.startswith(f"{missing}.")):
+            hint = f". Without the ending: --import {name[:-3]}" if name.endswith(".py") else ""
+            raise FileError(
+                f"--import: there is no module {name} in {os.getcwd()} or on the Python path{hint}"
+            ) from error
+        raise FileError(
+            f"--import: {name} fails with {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,120 @@
+"""Keeps TensorFlow's files for other runtimes free of our operations, which they do not know.
+
+A SavedModel with them would be written without a word, and load only where sepconv is imported; so
+would an ONNX file. JAX, and PyTorch's exporter to ONNX, refuse such operations themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NoReturn
+
+import keras
+
+__all__ = ["NotExported", "guard_tensorflow", "our_operations", "refusal"]
+
+
+class NotExported:
+    """Makes a layer one that TensorFlow does not write into a SavedModel, with a word on why.
+
+    Class attributes of a layer:
+        _instead: what to export in its place.
+    """
+
+    _instead: ClassVar[str] = "Export sepconv.to_stock(model), which has Keras' own layers"
+
+    def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> Any:
+        """What TensorFlow asks every object for that it saves; a checkpoint has weights alone."""
+        if save_type == "savedmodel":
+            self._refuse()
+        return super()._trackable_children(save_type, **options)  # type: ignore[misc]
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            f"The layer {getattr(self, 'name', '?')!r} computes with sepconv's operations, which "
+            f"are known only where sepconv is imported. {self._instead}. "
+            f"Received: {type(self).__name__}"
+        )
+
+
+def our_operations(graph: Any) -> list[str]:
+    """The names of our operations in a TensorFlow `GraphDef`, those in its functions among them.
+
+    Example:
+        >>> from types import SimpleNamespace as Graph
+        >>> node = Graph(op="SepconvForward")
+        >>> our_operations(Graph(node=[node], library=Graph(function=[])))
+        ['SepconvForward']
+    """
+    nodes = list(graph.node)
+    for function in graph.library.function:
+        nodes += function.node_def
+    return sorted({node.op for node in nodes if node.op.startswith("Sepconv")})
+
+
+def refusal(what: str, ours: Iterable[str]) -> str:
+    """Says that what is to be exported has our operations, and what to do about it.
+
+    Example:
+        >>> refusal("The endpoint 'serve'", ["SepconvForward"])[:54]
+        "The endpoint 'serve' computes with sepconv's operation"
+    """
+    return (
+        f"{what} computes with sepconv's operations, which are known only where sepconv is "
+        f"imported. {NotExported._instead}. If the model has them already, a tf.function was "
+        "traced while sepconv.patch_keras() was on: make that function anew, and export it before "
+        f"it is called or after sepconv.unpatch_keras(). Received: {', '.join(ours)}"
+    )
+
+
+def guard_tensorflow() -> None:
+    """Has two that write files say no to our operations, where Keras runs on TensorFlow.
+
+    An endpoint of `keras.export.ExportArchive` may call a model that the archive does not track,
+    and LiteRT's converter takes a layer's refusal for a reason to try in another way, and fails.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    # Both are private; where they move, the file is refused by whoever reads it.
+    with contextlib.suppress(ImportError, AttributeError):
+        from keras.src.backend.tensorflow.export import TFExportArchive
+
+        TFExportArchive.write_out = _checked(TFExportArchive.write_out)
+    with contextlib.suppress(ImportError, AttributeError):
+        from tensorflow.lite.python.lite import TFLiteKerasModelConverterV2 as Converter
+
+        Converter.convert = _without_our_layers(Converter.convert)
+
+
+def _without_our_layers(convert: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(convert)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        flatten = getattr(self._keras_model, "_flatten_layers", list)
+        for layer in flatten():
+            if isinstance(layer, NotExported):
+                layer._refuse()
+        return convert(self, *args, **kwargs)
+
+    return checked
+
+
+def _checked(write_out: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(write_out)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for name in self._endpoint_names:
+            for function in _concrete_functions(self._get_concrete_fn(name)):
+                ours = our_operations(function.graph.as_graph_def())
+                if ours:
+                    raise ValueError(refusal(f"The endpoint {name!r}", ours))
+        return write_out(self, *args, **kwargs)
+
+    return checked
+
+
+def _concrete_functions(function: Any) -> list[Any]:
+    """The traces of a `tf.function`, which is traced now if it was not; or of one trace, itself."""
+    if hasattr(function, "graph"):
+        return [function]
+    return list(function._list_all_concrete_functions_for_serialization())
