@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz-models"))
     parser.add_argument("--seed", type=int, help="this one alone, said in full")
     options = parser.parse_args()
-    with speed.short_compilations():
+    with speed.quickly():
         if options.seed is not None:
             result = fuzz_one(options.seed)
             print(json.dumps(result, indent=1))

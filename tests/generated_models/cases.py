@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from generated_models import compiling, graphs, weights
-from generated_models.draw import Draw, Unfit
+from generated_models.draw import Draw, UnfitError
 from generated_models.sequences import VOCABULARY, WORDS
 
 #: How far from the largest number a prediction may be, by what is in the model: float32's bound;
@@ -62,8 +62,8 @@ def make(seed):
         keras.utils.set_random_seed(1000 * seed + attempt)
         try:
             case = _draw(d, seed)
-        except Unfit as unfit:
-            rejected.append(f"Unfit: {unfit}")
+        except UnfitError as unfit:
+            rejected.append(f"UnfitError: {unfit}")
         except Exception as error:  # of Keras or the engine, about what was drawn
             rejected.append(f"{type(error).__name__}: {error} <- {'; '.join(d.made[-3:])}")
         else:
@@ -107,7 +107,7 @@ def _compile(d, case):
     case.features.add("compiled")
     if len(keras.tree.flatten(case.targets)) == 1 and d.chance(0.3):
         case.sample_weights = np.array([0.5, 2.0], "float32")
-    steps = d.one(0, 0, 1, 2)
+    steps = d.one(0, 0, 1)
     if steps:
         case.made.append(f"trained for {steps} steps")
         arguments = case.inputs, case.targets, steps, case.sample_weights
@@ -177,13 +177,13 @@ def distance(expected, found):
 
 
 def _check_outputs(outputs):
-    """Raises `Unfit` where outputs are of an odd size, or hardly vary."""
+    """Raises `UnfitError` where outputs are of an odd size, or hardly vary."""
     for y in keras.tree.flatten(outputs):
         largest = np.abs(y).max(initial=0.0)
         if not np.isfinite(y).all() or not 0.05 < largest < 100:
-            raise Unfit(f"an output of {largest}")
+            raise UnfitError(f"an output of {largest}")
         if np.abs(y[0] - y[1]).max() < 0.1 * largest:
-            raise Unfit("an output that hardly varies over the inputs")
+            raise UnfitError("an output that hardly varies over the inputs")
 
 
 def changed_layers(case):
@@ -231,7 +231,7 @@ def _other(variable, values):
 
 
 def check_alive(case):
-    """Raises `Unfit` where a layer could be copied wrongly and nobody would see it."""
+    """Raises `UnfitError` where a layer could be copied wrongly and nobody would see it."""
     for layer, apart in changed_layers(case):
         if not apart > 2 * case.bound:
-            raise Unfit(f"dead: {layer.name} ({apart:.1e})")
+            raise UnfitError(f"dead: {layer.name} ({apart:.1e})")

@@ -11,7 +11,7 @@ from generated_models.own import FUNCTIONS, engine_activations
 WIDTHS = (4, 8)
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """What was drawn does not go with what there is; something else is to be drawn."""
 
 

@@ -1,4 +1,4 @@
-"""The menu of what any tensor of floats may go through: normalization, dense layers, activations."""
+"""The menu of what any floats may go through: normalization, dense layers, activations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from generated_models import own
-from generated_models.draw import Unfit
+from generated_models.draw import UnfitError
 from generated_models.menu import on
 
 
@@ -31,7 +31,7 @@ def batch_normalization(d, shape):
 def layer_normalization(d, shape):
     kind = d.one(layers.LayerNormalization, layers.RMSNormalization)
     if shape[-1] < 3:
-        raise Unfit
+        raise UnfitError
     return d.layer(kind, axis=-1, half=True)
 
 
@@ -39,14 +39,14 @@ def layer_normalization(d, shape):
 def group_normalization(d, shape):
     channels = _channels(d, shape)
     if channels % 2 or channels < 4:
-        raise Unfit
+        raise UnfitError
     return d.layer(layers.GroupNormalization, groups=d.one(2, 1), axis=_axis(d))
 
 
 @on("floats", first=True, weight=0.5)
 def unit_normalization(d, shape):
     if _channels(d, shape) < 3:
-        raise Unfit
+        raise UnfitError
     return d.layer(layers.UnitNormalization, axis=_axis(d))
 
 
@@ -94,7 +94,7 @@ def _adapt(d, layer, lora):
 @on("series", weight=1.2)
 def einsum_dense(d, shape):
     if None in shape:
-        raise Unfit
+        raise UnfitError
     options = {"activation": d.activation(0.4), "bias_axes": "c"}
     lora = d.chance(0.25)
     if lora:
@@ -195,7 +195,7 @@ def own_layer(d, shape):
     if pick == 6 and d.chance(0.3):
         d.features.add("no config")
         return d.layer(own.Bare, d.array(1))
-    raise Unfit
+    raise UnfitError
 
 
 @on("vector", weight=0.8)

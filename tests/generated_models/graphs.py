@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from generated_models import features, own, pictures, sequences  # noqa: F401 (fill the menu)
-from generated_models.draw import Unfit
+from generated_models.draw import UnfitError
 from generated_models.menu import FLOATS, MENU
 
 #: What a model takes as input, by its kind: the shape of one, and how often.
@@ -44,7 +44,7 @@ class Value:
 
 
 def draw_item(d, value, only_plain=False):
-    """Something from the menu for a value; what `Unfit` says is drawn again."""
+    """Something from the menu for a value; what `UnfitError` says is drawn again."""
     d.format = value.format
     items = [
         item
@@ -58,10 +58,10 @@ def draw_item(d, value, only_plain=False):
         said, had = len(d.made), set(d.features)
         try:
             return item.make(d, value.shape), item.plain
-        except Unfit:
+        except UnfitError:
             del d.made[said:]
             d.features = had
-    raise Unfit("nothing on the menu goes with it")
+    raise UnfitError("nothing on the menu goes with it")
 
 
 def apply(d, value, function):
@@ -128,7 +128,7 @@ def inner_model(d, value):
     if d.chance(0.3):
         inputs = Value(keras.Input(batch_shape=value.tensor.shape, name="x"), value.format)
         if inputs.kind != value.kind:
-            raise Unfit
+            raise UnfitError
         parts, _ = chain(d, inputs, length)
         d.say(f"{name}: a Chain of the last {len(parts)}")
         d.features.add("subclassed inside")
@@ -142,7 +142,7 @@ def inner_model(d, value):
         return kind([inputs, *parts], name=name)
     d.say(f"{name}: a functional model of the last {len(parts)}")
     if end.tensor is inputs:
-        raise Unfit
+        raise UnfitError
     return d.one(keras.Model, own.Net)(inputs, end.tensor, name=name)
 
 
@@ -269,7 +269,7 @@ def subclassed(d):
     while value.kind != "vector":
         rank = len(value.shape) - 1
         if value.kind not in FLOATS.values():
-            raise Unfit
+            raise UnfitError
         function = d.layer(
             pictures.class_of("GlobalAveragePooling", rank), data_format=value.format
         )

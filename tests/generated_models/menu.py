@@ -22,7 +22,7 @@ class Item:
 
     Attributes:
         make: takes a `Draw` and the tensor's shape without its batch axis; returns a layer, or a
-            function of a tensor. It raises `Unfit` where it has nothing to offer.
+            function of a tensor. It raises `UnfitError` where it has nothing to offer.
         weight: how often it is drawn, relative to the others.
         first: whether it goes with channels first, too.
         plain: whether it makes a layer, which may be shared and put into models of all classes,

@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from generated_models import own
-from generated_models.draw import Unfit
+from generated_models.draw import UnfitError
 from generated_models.menu import on
 
 _GRIDS = ("series", "picture", "volume")
@@ -37,7 +37,7 @@ def _window(d, shape, same_strides=False):
         dilation = (2,) * len(sizes)
     for size, k, s, r in zip(sizes, kernel, strides, dilation, strict=True):
         if size is not None and ((k - 1) * r + 1 > size or size < 2 * s):
-            raise Unfit
+            raise UnfitError
     options = {"kernel_size": kernel, "strides": strides, "dilation_rate": dilation}
     return {**options, "padding": padding, "data_format": d.format, "use_bias": d.chance(0.7)}
 
@@ -98,7 +98,7 @@ def separable(d, shape):
 def transposed(d, shape):
     sizes, _ = grid(d, shape)
     if max(size or 0 for size in sizes) > 8:
-        raise Unfit
+        raise UnfitError
     options = {"strides": d.one(1, 2), "padding": d.one("same", "valid")}
     kind = class_of("Conv", len(sizes)).__name__ + "Transpose"
     options |= {"data_format": d.format, "activation": d.activation(0.3)}
@@ -109,7 +109,7 @@ def transposed(d, shape):
 def pooling(d, shape):
     sizes, _ = grid(d, shape)
     if min(size or 4 for size in sizes) < 4:
-        raise Unfit
+        raise UnfitError
     kind = class_of(d.one("MaxPooling", "AveragePooling"), len(sizes))
     options = {"padding": d.one("same", "valid"), "strides": d.one(None, 1)}
     return d.layer(kind, 2, data_format=d.format, **options)
@@ -118,7 +118,7 @@ def pooling(d, shape):
 @on(*_GRIDS, weight=0.4)
 def adaptive_pooling(d, shape):
     if min(size or 0 for size in shape[:-1]) < 4:
-        raise Unfit
+        raise UnfitError
     kind = class_of(d.one("AdaptiveAveragePooling", "AdaptiveMaxPooling"), len(shape) - 1)
     return d.layer(kind, 4)
 
@@ -127,7 +127,7 @@ def adaptive_pooling(d, shape):
 def padding(d, shape):
     rank = len(shape) - 1
     if max(size or 0 for size in shape[:-1]) > 8:
-        raise Unfit
+        raise UnfitError
     if d.chance(0.5):
         return d.layer(class_of("ZeroPadding", rank), 1)
     pairs = ((0, 1), (1, 1), (1, 0))[:rank]
@@ -138,7 +138,7 @@ def padding(d, shape):
 def cropping(d, shape):
     rank = len(shape) - 1
     if min(size or 0 for size in shape[:-1]) < 5:
-        raise Unfit
+        raise UnfitError
     return d.layer(class_of("Cropping", rank), 1)
 
 
@@ -146,10 +146,10 @@ def cropping(d, shape):
 def growing(d, shape):
     sizes, _ = grid(d, shape)
     if max(size or 9 for size in sizes) > 4:
-        raise Unfit
+        raise UnfitError
     options = {} if len(sizes) == 1 else {"data_format": d.format}
     if d.format == "channels_first" and len(sizes) == 1:
-        raise Unfit
+        raise UnfitError
     if len(sizes) == 2:
         options["interpolation"] = d.one("nearest", "bilinear")
     return d.layer(class_of("UpSampling", len(sizes)), 2, **options)
@@ -179,10 +179,10 @@ _AUGMENTATIONS = (
 @on("picture", weight=0.8)
 def augmentation(d, shape):
     if None in shape:
-        raise Unfit
+        raise UnfitError
     kind, arguments = d.one(*_AUGMENTATIONS)
     if kind is layers.RandomErasing and shape[-1] not in (1, 3):
-        raise Unfit
+        raise UnfitError
     d.features.add("augmentation")
     return d.layer(kind, *arguments, seed=d.seed())
 
@@ -225,6 +225,8 @@ def time_distributed(d, shape):
 
 @on("volume", weight=1.5)
 def conv_lstm(d, shape):
+    if d.engine == "jax" and d.chance(0.8):  # a loop, which is compiled at each call
+        raise UnfitError
     options = {"return_sequences": d.chance(0.4), "padding": "same"}
     return d.layer(layers.ConvLSTM2D, 4, 3, **options)
 

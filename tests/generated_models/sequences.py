@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from generated_models.draw import Unfit
+from generated_models.draw import UnfitError
 from generated_models.menu import on
 
 #: Integers are below it; words are the digits' names.
@@ -18,6 +18,8 @@ def _recurrent(d, name=None, **options):
     if d.chance(0.3):
         options["dropout"] = 0.2
         options["seed"] = d.seed()
+    # JAX compiles a loop anew at each call, operations once a shape.
+    options["unroll"] = d.chance(0.9 if d.engine == "jax" else 0.2)
     if kind is layers.GRU:
         options["reset_after"] = d.chance(0.7)
     if name is None:
@@ -44,13 +46,14 @@ def bidirectional(d, shape):
 def cells(d, shape):
     parts = [layers.LSTMCell(4, name="first"), layers.GRUCell(4, name="second")]
     cell = layers.StackedRNNCells(parts) if d.chance(0.7) else parts[d.number(0, 1)]
-    return d.layer(layers.RNN, cell, return_sequences=d.chance(0.6))
+    unroll = d.engine == "jax" or d.chance(0.2)
+    return d.layer(layers.RNN, cell, return_sequences=d.chance(0.6), unroll=unroll)
 
 
 @on("series", weight=1.2, plain=False)
 def attention(d, shape):
     if None in shape:
-        raise Unfit
+        raise UnfitError
     pick = d.number(0, 3)
     if pick == 0:
         layer = d.layer(layers.MultiHeadAttention, 2, 4, dropout=d.one(0.0, 0.1), seed=d.seed())
@@ -71,7 +74,7 @@ def masking(d, shape):
 @on("series", weight=0.8)
 def row_by_row(d, shape):
     if None in shape:
-        raise Unfit
+        raise UnfitError
     inner = d.one(layers.Dense(4, name="inner"), layers.BatchNormalization(name="inner"))
     return d.layer(layers.TimeDistributed, inner)
 
@@ -79,14 +82,14 @@ def row_by_row(d, shape):
 @on("series", weight=0.8)
 def to_picture(d, shape):
     if None in shape or shape[0] % 2:
-        raise Unfit
+        raise UnfitError
     return d.layer(layers.Reshape, (2, shape[0] // 2, shape[1]))
 
 
 @on("series", weight=0.5)
 def permute(d, shape):
     if None in shape:
-        raise Unfit
+        raise UnfitError
     return d.layer(layers.Permute, (2, 1))
 
 
@@ -95,7 +98,7 @@ def series_dropout(d, shape):
     return d.layer(layers.SpatialDropout1D, 0.2, seed=d.seed())
 
 
-# --- integers and strings --------------------------------------------------------------------------
+# --- integers and strings -----------------------------------------------------------------------
 
 
 @on("numbers", weight=4)

@@ -37,7 +37,7 @@ def _values(variable, random):
 
 def _inputs(name, shape):
     """How many numbers a kernel adds up."""
-    if "depthwise" in name or len(shape) >= 3 and shape[-1] <= 2:
+    if "depthwise" in name or (len(shape) >= 3 and shape[-1] <= 2):
         return np.prod(shape[:-2])
     return max(1, np.prod(shape[:-1]))
 
