@@ -12,6 +12,7 @@ import pytest
 import sepconv
 from sepconv import cli
 from sepconv.models import command, files
+from sepconv.models.record import Record
 
 COMMANDS = tuple(command.COMMANDS)
 Result = namedtuple("Result", "model record")
@@ -45,7 +46,9 @@ def stand_in(keras, monkeypatch):
             copy = keras.models.clone_model(model)
             copy.set_weights(model.get_weights())
             change(copy)
-            return Result(copy, "the record of it")
+            record = Record("the record of it")
+            record.verification = "verified: by whoever made it"
+            return Result(copy, record)
 
         for name in COMMANDS:
             monkeypatch.setattr(sepconv, name, function, raising=False)
@@ -465,3 +468,27 @@ def test_a_read_only_folder_is_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(files.FileError, match="cannot be written to"):
         files.check_target(tmp_path / "out.keras", force=True)
+
+
+def test_a_model_of_integers(keras, tmp_path, capsys):
+    x = keras.Input((3,), dtype="int32")
+    y = keras.layers.Embedding(4, 8)(x)
+    model = keras.Model(x, keras.layers.DepthwiseConv1D(2)(y))
+    model.save(tmp_path / "in.keras")
+    assert cli.main(line("accelerate", tmp_path / "in.keras", tmp_path / "out.keras")) == 0
+    assert "The same predictions" in capsys.readouterr().out
+
+
+def test_a_model_whose_predictions_are_random(keras, tmp_path, capsys):
+    @keras.saving.register_keras_serializable("test")
+    class Dice(keras.layers.Layer):
+        def call(self, x):
+            return x * os.urandom(1)[0]
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), Dice(), keras.layers.DepthwiseConv2D(2, name="conv")]
+    )
+    model.save(tmp_path / "in.keras")
+    assert cli.main(line("accelerate", tmp_path / "in.keras", tmp_path / "out.keras")) == 0
+    assert "not compared: not verifiable" in capsys.readouterr().out
+    assert (tmp_path / "out.keras").is_file()

@@ -66,7 +66,7 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
     Returns:
         A named tuple ``(model, record)``: an ordinary functional Keras model, not compiled, with
         the inputs and outputs of the original, that saves and loads on every engine (where
-        `sepconv.layers` is imported); and what became of each layer.
+        `sepconv` is imported); and what became of each layer.
 
     Raises:
         TypeError: the model is no Sequential or Functional one.
