@@ -52,6 +52,8 @@ class Draw:
         return self.number(1, 999)
 
     def width(self):
+        if self.engine == "jax" and self.chance(0.8):
+            return WIDTHS[-1]  # where a program a shape and operation is most of the time
         return self.one(*WIDTHS)
 
     def array(self, *shape):
