@@ -80,6 +80,8 @@ class Draw:
                 policies += ["float64", "float64"]
             options["dtype"] = self.one(*policies)
             self.features.add(options["dtype"].removeprefix("mixed_"))
+        if issubclass(kind, keras.layers.Wrapper):
+            self.features.add("config with layers")
         layer = kind(*args, **options)
         said = [repr(a) if isinstance(a, (int, str, tuple)) else "..." for a in args]
         said += [
