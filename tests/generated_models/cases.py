@@ -53,15 +53,20 @@ class Case:
         return f"seed {self.seed} on {keras.backend.backend()}:\n  {lines}"
 
 
-def make(seed):
-    """The model of a seed; the same in any process on the same engine."""
+def make(seed, train=True):
+    """The model of a seed; the same in any process on the same engine.
+
+    Args:
+        seed: an integer.
+        train: whether it may have been trained for a step already.
+    """
     rejected = []
     for attempt in range(_ATTEMPTS):
         d = Draw(seed, attempt)
         keras.backend.clear_session(free_memory=False)
         keras.utils.set_random_seed(1000 * seed + attempt)
         try:
-            case = _draw(d, seed)
+            case = _draw(d, seed, train)
         except UnfitError as unfit:
             rejected.append(f"UnfitError: {unfit}")
         except Exception as error:  # of Keras or the engine, about what was drawn
@@ -72,7 +77,7 @@ def make(seed):
     raise RuntimeError(f"no model comes of seed {seed}: {rejected}")
 
 
-def _draw(d, seed):
+def _draw(d, seed, train):
     pick = d.random.random()
     draw = graphs.functional if pick < 0.65 else graphs.sequential
     if pick > 0.88:
@@ -97,20 +102,19 @@ def _draw(d, seed):
     case = Case(seed, model, inputs, None, None, d.features, d.made)
     case.targets = compiling.targets_for(d, outputs)
     if d.chance(0.55):
-        _compile(d, case)
+        _compile(d, case, train)
     check_alive(case)
     return case
 
 
-def _compile(d, case):
+def _compile(d, case, train):
     compiling.compile_model(d, case.model)
     case.features.add("compiled")
     if len(keras.tree.flatten(case.targets)) == 1 and d.chance(0.3):
         case.sample_weights = np.array([0.5, 2.0], "float32")
-    steps = d.one(0, 0, 1)
-    if steps:
-        case.made.append(f"trained for {steps} steps")
-        arguments = case.inputs, case.targets, steps, case.sample_weights
+    if train and d.chance(0.4):
+        case.made.append("trained for a step")
+        arguments = case.inputs, case.targets, 1, case.sample_weights
         compiling.train(case.model, *arguments)
 
 

@@ -103,7 +103,7 @@ def _call(outcome, case, function, call):
             warnings.simplefilter("ignore")
             result = call()
     except Exception as error:
-        reason = refusal_of(function, error, case.features)
+        reason = refusal_of(function, error, case)
         if reason:
             outcome.refusals.append((function, reason))
         else:
@@ -168,6 +168,9 @@ def _check_copy(outcome, case, function, copy, before):
             if expect("variables", said[0] == said[1], said):
                 same = np.array_equal(values_of(old), values_of(new), equal_nan=True)
                 expect("values of variables", same, old.path)
+        paths = [sorted({v.path for v in m.trainable_variables}) for m in (case.model, copy)]
+        # By them PyTorch's modules know their parameters, and whose gradients to forget.
+        expect("paths that tell variables apart", len(paths[0]) == len(paths[1]), paths)
     _check_predictions(outcome, case, function, "predictions", copy, before.predictions)
     _check_apart(outcome, case, function, copy)
     _check_compiled(outcome, case, function, copy)

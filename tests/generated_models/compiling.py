@@ -80,7 +80,7 @@ def compile_model(d, model):
             options["weighted_metrics"] = [keras.metrics.MeanSquaredError("heavy")]
     options["run_eagerly"] = d.chance(0.6)
     if not options["run_eagerly"]:
-        options["steps_per_execution"] = d.one(1, 1, 2)
+        options["steps_per_execution"] = 1 if d.engine == "torch" else d.one(1, 1, 2)
         options["jit_compile"] = d.one("auto", False, False)
     said = {k: v for k, v in options.items() if k in ("run_eagerly", "jit_compile")}
     said["loss"] = str(options["loss"])[:60]

@@ -52,6 +52,8 @@ class Draw:
         return self.number(1, 999)
 
     def width(self):
+        if self.engine == "jax" and self.chance(0.8):
+            return WIDTHS[-1]  # where a program a shape and operation is most of the time
         return self.one(*WIDTHS)
 
     def array(self, *shape):
@@ -78,6 +80,8 @@ class Draw:
                 policies += ["float64", "float64"]
             options["dtype"] = self.one(*policies)
             self.features.add(options["dtype"].removeprefix("mixed_"))
+        if issubclass(kind, keras.layers.Wrapper):
+            self.features.add("config with layers")
         layer = kind(*args, **options)
         said = [repr(a) if isinstance(a, (int, str, tuple)) else "..." for a in args]
         said += [

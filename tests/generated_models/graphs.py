@@ -131,7 +131,7 @@ def inner_model(d, value):
             raise UnfitError
         parts, _ = chain(d, inputs, length)
         d.say(f"{name}: a Chain of the last {len(parts)}")
-        d.features.add("subclassed inside")
+        d.features |= {"subclassed inside", "config with layers"}
         return own.Chain(parts, name=name)
     kind = d.one(keras.Sequential, own.Line)
     dtype = keras.backend.standardize_dtype(value.tensor.dtype)
@@ -277,5 +277,5 @@ def subclassed(d):
         value = apply(d, value, function)
     parts.append(layers.Dense(5, name="logits", dtype="float32"))
     d.say("all of it a Chain")
-    d.features.add("subclassed")
+    d.features |= {"subclassed", "config with layers"}
     return own.Chain(parts, name="generated")

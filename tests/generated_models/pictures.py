@@ -197,7 +197,7 @@ def block(d, shape):
     """A layer or subclassed model of one's own, with layers inside."""
     kind = d.one(own.Block, own.Stem)
     if kind is own.Stem:
-        d.features.add("subclassed inside")
+        d.features |= {"subclassed inside", "config with layers"}
     d.features.add("layers in a layer")
     return d.layer(kind, d.width(), data_format=d.format)
 
