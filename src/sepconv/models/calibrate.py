@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from sepconv.models.inputs import generate
 from sepconv.models.lowrank import Moments
 from sepconv.models.watching import watched
 
-__all__ = ["batches", "check_data", "gather_moments", "stand_in"]
+__all__ = ["batches", "check_data", "gather_moments", "single_inputs"]
 
-#: The sizes of an input that a model leaves open.
-_OPEN_SIZE = 64
 #: A batch has about so many numbers.
 _BATCH_NUMBERS = 2_000_000
 _MOST_IN_A_BATCH = 256
@@ -62,15 +61,19 @@ def batches(data: Any) -> Sequence[Any]:
     return _Batches(data)
 
 
-def stand_in(model: Any) -> Any:
-    """One input of zeros for a model; sizes that it leaves open are 64."""
+def single_inputs(model: Any, data: Any = None) -> Iterator[Any]:
+    """Inputs of one example each, from the data or made for the model.
 
-    def zeros(tensor: Any) -> np.ndarray:
-        sizes = [size or _OPEN_SIZE for size in tensor.shape[1:]]
-        return np.zeros((1, *sizes), keras.backend.standardize_dtype(tensor.dtype))
+    Where the model leaves sizes open, not every one need be an input that it takes. Where it fixes
+    the size of a batch, one of one example need not be either, and one of that size follows.
 
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return keras.tree.map_structure(zeros, inputs)
+    Raises:
+        InputsError: inputs cannot be made. It is a ValueError.
+    """
+    for inputs in generate(model) if data is None else [batches(data)[0]]:
+        yield keras.tree.map_structure(lambda x: x[:1], inputs)
+        if any(len(array) > 1 for array in keras.tree.flatten(inputs)):
+            yield inputs
 
 
 def gather_moments(model: Any, data: Iterable[Any], moments: dict[int, Moments]) -> None:

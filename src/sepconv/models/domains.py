@@ -69,6 +69,8 @@ _MOVING_OPERATIONS = (
 #: A constant divides pictures, where it is at least so large.
 _PICTURES = 16
 _UNKNOWN_WORD = "unheardof"
+#: From so many pixels a side on an array of four axes is pictures, whose numbers are so many waves.
+_PICTURE, _WAVES = 8, 4
 
 
 class Domain:
@@ -87,6 +89,26 @@ class Domain:
         raise NotImplementedError
 
 
+def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """About standard normal numbers; those of a picture change slowly from pixel to pixel.
+
+    On pictures of noise alone, roundings grow from layer to layer of a network until they hide what
+    there is to see.
+    """
+    noise = rng.standard_normal(shape)
+    if len(shape) != 4 or min(shape[1:3]) < _PICTURE:
+        return noise
+    waves = np.zeros(shape)
+    pixels = np.arange(max(shape[1:3]))[:, None, None] / max(shape[1:3])
+    for _ in range(_WAVES):
+        # An example and channel each has a direction, a wavelength and a phase of its own.
+        down, across, phase = rng.uniform(-20, 20, (3, shape[0], 1, 1, shape[3]))
+        rows, columns = pixels[: shape[1]], pixels[: shape[2]]
+        angle = down * rows + phase + across * columns.reshape(1, -1, 1)
+        waves += np.sin(angle)
+    return (waves + 0.3 * noise) / np.sqrt(_WAVES / 2 + 0.09)
+
+
 class Default(Domain):
     """Where nobody says: standard normal numbers, small integers, some truths, a few words."""
 
@@ -100,7 +122,7 @@ class Default(Domain):
         if dtype == "string":
             return Words(["one", "two", "three"]).draw(shape, dtype, rng)
         if keras.backend.is_float_dtype(dtype):
-            return _as_dtype(rng.standard_normal(shape), dtype)
+            return _as_dtype(_smooth(shape, rng), dtype)
         return rng.integers(0, 2, shape).astype(dtype)
 
 
@@ -182,7 +204,9 @@ class Uniform(Domain):
             return rng.integers(
                 int(self.low), max(int(self.high), int(self.low) + 1), shape
             ).astype(dtype)
-        return _as_dtype(rng.uniform(self.low, self.high, shape), dtype)
+        spread = (self.high - self.low) / 4  # so that some reach the bounds
+        numbers = (self.low + self.high) / 2 + spread * _smooth(shape, rng)
+        return _as_dtype(np.clip(numbers, self.low, self.high), dtype)
 
 
 class Normal(Domain):
@@ -195,7 +219,7 @@ class Normal(Domain):
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
         """An array of it."""
-        numbers = rng.standard_normal(shape)
+        numbers = _smooth(shape, rng)
         try:
             numbers = np.broadcast_to(numbers * self.deviation + self.mean, shape)
         except ValueError:  # the layer sees the input in another shape

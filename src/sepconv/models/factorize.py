@@ -21,14 +21,16 @@ from sepconv.models.calibrate import (
     batches,
     check_data,
     gather_moments,
-    stand_in,
+    single_inputs,
 )
 from sepconv.models.candidate import Candidate, refusal
 from sepconv.models.copying import copy_model, is_open, settle_jit
 from sepconv.models.cost import calls, cost
 from sepconv.models.factorize_report import LayerReport, Report
+from sepconv.models.inputs import InputsError
 from sepconv.models.lowrank import Moments, full_rank
 from sepconv.models.ranks import Option, smallest_rank, spend
+from sepconv.models.running import pass_through, run
 from sepconv.models.untouched import untouched
 from sepconv.models.verify import check_copy
 
@@ -236,9 +238,12 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
             f"The model must be built: call it on an input first. Received: {model.name!r}"
         )
     found, kept = _find(model)
-    first = stand_in(model) if data is None else batches(data)[0]
-    one = keras.tree.map_structure(lambda x: x[:1], first)
-    costs = _multiply_adds(model, one)
+    one, costs = _measure(model, data)
+    if one is None and goal.name == "flops":
+        raise ValueError(
+            f"How much {model.name!r} computes is not known, since no input that it takes could be "
+            "made for it: give some as data, or another goal than flops."
+        )
     everything = sum(costs.values())
     for convolution in found:
         convolution.pixels = costs.get(id(convolution.layer), 0) // convolution.kernel.size
@@ -274,7 +279,7 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
         [rows[path] for path, _, _ in _walk(model) if path in rows],
         (model.count_params(), copy.count_params()),
         (everything, everything - saved),
-        (_milliseconds(model, one), _milliseconds(copy, one)),
+        None if one is None else (_milliseconds(model, one), _milliseconds(copy, one)),
         data is not None,
         seconds,
     )
@@ -283,14 +288,35 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
     return Factorized(copy, report)
 
 
-def _multiply_adds(model: Any, picture: Any) -> dict[int, int]:
-    """Those of all uses of a convolution or dense layer for one picture, by the layer's id."""
+def _measure(model: Any, data: Any) -> tuple[Any, dict[int, int]]:
+    """An input that the model takes and what that costs, or None and nothing where there is none.
+
+    The costs are the multiply-adds of all uses of a convolution or dense layer for one example, by
+    the layer's id.
+    """
+    try:
+        for inputs in single_inputs(model, data):
+            try:
+                return inputs, _multiply_adds(model, inputs)
+            # Every engine has exceptions of its own for shapes that do not fit.
+            except Exception:
+                if data is not None:
+                    raise
+    except InputsError:
+        pass
+    return None, {}
+
+
+def _multiply_adds(model: Any, inputs: Any) -> dict[int, int]:
+    try:
+        made = calls(model, lambda: pass_through(model, inputs))
+    except Exception:  # a layer may ask for numbers, which JAX has only where it computes
+        made = calls(model, lambda: run(model, inputs))
     needed: dict[int, int] = {}
-    with untouched(model):
-        made = calls(model, lambda: model(picture, training=False))
     for call in made:
         needed[id(call.layer)] = needed.get(id(call.layer), 0) + cost(call).multiply_adds
-    return needed
+    examples = len(keras.tree.flatten(inputs)[0])
+    return {layer: number // examples for layer, number in needed.items()}
 
 
 def _walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]:

@@ -23,7 +23,7 @@ import numpy as np
 from sepconv.models.untouched import untouched
 from sepconv.models.watching import watched
 
-__all__ = ["LayerOutput", "Outcome", "run", "without_collecting"]
+__all__ = ["LayerOutput", "Outcome", "pass_through", "run", "without_collecting"]
 
 
 class LayerOutput(NamedTuple):
@@ -92,6 +92,26 @@ def run(
         with watched(layers, note):
             outputs = _call(model, keras.tree.map_structure(_as_tensor, inputs))
         return Outcome([_as_array(x) for x in keras.tree.flatten(outputs) if x is not None], seen)
+
+
+def pass_through(model: Any, inputs: Any) -> None:
+    """Has a model's layers called with what inputs become there, which on JAX is shapes alone.
+
+    What the calls leave behind is undone.
+
+    Args:
+        model: a built Keras model.
+        inputs: an array, or the structure of arrays that the model takes.
+    """
+    backend = keras.backend.backend()
+    with untouched(model), _computing(backend):
+        if backend != "jax":
+            _call(model, keras.tree.map_structure(_as_tensor, inputs))
+            return
+        import jax
+
+        arrays = keras.tree.map_structure(np.asarray, inputs)
+        jax.eval_shape(lambda tensors: _call(model, tensors), arrays)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ __all__ = ["Pairing", "check_copy", "difference", "predict", "random_inputs", "r
 
 #: What a layer's output differs by, relative to the largest, where something went wrong.
 _PLAINLY = 1e-2
+#: Where roundings move a layer's output by this part of it, it is little but roundings: it is the
+#: difference of equal numbers, say.
+_NOISE = 1e-1
 _ANYWAY = "Give verify=False to get the copy anyway."
 
 #: By the name of a layer in the copy, the one in the original whose output it must have: the names
@@ -186,10 +189,11 @@ class _Comparison:
         close = self._run_original(moved(self._inputs, self._precision))
         bounds = allowed(expected, close.outputs, self._precision)
         apart = differences(expected, found.outputs)
-        first = self._first_layer(outcome, close, found)
         if not _within(apart, bounds):
+            first = self._first_layer(outcome, close, found)
             raise ValueError(self._complaint(apart, bounds, first))
-        if not alike and first is not None:
+        first = None if alike else self._first_layer(outcome, close, found, _NOISE)
+        if first is not None:
             raise ValueError(
                 f"{self._title}: the copy of {self._original.name!r} does not compute what the "
                 f"original does, though the predictions on this input agree. {first}. {_ANYWAY}"
@@ -256,13 +260,20 @@ class _Comparison:
             f"{first or 'No single layer differs by more than it may'}. {_ANYWAY}"
         )
 
-    def _first_layer(self, outcome: Outcome, close: Outcome, found: Outcome) -> str | None:
-        """Says which layer's output is the first, in the order of computing, to differ."""
+    def _first_layer(
+        self, outcome: Outcome, close: Outcome, found: Outcome, noise: float = np.inf
+    ) -> str | None:
+        """Says which layer's output is the first, in the order of computing, to differ.
+
+        Layers whose outputs roundings move by more than `noise` are passed over.
+        """
         moved_by_name = _numbered(close.layers, self._names)
         keys = {id(output): key for key, output in _numbered(outcome.layers, self._names).items()}
         for said, output, other in self._pairs(outcome, found):
             near = moved_by_name.get(keys[id(output)], output)
             bounds = allowed(output.arrays, near.arrays, self._precision)
+            if max(bounds, default=0.0) > noise:
+                continue
             apart = differences(output.arrays, other.arrays)
             if not _within(apart, bounds):
                 amount = _amount(max(apart), max(bounds, default=0.0))
