@@ -36,7 +36,8 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 
 # What the tests need: the package, whose warnings are errors, the engines, and what examples need.
 TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export $(TEST_ENGINES))
-PYTEST = -m pytest
+# Tests are shared among two processes, which keeps two cores busy.
+PYTEST = -m pytest -n 2 --dist worksteal
 
 # Every part runs, whatever came of the ones before it; one that fails fails the whole.
 test: $(TESTED) ## check style and types and run the whole suite, on every engine

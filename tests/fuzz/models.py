@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from generated_models import cases, checks, speed
+import quick
+from generated_models import cases, checks
 
 #: The first seed: those before it are in the suite.
 FIRST = 60
@@ -31,8 +32,8 @@ def fuzz_one(seed: int) -> dict[str, object]:
     """What came of a model, as something to write into a file."""
     started = time.monotonic()
     # Every fourth compiles its functions as it was told, which takes several times as long.
-    quick = speed.eager() if seed % 4 else contextlib.nullcontext()
-    with warnings.catch_warnings(), quick, tempfile.TemporaryDirectory() as folder:
+    eager = quick.eager() if seed % 4 else contextlib.nullcontext()
+    with warnings.catch_warnings(), eager, tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         try:
             case = cases.make(seed)
@@ -76,7 +77,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz-models"))
     parser.add_argument("--seed", type=int, help="this one alone, said in full")
     options = parser.parse_args()
-    with speed.quickly():
+    with quick.short_compilations(), quick.one_thread():
         if options.seed is not None:
             result = fuzz_one(options.seed)
             print(json.dumps(result, indent=1))

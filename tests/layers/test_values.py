@@ -11,20 +11,8 @@ import pytest
 from sepconv import layers, reference
 
 NAMES = ["SeparableConv2D", "DepthwiseConv2D", "SeparableConv1D", "DepthwiseConv1D"]
-COUNT = 56  # configurations a layer, of which a quarter in float64
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Hundreds of shapes are compiled once and run once."""
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+# Configurations a layer, of which a quarter in float64. JAX compiles each one, which is slow.
+COUNT = 32 if keras.backend.backend() == "jax" else 56
 
 
 def error(a, b):

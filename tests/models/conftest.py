@@ -7,9 +7,18 @@ from selection import import_keras, skip_unless_selected
 
 keras = import_keras()
 
+import quick  # noqa: E402 - it imports Keras, whose backend is chosen now
+
 
 def pytest_collection_modifyitems(items):
     skip_unless_selected(items, __file__)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _short_compilations():
+    """Hundreds of tiny layers and models are compiled once and run once."""
+    with quick.short_compilations():
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from generated_models import cases, checks, speed
+import quick
+from generated_models import cases, checks
 
 JAX = keras.backend.backend() == "jax"
 #: JAX compiles each operation once a shape, which is nearly all of the time: it gets fewer.
@@ -19,7 +20,7 @@ TRAINED = 10 if JAX else 3
 
 @pytest.fixture(autouse=True)
 def _quickly():
-    with speed.eager(), speed.quickly():
+    with quick.eager(), quick.one_thread():
         yield
 
 

@@ -222,7 +222,7 @@ def train(
         callbacks=[_watch(tell, step_seconds)],
         verbose=0,
     ).history
-    peak = _memory("VmHWM") - before
+    peak = max(0, _memory("VmHWM") - before)  # memory given back meanwhile makes it less
     kernels = {
         layer.name: _pictures_of(keras.ops.convert_to_numpy(layer.depthwise_kernel))
         for layer in model.layers
