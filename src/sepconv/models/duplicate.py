@@ -17,8 +17,6 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import functools
-import inspect
-import re
 import sys
 import threading
 import types
@@ -31,7 +29,14 @@ import keras
 import numpy as np
 from keras.src.ops.function import make_node_key
 from keras.src.ops.node import KerasHistory, Node
-from keras.src.saving.keras_saveable import KerasSaveable
+
+from sepconv.models.kinds import (
+    is_container,
+    is_plain,
+    referents,
+    shared_types,
+    tensorflow_wrappers,
+)
 
 __all__ = ["COMPILED", "CannotCopyError", "Copier"]
 
@@ -61,51 +66,7 @@ _TRANSIENT = (
 )
 #: Where TensorFlow notes which of an object's attributes are saved with it.
 _TRACKED = ("_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names")
-#: Objects of these types are shared: nobody can change them, or they are no part of any model.
-_SHARED = (
-    type(None),
-    type(Ellipsis),
-    type(NotImplemented),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    range,
-    slice,
-    type,
-    types.ModuleType,
-    types.BuiltinFunctionType,
-    types.CodeType,
-    property,
-    re.Pattern,
-    np.dtype,
-    np.generic,
-    np.ufunc,
-    inspect.Signature,
-    inspect.Parameter,
-)
 _LOCKS = {type(make()): make for make in (threading.Lock, threading.RLock)}
-#: Classes of engines, by their module and name, whose objects are shared as those of `_SHARED` are.
-_SHARED_OF_ENGINES = {
-    "jax": ("Array", "sharding.Sharding", "Device", "core.Tracer"),
-    "tensorflow": (
-        "Tensor",
-        "DType",
-        "TensorShape",
-        "TypeSpec",
-        "Graph",
-        "RaggedTensor",
-        "SparseTensor",
-        "distribute.Strategy",
-        "lookup.StaticHashTable",
-        "lookup.StaticVocabularyTable",
-        "lookup.KeyValueTensorInitializer",
-        "lookup.TextFileInitializer",
-    ),
-    "torch": ("dtype", "device", "layout", "memory_format", "Size"),
-}
 #: How many steps what a function refers to is searched for parts of the model, and how many values
 #: at most in each.
 _DEPTH, _WIDTH = 6, 1000
@@ -149,7 +110,7 @@ class Copier:
         ] = {}  # of TensorFlow's variables and of calls, which serve as ids
         self._later: list[tuple[Callable[[Any, Any], None], Any, Any, Any]] = []
         self._owner: Any = None
-        self._shared = _shared_types()
+        self._shared = shared_types()
         self._makers = self._kinds()
         for old, new in copies:
             self._remember(old, new)
@@ -281,7 +242,7 @@ class Copier:
                 (tf.Variable, self._tensorflow_variable),
                 (tf.types.experimental.PolymorphicFunction, self._tensorflow_function),
                 (tf.lookup.experimental.MutableHashTable, self._tensorflow_table),
-                (_tensorflow_wrappers(), self._tensorflow_wrapper),
+                (tensorflow_wrappers(), self._tensorflow_wrapper),
                 (tf.random.Generator, self._tensorflow_generator),
             ]
         makers += [
@@ -300,7 +261,7 @@ class Copier:
                 return thing
             reason = "it is compiled from a function that refers to the model"
             raise CannotCopyError(thing, self._owner, reason)
-        if _is_plain(kind):
+        if is_plain(kind):
             return self._defer(self._fill, thing, _empty(thing), self._owner)
         try:
             if hasattr(kind, "__deepcopy__"):
@@ -463,7 +424,7 @@ class Copier:
         return self._with_attributes(old, new)
 
     def _dict(self, old: Any) -> Any:
-        if not _is_container(type(old), dict, OrderedDict):
+        if not is_container(type(old), dict, OrderedDict):
             return self._reduced(old, old.__reduce_ex__(4))
         new = self._remember(old, _blank(old))
         put = OrderedDict.__setitem__ if isinstance(old, OrderedDict) else dict.__setitem__
@@ -535,68 +496,15 @@ class Copier:
                 if id(value) in self._parts or id(value) in self._copies:
                     return True
                 seen.add(id(value))
-                further += _referents(value)
+                further += referents(value)
             values = further[:_WIDTH]
         return False
-
-
-def _referents(thing: Any) -> Iterable[Any]:
-    """What an object leads to, as far as a function may use it."""
-    if isinstance(thing, types.CellType):
-        try:
-            return (thing.cell_contents,)
-        except ValueError:  # empty
-            return ()
-    if isinstance(thing, types.FunctionType):
-        defaults = thing.__defaults__, thing.__kwdefaults__, vars(thing).get("__wrapped__")
-        return (*(thing.__closure__ or ()), *defaults)
-    if isinstance(thing, types.MethodType):
-        return (thing.__self__,)
-    if isinstance(thing, functools.partial):
-        return (thing.func, *thing.args, *thing.keywords.values())
-    if isinstance(thing, dict):
-        return tuple(thing.values())
-    if isinstance(thing, (list, tuple, set, frozenset)):
-        return tuple(thing)
-    return tuple(getattr(thing, "__dict__", {}).values())
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether an object of a class is its attributes, and says nothing else of how to copy it."""
-    own = "__deepcopy__", "__getnewargs__", "__getnewargs_ex__"
-    if (
-        kind.__reduce_ex__ is not object.__reduce_ex__
-        or kind.__reduce__ not in (object.__reduce__, KerasSaveable.__reduce__)
-        or getattr(kind, "__getstate__", None) is not getattr(object, "__getstate__", None)
-        or any(hasattr(kind, name) for name in own)
-    ):
-        return False
-    try:
-        object.__new__(kind)
-    except TypeError:  # it is made of more than Python can see
-        return False
-    return True
-
-
-def _is_container(kind: Any, *bases: Any) -> bool:
-    """Whether an object of a container's class is what it contains, and attributes."""
-    return any(kind.__reduce__ is base.__reduce__ for base in bases)
 
 
 def _blank(container: Any) -> Any:
     """A container of the class of another, with nothing in it, past its constructor."""
     kind: Any = type(container)
     return kind.__new__(kind)
-
-
-def _tensorflow_wrappers() -> tuple[type, ...]:
-    """The classes by which TensorFlow follows what becomes of attributes that are containers."""
-    import tensorflow as tf
-
-    module = tf.Module()
-    module.dictionary, module.pair = {}, (tf.Module(),)
-    kinds = type(module.dictionary), type(module.pair)
-    return tuple(kind for kind in kinds if kind not in (dict, tuple))
 
 
 def _without(tracked: Any, names: Iterable[str]) -> Any:
@@ -620,16 +528,3 @@ def _synchronize(model: Any) -> None:
     """Has the variables of a model hold what they are worth, on JAX in a step under way too."""
     if vars(model).get("_jax_state") and hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
-
-
-def _shared_types() -> tuple[type, ...]:
-    found = list(_SHARED)
-    for engine, names in _SHARED_OF_ENGINES.items():
-        module = sys.modules.get(engine)
-        for name in names if module is not None else ():
-            place: Any = module
-            for part in name.split("."):
-                place = getattr(place, part, None)
-            if isinstance(place, type):
-                found.append(place)
-    return tuple(found)
