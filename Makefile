@@ -20,7 +20,7 @@ export MPLBACKEND := agg
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test coverage sanitize fuzz fuzz-models stress aarch64 keras-tests
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test bits coverage sanitize fuzz fuzz-models stress aarch64 keras-tests
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -114,6 +114,11 @@ native-test: ## test the C++ code on every instruction-set level that runs here
 	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build)
 	$(NATIVE) -B build/native && cmake --build build/native
 	build/native/tests/native/sepconv_native_test
+
+bits: ## print a hash of the C++ code's results a level and a number of threads, to compare with another commit's
+	@$(call needs,cmake,cmake); $(call needs,ninja,ninja-build)
+	@$(NATIVE) -B build/native >&2 && cmake --build build/native >&2
+	@build/native/tests/native/sepconv_native_bits
 
 # Python is no such build: the library is preloaded, its report of leaks (Python's own) is off, and
 # the modules under test are installed beside it.

@@ -12,6 +12,7 @@
 
 #include "../../native/dispatch.h"
 #include "check.h"
+#include "levels.h"
 #include "sections.h"
 
 namespace {
@@ -89,7 +90,7 @@ int main(int argc, char** argv) {
   }
   long passed = test::passed, failed = test::failed;
   int levels = 0, skipped = 0;
-  for (const char* level : {"x86-64-v2", "x86-64-v3", "x86-64-v4", "neon", "generic"}) {
+  for (const char* level : test::kLevels) {
     const Counts counts = run_level(level, effort);
     passed += counts.passed;
     failed += counts.failed;

@@ -149,6 +149,61 @@ inline Problem random_problem(uint32_t seed) {
   }
 }
 
+// So many channels that pixels lie a multiple of 2 KiB apart, where small kernels see a copy of them.
+inline Problem conflicting_problem(uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto pick = [&](int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
+  };
+  Problem p{};
+  const int64_t c = 512 * pick(1, 2);
+  const int64_t x[4] = {pick(0, 2), pick(1, 9), pick(1, 9), c};
+  const int64_t kernel[4] = {pick(0, 2) == 0 ? 1 : 3, pick(0, 3) == 0 ? 1 : 3, c, 1};
+  const int64_t stride = pick(1, 2), dilation = stride == 1 ? pick(1, 4) : 1;
+  p.g = sepconv::resolve({stride, stride, dilation, dilation, 1, 0, 0, 0, 0, 0}, x, kernel);
+  p.dtype = random() % 4 == 0 ? sepconv::DType::bf16 : sepconv::DType::f32;
+  p.separable = random() % 3 == 0;
+  p.filters = p.separable ? 17 : 0;
+  p.bias = random() % 2;
+  p.activation = static_cast<sepconv::Activation>(pick(0, 4));
+  p.want_dx = p.want_ddepthwise = true;
+  p.want_dpointwise = p.separable;
+  p.seed = random();
+  return p;
+}
+
+// A 1x1 product, and the convolution by a kernel of one tap that says the same.
+struct Product {
+  Problem problem;
+  sepconv::Pointwise shape;
+};
+
+inline Product random_product(uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto pick = [&](int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
+  };
+  Problem p{};
+  const int64_t n = pick(0, 3), h = pick(1, 17), w = pick(1, 17);
+  const int64_t c = pick(1, random() % 2 ? 9 : 90);
+  const bool first = random() % 2;
+  const int64_t x[4] = {n, first ? c : h, first ? h : w, first ? w : c};
+  const int64_t kernel[4] = {1, 1, c, 1};
+  p.g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, first}, x, kernel);
+  p.dtype = static_cast<sepconv::DType>(random() % 4);
+  p.separable = true;
+  p.filters = pick(1, random() % 2 ? 9 : 90);
+  p.bias = random() % 2;
+  p.activation = static_cast<sepconv::Activation>(pick(0, 4));
+  p.residual = random() % 2;
+  p.want_dx = random() % 2;
+  p.want_dpointwise = random() % 2;
+  p.want_dbias = random() % 2;
+  p.numbers = static_cast<Numbers>(random() % 2 ? 0 : pick(0, 4));
+  p.seed = random();
+  return {p, {n, h * w, c, p.filters, first}};
+}
+
 // Which of the values of a buffer are made special.
 enum class Special { none, nonfinite, denormal };
 

@@ -83,6 +83,12 @@ Inputs<T> make_inputs(const Problem& p) {
                            special(Numbers::nonfinite_x))};
 }
 
+// The elements of an output, none where it was not asked for.
+template <class T>
+std::vector<T> copied(const T* from, int64_t count) {
+  return from == nullptr ? std::vector<T>() : std::vector<T>(from, from + count);
+}
+
 // y of a convolution whose weights were prepared, and are gone when it is called.
 template <class T>
 std::vector<T> run_prepared(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner,
@@ -134,12 +140,40 @@ Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, B
   }
   sepconv::backward(p.dtype, p.g, call, runner);
   if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
-  const auto copy = [](const T* from, int64_t count) {
-    return from == nullptr ? std::vector<T>() : std::vector<T>(from, from + count);
-  };
-  return {copy(y, p.y_elements()), copy(dx, p.x_elements()),
-          copy(dkernel, p.depthwise_elements()), copy(dpointwise, p.pointwise_elements()),
-          copy(dbias, p.outputs())};
+  return {copied(y, p.y_elements()), copied(dx, p.x_elements()),
+          copied(dkernel, p.depthwise_elements()), copied(dpointwise, p.pointwise_elements()),
+          copied(dbias, p.outputs())};
+}
+
+// What a product's buffers hold. The depthwise kernel of the convolution that says the same is ones.
+template <class T>
+Inputs<T> product_inputs(const Problem& p) {
+  Inputs<T> in = make_inputs<T>(p);
+  std::fill(in.kernel.begin(), in.kernel.end(), T(1));
+  return in;
+}
+
+// As `run`, of the 1x1 product alone.
+template <class T>
+Results<T> run_product(const Product& product, const Inputs<T>& in, sepconv::Runner& runner,
+                       Buffers& buffers, std::string* why) {
+  const Problem& p = product.problem;
+  const T* x = buffers.input(kX, in.x);
+  const T* kernel = buffers.input(kPointwise, in.pointwise);
+  const T* bias = p.bias ? buffers.input(kBias, in.bias) : nullptr;
+  const T* dy = buffers.input(kDy, in.dy);
+  T* y = buffers.output<T>(kY, p.y_elements());
+  T* dx = p.want_dx ? buffers.output<T>(kDx, p.x_elements()) : nullptr;
+  T* dkernel = p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
+  T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
+  const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
+  sepconv::pointwise_forward(p.dtype, product.shape,
+                             {x, kernel, bias, p.activation, y, residual}, runner);
+  sepconv::pointwise_backward(p.dtype, product.shape, p.want_dpointwise ? x : nullptr,
+                              p.want_dx ? kernel : nullptr, dy, dx, dkernel, dbias, runner);
+  if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
+  return {copied(y, p.y_elements()), copied(dx, p.x_elements()), {},
+          copied(dkernel, p.pointwise_elements()), copied(dbias, p.outputs())};
 }
 
 inline std::string text_of(const Problem& p) {

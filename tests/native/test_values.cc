@@ -91,56 +91,27 @@ void check_conflicts(int problems) {
   Buffers buffers;
   EngineThreads engine(2);
   for (int i = 0; i < problems; ++i) {
-    std::mt19937 random(static_cast<uint32_t>(i));
-    const auto pick = [&](int64_t low, int64_t high) {
-      return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
-    };
-    Problem p{};
-    const int64_t c = 512 * pick(1, 2);
-    const int64_t x[4] = {pick(0, 2), pick(1, 9), pick(1, 9), c};
-    const int64_t kernel[4] = {pick(0, 2) == 0 ? 1 : 3, pick(0, 3) == 0 ? 1 : 3, c, 1};
-    const int64_t stride = pick(1, 2), dilation = stride == 1 ? pick(1, 4) : 1;
-    p.g = sepconv::resolve({stride, stride, dilation, dilation, 1, 0, 0, 0, 0, 0}, x, kernel);
-    p.dtype = random() % 4 == 0 ? sepconv::DType::bf16 : sepconv::DType::f32;
-    p.separable = random() % 3 == 0;
-    p.filters = p.separable ? 17 : 0;
-    p.bias = random() % 2;
-    p.activation = static_cast<sepconv::Activation>(pick(0, 4));
-    p.want_dx = p.want_ddepthwise = true;
-    p.want_dpointwise = p.separable;
-    p.seed = random();
+    const Problem p = conflicting_problem(static_cast<uint32_t>(i));
     with_type(p.dtype, [&](auto zero) { check_problem<decltype(zero)>(p, buffers, engine); });
   }
 }
 
 namespace {
 
-// The 1x1 product as a convolution by a kernel of ones, so that its loops serve here too.
 template <class T>
-void check_product(const Problem& p, const sepconv::Pointwise& shape, Buffers& buffers) {
-  Inputs<T> in = make_inputs<T>(p);
-  std::fill(in.kernel.begin(), in.kernel.end(), T(1));
-  const T* x = buffers.input(kX, in.x);
-  const T* kernel = buffers.input(kPointwise, in.pointwise);
-  const T* bias = p.bias ? buffers.input(kBias, in.bias) : nullptr;
-  const T* dy = buffers.input(kDy, in.dy);
-  T* y = buffers.output<T>(kY, p.y_elements());
-  T* dx = p.want_dx ? buffers.output<T>(kDx, p.x_elements()) : nullptr;
-  T* dkernel = p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
-  T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
-  auto& pool = sepconv::pool();
-  const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
-  sepconv::pointwise_forward(p.dtype, shape, {x, kernel, bias, p.activation, y, residual}, pool);
-  sepconv::pointwise_backward(p.dtype, shape, p.want_dpointwise ? x : nullptr,
-                              p.want_dx ? kernel : nullptr, dy, dx, dkernel, dbias, pool);
+void check_product(const Product& product, Buffers& buffers) {
+  const Problem& p = product.problem;
+  const Inputs<T> in = product_inputs<T>(p);
+  std::string why;
+  const Results<T> r = run_product(product, in, sepconv::pool(), buffers, &why);
   const Expected e = expected_results(p, in);
-  const auto pixels = static_cast<double>(shape.images * shape.pixels);
-  bool right = near(y, e.y, static_cast<double>(shape.channels));
-  if (dx != nullptr) right = near(dx, e.dx, static_cast<double>(shape.filters)) && right;
-  if (dkernel != nullptr) right = near(dkernel, e.dpointwise, pixels) && right;
-  if (dbias != nullptr) right = near(dbias, e.dbias, pixels) && right;
-  if (!CHECK(right)) std::fprintf(stderr, "  of the product %s\n", text_of(p).c_str());
-  CHECK(buffers.intact());
+  const auto pixels = static_cast<double>(product.shape.images * product.shape.pixels);
+  bool right = near(r.y.data(), e.y, static_cast<double>(product.shape.channels));
+  if (p.want_dx) right = near(r.dx.data(), e.dx, static_cast<double>(product.shape.filters)) && right;
+  if (p.want_dpointwise) right = near(r.dpointwise.data(), e.dpointwise, pixels) && right;
+  if (p.want_dbias) right = near(r.dbias.data(), e.dbias, pixels) && right;
+  if (!CHECK(right && why.empty()))
+    std::fprintf(stderr, "  %sof the product %s\n", why.c_str(), text_of(p).c_str());
 }
 
 }  // namespace
@@ -148,31 +119,10 @@ void check_product(const Problem& p, const sepconv::Pointwise& shape, Buffers& b
 void check_pointwise(int problems) {
   Buffers buffers;
   for (int i = 0; i < problems; ++i) {
-    std::mt19937 random(static_cast<uint32_t>(i));
-    const auto pick = [&](int64_t low, int64_t high) {
-      return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
-    };
-    Problem p{};
-    const int64_t n = pick(0, 3), h = pick(1, 17), w = pick(1, 17);
-    const int64_t c = pick(1, random() % 2 ? 9 : 90);
-    const bool first = random() % 2;
-    const int64_t x[4] = {n, first ? c : h, first ? h : w, first ? w : c};
-    const int64_t kernel[4] = {1, 1, c, 1};
-    p.g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, first}, x, kernel);
-    p.dtype = static_cast<sepconv::DType>(random() % 4);
-    p.separable = true;
-    p.filters = pick(1, random() % 2 ? 9 : 90);
-    p.bias = random() % 2;
-    p.activation = static_cast<sepconv::Activation>(pick(0, 4));
-    p.residual = random() % 2;
-    p.want_dx = random() % 2;
-    p.want_dpointwise = random() % 2;
-    p.want_dbias = random() % 2;
-    p.numbers = static_cast<Numbers>(random() % 2 ? 0 : pick(0, 4));
-    p.seed = random();
-    const sepconv::Pointwise shape{n, h * w, c, p.filters, first};
+    const Product product = random_product(static_cast<uint32_t>(i));
     buffers.turn();
-    with_type(p.dtype, [&](auto zero) { check_product<decltype(zero)>(p, shape, buffers); });
+    with_type(product.problem.dtype,
+              [&](auto zero) { check_product<decltype(zero)>(product, buffers); });
   }
 }
 
