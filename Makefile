@@ -38,12 +38,14 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export $(TEST_ENGINES))
 # Tests are shared among two processes, which keeps two cores busy.
 PYTEST = -m pytest -n 2 --dist worksteal
+CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/*) tests/*/*.h tests/*/*.cc)
 
 # Every part runs, whatever came of the ones before it; one that fails fails the whole.
 test: $(TESTED) ## check style and types and run the whole suite, on every engine
 	@failed=; \
 	run() { echo "== $$1"; shift; env "$$@" || failed=yes; }; \
 	run "formatting" $(PY) -m ruff format --check .; \
+	run "formatting of C++" $(CLANG_FORMAT); \
 	run "style" $(PY) -m ruff check .; \
 	run "types" $(PY) -m mypy; \
 	run "core and command line" $(PY) $(PYTEST) tests/core tests/cli; \
@@ -72,6 +74,7 @@ keras-tests: $(STAMPS)/package $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## run Keras'
 
 lint: $(STAMPS)/extra-dev ## check style, formatting and types
 	$(PY) -m ruff format --check .
+	$(CLANG_FORMAT)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 

@@ -49,9 +49,9 @@ class Buffer {
     address_ = view_.buf;
     const auto expected = static_cast<Py_ssize_t>(elements * sepconv::itemsize(dtype));
     if (view_.len != expected) {
-      const std::string message = std::string(name) + ": a buffer of " +
-                                  std::to_string(expected) + " bytes was expected. Received: " +
-                                  std::to_string(view_.len) + " bytes.";
+      const std::string message = std::string(name) + ": a buffer of " + std::to_string(expected) +
+                                  " bytes was expected. Received: " + std::to_string(view_.len) +
+                                  " bytes.";
       PyBuffer_Release(&view_);
       throw std::invalid_argument(message);
     }
@@ -110,16 +110,11 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
   Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
   Buffer br("residual", residual, g.n * g.ho * g.wo * out, type, false);
   by.check_apart({&bx, &bk, &bp, &bb, &bdb, &br});
-  const sepconv::Forward args{bx.get(),
-                              bk.get(),
-                              bp.get(),
-                              filters,
-                              bb.get(),
-                              static_cast<sepconv::Activation>(activation),
-                              by.get(),
-                              bdb.get(),
-                              static_cast<sepconv::Activation>(depthwise_activation),
-                              br.get()};
+  const sepconv::Forward args{
+      bx.get(), bk.get(),  bp.get(),
+      filters,  bb.get(),  static_cast<sepconv::Activation>(activation),
+      by.get(), bdb.get(), static_cast<sepconv::Activation>(depthwise_activation),
+      br.get()};
   const sepconv::WithoutGil unlocked;
   sepconv::forward(type, g, args, sepconv::pool());
 }
@@ -155,12 +150,9 @@ void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
   Buffer br("residual", residual, images * pixels * filters, type, false);
   by.check_apart({&bx, &bk, &bb, &br});
-  const sepconv::PointwiseForward args{bx.get(),
-                                       bk.get(),
-                                       bb.get(),
-                                       static_cast<sepconv::Activation>(activation),
-                                       by.get(),
-                                       br.get()};
+  const sepconv::PointwiseForward args{bx.get(), bk.get(),
+                                       bb.get(), static_cast<sepconv::Activation>(activation),
+                                       by.get(), br.get()};
   const sepconv::WithoutGil unlocked;
   sepconv::pointwise_forward(type, p, args, sepconv::pool());
 }
@@ -183,8 +175,7 @@ sepconv::Prepared prepare(int dtype, bool channels_first, int64_t taps, int64_t 
   args.activation = static_cast<sepconv::Activation>(activation);
   args.depthwise_bias = bdb.get();
   args.depthwise_activation = static_cast<sepconv::Activation>(depthwise_activation);
-  return sepconv::Prepared(
-      {type, channels_first, taps, channels, depth_multiplier, filters, args});
+  return sepconv::Prepared({type, channels_first, taps, channels, depth_multiplier, filters, args});
 }
 
 void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry& g, nb::handle x,
@@ -227,8 +218,8 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
   Buffer bdb("dbias", dbias, filters, type, true);
   const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
   const sepconv::WithoutGil unlocked;
-  sepconv::pointwise_backward(type, p, bx.get(), bk.get(), bdy.get(),
-                              bdx.get(), bdk.get(), bdb.get(), sepconv::pool());
+  sepconv::pointwise_backward(type, p, bx.get(), bk.get(), bdy.get(), bdx.get(), bdk.get(),
+                              bdb.get(), sepconv::pool());
 }
 
 sepconv::DType wide_dtype_of(int code) {
@@ -250,9 +241,9 @@ void batch_norm_forward(int64_t outer, int64_t channels, int64_t inner, double e
   Buffer bm("mean", mean, channels, type, true);
   Buffer bv("variance", variance, channels, type, true);
   const sepconv::WithoutGil unlocked;
-  sepconv::batch_norm_forward(
-      type, {outer, channels, inner, epsilon},
-      {bx.get(), bg.get(), bb.get(), by.get(), bm.get(), bv.get()}, sepconv::pool());
+  sepconv::batch_norm_forward(type, {outer, channels, inner, epsilon},
+                              {bx.get(), bg.get(), bb.get(), by.get(), bm.get(), bv.get()},
+                              sepconv::pool());
 }
 
 void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double epsilon, int dtype,
@@ -269,10 +260,10 @@ void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double 
   Buffer bdg("dgamma", dgamma, channels, type, true);
   Buffer bdb("dbeta", dbeta, channels, type, true);
   const sepconv::WithoutGil unlocked;
-  sepconv::batch_norm_backward(type, {outer, channels, inner, epsilon},
-                               {bx.get(), bg.get(), bm.get(), bv.get(), bdy.get(), bdx.get(),
-                                bdg.get(), bdb.get()},
-                               sepconv::pool());
+  sepconv::batch_norm_backward(
+      type, {outer, channels, inner, epsilon},
+      {bx.get(), bg.get(), bm.get(), bv.get(), bdy.get(), bdx.get(), bdg.get(), bdb.get()},
+      sepconv::pool());
 }
 
 void check_measure(int threads, double seconds) {

@@ -43,10 +43,14 @@ struct Attributes {
 
   sepconv::DType dtype() const {
     switch (type) {
-      case TF_BFLOAT16: return sepconv::DType::bf16;
-      case TF_HALF: return sepconv::DType::f16;
-      case TF_DOUBLE: return sepconv::DType::f64;
-      default: return sepconv::DType::f32;  // operations are defined for these four
+      case TF_BFLOAT16:
+        return sepconv::DType::bf16;
+      case TF_HALF:
+        return sepconv::DType::f16;
+      case TF_DOUBLE:
+        return sepconv::DType::f64;
+      default:
+        return sepconv::DType::f32;  // operations are defined for these four
     }
   }
 };
@@ -57,8 +61,8 @@ void require_length(TF_OpKernelConstruction* ctx, const char* name, int expected
   TF_OpKernelConstruction_GetAttrSize(ctx, name, &length, &total, status.get());
   check(status);
   if (length != expected)
-    fail(std::string(name) + " must be " + std::to_string(expected) + " values. Received: " +
-         std::to_string(length) + ".");
+    fail(std::string(name) + " must be " + std::to_string(expected) +
+         " values. Received: " + std::to_string(length) + ".");
 }
 
 int64_t integer(TF_OpKernelConstruction* ctx, const char* name, int64_t last,
@@ -67,8 +71,8 @@ int64_t integer(TF_OpKernelConstruction* ctx, const char* name, int64_t last,
   TF_OpKernelConstruction_GetAttrInt64(ctx, name, &value, status.get());
   check(status);
   if (value < 0 || value > last)
-    fail(std::string(name) + " must be 0 to " + std::to_string(last) + ". Received: " +
-         std::to_string(value) + ".");
+    fail(std::string(name) + " must be 0 to " + std::to_string(last) +
+         ". Received: " + std::to_string(value) + ".");
   return value;
 }
 
@@ -115,7 +119,8 @@ template <Operation operation>
 void* create(TF_OpKernelConstruction* ctx) {
   const Status status(TF_NewStatus());
   Attributes* attributes = nullptr;
-  if (!guarded(status, [&] { attributes = new Attributes(read_attributes(ctx, operation, status)); }))
+  if (!guarded(status,
+               [&] { attributes = new Attributes(read_attributes(ctx, operation, status)); }))
     TF_OpKernelConstruction_Failure(ctx, status.get());
   return attributes;
 }
@@ -126,8 +131,8 @@ void destroy(void* kernel) { delete static_cast<Attributes*>(kernel); }
 
 Sizes four(const char* name, const TF_Tensor* tensor) {
   if (TF_NumDims(tensor) != 4)
-    fail(std::string(name) + " must have 4 axes. Received: " + name + ".shape=" +
-         shape_text(tensor));
+    fail(std::string(name) + " must have 4 axes. Received: " + name +
+         ".shape=" + shape_text(tensor));
   Sizes sizes{};
   for (int i = 0; i < 4; ++i) sizes[static_cast<size_t>(i)] = TF_Dim(tensor, i);
   return sizes;
@@ -180,8 +185,8 @@ class Call {
     const Sizes y = y_sizes();
     if (four(name, tensor.get()) != y)
       fail(std::string(name) + " must have the shape of the output, (" + std::to_string(y[0]) +
-           ", " + std::to_string(y[1]) + ", " + std::to_string(y[2]) + ", " +
-           std::to_string(y[3]) + "). Received: " + name + ".shape=" + shape_text(tensor.get()));
+           ", " + std::to_string(y[1]) + ", " + std::to_string(y[2]) + ", " + std::to_string(y[3]) +
+           "). Received: " + name + ".shape=" + shape_text(tensor.get()));
     return tensor;
   }
 
@@ -256,17 +261,22 @@ void run_fused(const Attributes& a, TF_OpKernelContext* ctx, const Status& statu
     return tensor ? TF_TensorData(tensor.get()) : nullptr;
   };
   if (a.convolved) {
-    const sepconv::Forward args{call.x(),     call.depthwise(),       call.pointwise(),
-                                call.filters, data(bias),             a.activation,
-                                y,            data(depthwise_bias),   a.depthwise_activation,
+    const sepconv::Forward args{call.x(),
+                                call.depthwise(),
+                                call.pointwise(),
+                                call.filters,
+                                data(bias),
+                                a.activation,
+                                y,
+                                data(depthwise_bias),
+                                a.depthwise_activation,
                                 data(residual)};
     sepconv::forward(a.dtype(), g, args, sepconv::pool());
   } else {
     if (g.h != g.ho || g.w != g.wo) fail("spec must be that of no depthwise convolution.");
     const sepconv::Pointwise p{g.n, g.h * g.w, g.c, call.filters, g.channels_first};
     sepconv::pointwise_forward(
-        a.dtype(), p,
-        {call.x(), call.pointwise(), data(bias), a.activation, y, data(residual)},
+        a.dtype(), p, {call.x(), call.pointwise(), data(bias), a.activation, y, data(residual)},
         sepconv::pool());
   }
 }
@@ -294,9 +304,9 @@ void run_backward(const Attributes& a, TF_OpKernelContext* ctx, const Status& st
   void* dpointwise = gradient(2, call.pointwise_shape.data(), 4);
   void* dbias = gradient(3, &call.filters, 1);
   if (call.g.n == 0 || !(a.wanted[0] || a.wanted[1] || a.wanted[2] || a.wanted[3])) return;
-  const sepconv::Backward args{call.x(),     call.depthwise(), call.pointwise(),
-                               a.separable,  call.filters,     TF_TensorData(dy.get()),
-                               dx,           ddepthwise,       dpointwise,
+  const sepconv::Backward args{call.x(),    call.depthwise(), call.pointwise(),
+                               a.separable, call.filters,     TF_TensorData(dy.get()),
+                               dx,          ddepthwise,       dpointwise,
                                dbias};
   sepconv::backward(a.dtype(), call.g, args, sepconv::pool());
 }
@@ -334,40 +344,38 @@ void infer_backward(TF_ShapeInferenceContext* ctx, TF_Status* status) {
 // ---- registration, when the library is loaded
 
 const bool registered = [] {
-  register_operation({kForward,
-                      {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
-                       "bias: num_bias * T"},
-                      {"y: T"},
-                      {kTypes, "num_pointwise: int >= 0", "num_bias: int >= 0", "spec: list(int)",
-                       "activation: int = 0"},
-                      &infer_forward,
-                      &create<Operation::forward>,
-                      &compute<&run_forward>,
-                      &destroy});
-  register_operation({kBackward,
-                      {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T",
-                       "dy: T"},
-                      {"dx: T", "ddepthwise_kernel: T", "dpointwise_kernel: T", "dbias: T"},
-                      {kTypes, "num_pointwise: int >= 0", "spec: list(int)",
-                       "wanted: list(bool)"},
-                      &infer_backward,
-                      &create<Operation::backward>,
-                      &compute<&run_backward>,
-                      &destroy});
-  register_operation({kFused,
-                      {"x: T", "depthwise_kernel: num_depthwise * T",
-                       "pointwise_kernel: num_pointwise * T",
-                       "depthwise_bias: num_depthwise_bias * T", "bias: num_bias * T",
-                       "residual: num_residual * T"},
-                      {"y: T"},
-                      {kTypes, "num_depthwise: int >= 0", "num_pointwise: int >= 0",
-                       "num_depthwise_bias: int >= 0", "num_bias: int >= 0",
-                       "num_residual: int >= 0", "spec: list(int)",
-                       "depthwise_activation: int = 0", "activation: int = 0"},
-                      &infer_forward,
-                      &create<Operation::fused>,
-                      &compute<&run_fused>,
-                      &destroy});
+  register_operation(
+      {kForward,
+       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T", "bias: num_bias * T"},
+       {"y: T"},
+       {kTypes, "num_pointwise: int >= 0", "num_bias: int >= 0", "spec: list(int)",
+        "activation: int = 0"},
+       &infer_forward,
+       &create<Operation::forward>,
+       &compute<&run_forward>,
+       &destroy});
+  register_operation(
+      {kBackward,
+       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T", "dy: T"},
+       {"dx: T", "ddepthwise_kernel: T", "dpointwise_kernel: T", "dbias: T"},
+       {kTypes, "num_pointwise: int >= 0", "spec: list(int)", "wanted: list(bool)"},
+       &infer_backward,
+       &create<Operation::backward>,
+       &compute<&run_backward>,
+       &destroy});
+  register_operation(
+      {kFused,
+       {"x: T", "depthwise_kernel: num_depthwise * T", "pointwise_kernel: num_pointwise * T",
+        "depthwise_bias: num_depthwise_bias * T", "bias: num_bias * T",
+        "residual: num_residual * T"},
+       {"y: T"},
+       {kTypes, "num_depthwise: int >= 0", "num_pointwise: int >= 0",
+        "num_depthwise_bias: int >= 0", "num_bias: int >= 0", "num_residual: int >= 0",
+        "spec: list(int)", "depthwise_activation: int = 0", "activation: int = 0"},
+       &infer_forward,
+       &create<Operation::fused>,
+       &compute<&run_fused>,
+       &destroy});
   return true;
 }();
 

@@ -1,5 +1,5 @@
-// TensorFlow's operations SepconvBatchNorm and SepconvBatchNormGradient, as kernels on the CPU: batch
-// normalization in training, and its gradients.
+// TensorFlow's operations SepconvBatchNorm and SepconvBatchNormGradient, as kernels on the CPU:
+// batch normalization in training, and its gradients.
 //
 // As in bind_tensorflow.cc, every size is checked at run time, for nothing that a graph hands to an
 // operation may crash. epsilon is an input, since an attribute has the digits of a float32 alone.
@@ -85,7 +85,9 @@ class Call {
   }
 
   const void* x() const { return TF_TensorData(x_.get()); }
-  void* output_like_x(int index) { return output(index, shape_.data(), static_cast<int>(shape_.size())); }
+  void* output_like_x(int index) {
+    return output(index, shape_.data(), static_cast<int>(shape_.size()));
+  }
   void* output_vector(int index) { return output(index, &sizes.channels, 1); }
 
   sepconv::BatchNorm sizes{};

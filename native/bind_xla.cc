@@ -1,5 +1,5 @@
-// The Python module sepconv._xla: the convolution, batch normalization and their gradients as XLA FFI
-// handlers.
+// The Python module sepconv._xla: the convolution, batch normalization and their gradients as XLA
+// FFI handlers.
 //
 // XLA passes dense buffers in C order and the attributes below; work runs on XLA's own threads.
 #include <nanobind/nanobind.h>
@@ -134,8 +134,8 @@ sepconv::Activation activation_of(int64_t code) {
 // y from x and those of the operands that `given` names: without depthwise_kernel it is the 1x1
 // product alone, and without pointwise_kernel the depthwise convolution alone.
 ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs rest,
-                   ffi::Result<ffi::AnyBuffer> y, Integers spec, int64_t given,
-                   int64_t activation, int64_t depthwise_activation) {
+                   ffi::Result<ffi::AnyBuffer> y, Integers spec, int64_t given, int64_t activation,
+                   int64_t depthwise_activation) {
   return guarded([&] {
     const auto x_dims = x.dimensions();
     const auto y_dims = y->dimensions();
@@ -147,8 +147,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs re
     // Without a depthwise step the geometry is that of one which changes nothing.
     const std::array<int64_t, 4> identity{1, 1, x_dims[first ? 1 : 3], 1};
     ffi::AnyBuffer depthwise_kernel = convolved ? operands.next() : x;
-    const auto g = geometry_of(spec, x_dims,
-                               convolved ? depthwise_kernel.dimensions() : Integers(identity.data(), 4));
+    const auto g = geometry_of(
+        spec, x_dims, convolved ? depthwise_kernel.dimensions() : Integers(identity.data(), 4));
     const auto dtype = dtype_of(x);
     const int64_t cm = g.c * g.m, pixels = g.n * g.ho * g.wo;
     const int64_t filters = separable ? y_dims[first ? 1 : 3] : cm;
@@ -173,10 +173,9 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs re
     auto runner = runner_on(pool);
     if (convolved) return sepconv::forward(dtype, g, args, runner);
     if (!separable || g.h != g.ho || g.w != g.wo) fail("There is no kernel that fits.");
-    sepconv::pointwise_forward(dtype, {g.n, g.ho * g.wo, cm, filters, first},
-                               {args.x, args.pointwise_kernel, args.bias, args.activation, args.y,
-                                args.residual},
-                               runner);
+    sepconv::pointwise_forward(
+        dtype, {g.n, g.ho * g.wo, cm, filters, first},
+        {args.x, args.pointwise_kernel, args.bias, args.activation, args.y, args.residual}, runner);
   });
 }
 
@@ -211,8 +210,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs 
     sepconv::Backward args{};
     if (given & kX) args.x = address("x", operands.next(), dtype, x_size);
     if (given & kDepthwise)
-      args.depthwise_kernel =
-          address("depthwise_kernel", operands.next(), dtype, depthwise_size);
+      args.depthwise_kernel = address("depthwise_kernel", operands.next(), dtype, depthwise_size);
     if (given & kPointwise)
       args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
     operands.end();

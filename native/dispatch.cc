@@ -17,7 +17,7 @@ struct Level {
 };
 
 #define SEPCONV_TABLES(level) \
-  { &level::f32_table, &level::f64_table, &level::bf16_table, &level::f16_table }
+  {&level::f32_table, &level::f64_table, &level::bf16_table, &level::f16_table}
 
 // The best level last.
 const Level* levels(int* count) {
@@ -66,9 +66,7 @@ const Level& level() {
   return chosen;
 }
 
-const KernelTable& table(DType dtype) {
-  return level().tables[static_cast<int>(dtype)]();
-}
+const KernelTable& table(DType dtype) { return level().tables[static_cast<int>(dtype)](); }
 
 }  // namespace
 

@@ -70,7 +70,7 @@ struct PointwiseForward {
   const void* bias;  // null: none
   Activation activation;
   void* y;
-  const void* residual = nullptr;  // of the shape of y: added before `activation`
+  const void* residual = nullptr;       // of the shape of y: added before `activation`
   const void* packed_kernel = nullptr;  // as in Forward
 };
 SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const PointwiseForward& args,
@@ -80,16 +80,16 @@ SEPCONV_API void pointwise_backward(DType dtype, const Pointwise& p, const void*
                                     const void* kernel, const void* dy, void* dx, void* dkernel,
                                     void* dbias, Runner& runner);
 
-// A pointwise kernel [channels, filters] in the order in which the products of such a layout read it,
-// for who calls with the same one again and again. In the types that sums are made in: the half types'
-// is float32.
+// A pointwise kernel [channels, filters] in the order in which the products of such a layout read
+// it, for who calls with the same one again and again. In the types that sums are made in: the half
+// types' is float32.
 SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t channels,
                                         int64_t filters);
 SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels,
                                        int64_t filters, const void* kernel, void* packed);
 
-// Batch normalization in training: over an array [outer, channels, inner], where channels_last is an
-// inner of 1. Of float32 and float64 alone.
+// Batch normalization in training: over an array [outer, channels, inner], where channels_last is
+// an inner of 1. Of float32 and float64 alone.
 struct BatchNorm {
   int64_t outer, channels, inner;
   double epsilon;  // added to the variance
@@ -97,8 +97,8 @@ struct BatchNorm {
 struct BatchNormForward {
   const void* x;
   const void *gamma, *beta;  // [channels]; null: ones, zeros
-  void* y;  // null: mean and variance alone
-  void *mean, *variance;  // [channels], of x; the variance is not Bessel's. NaN where x is empty
+  void* y;                   // null: mean and variance alone
+  void *mean, *variance;     // [channels], of x; the variance is not Bessel's. NaN where x is empty
 };
 // Gradients of sum(y * dy), from the forward's mean and variance.
 struct BatchNormBackward {
@@ -109,8 +109,8 @@ struct BatchNormBackward {
 // As `forward`, they throw nothing but std::bad_alloc.
 SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward& args,
                                     Runner& runner);
-SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s,
-                                     const BatchNormBackward& args, Runner& runner);
+SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
+                                     Runner& runner);
 
 // The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "neon" or "generic".
 // Chosen at the first call, by the processor or by the environment variable SEPCONV_ISA; throws

@@ -17,8 +17,8 @@ std::string shape_text(const int64_t s[4]) {
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
-// The product of sizes, refused where its bytes (8 an element, and as much again for the copies that
-// kernels make) would not fit 63 bits.
+// The product of sizes, refused where its bytes (8 an element, and as much again for the copies
+// that kernels make) would not fit 63 bits.
 void require_addressable(const char* what, std::initializer_list<int64_t> sizes) {
   int64_t product = 64;
   for (int64_t size : sizes)
@@ -50,8 +50,8 @@ Axis resolve_axis(const char* name, int64_t size, int64_t kernel, int64_t stride
     fail(std::string("The output would be empty: the input's ") + name + " is " +
          std::to_string(size) + " (" + std::to_string(padded) +
          " with padding), smaller than the kernel's reach of " + std::to_string(reach) +
-         " (kernel size " + std::to_string(kernel) + ", dilation_rate " +
-         std::to_string(dilation) + "). Use padding='same', a smaller kernel or a larger input.");
+         " (kernel size " + std::to_string(kernel) + ", dilation_rate " + std::to_string(dilation) +
+         "). Use padding='same', a smaller kernel or a larger input.");
   return {(padded - reach) / stride + 1, before};
 }
 
@@ -77,27 +77,29 @@ Geometry resolve(const Spec& spec, const int64_t x_shape[4], const int64_t kerne
          shape_text(x_shape) + " with data_format='" +
          (first ? "channels_first" : "channels_last") + "'.");
   if (g.kh <= 0 || g.kw <= 0 || kernel_shape[2] <= 0 || g.m <= 0)
-    fail("depthwise_kernel must have positive sizes (kernel_height, kernel_width, channels, "
-         "depth_multiplier). Received: depthwise_kernel.shape=" +
-         shape_text(kernel_shape) + ".");
+    fail(
+        "depthwise_kernel must have positive sizes (kernel_height, kernel_width, channels, "
+        "depth_multiplier). Received: depthwise_kernel.shape=" +
+        shape_text(kernel_shape) + ".");
   if (kernel_shape[2] != g.c)
     fail("depthwise_kernel's third axis must equal the input's channels. Received: x.shape=" +
-         shape_text(x_shape) + " with data_format='" + (first ? "channels_first" : "channels_last") +
-         "', so " + std::to_string(g.c) + " channels, and depthwise_kernel.shape=" +
-         shape_text(kernel_shape) + ".");
+         shape_text(x_shape) + " with data_format='" +
+         (first ? "channels_first" : "channels_last") + "', so " + std::to_string(g.c) +
+         " channels, and depthwise_kernel.shape=" + shape_text(kernel_shape) + ".");
   if (g.sh <= 0 || g.sw <= 0 || g.dh <= 0 || g.dw <= 0)
     fail("strides and dilation_rate must be positive.");
   if (spec.pad_top < 0 || spec.pad_bottom < 0 || spec.pad_left < 0 || spec.pad_right < 0)
     fail("padding must not be negative.");
-  const Axis rows = resolve_axis("height", g.h, g.kh, g.sh, g.dh, spec.same != 0, spec.pad_top,
-                                 spec.pad_bottom);
-  const Axis columns = resolve_axis("width", g.w, g.kw, g.sw, g.dw, spec.same != 0,
-                                    spec.pad_left, spec.pad_right);
+  const Axis rows =
+      resolve_axis("height", g.h, g.kh, g.sh, g.dh, spec.same != 0, spec.pad_top, spec.pad_bottom);
+  const Axis columns =
+      resolve_axis("width", g.w, g.kw, g.sw, g.dw, spec.same != 0, spec.pad_left, spec.pad_right);
   g.ho = rows.out;
   g.pt = rows.before;
   g.wo = columns.out;
   g.pl = columns.before;
-  // What makes no difference must cost nothing: kernels have loops and scratch of the stride's size.
+  // What makes no difference must cost nothing: kernels have loops and scratch of the stride's
+  // size.
   if (g.ho == 1) g.sh = 1;
   if (g.wo == 1) g.sw = 1;
   if (g.kh == 1) g.dh = 1;

@@ -32,12 +32,14 @@ struct Range {
 bool resident(uintptr_t address) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   unsigned char state = 1;
-  return mincore(reinterpret_cast<void*>(address / page * page), 1, &state) != 0 || (state & 1) != 0;
+  return mincore(reinterpret_cast<void*>(address / page * page), 1, &state) != 0 ||
+         (state & 1) != 0;
 }
 
 // The mapping that an address is in, of those that have no file and no name.
 Range mapping_of(uintptr_t address) {
-  const std::unique_ptr<FILE, int (*)(FILE*)> maps(std::fopen("/proc/self/maps", "re"), std::fclose);
+  const std::unique_ptr<FILE, int (*)(FILE*)> maps(std::fopen("/proc/self/maps", "re"),
+                                                   std::fclose);
   char line[512];
   while (maps != nullptr && std::fgets(line, sizeof line, maps.get()) != nullptr) {
     char* rest = line;
@@ -63,8 +65,8 @@ void prefer_huge_pages(const void* array, size_t bytes) {
   // Who finds it taken does without: what another thread asks for may well be the same.
   static std::atomic_flag taken;
   if (taken.test_and_set(std::memory_order_acquire)) return;
-  // The last mapping found: engines take the next step's memory at the same addresses. By now it may
-  // be another one, or none, and is asked for again; the advice harms neither.
+  // The last mapping found: engines take the next step's memory at the same addresses. By now it
+  // may be another one, or none, and is asked for again; the advice harms neither.
   static Range known;
   if (!known.holds(middle)) known = mapping_of(middle);
   if (known.first < known.last)

@@ -20,8 +20,8 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// In a build for AddressSanitizer a kernel that uses memory before it wrote there finds NaN, and one
-// that goes beyond the bytes it asked for (what it gets may be larger) is caught.
+// In a build for AddressSanitizer a kernel that uses memory before it wrote there finds NaN, and
+// one that goes beyond the bytes it asked for (what it gets may be larger) is caught.
 void lend(void* memory, size_t wanted, size_t bytes) {
 #if defined(SEPCONV_CHECK_MEMORY)
   ASAN_UNPOISON_MEMORY_REGION(memory, bytes);

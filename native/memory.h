@@ -14,8 +14,8 @@ struct Kept {
 };
 
 // As Runner::run, with 64-byte aligned memory of the running thread's own, which it keeps for the
-// next call: `scratch` bytes for each task, and `kept` bytes that stay between a call's tasks. Where
-// `kept` is 0, tasks get no Kept. Throws std::bad_alloc where memory cannot be had.
+// next call: `scratch` bytes for each task, and `kept` bytes that stay between a call's tasks.
+// Where `kept` is 0, tasks get no Kept. Throws std::bad_alloc where memory cannot be had.
 struct ScratchBytes {
   size_t scratch, kept;
 };

@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
-// Whether the kernels may take it for an ordinary convolution (kernels/patches.h), for which they put
-// the weights in an order of their own.
+// Whether the kernels may take it for an ordinary convolution (kernels/patches.h), for which they
+// put the weights in an order of their own.
 bool may_select(const Prepared::Weights& w) {
   return w.args.depthwise_kernel != nullptr && !w.channels_first && w.taps > 1 &&
          w.depth_multiplier == w.taps;
@@ -48,8 +48,8 @@ Prepared::Prepared(const Weights& weights) : weights_(weights) {
     args.pointwise_kernel = pointwise_.get();
     return;
   }
-  packed_ = allocate(
-      packed_kernel_bytes(weights.dtype, weights.channels_first, middle, weights.filters));
+  packed_ =
+      allocate(packed_kernel_bytes(weights.dtype, weights.channels_first, middle, weights.filters));
   pack_pointwise_kernel(weights.dtype, weights.channels_first, middle, weights.filters,
                         args.pointwise_kernel, packed_.get());
   // Not read any more, but that it is there makes it a separable convolution.
@@ -70,10 +70,9 @@ void Prepared::product(int64_t images, int64_t pixels, const void* x, const void
   const Forward& all = weights_.args;
   const Pointwise shape{images, pixels, weights_.channels, weights_.filters,
                         weights_.channels_first};
-  pointwise_forward(weights_.dtype, shape,
-                    {x, all.pointwise_kernel, all.bias, all.activation, y, residual,
-                     all.packed_kernel},
-                    runner);
+  pointwise_forward(
+      weights_.dtype, shape,
+      {x, all.pointwise_kernel, all.bias, all.activation, y, residual, all.packed_kernel}, runner);
 }
 
 }  // namespace sepconv

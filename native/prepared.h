@@ -1,5 +1,5 @@
-// A convolution whose weights do not change: copies of them, the pointwise kernel in the order in which
-// products read it.
+// A convolution whose weights do not change: copies of them, the pointwise kernel in the order in
+// which products read it.
 #pragma once
 #include <cstdint>
 #include <memory>

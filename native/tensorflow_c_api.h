@@ -25,7 +25,12 @@ struct TF_ShapeHandle;
 struct TF_ShapeInferenceContext;
 
 typedef unsigned char TF_Bool;
-typedef enum TF_DataType { TF_FLOAT = 1, TF_DOUBLE = 2, TF_BFLOAT16 = 14, TF_HALF = 19 } TF_DataType;
+typedef enum TF_DataType {
+  TF_FLOAT = 1,
+  TF_DOUBLE = 2,
+  TF_BFLOAT16 = 14,
+  TF_HALF = 19
+} TF_DataType;
 typedef enum TF_Code {
   TF_OK = 0,
   TF_INVALID_ARGUMENT = 3,

@@ -1,5 +1,5 @@
-// What the files that define TensorFlow's operations share: owners of its objects, errors, and how an
-// operation is registered.
+// What the files that define TensorFlow's operations share: owners of its objects, errors, and how
+// an operation is registered.
 #pragma once
 #include <exception>
 #include <initializer_list>

@@ -162,14 +162,15 @@ int current_processor() {
 #endif
 }
 
-// Moves the calling thread off a processor, if the process may use another. A worker woken by a busy
-// caller can be put on the caller's own processor and be left there, the other one idle, since the
-// scheduler takes threads that ran a moment ago for not worth moving.
+// Moves the calling thread off a processor, if the process may use another. A worker woken by a
+// busy caller can be put on the caller's own processor and be left there, the other one idle, since
+// the scheduler takes threads that ran a moment ago for not worth moving.
 void leave_processor(int processor) {
 #if defined(__linux__)
   cpu_set_t set;
   if (processor < 0 || processor >= CPU_SETSIZE) return;
-  if (sched_getaffinity(getpid(), sizeof set, &set) != 0) return;  // the main thread's: the process's
+  if (sched_getaffinity(getpid(), sizeof set, &set) != 0)
+    return;  // the main thread's: the process's
   CPU_CLR(static_cast<size_t>(processor), &set);
   if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof set, &set);
 #else

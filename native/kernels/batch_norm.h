@@ -36,8 +36,7 @@ struct ChannelGradient {
     const double count = static_cast<double>(s.outer * s.inner);
     const double inverse = inverse_deviation(
         static_cast<double>(static_cast<const T*>(args.variance)[channel]), s.epsilon);
-    const double scale =
-        inverse * value_or(static_cast<const T*>(args.gamma), channel, 1);
+    const double scale = inverse * value_or(static_cast<const T*>(args.gamma), channel, 1);
     a = static_cast<T>(scale);
     b = static_cast<T>(-scale * inverse * inverse * dy_x / count);
     c = static_cast<T>(-scale * dy / count);
@@ -116,8 +115,7 @@ inline constexpr int64_t kSumChannels = 16;
 template <class T>
 class PartSums {
  public:
-  explicit PartSums(const WideRows<T>& rows)
-      : rows_(rows), sums_(2 * rows.count * rows.padded) {}
+  explicit PartSums(const WideRows<T>& rows) : rows_(rows), sums_(2 * rows.count * rows.padded) {}
   T* first(int64_t part) const { return sums_.get() + 2 * part * rows_.padded; }
   T* second(int64_t part) const { return first(part) + rows_.padded; }
 
@@ -166,7 +164,8 @@ void for_channels(Runner& runner, int64_t channels, const F& f) {
   });
 }
 
-// The mean of every column of one part, above its first value, and the sum of squares about the mean.
+// The mean of every column of one part, above its first value, and the sum of squares about the
+// mean.
 template <class T>
 void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
@@ -211,7 +210,8 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
   for_channels<T>(runner, s.channels, [&](int64_t channel, int64_t count) {
     const double total = static_cast<double>(s.outer);
     double mean[kSumChannels] = {}, square[kSumChannels] = {};
-    // In double, first of all: a T that holds a mean has few digits left for how far it is from others.
+    // In double, first of all: a T that holds a mean has few digits left for how far it is from
+    // others.
     sums.for_parts(channel, [&](double values, const T* means, const T*, int64_t offset) {
       for (int64_t i = 0; i < count; ++i)
         mean[i] += values * (static_cast<double>(x[offset + i]) + static_cast<double>(means[i]));
@@ -230,8 +230,8 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
       static_cast<T*>(args.mean)[c] = static_cast<T>(mean[i]);
       static_cast<T*>(args.variance)[c] = static_cast<T>(variance);
       numbers.set(0, c, static_cast<T>(mean[i]));
-      numbers.set(1, c, static_cast<T>(inverse_deviation(variance, s.epsilon) *
-                                       value_or(gamma, c, 1)));
+      numbers.set(1, c,
+                  static_cast<T>(inverse_deviation(variance, s.epsilon) * value_or(gamma, c, 1)));
       numbers.set(2, c, static_cast<T>(value_or(beta, c, 0)));
     }
   });
@@ -308,8 +308,8 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
 
 // ---- channels_first: planes
 
-// Sums that take turns, so that none waits for another; and the values of a plane that are summed up
-// in T: some hundreds for each lane.
+// Sums that take turns, so that none waits for another; and the values of a plane that are summed
+// up in T: some hundreds for each lane.
 inline constexpr int kPlaneSums = 4;
 template <class T>
 inline constexpr int64_t kPlanePart = 256 * kPlaneSums * kLanes<T>;
@@ -367,11 +367,11 @@ void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& ru
     static_cast<T*>(args.variance)[channel] = static_cast<T>(moments.variance);
     if (y == nullptr) return;
     const Vec<T> mean = broadcast(static_cast<T>(moments.mean)),
-                 scale = broadcast(static_cast<T>(
-                     inverse_deviation(moments.variance, s.epsilon) *
-                     value_or(static_cast<const T*>(args.gamma), channel, 1))),
-                 shift = broadcast(static_cast<T>(
-                     value_or(static_cast<const T*>(args.beta), channel, 0)));
+                 scale = broadcast(
+                     static_cast<T>(inverse_deviation(moments.variance, s.epsilon) *
+                                    value_or(static_cast<const T*>(args.gamma), channel, 1))),
+                 shift = broadcast(
+                     static_cast<T>(value_or(static_cast<const T*>(args.beta), channel, 0)));
     for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<T>(count, [&](int64_t at, auto lanes) {
         lanes.put(y + offset + at, (lanes.get(x + offset + at) - mean) * scale + shift);

@@ -3,9 +3,9 @@
 //
 //   out[p, q, c] = sum_ij in[p*sh + i*dh - pt, q*sw + j*dw - pl, c] * weights[i, j, c]
 //
-// A row of outputs is worked through a vector of channels at a time, in runs of neighbours that have
-// the same taps inside the row. `kTile` of them are computed together so that an input vector, once
-// loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
+// A row of outputs is worked through a vector of channels at a time, in runs of neighbours that
+// have the same taps inside the row. `kTile` of them are computed together so that an input vector,
+// once loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
 // vector overlaps the one before it.
 #pragma once
 #include "small_kernel.h"
@@ -86,8 +86,7 @@ void run_fixed(const Run<T>& r, Vec<T> start, Activation activation) {
     run_tile<T, KW, STRIDE, ROWS, kTile>(r, held, r.count - kTile, start, activation);
   } else if (r.count >= 3) {
     run_tile<T, KW, STRIDE, ROWS, 3>(r, held, 0, start, activation);
-    if (r.count > 3)
-      run_tile<T, KW, STRIDE, ROWS, 3>(r, held, r.count - 3, start, activation);
+    if (r.count > 3) run_tile<T, KW, STRIDE, ROWS, 3>(r, held, r.count - 3, start, activation);
   } else {
     for (; q < r.count; ++q) run_tile<T, KW, STRIDE, ROWS, 1>(r, held, q, start, activation);
   }
@@ -143,8 +142,8 @@ inline TapRange taps_of_any(const Correlation& g, int64_t q, int64_t count) {
   return {first, max_of(first, min_of(g.kw, floor_div(g.in_w - 1 - left, g.dw) + 1))};
 }
 
-// TILE neighbours, all of which see the whole row of `columns` inputs at `in`: inputs are gone through
-// instead of taps, of which each output has others inside.
+// TILE neighbours, all of which see the whole row of `columns` inputs at `in`: inputs are gone
+// through instead of taps, of which each output has others inside.
 template <class T, int TILE>
 inline void run_tile_whole(const Run<T>& r, const T* in, int64_t columns, const T* weights, T* out,
                            Vec<T> start, Activation activation) {
@@ -217,13 +216,20 @@ RunFunction<T> pick_rows(int64_t rows) {
 template <class T, int STRIDE>
 RunFunction<T> pick_taps(int64_t taps, int64_t rows) {
   switch (taps) {
-    case 1: return pick_rows<T, 1, STRIDE>(rows);
-    case 2: return pick_rows<T, 2, STRIDE>(rows);
-    case 3: return pick_rows<T, 3, STRIDE>(rows);
-    case 4: return pick_rows<T, 4, STRIDE>(rows);
-    case 5: return pick_rows<T, 5, STRIDE>(rows);
-    case 7: return pick_rows<T, 7, STRIDE>(rows);
-    default: return run_general<T>;
+    case 1:
+      return pick_rows<T, 1, STRIDE>(rows);
+    case 2:
+      return pick_rows<T, 2, STRIDE>(rows);
+    case 3:
+      return pick_rows<T, 3, STRIDE>(rows);
+    case 4:
+      return pick_rows<T, 4, STRIDE>(rows);
+    case 5:
+      return pick_rows<T, 5, STRIDE>(rows);
+    case 7:
+      return pick_rows<T, 7, STRIDE>(rows);
+    default:
+      return run_general<T>;
   }
 }
 
@@ -237,8 +243,8 @@ RunFunction<T> pick_run(int64_t taps, int64_t rows, int64_t stride, int64_t dila
 
 // Whether a box of so many rows and columns is better computed from a strip: a copy of its window,
 // one vector of channels, padding included. It pays where a good part of the outputs has taps in
-// the padding, and where pixels lie so far apart that the rows of a window fall on the same few sets
-// of the first cache; with large dilation or few rows the copy costs too much.
+// the padding, and where pixels lie so far apart that the rows of a window fall on the same few
+// sets of the first cache; with large dilation or few rows the copy costs too much.
 template <class T>
 bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
   if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
@@ -263,8 +269,8 @@ int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q
   return (w.rows * w.columns + (g.kw >= kManyTaps ? g.kh * g.kw : 0)) * kLanes<T>;
 }
 
-// Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time as
-// the caches like; `pixels` are a copy in `strip` where there is one.
+// Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time
+// as the caches like; `pixels` are a copy in `strip` where there is one.
 template <class T, class F>
 void each_small_part(const Correlation& g, const T* image, const Window& w, int64_t c0, int64_t c1,
                      T* strip, F&& f) {
@@ -278,7 +284,8 @@ void each_small_part(const Correlation& g, const T* image, const Window& w, int6
   }
 }
 
-// Copies the window's pixels of one vector of channels; rows outside the image are left as they are.
+// Copies the window's pixels of one vector of channels; rows outside the image are left as they
+// are.
 template <class T>
 void fill_strip(const Correlation& g, const T* image, int64_t c, const Window& w, T* strip) {
   const int64_t before = min_of(w.columns, max_of(0, -w.column));
@@ -289,8 +296,7 @@ void fill_strip(const Correlation& g, const T* image, int64_t c, const Window& w
     T* to = strip + r * w.columns * kLanes<T>;
     const T* from = image + (h * g.in_w + w.column) * g.channels + c;
     for (int64_t q = 0; q < before; ++q) store(to + q * kLanes<T>, zero<T>());
-    for (int64_t q = before; q < after; ++q)
-      store(to + q * kLanes<T>, load(from + q * g.channels));
+    for (int64_t q = before; q < after; ++q) store(to + q * kLanes<T>, load(from + q * g.channels));
     for (int64_t q = after; q < w.columns; ++q) store(to + q * kLanes<T>, zero<T>());
   }
 }
@@ -338,9 +344,8 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
     inside.last = min_of(max_of(inside.last, inside.first), q1);
   }
   // Many weights are copied for a vector of channels, too: they are gone through for every tile.
-  T* const copied = strip != nullptr && g.kw >= kManyTaps
-                        ? strip + window.rows * window.columns * kVec
-                        : nullptr;
+  T* const copied =
+      strip != nullptr && g.kw >= kManyTaps ? strip + window.rows * window.columns * kVec : nullptr;
   Run<T> run;
   run.weights_tap = copied != nullptr ? kVec : g.channels;
   run.weights_row = g.kw * run.weights_tap;

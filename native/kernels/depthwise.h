@@ -1,8 +1,9 @@
 // The depthwise step over whole tensors: which kernel serves which layout, how the work is cut into
 // tasks, and how partial sums are put together.
 //
-// What is added up over tasks is cut by the geometry alone, and in a fixed order, so that results do not
-// depend on the number of threads; where a task has whole sums, that number may decide on the cut.
+// What is added up over tasks is cut by the geometry alone, and in a fixed order, so that results
+// do not depend on the number of threads; where a task has whole sums, that number may decide on
+// the cut.
 #pragma once
 #include "exact.h"
 #include "flat_rows.h"
@@ -111,8 +112,8 @@ template <class T>
 class DepthwiseBands {
  public:
   // Bands of at most `band_rows` rows and pieces of at most `columns` columns; `bias` may be null.
-  // Where weights are repeated, all threads read the same ones, unless there is to be an own copy in
-  // the memory that each keeps: another core's cache is far.
+  // Where weights are repeated, all threads read the same ones, unless there is to be an own copy
+  // in the memory that each keeps: another core's cache is far.
   DepthwiseBands(const Geometry& geometry, const T* kernel, const T* bias, int64_t band_rows,
                  int64_t columns, bool own_weights = false)
       : g(geometry),
@@ -155,8 +156,8 @@ class DepthwiseBands {
       return;
     }
     if (is_flat<T>(g)) {
-      const T* weights = kept_ == 0 ? shared_.get()
-                                    : filled_once<T>(kept, [&](T* to) { spread(to); });
+      const T* weights =
+          kept_ == 0 ? shared_.get() : filled_once<T>(kept, [&](T* to) { spread(to); });
       FlatRows<T>(flat_sizes<T>(g), bias_ != nullptr, weights)
           .compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
     } else {
@@ -200,15 +201,17 @@ class DepthwiseBands {
   int64_t expanded_ = 0, strip_ = 0, scratch_;  // elements
 };
 
-// Whether bands may be as low as a tile: where the rows that they share with their neighbours are few,
-// and read from the image as it is.
+// Whether bands may be as low as a tile: where the rows that they share with their neighbours are
+// few, and read from the image as it is.
 template <class T>
 bool may_be_low(const Geometry& g) {
-  return g.m == 1 && !is_narrow<T>(g) && g.dh == 1 && pick_small<T>(forward_correlation(g)) != nullptr;
+  return g.m == 1 && !is_narrow<T>(g) && g.dh == 1 &&
+         pick_small<T>(forward_correlation(g)) != nullptr;
 }
 
-// How many tasks a pass is worth. Where that makes bands or parts of channels that are less than whole
-// ones to go through: one a thread if all is a matter of microseconds, some for each if it is not.
+// How many tasks a pass is worth. Where that makes bands or parts of channels that are less than
+// whole ones to go through: one a thread if all is a matter of microseconds, some for each if it is
+// not.
 template <class T>
 int64_t wanted_tasks(const Geometry& g) {
   if (!may_be_low<T>(g)) return 16;
@@ -224,11 +227,13 @@ Bands cut_task_bands(const Geometry& g, int64_t total, int64_t rows, int64_t uni
   const Bands bands = cut_bands(total, rows, g.n, unit);
   const int64_t wanted = wanted_tasks<T>(g);
   if (g.n * bands.count >= wanted || !may_be_low<T>(g)) return bands;
-  return cut_bands(total, max_of(unit, ceil_div(total, ceil_div(wanted, max_of(1, g.n)))), g.n, unit);
+  return cut_bands(total, max_of(unit, ceil_div(total, ceil_div(wanted, max_of(1, g.n)))), g.n,
+                   unit);
 }
 
-// How many parts the channels are cut into where `tasks` are fewer than wanted. Parts begin at whole
-// vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at less.
+// How many parts the channels are cut into where `tasks` are fewer than wanted. Parts begin at
+// whole vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at
+// less.
 template <class T>
 int64_t channel_parts(const Geometry& g, int64_t tasks) {
   const int64_t wanted = wanted_tasks<T>(g);
@@ -240,9 +245,9 @@ int64_t channel_parts(const Geometry& g, int64_t tasks) {
   return max_of(1, min_of(most / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
 }
 
-// How many pieces the rows of a band are cut into where there are few bands: pieces of some thousand
-// outputs, and but for flat ones long beside what they share with their neighbours, and so that they
-// leave tiles of dilated outputs whole.
+// How many pieces the rows of a band are cut into where there are few bands: pieces of some
+// thousand outputs, and but for flat ones long beside what they share with their neighbours, and so
+// that they leave tiles of dilated outputs whole.
 template <class T>
 int64_t row_pieces(const Geometry& g, int64_t bands, int64_t rows) {
   if (bands >= 4) return 1;
@@ -263,24 +268,23 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
   const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo, true);
   const int64_t pieces = depthwise.may_cut() ? row_pieces<T>(g, g.n * bands.count, bands.rows) : 1;
   const int64_t split = depthwise.may_split() ? channel_parts<T>(g, g.n * bands.count * pieces) : 1;
-  parallel_keeping<T>(
-      runner, g.n * bands.count * split * pieces, depthwise.scratch(), depthwise.kept(),
-      [&](int64_t task, T* scratch, Kept* kept) {
-        const int64_t part = task % split, piece = task / split % pieces;
-        const int64_t band = task / split / pieces % bands.count;
-        const int64_t n = task / split / pieces / bands.count;
-        const TapRange c =
-            split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
-        const Box box{bands.first(band),
-                      bands.first(band + 1),
-                      part_start(g.wo, pieces, piece),
-                      part_start(g.wo, pieces, piece + 1),
-                      c.first,
-                      c.last};
-        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
-        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out, g.wo * channels, channels,
-                          scratch, kept);
-      });
+  parallel_keeping<T>(runner, g.n * bands.count * split * pieces, depthwise.scratch(),
+                      depthwise.kept(), [&](int64_t task, T* scratch, Kept* kept) {
+                        const int64_t part = task % split, piece = task / split % pieces;
+                        const int64_t band = task / split / pieces % bands.count;
+                        const int64_t n = task / split / pieces / bands.count;
+                        const TapRange c = split == 1 ? TapRange{0, channels}
+                                                      : channel_range<T>(channels, split, part);
+                        const Box box{bands.first(band),
+                                      bands.first(band + 1),
+                                      part_start(g.wo, pieces, piece),
+                                      part_start(g.wo, pieces, piece + 1),
+                                      c.first,
+                                      c.last};
+                        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
+                        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out,
+                                          g.wo * channels, channels, scratch, kept);
+                      });
 }
 
 // Rows a band of a plane may have so that its phases stay in about 256 KiB.

@@ -40,8 +40,7 @@ inline AxisPhase axis_phase(int64_t kernel, int64_t stride, int64_t dilation, in
 
 // The positions of a residue as r * stride + residue - pad, for r in [first, last), within
 // [from, to).
-inline TapRange axis_range(int64_t from, int64_t to, int64_t stride, int64_t residue,
-                           int64_t pad) {
+inline TapRange axis_range(int64_t from, int64_t to, int64_t stride, int64_t residue, int64_t pad) {
   const int64_t first = ceil_div(from + pad - residue, stride);
   return {first, max_of(first, ceil_div(to + pad - residue, stride))};
 }
@@ -61,9 +60,9 @@ class FlippedKernel {
         const AxisPhase columns = axis_phase(g.kw, g.sw, g.dw, b);
         for (int64_t i = rows.taps - 1; i >= 0; --i)
           for (int64_t j = columns.taps - 1; j >= 0; --j) {
-            const T* from = kernel + ((rows.first + i * rows.step) * g.kw + columns.first +
-                                      j * columns.step) *
-                                         channels;
+            const T* from =
+                kernel +
+                ((rows.first + i * rows.step) * g.kw + columns.first + j * columns.step) * channels;
             for (int64_t c = 0; c < channels; ++c) to[c] = from[c];
             to += channels;
           }
@@ -156,43 +155,42 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
 }
 
 template <class T>
-void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* dx,
-                           Runner& runner) {
+void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
   // Bands of input rows; each takes the rows of outputs that see it.
   const Bands bands = cut_bands(g.h, planar_rows<T>(g) * g.sh);
   const int64_t most_rows = min_of(g.ho, (bands.rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
   const Planar<T> planar(g, most_rows);
-  parallel<T>(
-      runner, g.n * g.c * bands.count, planar.all_phases() + flat_elements(planar),
-      [&](int64_t task, T* phases) {
-        const int64_t band = task % bands.count, c = task / bands.count % g.c;
-        const int64_t n = task / bands.count / g.c;
-        const int64_t h0 = bands.first(band);
-        const int64_t h1 = bands.first(band + 1);
-        const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
-        const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
-        const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
-        if (out.pixel_step == 1)
-          fill_zero(out.data + h0 * g.w, (h1 - h0) * g.w);
-        else
-          for (int64_t h = h0; h < h1; ++h)
-            for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = 0;
-        if (p1 <= p0) return;
-        fill_zero(phases, planar.all_phases());
-        for (int64_t m = 0; m < g.m; ++m) {
-          const int64_t o = c * g.m + m;
-          const Plane<const T> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
-          const T* flat = fill_flat(planar, p0, p1 - p0, in, phases + planar.all_phases());
-          planar_input_gradient(planar, p1 - p0, flat, kernel + o, channels, phases);
-        }
-        for_phase_runs(planar, p0, p1 - p0,
-                       [&](int64_t element, int64_t h, int64_t w, int64_t count) {
-                         if (h < h0 || h >= h1) return;
-                         scatter_run(phases + element, count, g.sw * out.pixel_step,
-                                     out.data + h * out.row_step + w * out.pixel_step);
-                       });
-      });
+  parallel<T>(runner, g.n * g.c * bands.count, planar.all_phases() + flat_elements(planar),
+              [&](int64_t task, T* phases) {
+                const int64_t band = task % bands.count, c = task / bands.count % g.c;
+                const int64_t n = task / bands.count / g.c;
+                const int64_t h0 = bands.first(band);
+                const int64_t h1 = bands.first(band + 1);
+                const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
+                const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
+                const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
+                if (out.pixel_step == 1)
+                  fill_zero(out.data + h0 * g.w, (h1 - h0) * g.w);
+                else
+                  for (int64_t h = h0; h < h1; ++h)
+                    for (int64_t w = 0; w < g.w; ++w)
+                      out.data[h * out.row_step + w * out.pixel_step] = 0;
+                if (p1 <= p0) return;
+                fill_zero(phases, planar.all_phases());
+                for (int64_t m = 0; m < g.m; ++m) {
+                  const int64_t o = c * g.m + m;
+                  const Plane<const T> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
+                  const T* flat = fill_flat(planar, p0, p1 - p0, in, phases + planar.all_phases());
+                  planar_input_gradient(planar, p1 - p0, flat, kernel + o, channels, phases);
+                }
+                for_phase_runs(planar, p0, p1 - p0,
+                               [&](int64_t element, int64_t h, int64_t w, int64_t count) {
+                                 if (h < h0 || h >= h1) return;
+                                 scatter_run(phases + element, count, g.sw * out.pixel_step,
+                                             out.data + h * out.row_step + w * out.pixel_step);
+                               });
+              });
 }
 
 template <class T>
@@ -203,18 +201,27 @@ void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* 
   parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
     const TapRange c = channel_range<T>(g.c, split, task % split);
-    stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel,
-                           bands.first(band),
-                           bands.first(band + 1), c.first, c.last,
-                           dx + n * g.h * g.w * g.c);
+    stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel, bands.first(band),
+                           bands.first(band + 1), c.first, c.last, dx + n * g.h * g.w * g.c);
   });
 }
 
 template <class T>
 void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
-  const FlatSizes sizes{g.ho, g.wo, g.c, g.m, 1, g.kh, g.kw, 1, g.dh, g.dw,
-                        (g.kh - 1) * g.dh - g.pt, (g.kw - 1) * g.dw - g.pl, g.w};
+  const FlatSizes sizes{g.ho,
+                        g.wo,
+                        g.c,
+                        g.m,
+                        1,
+                        g.kh,
+                        g.kw,
+                        1,
+                        g.dh,
+                        g.dw,
+                        (g.kh - 1) * g.dh - g.pt,
+                        (g.kw - 1) * g.dw - g.pl,
+                        g.w};
   const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
     return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
   };
@@ -222,8 +229,8 @@ void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx,
   parallel_keeping<T>(
       runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
       FlatRows<T>::weights(sizes, false), [&](int64_t task, T* scratch, Kept* kept) {
-        const T* weights = filled_once<T>(
-            kept, [&](T* to) { FlatRows<T>::spread(sizes, nullptr, weight, to); });
+        const T* weights =
+            filled_once<T>(kept, [&](T* to) { FlatRows<T>::spread(sizes, nullptr, weight, to); });
         const int64_t n = task / bands.count, band = task % bands.count;
         const int64_t h0 = bands.first(band);
         FlatRows<T>(sizes, false, weights)
@@ -286,26 +293,21 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
   const int64_t sums = taps * kLanes<T>;
   const int64_t expanded = expanded_elements<T>(g, bands.rows);
   const int64_t strip = strip_elements<T>(forward_correlation(g), bands.rows, 0, g.wo);
-  parallel<T>(runner, groups * split, sums + expanded + strip,
-              [&](int64_t task, T* scratch) {
-                const int64_t part = task % split, group = task / split;
-                const TapRange c = split == 1 ? TapRange{0, channels}
-                                              : channel_range<T>(channels, split, part);
-                const int64_t last = part_start(units, groups, group + 1);
-                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
-                  const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = bands.first(band);
-                  const int64_t p1 = bands.first(band + 1);
-                  const Expanded<T> wide =
-                      expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
-                  add_kernel_gradient(wide.correlation, wide.image,
-                                      dy + (n * g.ho + p0) * g.wo * channels, wide.p0,
-                                      wide.p0 + p1 - p0, c.first, c.last,
-                                      partials.get() + group * size,
-                                      reinterpret_cast<Vec<T>*>(scratch),
-                                      strip == 0 ? nullptr : scratch + sums + expanded);
-                }
-              });
+  parallel<T>(runner, groups * split, sums + expanded + strip, [&](int64_t task, T* scratch) {
+    const int64_t part = task % split, group = task / split;
+    const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+    const int64_t last = part_start(units, groups, group + 1);
+    for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+      const int64_t n = unit / bands.count, band = unit % bands.count;
+      const int64_t p0 = bands.first(band);
+      const int64_t p1 = bands.first(band + 1);
+      const Expanded<T> wide = expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
+      add_kernel_gradient(wide.correlation, wide.image, dy + (n * g.ho + p0) * g.wo * channels,
+                          wide.p0, wide.p0 + p1 - p0, c.first, c.last,
+                          partials.get() + group * size, reinterpret_cast<Vec<T>*>(scratch),
+                          strip == 0 ? nullptr : scratch + sums + expanded);
+    }
+  });
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
@@ -318,17 +320,16 @@ void kernel_gradient_flat(const Geometry& g, const T* x, const T* dy, T* dk, Run
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
-  parallel<T>(runner, groups, flat_gradient_scratch<T>(sizes, bands.rows),
-              [&](int64_t group, T* scratch) {
-                const int64_t last = part_start(units, groups, group + 1);
-                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
-                  const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = bands.first(band);
-                  add_flat_gradient(sizes, x + n * g.h * g.w * g.c,
-                                    dy + (n * g.ho + p0) * g.wo * channels, p0,
-                                    bands.first(band + 1), partials.get() + group * size, scratch);
-                }
-              });
+  parallel<T>(
+      runner, groups, flat_gradient_scratch<T>(sizes, bands.rows), [&](int64_t group, T* scratch) {
+        const int64_t last = part_start(units, groups, group + 1);
+        for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+          const int64_t n = unit / bands.count, band = unit % bands.count;
+          const int64_t p0 = bands.first(band);
+          add_flat_gradient(sizes, x + n * g.h * g.w * g.c, dy + (n * g.ho + p0) * g.wo * channels,
+                            p0, bands.first(band + 1), partials.get() + group * size, scratch);
+        }
+      });
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
@@ -378,8 +379,8 @@ void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk
 
 // --- bias gradient -----------------------------------------------------------------------------
 
-// The sum of a contiguous run: vectors by the block, blocks in float64, since sums of many values of
-// either sign lose what they cancel.
+// The sum of a contiguous run: vectors by the block, blocks in float64, since sums of many values
+// of either sign lose what they cancel.
 template <class T>
 double sum_run(const T* p, int64_t count) {
   constexpr int64_t kBlock = 16 * kLanes<T>;
@@ -401,8 +402,8 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
   if (channels_first) {
     const int64_t tasks = parts(channels, ceil_div(16384, max_of(1, images * pixels)));
     parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
-      for (int64_t c = part_start(channels, tasks, task);
-           c < part_start(channels, tasks, task + 1); ++c) {
+      for (int64_t c = part_start(channels, tasks, task); c < part_start(channels, tasks, task + 1);
+           ++c) {
         double total = 0;
         for (int64_t n = 0; n < images; ++n)
           total += sum_run(dy + (n * channels + c) * pixels, pixels);
@@ -418,8 +419,7 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
     double* sums = partials.get() + group * channels;
     fill_zero(sums, channels);
     for (int64_t r = part_start(rows, groups, group); r < part_start(rows, groups, group + 1); ++r)
-      for (int64_t c = 0; c < channels; ++c)
-        sums[c] += static_cast<double>(dy[r * channels + c]);
+      for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(dy[r * channels + c]);
   });
   for (int64_t c = 0; c < channels; ++c) {
     double total = 0;

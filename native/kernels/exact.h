@@ -4,8 +4,8 @@
 // is quicker, with zeros in its place, and so too the gaps between the rows of a plane: right for
 // any finite number, but zero times infinity is NaN. A weight that is not finite is therefore found
 // before (there are few of them beside pixels), and a wrong NaN in a kernel's gradient after, and
-// these loops do the work instead. They leave a sum as soon as it is NaN, so that a training that has
-// gone wrong is not slow as well.
+// these loops do the work instead. They leave a sum as soon as it is NaN, so that a training that
+// has gone wrong is not slow as well.
 #pragma once
 #include "activation.h"
 #include "correlate.h"
@@ -93,8 +93,8 @@ void exact_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx
             const int64_t column = w + g.pl - j * g.dw;
             if (column < 0 || column % g.sw != 0 || column / g.sw >= g.wo) continue;
             for (int64_t o = c * g.m; o < (c + 1) * g.m; ++o)
-              total += from.at(n, row / g.sh, column / g.sw, o) *
-                       kernel[(i * g.kw + j) * channels + o];
+              total +=
+                  from.at(n, row / g.sh, column / g.sw, o) * kernel[(i * g.kw + j) * channels + o];
           }
         }
         to.at(n, h, w, c) = total;

@@ -1,5 +1,5 @@
-// Channelwise correlation of channels_last images with few channels, at stride 1 along the width: a row is one
-// run of pixels times channels, and vectors go along it whatever the number of channels.
+// Channelwise correlation of channels_last images with few channels, at stride 1 along the width: a
+// row is one run of pixels times channels, and vectors go along it whatever the number of channels.
 //
 //   out[p, e, m] = sum_ij in[p*sh + i*dh - pt, e + (j*dw - pl) * c] * weights[i, j, e % c, m],
 //
@@ -55,8 +55,8 @@ inline void interleave(const Vec<T> (&parts)[M], int64_t m, T* to) {
     for (int r = 0; r < M; ++r) to[i * m + r] = lanes[r][i];
 }
 
-// Vectors e, e + kLanes, ... of `m0` and M - 1 results after it, of which every PHASES-th has the same
-// weights.
+// Vectors e, e + kLanes, ... of `m0` and M - 1 results after it, of which every PHASES-th has the
+// same weights.
 template <class T, int M, int TILE, int PHASES>
 inline void flat_tile(const FlatRun<T>& a, int64_t e, int64_t m0, T* out) {
   constexpr int kVec = kLanes<T>;
@@ -127,7 +127,7 @@ template <class T>
 void flat_short(const FlatRun<T>& a, int64_t length, T* out) {
   for (int64_t e = 0; e < length; ++e)
     for (int64_t r = 0; r < a.m; ++r) {
-      T total = a.bias == nullptr ? T(0) : a.bias[r * (a.c + kLanes<T>) + e % a.c];
+      T total = a.bias == nullptr ? T(0) : a.bias[r * (a.c + kLanes<T>)+e % a.c];
       for (int64_t plane = 0; plane < a.planes; ++plane)
         for (int64_t i = 0; i < a.rows; ++i)
           for (int64_t j = 0; j < a.taps; ++j)
@@ -193,7 +193,8 @@ class FlatRows {
     return bias_at(g) + (biased ? g.m * tap(g) : 0);
   }
 
-  // Repeats weights and biases as vectors read them; `weight(i, j, channel, plane or m)` is a tap's.
+  // Repeats weights and biases as vectors read them; `weight(i, j, channel, plane or m)` is a
+  // tap's.
   template <class F>
   static void spread(const FlatSizes& g, const T* bias, F&& weight, T* to) {
     for (int64_t copy = 0; copy < g.planes * g.m; ++copy)

@@ -56,8 +56,8 @@ inline int64_t packed_elements(int64_t depth, int64_t columns) {
   return panels<T>(columns) * depth * kPanel<T>;
 }
 
-// 4 x 4 elements turned: from[n * step + k] to to[k * kPanel + n]. Vectors of 16 bytes, whatever the
-// level, since wider ones need more steps to turn.
+// 4 x 4 elements turned: from[n * step + k] to to[k * kPanel + n]. Vectors of 16 bytes, whatever
+// the level, since wider ones need more steps to turn.
 inline void turn_block(const float* from, int64_t step, float* to) {
   typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
   [[maybe_unused]] typedef int Order __attribute__((vector_size(16)));
@@ -68,8 +68,10 @@ inline void turn_block(const float* from, int64_t step, float* to) {
 #else
 #define SEPCONV_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, Order{i, j, k, l})
 #endif
-  const Four ab_low = SEPCONV_SHUFFLE(a, b, 0, 4, 1, 5), ab_high = SEPCONV_SHUFFLE(a, b, 2, 6, 3, 7);
-  const Four cd_low = SEPCONV_SHUFFLE(c, d, 0, 4, 1, 5), cd_high = SEPCONV_SHUFFLE(c, d, 2, 6, 3, 7);
+  const Four ab_low = SEPCONV_SHUFFLE(a, b, 0, 4, 1, 5),
+             ab_high = SEPCONV_SHUFFLE(a, b, 2, 6, 3, 7);
+  const Four cd_low = SEPCONV_SHUFFLE(c, d, 0, 4, 1, 5),
+             cd_high = SEPCONV_SHUFFLE(c, d, 2, 6, 3, 7);
   const auto put = [&](int k, Four v) { *reinterpret_cast<Four*>(to + k * kPanel<float>) = v; };
   put(0, SEPCONV_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5));
   put(1, SEPCONV_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7));
@@ -83,7 +85,8 @@ inline void turn_block(const double* from, int64_t step, double* to) {
     for (int64_t k = 0; k < 4; ++k) to[k * kPanel<double> + n] = from[n * step + k];
 }
 
-// Packs a panel of `width` columns of B where B is transposed: its columns are contiguous, `col` apart.
+// Packs a panel of `width` columns of B where B is transposed: its columns are contiguous, `col`
+// apart.
 template <class T>
 void pack_turned(int64_t depth, int64_t width, const T* from, int64_t col, T* panel) {
   constexpr int64_t kWidth = kPanel<T>, kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -104,8 +107,8 @@ void pack_turned(int64_t depth, int64_t width, const T* from, int64_t col, T* pa
   }
 }
 
-// Packs B, whose element (k, n) is b[k * row + n * col]. Blocks of B's rows go through all panels in
-// turn, so that B is read along its rows.
+// Packs B, whose element (k, n) is b[k * row + n * col]. Blocks of B's rows go through all panels
+// in turn, so that B is read along its rows.
 template <class T>
 void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, T* packed) {
   constexpr int64_t kWidth = kPanel<T>, kBlock = 32;
@@ -135,10 +138,10 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
   }
 }
 
-// Packs A's rows, which lie beside each other (a.row is 1), a group's after the other: [group][k][row].
-// Where they are read again and again, they then come one after the other, not a row of memory apart.
-// Whole vectors are written, and what is too much written over by the next row: `packed` has room for a
-// vector more.
+// Packs A's rows, which lie beside each other (a.row is 1), a group's after the other:
+// [group][k][row]. Where they are read again and again, they then come one after the other, not a
+// row of memory apart. Whole vectors are written, and what is too much written over by the next
+// row: `packed` has room for a vector more.
 template <class T>
 void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
   const RowGroups groups(rows);
@@ -197,9 +200,9 @@ struct RowPointers {
   }
 };
 
-// B as its panels, and where they are not filled yet, as what they are to be filled with on the way:
-// element (k, n) of B is source[k * source_row + n]. `once`: there is room for one panel, and each is
-// filled where the one before it was.
+// B as its panels, and where they are not filled yet, as what they are to be filled with on the
+// way: element (k, n) of B is source[k * source_row + n]. `once`: there is room for one panel, and
+// each is filled where the one before it was.
 template <class T>
 struct MatrixB {
   T* panels;
@@ -214,8 +217,8 @@ MatrixB<T> filled(const T* panels) {
   return {const_cast<T*>(panels)};
 }
 
-// Half a vector, for the last columns of a tile: where a processor works through a wide vector in two
-// steps, it costs half as much.
+// Half a vector, for the last columns of a tile: where a processor works through a wide vector in
+// two steps, it costs half as much.
 template <class T>
 struct HalfVecTypes {
   typedef T Aligned __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2)));
@@ -225,8 +228,8 @@ struct HalfVecTypes {
 template <class T>
 inline constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64 && sizeof(T) == 4;
 
-// ROWS x (VECTORS * lanes) sums, or with HALF half a vector fewer; a panel has rows of kPanel. PLAIN:
-// `e` is. PACKS: fills the panel.
+// ROWS x (VECTORS * lanes) sums, or with HALF half a vector fewer; a panel has rows of kPanel.
+// PLAIN: `e` is. PACKS: fills the panel.
 template <class T, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool HALF = false>
 [[gnu::noinline]] void micro(int64_t depth, const MatrixA<T>& a, const MatrixB<T>& matrix, T* c,
                              int64_t c_row, int64_t columns, const Epilogue<T>& e) {
@@ -346,8 +349,8 @@ const Micros<T>& micros_for(int64_t width, bool plain) {
   return plain ? kMicros<T, 2, true> : kMicros<T, 2, false>;
 }
 
-// Contiguous memory that is going to be read next, to be asked for in between, a little at a time, so
-// that it comes while there is something to compute.
+// Contiguous memory that is going to be read next, to be asked for in between, a little at a time,
+// so that it comes while there is something to compute.
 class Ahead {
  public:
   Ahead() = default;
@@ -369,14 +372,15 @@ class Ahead {
   int64_t lines_ = 0, each_ = 0;
 };
 
-// All rows of A by `columns` columns of B; `c` is element (0, 0). PACKED: A is as `pack_rows` has it.
+// All rows of A by `columns` columns of B; `c` is element (0, 0). PACKED: A is as `pack_rows` has
+// it.
 template <bool PACKED = false, class T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<T>& a,
               const MatrixB<T>& b, T* c, int64_t c_row, const Epilogue<T>& epilogue,
               Ahead ahead = {}) {
   if (rows == 0) return;
-  // Rows that lie multiples of 4 KiB apart are on one set of the first cache, of eight lines: more would
-  // drive each other out at every step.
+  // Rows that lie multiples of 4 KiB apart are on one set of the first cache, of eight lines: more
+  // would drive each other out at every step.
   const bool one_set = a.row * static_cast<int64_t>(sizeof(T)) % 4096 == 0;
   const RowGroups groups(rows, !PACKED && one_set ? min_of(8, kRows) : kRows);
   ahead.share_out(groups.count * panels<T>(columns));

@@ -1,8 +1,8 @@
 // bfloat16 and float16: what is stored in them, a vector at a time, in float32 and back.
 //
 // All in whole-number operations that every instruction set has, so that every level gives the same
-// bits, and threads on which an engine flushes small numbers to zero do too. To the nearest, ties to
-// even, as IEEE 754 has it; NaN stays NaN.
+// bits, and threads on which an engine flushes small numbers to zero do too. To the nearest, ties
+// to even, as IEEE 754 has it; NaN stays NaN.
 #pragma once
 #include "vec.h"
 
@@ -57,8 +57,9 @@ void widen_run(const uint16_t* from, int64_t count, float* to) {
   constexpr int kVec = kLanes<float>;
   int64_t i = 0;
   for (; i + kVec <= count; i += kVec)
-    store(to + i, Half::widen(__builtin_convertvector(
-                      static_cast<Halves>(*reinterpret_cast<const LooseHalves*>(from + i)), Words)));
+    store(to + i,
+          Half::widen(__builtin_convertvector(
+              static_cast<Halves>(*reinterpret_cast<const LooseHalves*>(from + i)), Words)));
   if (i == count) return;
   Words rest{};
   for (int lane = 0; lane < count - i; ++lane) rest[lane] = from[i + lane];

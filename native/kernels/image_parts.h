@@ -1,5 +1,5 @@
-// A batch taken a few images at a time, so that what one step leaves in a cache is still there for the
-// next; what is summed over images is then the sum of the parts' sums, added in their order.
+// A batch taken a few images at a time, so that what one step leaves in a cache is still there for
+// the next; what is summed over images is then the sum of the parts' sums, added in their order.
 #pragma once
 #include "parallel.h"
 
@@ -20,14 +20,14 @@ void in_pieces(Runner& runner, int64_t count, const F& f) {
   });
 }
 
-// How many of `units`, `elements` each, fit together into `room` elements. A part is larger than the
-// weights, which every part packs anew.
+// How many of `units`, `elements` each, fit together into `room` elements. A part is larger than
+// the weights, which every part packs anew.
 inline int64_t units_together(int64_t units, int64_t elements, int64_t weights, int64_t room) {
   return max_of(1, min_of(units, max_of(room, 4 * weights) / max_of(1, elements)));
 }
 
-// Calls f(first, count, whether it is the first part) for even parts of `units` of at most `together`;
-// once where there are no units, since sums over none are to be written too.
+// Calls f(first, count, whether it is the first part) for even parts of `units` of at most
+// `together`; once where there are no units, since sums over none are to be written too.
 template <class F>
 void each_part(int64_t units, int64_t together, F&& f) {
   const int64_t count = max_of(1, ceil_div(units, together));
@@ -37,12 +37,13 @@ void each_part(int64_t units, int64_t together, F&& f) {
   }
 }
 
-// A sum over all parts, of `size` elements; nothing where `total` is null. The first part's sum goes
-// where the total is to be, those of the others into memory of its own and from there.
+// A sum over all parts, of `size` elements; nothing where `total` is null. The first part's sum
+// goes where the total is to be, those of the others into memory of its own and from there.
 template <class T>
 class PartSum {
  public:
-  PartSum(T* total, int64_t size) : total_(total), size_(size), room_(total == nullptr ? 0 : size) {}
+  PartSum(T* total, int64_t size)
+      : total_(total), size_(size), room_(total == nullptr ? 0 : size) {}
   // Where a part's sum is to go.
   T* get(bool first_part) const { return total_ == nullptr || first_part ? total_ : room_.get(); }
   void add(bool first_part, Runner& runner) const {

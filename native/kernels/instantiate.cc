@@ -13,28 +13,26 @@ using T = SEPCONV_REAL;
 void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
   if (args.pointwise_kernel != nullptr && args.packed_kernel == nullptr &&
-      args.depthwise_bias == nullptr &&
-      args.depthwise_activation == Activation::none && selects_patches(g, kernel))
+      args.depthwise_bias == nullptr && args.depthwise_activation == Activation::none &&
+      selects_patches(g, kernel))
     patches_forward<T>(g, static_cast<const T*>(args.x),
                        static_cast<const T*>(args.pointwise_kernel), args.filters,
                        finish_of<T>(args), static_cast<T*>(args.y), runner);
   else if (args.pointwise_kernel != nullptr)
     separable_forward<T>(g, args, runner);
   else
-    depthwise_forward<T>(g, static_cast<const T*>(args.x),
-                         kernel, static_cast<const T*>(args.bias), args.activation,
-                         static_cast<T*>(args.y), runner);
+    depthwise_forward<T>(g, static_cast<const T*>(args.x), kernel, static_cast<const T*>(args.bias),
+                         args.activation, static_cast<T*>(args.y), runner);
 }
 
 void product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
-  pointwise_product<T>(
-      p.images, p.pixels, p.channels_first,
-      forward_weights(static_cast<const T*>(args.kernel), p.channels, p.filters,
-                      args.packed_kernel),
-      static_cast<const T*>(args.x),
-      Finish<T>{static_cast<const T*>(args.bias), static_cast<const T*>(args.residual),
-                args.activation},
-      static_cast<T*>(args.y), runner);
+  pointwise_product<T>(p.images, p.pixels, p.channels_first,
+                       forward_weights(static_cast<const T*>(args.kernel), p.channels, p.filters,
+                                       args.packed_kernel),
+                       static_cast<const T*>(args.x),
+                       Finish<T>{static_cast<const T*>(args.bias),
+                                 static_cast<const T*>(args.residual), args.activation},
+                       static_cast<T*>(args.y), runner);
 }
 
 void product_backward(const Pointwise& p, const void* x, const void* kernel, const void* dy,
@@ -76,9 +74,17 @@ void copy(const void* from, void* to, int64_t count) {
 }  // namespace
 
 const KernelTable& SEPCONV_TABLE() {
-  static const KernelTable table{&forward_all, &backward_all<T>, &product, &product_backward,
-                                 &packed_bytes, &pack_kernel, &batch_norm_forward<T>,
-                                 &batch_norm_backward<T>, &burst, &read, &copy};
+  static const KernelTable table{&forward_all,
+                                 &backward_all<T>,
+                                 &product,
+                                 &product_backward,
+                                 &packed_bytes,
+                                 &pack_kernel,
+                                 &batch_norm_forward<T>,
+                                 &batch_norm_backward<T>,
+                                 &burst,
+                                 &read,
+                                 &copy};
   return table;
 }
 

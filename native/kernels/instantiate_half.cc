@@ -1,9 +1,9 @@
 // The kernels of one instruction set for the half types: those for float32, over a few images at a
 // time that are widened into memory small enough for a cache, and whose results are narrowed.
 //
-// So tensors are read and written as they are stored, nothing of a tensor's size is kept in float32,
-// and sums are those of float32, rounded once. Compiled once a level, with SEPCONV_ISA_NAMESPACE and
-// SEPCONV_VECTOR_BYTES given by the build.
+// So tensors are read and written as they are stored, nothing of a tensor's size is kept in
+// float32, and sums are those of float32, rounded once. Compiled once a level, with
+// SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
 #include "half.h"
 #include "image_parts.h"
 #include "kernel_table.h"
@@ -11,7 +11,8 @@
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
 
-// What of tensors is in float32 at a time: it lies in a cache, and there still is work to share out.
+// What of tensors is in float32 at a time: it lies in a cache, and there still is work to share
+// out.
 constexpr int64_t kPartElements = 1 << 18;
 
 // One operand of `size` elements a unit, of which `room` units are in float32 at a time. Where the
@@ -143,7 +144,8 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   for (const Summed<Half>* sum : sums) sum->write(runner);
 }
 
-// A product goes through by images, or where pixels follow each other from image to image, by pixels.
+// A product goes through by images, or where pixels follow each other from image to image, by
+// pixels.
 Pointwise in_units(const Pointwise& p, int64_t* units) {
   if (p.channels_first) {
     *units = p.images;
@@ -222,10 +224,17 @@ void pack_half_kernel(bool channels_first, int64_t channels, int64_t filters, co
 
 template <class Half>
 const KernelTable& half_table() {
-  static const KernelTable table{&half_forward<Half>, &half_backward<Half>, &half_product<Half>,
-                                 &half_product_backward<Half>, f32_table().packed_bytes,
-                                 &pack_half_kernel<Half>, nullptr, nullptr, nullptr,
-                                 nullptr, nullptr};
+  static const KernelTable table{&half_forward<Half>,
+                                 &half_backward<Half>,
+                                 &half_product<Half>,
+                                 &half_product_backward<Half>,
+                                 f32_table().packed_bytes,
+                                 &pack_half_kernel<Half>,
+                                 nullptr,
+                                 nullptr,
+                                 nullptr,
+                                 nullptr,
+                                 nullptr};
   return table;
 }
 

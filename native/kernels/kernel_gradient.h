@@ -113,12 +113,18 @@ template <class T, int STRIDE>
 GradientFunctions<T> pick_gradient_taps(int64_t taps) {
   constexpr int kMore = kRegisters == 32 ? 2 : 1;
   switch (taps) {
-    case 1: return {gradient_fixed<T, 1, STRIDE, 4>, 4, gradient_fixed<T, 1, STRIDE, 1>};
-    case 2: return {gradient_fixed<T, 2, STRIDE, 4>, 4, gradient_fixed<T, 2, STRIDE, 1>};
-    case 3: return {gradient_fixed<T, 3, STRIDE, 3>, 3, gradient_fixed<T, 3, STRIDE, 1>};
-    case 5: return {gradient_fixed<T, 5, STRIDE, 2>, 2, gradient_fixed<T, 5, STRIDE, 1>};
-    case 7: return {gradient_fixed<T, 7, STRIDE, kMore>, kMore, gradient_fixed<T, 7, STRIDE, 1>};
-    default: return {gradient_general<T>, 1, gradient_general<T>};
+    case 1:
+      return {gradient_fixed<T, 1, STRIDE, 4>, 4, gradient_fixed<T, 1, STRIDE, 1>};
+    case 2:
+      return {gradient_fixed<T, 2, STRIDE, 4>, 4, gradient_fixed<T, 2, STRIDE, 1>};
+    case 3:
+      return {gradient_fixed<T, 3, STRIDE, 3>, 3, gradient_fixed<T, 3, STRIDE, 1>};
+    case 5:
+      return {gradient_fixed<T, 5, STRIDE, 2>, 2, gradient_fixed<T, 5, STRIDE, 1>};
+    case 7:
+      return {gradient_fixed<T, 7, STRIDE, kMore>, kMore, gradient_fixed<T, 7, STRIDE, 1>};
+    default:
+      return {gradient_general<T>, 1, gradient_general<T>};
   }
 }
 

@@ -24,12 +24,12 @@ struct KernelTable {
 };
 
 // Which levels a build has depends on its processor family (see CMakeLists.txt).
-#define SEPCONV_DECLARE_LEVEL(level)       \
-  namespace level {                        \
-  const KernelTable& f32_table();          \
-  const KernelTable& f64_table();          \
-  const KernelTable& bf16_table();         \
-  const KernelTable& f16_table();          \
+#define SEPCONV_DECLARE_LEVEL(level) \
+  namespace level {                  \
+  const KernelTable& f32_table();    \
+  const KernelTable& f64_table();    \
+  const KernelTable& bf16_table();   \
+  const KernelTable& f16_table();    \
   }
 #if defined(SEPCONV_X86)
 SEPCONV_DECLARE_LEVEL(v2)

@@ -23,7 +23,8 @@ void parallel_keeping(Runner& runner, int64_t tasks, int64_t elements, int64_t k
       &call);
 }
 
-// The memory that a thread keeps, where fill(memory) puts the same at the thread's first task of a call.
+// The memory that a thread keeps, where fill(memory) puts the same at the thread's first task of a
+// call.
 template <class T, class F>
 const T* filled_once(Kept* kept, const F& fill) {
   T* const memory = static_cast<T*>(kept->memory);

@@ -19,8 +19,8 @@ bool selects_patches(const Geometry& g, const T* kernel) {
   return true;
 }
 
-// Copies `count` values a vector at a time where that reads nothing past `end`; the vector that ends
-// the copy may write over what follows.
+// Copies `count` values a vector at a time where that reads nothing past `end`; the vector that
+// ends the copy may write over what follows.
 template <class T>
 inline void copy_over(const T* from, int64_t count, const T* end, T* to) {
   if (end - from < round_up(count, kLanes<T>)) {

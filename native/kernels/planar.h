@@ -20,8 +20,8 @@ struct Plane {
   int64_t row_step, pixel_step;
 };
 
-// to[i] = from[i * step]. Rows of planes are short: the last vector overlaps the one before it rather
-// than being finished one by one.
+// to[i] = from[i * step]. Rows of planes are short: the last vector overlaps the one before it
+// rather than being finished one by one.
 template <class T>
 void gather_run(const T* from, int64_t step, int64_t count, T* to) {
   if (step == 1) {
@@ -143,8 +143,9 @@ bool rows_together(const Planar<T>& planar, int64_t rows) {
 // The sums of kPlanarRows rows of VECTORS vectors: an input vector, once loaded, serves all rows of
 // outputs that see it. SIGN = 1: to[f] gets weight * from[f + shift]; -1: from[f - shift].
 template <class T, int KH, int SIGN, int VECTORS>
-[[gnu::always_inline]] inline void planar_tile(const Planar<T>& planar, const T* from, const T* weights,
-                        int64_t weight_step, Vec<T> (&acc)[kPlanarRows][VECTORS]) {
+[[gnu::always_inline]] inline void planar_tile(const Planar<T>& planar, const T* from,
+                                               const T* weights, int64_t weight_step,
+                                               Vec<T> (&acc)[kPlanarRows][VECTORS]) {
   constexpr int kVec = kLanes<T>;
   const int64_t kw = planar.g.kw, pitch = planar.pitch;
   for (int64_t j = 0; j < kw; ++j) {
@@ -154,8 +155,8 @@ template <class T, int KH, int SIGN, int VECTORS>
     const T* column = from + SIGN * j * planar.g.dw;
 #pragma GCC unroll 16
     for (int r = 0; r < kPlanarRows + KH - 1; ++r) {
-      // The rows of inputs in order: those that the first outputs see begin KH - 1 before them where
-      // SIGN is -1.
+      // The rows of inputs in order: those that the first outputs see begin KH - 1 before them
+      // where SIGN is -1.
       const T* row = column + (SIGN == 1 ? r : r - (KH - 1)) * pitch;
 #pragma GCC unroll 2
       for (int v = 0; v < VECTORS; ++v) {
@@ -170,9 +171,9 @@ template <class T, int KH, int SIGN, int VECTORS>
   }
 }
 
-// Calls tile<VECTORS>(f) for tiles of kPlanarRows rows that cover the first `columns` of `rows` rows.
-// Since a tap is the same shift everywhere, vectors may run on into the next row: what they put there
-// is right.
+// Calls tile<VECTORS>(f) for tiles of kPlanarRows rows that cover the first `columns` of `rows`
+// rows. Since a tap is the same shift everywhere, vectors may run on into the next row: what they
+// put there is right.
 template <class T, class F>
 void for_row_tiles(const Planar<T>& planar, int64_t rows, int64_t columns, F&& tile) {
   constexpr int kVec = kLanes<T>;
@@ -187,19 +188,20 @@ void for_row_tiles(const Planar<T>& planar, int64_t rows, int64_t columns, F&& t
 template <class T, int KH>
 void planar_forward_rows(const Planar<T>& planar, int64_t rows, const T* phases, const T* weights,
                          int64_t weight_step, T bias, Activation activation, T* flat) {
-  for_row_tiles(planar, rows, planar.g.wo, [&]<int VECTORS>(int64_t f) __attribute__((always_inline)) {
-    Vec<T> acc[kPlanarRows][VECTORS];
+  for_row_tiles(
+      planar, rows, planar.g.wo, [&]<int VECTORS>(int64_t f) __attribute__((always_inline)) {
+        Vec<T> acc[kPlanarRows][VECTORS];
 #pragma GCC unroll 4
-    for (int p = 0; p < kPlanarRows; ++p)
+        for (int p = 0; p < kPlanarRows; ++p)
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v) acc[p][v] = broadcast(bias);
-    planar_tile<T, KH, 1, VECTORS>(planar, phases + f, weights, weight_step, acc);
+          for (int v = 0; v < VECTORS; ++v) acc[p][v] = broadcast(bias);
+        planar_tile<T, KH, 1, VECTORS>(planar, phases + f, weights, weight_step, acc);
 #pragma GCC unroll 4
-    for (int p = 0; p < kPlanarRows; ++p)
+        for (int p = 0; p < kPlanarRows; ++p)
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v)
-        store(flat + f + p * planar.pitch + v * kLanes<T>, activate<T>(acc[p][v], activation));
-  });
+          for (int v = 0; v < VECTORS; ++v)
+            store(flat + f + p * planar.pitch + v * kLanes<T>, activate<T>(acc[p][v], activation));
+      });
 }
 
 // flat[f] = bias + sum over taps of weight * phases[f + shift]; weights are `weight_step` apart.
@@ -285,20 +287,21 @@ T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<cons
   return flat;
 }
 
-// The same as planar_input_gradient for phases that are zero: sums are put there, not added, for what
-// vectors put into the next row must not count twice.
+// The same as planar_input_gradient for phases that are zero: sums are put there, not added, for
+// what vectors put into the next row must not count twice.
 template <class T, int KH>
 void planar_input_gradient_rows(const Planar<T>& planar, int64_t rows, const T* flat,
                                 const T* weights, int64_t weight_step, T* phases) {
-  for_row_tiles(planar, rows + planar.extra_rows, planar.pitch, [&]<int VECTORS>(int64_t f) __attribute__((always_inline)) {
-    Vec<T> acc[kPlanarRows][VECTORS] = {};
-    planar_tile<T, KH, -1, VECTORS>(planar, flat + f, weights, weight_step, acc);
+  for_row_tiles(planar, rows + planar.extra_rows, planar.pitch,
+                [&]<int VECTORS>(int64_t f) __attribute__((always_inline)) {
+                  Vec<T> acc[kPlanarRows][VECTORS] = {};
+                  planar_tile<T, KH, -1, VECTORS>(planar, flat + f, weights, weight_step, acc);
 #pragma GCC unroll 4
-    for (int p = 0; p < kPlanarRows; ++p)
+                  for (int p = 0; p < kPlanarRows; ++p)
 #pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; ++v)
-        store(phases + f + p * planar.pitch + v * kLanes<T>, acc[p][v]);
-  });
+                    for (int v = 0; v < VECTORS; ++v)
+                      store(phases + f + p * planar.pitch + v * kLanes<T>, acc[p][v]);
+                });
 }
 
 // Adds the input gradient that a band's `flat` output gradients give under one kernel, to phases.

@@ -8,8 +8,8 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // Rows of A that a task takes through all panels, so that a panel, once in L1, serves them all.
 inline constexpr int64_t kTilePixels = 96;
 
-// Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so that
-// the last few tasks leave no thread idle for long.
+// Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so
+// that the last few tasks leave no thread idle for long.
 class RowTiles {
  public:
   // `least` tiles, where there are rows enough.
@@ -112,8 +112,7 @@ template <class T>
 class PackedWeights {
  public:
   PackedWeights(const Weights<T>& w, Runner& runner)
-      : given_(w.packed),
-        packed_(given_ != nullptr ? 0 : packed_elements<T>(w.depth, w.outputs)) {
+      : given_(w.packed), packed_(given_ != nullptr ? 0 : packed_elements<T>(w.depth, w.outputs)) {
     if (given_ != nullptr) return;
     const int64_t count = panels<T>(w.outputs);
     const int64_t tasks = min_of(count, parts(w.depth * w.outputs, 16384));
@@ -178,11 +177,12 @@ struct Finish {
 template <class T>
 void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
                   Runner& runner) {
-  // Tasks of 2^18 operations or more, some microseconds. Where there are more rows than outputs, they
-  // are cut more finely: that each thread packs all weights costs less than that it reads all of x.
+  // Tasks of 2^18 operations or more, some microseconds. Where there are more rows than outputs,
+  // they are cut more finely: that each thread packs all weights costs less than that it reads all
+  // of x.
   constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
-  const int64_t wanted = min_of(
-      16, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >> 17);
+  const int64_t wanted =
+      min_of(16, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >> 17);
   const bool tall = w.outputs <= rows;
   const WeightBlocks<T> blocks(w, tall ? 1 : wanted / max_of(1, RowTiles(rows).count));
   // An odd number of blocks is no even work for two threads, until the rows are cut.
@@ -242,9 +242,9 @@ struct GradientCut {
   int64_t groups, split;
 };
 
-// `units` of work over `pixels` pixels. Results depend on the groups, which hence are as many whatever
-// the threads: so few that adding them up costs little. Each range of channels reads all of dy, so
-// those are as many as keep the threads busy, all of them to the end if it can be.
+// `units` of work over `pixels` pixels. Results depend on the groups, which hence are as many
+// whatever the threads: so few that adding them up costs little. Each range of channels reads all
+// of dy, so those are as many as keep the threads busy, all of them to the end if it can be.
 template <class T>
 GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
                          bool may_split) {
@@ -262,16 +262,17 @@ GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_
   return {groups, max_of(1, split)};
 }
 
-// The product of `pixels` pixels, added to dkernel [channels, filters] or put there: `a` is (channel,
-// pixel), element (pixel, filter) of dy is dy[pixel * dy_pixel + filter * dy_filter]. `packed` is
-// scratch of gradient_elements(), `next` what of dy comes after.
+// The product of `pixels` pixels, added to dkernel [channels, filters] or put there: `a` is
+// (channel, pixel), element (pixel, filter) of dy is dy[pixel * dy_pixel + filter * dy_filter].
+// `packed` is scratch of gradient_elements(), `next` what of dy comes after.
 template <class T>
-void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels,
-                            const MatrixA<T>& a, const T* dy, int64_t dy_pixel, int64_t dy_filter,
-                            bool accumulate, T* dkernel, T* packed, const Ahead& next = {}) {
+void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels, const MatrixA<T>& a,
+                            const T* dy, int64_t dy_pixel, int64_t dy_filter, bool accumulate,
+                            T* dkernel, T* packed, const Ahead& next = {}) {
   const bool rows_of_filters = dy_filter == 1;
   if (!rows_of_filters) pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
-  const MatrixB<T> b = rows_of_filters ? MatrixB<T>{packed, dy, dy_pixel, true} : MatrixB<T>{packed};
+  const MatrixB<T> b =
+      rows_of_filters ? MatrixB<T>{packed, dy, dy_pixel, true} : MatrixB<T>{packed};
   Epilogue<T> e;
   if (accumulate) e.addend = dkernel;
   if (a.row != 1) {

@@ -1,5 +1,5 @@
-// What a processor can do at its best: multiply-adds on registers alone, and streams through memory.
-// The benchmark holds every kernel against these.
+// What a processor can do at its best: multiply-adds on registers alone, and streams through
+// memory. The benchmark holds every kernel against these.
 #pragma once
 #include "vec.h"
 

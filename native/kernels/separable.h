@@ -43,8 +43,8 @@ Tiles usual_tiles(const Geometry& g) {
                    is_flat<T>(g) || (g.m == 1 && !is_narrow<T>(g)));
 }
 
-// Images cut into `each` parts of as many pixels, of which the rows that they share with the next are
-// computed twice: for images so small that parts of whole rows would not be even.
+// Images cut into `each` parts of as many pixels, of which the rows that they share with the next
+// are computed twice: for images so small that parts of whole rows would not be even.
 struct PixelParts {
   int64_t each;
   PixelParts(const Geometry& g, int64_t threads) {
@@ -56,7 +56,9 @@ struct PixelParts {
     const int64_t rows = ceil_div(ceil_div(g.ho * g.wo, each), g.wo) + 1;
     return {{g.ho, 1, min_of(rows, g.ho), each}, 1};
   }
-  int64_t first(const Geometry& g, int64_t part) const { return part_start(g.ho * g.wo, each, part); }
+  int64_t first(const Geometry& g, int64_t part) const {
+    return part_start(g.ho * g.wo, each, part);
+  }
 };
 
 // Elements from a pixel of a tile to the next: with many channels a power of two would put all
@@ -93,9 +95,7 @@ class DepthwiseTiles {
   const Geometry& g;
   const Tiles tiles;
 
-  int64_t scratch() const {
-    return g.channels_first ? forward_scratch(planar_) : bands_.scratch();
-  }
+  int64_t scratch() const { return g.channels_first ? forward_scratch(planar_) : bands_.scratch(); }
   // Calls f(first, count, element) for runs of a tile's pixels, `first` in the tile, that follow
   // each other in the output too: there they are from pixel `element` on.
   template <class F>
@@ -114,8 +114,8 @@ class DepthwiseTiles {
   // Channels [c0, c1), pixels `pitch` apart.
   void rows(const Tile& t, int64_t c0, int64_t c1, T* out, int64_t pitch, T* scratch) const {
     const Box box{t.p0, t.p1, t.q0, t.q1, c0, c1};
-    bands_.compute(x_ + t.n * g.h * g.w * g.c, activation_, box, out,
-                   (t.q1 - t.q0) * pitch, pitch, scratch);
+    bands_.compute(x_ + t.n * g.h * g.w * g.c, activation_, box, out, (t.q1 - t.q0) * pitch, pitch,
+                   scratch);
   }
 
   // Channels [c0, c1) as [c1 - c0][pixel].
@@ -184,10 +184,11 @@ Finish<T> finish_of(const Forward& args) {
 // What of a batch goes through two passes together, all its tensors counted.
 inline constexpr int64_t kPartBytes = 8 << 20;
 
-// Whether tiles are worth it however few they are: where each thread may have all weights to itself,
-// its own or ones packed before that the caches hold, what one step leaves for the next need not go
-// from core to core. Not where a kernel is so large that tiles share most of what they see, nor where
-// rows are gone along, whose sums depend on where they are cut, and here the number of threads does that.
+// Whether tiles are worth it however few they are: where each thread may have all weights to
+// itself, its own or ones packed before that the caches hold, what one step leaves for the next
+// need not go from core to core. Not where a kernel is so large that tiles share most of what they
+// see, nor where rows are gone along, whose sums depend on where they are cut, and here the number
+// of threads does that.
 template <class T>
 bool takes_few(const Geometry& g, const Weights<T>& weights, bool kept) {
   const int64_t bytes = weights.depth * weights.outputs * static_cast<int64_t>(sizeof(T));
@@ -195,8 +196,8 @@ bool takes_few(const Geometry& g, const Weights<T>& weights, bool kept) {
          (kept || (weights.packed != nullptr && bytes <= (8 << 20)));
 }
 
-// Whether a kernel is so large that a tile's window is many times the tile, and an image small enough
-// that the whole of it between the steps stays in a cache.
+// Whether a kernel is so large that a tile's window is many times the tile, and an image small
+// enough that the whole of it between the steps stays in a cache.
 template <class T>
 bool is_better_whole(const Geometry& g) {
   const int64_t bytes = g.ho * g.wo * g.c * g.m * static_cast<int64_t>(sizeof(T));
@@ -235,9 +236,8 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const T* depthwise_bias = static_cast<const T*>(args.depthwise_bias);
   const Finish<T> finish = finish_of<T>(args);
   T* y = static_cast<T*>(args.y);
-  const Weights<T> weights =
-      forward_weights(static_cast<const T*>(args.pointwise_kernel), channels, filters,
-                      args.packed_kernel);
+  const Weights<T> weights = forward_weights(static_cast<const T*>(args.pointwise_kernel), channels,
+                                             filters, args.packed_kernel);
   const WeightBlocks<T> own(weights, 1);
   const bool kept = !g.channels_first && own.count == 1;
   const Tiles usual = usual_tiles<T>(g);
@@ -345,11 +345,10 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
                   } else {
                     tiles.rows(t, c.first, c.last, middle, pitch, rest);
                     tiles.each_run(t, [&](int64_t first, int64_t pixels_here, int64_t pixel) {
-                      add_pointwise_gradient(width, filters, pixels_here,
-                                             MatrixA<T>{middle + first * pitch, 1, pitch},
-                                             dy + pixel * filters, filters, int64_t{1},
-                                             unit != begin || first != 0, to, scratch,
-                                             next_rows(dy, filters, pixel + pixels_here, all, most));
+                      add_pointwise_gradient(
+                          width, filters, pixels_here, MatrixA<T>{middle + first * pitch, 1, pitch},
+                          dy + pixel * filters, filters, int64_t{1}, unit != begin || first != 0,
+                          to, scratch, next_rows(dy, filters, pixel + pixels_here, all, most));
                     });
                   }
                 }
@@ -389,8 +388,8 @@ void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
   depthwise_backward<T>(g, args, dmiddle.get(), runner);
 }
 
-// Every gradient reads dy, or what the product made of it, so a large batch goes through in parts that
-// the caches hold; and only for a part is there memory for the middle's gradient.
+// Every gradient reads dy, or what the product made of it, so a large batch goes through in parts
+// that the caches hold; and only for a part is there memory for the middle's gradient.
 template <class T>
 void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo, taps = g.kh * g.kw * channels;

@@ -1,10 +1,11 @@
-// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps: tiles of neighbouring outputs, two rows
-// by seven where there are registers for it, go through all channels.
+// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps: tiles of neighbouring
+// outputs, two rows by seven where there are registers for it, go through all channels.
 //
 // All weights of a vector of channels and all sums of a tile are held in registers, and an input
-// vector, once loaded, serves every output of the tile that sees it. Memory is read along the channels,
-// so no stride between pixels can make them fall on the same sets of the first cache. At the
-// image's edge the inputs outside are skipped. Dilation makes tiles of every dilation-th output.
+// vector, once loaded, serves every output of the tile that sees it. Memory is read along the
+// channels, so no stride between pixels can make them fall on the same sets of the first cache. At
+// the image's edge the inputs outside are skipped. Dilation makes tiles of every dilation-th
+// output.
 #pragma once
 #include "activation.h"
 #include "window.h"
@@ -123,10 +124,10 @@ int64_t small_channels(const Correlation& g) {
   return max_of(kLeast, elements / max_of(1, rows * columns) / kLanes<T> * kLanes<T>);
 }
 
-// Where pixels lie a multiple of 2 KiB apart, those that a tile sees share two sets of the first cache,
-// and drive each other out before they are used. Tiles then see a copy of the window, some channels at
-// a time, whose pixels lie an odd number of cache lines apart. At stride 2 they use each pixel half as
-// often, and a copy pays from 4 KiB on.
+// Where pixels lie a multiple of 2 KiB apart, those that a tile sees share two sets of the first
+// cache, and drive each other out before they are used. Tiles then see a copy of the window, some
+// channels at a time, whose pixels lie an odd number of cache lines apart. At stride 2 they use
+// each pixel half as often, and a copy pays from 4 KiB on.
 template <class T>
 bool wants_copy(const Correlation& g) {
   return g.kh > 1 && g.channels * static_cast<int64_t>(sizeof(T)) % (2048 * g.sh) == 0;
@@ -137,8 +138,8 @@ inline int64_t most_pixels(const Correlation& g, const Window& w) {
   return min_of(w.rows, g.in_h) * min_of(w.columns, g.in_w);
 }
 
-// How many channels of a window are copied at a time: whole KiB of a pixel, few enough for the second
-// cache.
+// How many channels of a window are copied at a time: whole KiB of a pixel, few enough for the
+// second cache.
 inline constexpr int64_t kCopyBytes = 128 << 10, kLeastCopied = 4;
 template <class T>
 int64_t copied_channels(const Correlation& g, const Window& w) {
@@ -172,7 +173,8 @@ Pixels<T> copy_pixels(const Correlation& g, const T* image, int64_t channels, co
   return {copy, row, column, columns * pitch, pitch};
 }
 
-// The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its first.
+// The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its
+// first.
 template <class T>
 void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
                      const Pixels<T>& pixels, const T* weights, const T* bias,

@@ -1,7 +1,7 @@
 // The input gradient of a 3 x 3 kernel at stride 2 on a channels_last image.
 //
-// Counted with the padding, input row 2r sees output rows r (by tap row 0) and r - 1 (by tap row 2),
-// and row 2r + 1 sees row r (by tap row 1); columns alike. A tile of two input rows by eight
+// Counted with the padding, input row 2r sees output rows r (by tap row 0) and r - 1 (by tap row
+// 2), and row 2r + 1 sees row r (by tap row 1); columns alike. A tile of two input rows by eight
 // columns comes from two rows by five columns of output gradients, all nine weights in registers.
 #pragma once
 #include "window.h"

@@ -118,11 +118,10 @@ inline constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b
 inline constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // How many parts `total` items are cut into so that each has about `wanted` of them or more.
-inline int64_t parts(int64_t total, int64_t wanted) {
-  return max_of(1, total / max_of(1, wanted));
-}
+inline int64_t parts(int64_t total, int64_t wanted) { return max_of(1, total / max_of(1, wanted)); }
 
-// The start of part `index` out of `count` even parts of `total`; larger and smaller ones take turns.
+// The start of part `index` out of `count` even parts of `total`; larger and smaller ones take
+// turns.
 inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
   return total / count * index + total % count * index / count;
 }

@@ -22,7 +22,8 @@ class Hash {
   template <class T>
   void add(const std::vector<T>& values) {
     const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
-    for (size_t i = 0; i < values.size() * sizeof(T); ++i) value_ = (value_ ^ bytes[i]) * 0x100000001b3;
+    for (size_t i = 0; i < values.size() * sizeof(T); ++i)
+      value_ = (value_ ^ bytes[i]) * 0x100000001b3;
   }
   template <class T>
   void add(const test::Results<T>& r) {
@@ -106,9 +107,8 @@ void print_level(const char* level, double effort) {
                   static_cast<unsigned long long>(hash.value()));
       std::fflush(stdout);
     };
-    print("convolutions", [&](Hash& hash) {
-      add_convolutions(test::random_problem, times(600), buffers, hash);
-    });
+    print("convolutions",
+          [&](Hash& hash) { add_convolutions(test::random_problem, times(600), buffers, hash); });
     print("conflicts", [&](Hash& hash) {
       add_convolutions(test::conflicting_problem, times(60), buffers, hash);
     });

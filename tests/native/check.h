@@ -22,13 +22,13 @@ inline bool check(bool holds, const char* text, const char* file, int line) {
 #define CHECK(...) ::test::check(static_cast<bool>(__VA_ARGS__), #__VA_ARGS__, __FILE__, __LINE__)
 
 // The type and the whole message matter, since users read it.
-#define CHECK_THROWS(expression, type, part)                                        \
-  do {                                                                              \
-    bool caught = false;                                                            \
-    try {                                                                           \
-      (void)(expression);                                                           \
-    } catch (const type& error) {                                                   \
-      caught = std::string(error.what()).find(part) != std::string::npos;           \
-    }                                                                               \
+#define CHECK_THROWS(expression, type, part)                                           \
+  do {                                                                                 \
+    bool caught = false;                                                               \
+    try {                                                                              \
+      (void)(expression);                                                              \
+    } catch (const type& error) {                                                      \
+      caught = std::string(error.what()).find(part) != std::string::npos;              \
+    }                                                                                  \
     ::test::check(caught, #expression " throws " #type ": " part, __FILE__, __LINE__); \
   } while (false)

@@ -73,7 +73,8 @@ class Guarded {
   static void protect(uint8_t* start, size_t bytes, int how) {
     if (bytes != 0 && mprotect(start, bytes, how) != 0) std::abort();
   }
-  // AddressSanitizer knows 8 bytes at a time, so the slack's last odd bytes are left to the pattern.
+  // AddressSanitizer knows 8 bytes at a time, so the slack's last odd bytes are left to the
+  // pattern.
   void watch() {
 #if defined(TEST_ASAN)
     if (open_bytes_ == 0) return;

@@ -35,7 +35,8 @@ struct Half16 {
     if (v == 0) return 0;
     const int exponent = std::max(std::ilogb(v), 1 - kBias);
     // In units of the last place; rounding up to the next power of two carries into the exponent.
-    const int units = static_cast<int>(std::nearbyint(std::ldexp(std::fabs(v), FRACTION - exponent)));
+    const int units =
+        static_cast<int>(std::nearbyint(std::ldexp(std::fabs(v), FRACTION - exponent)));
     return std::min(((exponent + kBias - 1) << FRACTION) + units, kInfinite);
   }
 };
@@ -43,8 +44,8 @@ struct Half16 {
 using BFloat16 = Half16<8, 7>;
 using Float16 = Half16<5, 10>;
 
-// What a kernel's rounding is made of: `unit` of a sum, and where results are stored in less, half a
-// unit of theirs, `stored` times the value or `least`.
+// What a kernel's rounding is made of: `unit` of a sum, and where results are stored in less, half
+// a unit of theirs, `stored` times the value or `least`.
 template <class T>
 struct Rounding {
   static constexpr double unit = static_cast<double>(std::numeric_limits<T>::epsilon());
@@ -56,8 +57,7 @@ struct Rounding<Half16<EXPONENT, FRACTION>> {
   static constexpr double unit = Rounding<float>::unit;
   static constexpr double stored = 0.5 / (1 << FRACTION);
   static inline const double least =
-      Rounding<float>::least +
-      std::ldexp(0.5, 1 - Half16<EXPONENT, FRACTION>::kBias - FRACTION);
+      Rounding<float>::least + std::ldexp(0.5, 1 - Half16<EXPONENT, FRACTION>::kBias - FRACTION);
 };
 
 // The least numbers of a type: what there is between them and 0.

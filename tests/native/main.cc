@@ -17,8 +17,8 @@
 
 namespace {
 
-// ThreadSanitizer cannot follow threads that a forked child starts, and AddressSanitizer's allocator
-// may be locked by a thread that the child does not have.
+// ThreadSanitizer cannot follow threads that a forked child starts, and AddressSanitizer's
+// allocator may be locked by a thread that the child does not have.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define TEST_NO_FORK 1
 #elif defined(__has_feature)

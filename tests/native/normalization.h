@@ -7,7 +7,7 @@ namespace test {
 
 struct Sizes {
   sepconv::BatchNorm s;
-  double offset;  // of x: a mean that must not cost digits
+  double offset;             // of x: a mean that must not cost digits
   bool gamma, beta, arrays;  // whether there are the first two, and whether y and dx are wanted
   int64_t elements() const { return s.outer * s.channels * s.inner; }
 };
@@ -54,14 +54,15 @@ Operands<T> random_operands(const Sizes& z, uint32_t seed) {
 }
 
 template <class T>
-Outputs<T> run(const Sizes& z, sepconv::DType dtype, const Operands<T>& in,
-               sepconv::Runner& runner, Buffers& buffers) {
+Outputs<T> run(const Sizes& z, sepconv::DType dtype, const Operands<T>& in, sepconv::Runner& runner,
+               Buffers& buffers) {
   const int64_t n = z.elements(), channels = z.s.channels;
   const T* x = buffers.input(kX, in.x);
   const T* gamma = z.gamma ? buffers.input(kKernel, in.gamma) : nullptr;
   const T* beta = z.beta ? buffers.input(kPointwise, in.beta) : nullptr;
   T* y = z.arrays ? buffers.output<T>(kY, n) : nullptr;
-  T *mean = buffers.output<T>(kDkernel, channels), *variance = buffers.output<T>(kDpointwise, channels);
+  T *mean = buffers.output<T>(kDkernel, channels),
+    *variance = buffers.output<T>(kDpointwise, channels);
   sepconv::batch_norm_forward(dtype, z.s, {x, gamma, beta, y, mean, variance}, runner);
   T* dx = z.arrays ? buffers.output<T>(kDx, n) : nullptr;
   T *dgamma = buffers.output<T>(kDbias, channels), *dbeta = buffers.output<T>(kBias, channels);
@@ -69,7 +70,7 @@ Outputs<T> run(const Sizes& z, sepconv::DType dtype, const Operands<T>& in,
   sepconv::batch_norm_backward(dtype, z.s, {x, gamma, mean, variance, dy, dx, dgamma, dbeta},
                                runner);
   CHECK(buffers.intact());
-  return {copied(y, n), copied(mean, channels), copied(variance, channels),
+  return {copied(y, n),  copied(mean, channels),   copied(variance, channels),
           copied(dx, n), copied(dgamma, channels), copied(dbeta, channels)};
 }
 

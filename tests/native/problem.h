@@ -66,7 +66,8 @@ struct Problem {
 inline constexpr int64_t kMostElements = 1 << 17;  // of any buffer
 inline constexpr int64_t kMostProducts = 1 << 21;
 
-// Sizes are cut until buffers and work are bounded. Throws std::invalid_argument where `resolve` does.
+// Sizes are cut until buffers and work are bounded. Throws std::invalid_argument where `resolve`
+// does.
 inline Problem read_problem(const uint8_t* data, size_t size) {
   Bytes bytes(data, size);
   Problem p{};
@@ -125,13 +126,20 @@ inline Problem read_problem(const uint8_t* data, size_t size) {
         p.products() <= kMostProducts)
       return p;
     // The largest size first, but what makes a convolution odd (its kernel) stays.
-    if (n > 1) n = (n + 1) / 2;
-    else if (c > 16) c = (c + 1) / 2;
-    else if (p.filters > 16) p.filters = (p.filters + 1) / 2;
-    else if (h >= w && h > 1) h = (h + 1) / 2;
-    else if (w > 1) w = (w + 1) / 2;
-    else if (kh >= kw && kh > 1) kh = (kh + 1) / 2;
-    else kw = (kw + 1) / 2;
+    if (n > 1)
+      n = (n + 1) / 2;
+    else if (c > 16)
+      c = (c + 1) / 2;
+    else if (p.filters > 16)
+      p.filters = (p.filters + 1) / 2;
+    else if (h >= w && h > 1)
+      h = (h + 1) / 2;
+    else if (w > 1)
+      w = (w + 1) / 2;
+    else if (kh >= kw && kh > 1)
+      kh = (kh + 1) / 2;
+    else
+      kw = (kw + 1) / 2;
     if (p.selecting) m = kh * kw;
   }
 }
@@ -149,7 +157,8 @@ inline Problem random_problem(uint32_t seed) {
   }
 }
 
-// So many channels that pixels lie a multiple of 2 KiB apart, where small kernels see a copy of them.
+// So many channels that pixels lie a multiple of 2 KiB apart, where small kernels see a copy of
+// them.
 inline Problem conflicting_problem(uint32_t seed) {
   std::mt19937 random(seed);
   const auto pick = [&](int64_t low, int64_t high) {

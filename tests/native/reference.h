@@ -90,11 +90,20 @@ struct Expected {
 inline void activate(Sum& sum, sepconv::Activation activation) {
   double& v = sum.value;
   switch (activation) {
-    case sepconv::Activation::none: return;
-    case sepconv::Activation::relu: v = v < 0 ? 0 : v; break;
-    case sepconv::Activation::relu6: v = v < 0 ? 0 : v > 6 ? 6 : v; break;
-    case sepconv::Activation::hard_silu: v *= (v < -3 ? 0 : v > 3 ? 6 : v + 3) / 6; break;
-    case sepconv::Activation::silu: v = v / (1 + std::exp(-v)); break;
+    case sepconv::Activation::none:
+      return;
+    case sepconv::Activation::relu:
+      v = v < 0 ? 0 : v;
+      break;
+    case sepconv::Activation::relu6:
+      v = v < 0 ? 0 : v > 6 ? 6 : v;
+      break;
+    case sepconv::Activation::hard_silu:
+      v *= (v < -3 ? 0 : v > 3 ? 6 : v + 3) / 6;
+      break;
+    case sepconv::Activation::silu:
+      v = v / (1 + std::exp(-v));
+      break;
   }
   // The slope is at most 1.5; what was infinite may be a number now.
   sum.size = std::isfinite(sum.size) ? 1.5 * sum.size : std::fabs(v);
@@ -156,13 +165,13 @@ bool near(const T* values, const Sums& sums, double terms) {
   const double unit = Rounding<T>::unit * (8 + 4 * std::sqrt(terms));
   for (size_t i = 0; i < sums.size(); ++i) {
     const double v = static_cast<double>(values[i]);
-    const bool right = std::isnan(sums[i].value)   ? std::isnan(v)
-                       : std::isinf(sums[i].value)
-                           ? v == sums[i].value
-                           : std::fabs(v - sums[i].value) <=
-                                 unit * sums[i].size + Rounding<T>::least +
-                                     Rounding<T>::stored * (std::fabs(sums[i].value) +
-                                                            unit * sums[i].size);
+    const bool right =
+        std::isnan(sums[i].value) ? std::isnan(v)
+        : std::isinf(sums[i].value)
+            ? v == sums[i].value
+            : std::fabs(v - sums[i].value) <=
+                  unit * sums[i].size + Rounding<T>::least +
+                      Rounding<T>::stored * (std::fabs(sums[i].value) + unit * sums[i].size);
     if (!right) return false;
   }
   return true;

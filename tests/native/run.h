@@ -9,8 +9,21 @@
 
 namespace test {
 
-enum Slot { kX, kKernel, kPointwise, kBias, kDy, kY, kDx, kDkernel, kDpointwise, kDbias,
-            kDepthwiseBias, kResidual, kSlots };
+enum Slot {
+  kX,
+  kKernel,
+  kPointwise,
+  kBias,
+  kDy,
+  kY,
+  kDx,
+  kDkernel,
+  kDpointwise,
+  kDbias,
+  kDepthwiseBias,
+  kResidual,
+  kSlots
+};
 
 // Buffers for one thread's calls.
 class Buffers {
@@ -72,15 +85,14 @@ Inputs<T> make_inputs(const Problem& p) {
            : p.numbers == which           ? Special::nonfinite
                                           : Special::none;
   };
-  return {random_values<T>(p.x_elements(), p.seed, special(Numbers::nonfinite_x)),
-          depthwise_values<T>(p, special(Numbers::nonfinite_weights)),
-          random_values<T>(p.pointwise_elements(), p.seed + 2, special(Numbers::nonfinite_weights)),
-          random_values<T>(p.bias ? p.outputs() : 0, p.seed + 3, Special::none),
-          random_values<T>(p.y_elements(), p.seed + 4, special(Numbers::nonfinite_dy)),
-          random_values<T>(p.depthwise_bias ? p.depthwise_channels() : 0, p.seed + 5,
-                           Special::none),
-          random_values<T>(p.residual ? p.y_elements() : 0, p.seed + 6,
-                           special(Numbers::nonfinite_x))};
+  return {
+      random_values<T>(p.x_elements(), p.seed, special(Numbers::nonfinite_x)),
+      depthwise_values<T>(p, special(Numbers::nonfinite_weights)),
+      random_values<T>(p.pointwise_elements(), p.seed + 2, special(Numbers::nonfinite_weights)),
+      random_values<T>(p.bias ? p.outputs() : 0, p.seed + 3, Special::none),
+      random_values<T>(p.y_elements(), p.seed + 4, special(Numbers::nonfinite_dy)),
+      random_values<T>(p.depthwise_bias ? p.depthwise_channels() : 0, p.seed + 5, Special::none),
+      random_values<T>(p.residual ? p.y_elements() : 0, p.seed + 6, special(Numbers::nonfinite_x))};
 }
 
 // The elements of an output, none where it was not asked for.
@@ -131,8 +143,8 @@ Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, B
   if (p.depthwise_bias) forward.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
   if (p.residual) forward.residual = buffers.input(kResidual, in.residual);
   sepconv::forward(p.dtype, p.g, forward, runner);
-  sepconv::Backward call{x, kernel, pointwise, p.separable, p.filters, dy,
-                         dx, dkernel, dpointwise, dbias};
+  sepconv::Backward call{x,  kernel, pointwise, p.separable, p.filters,
+                         dy, dx,     dkernel,   dpointwise,  dbias};
   if (p.drop_unneeded) {
     if (!p.want_ddepthwise && !p.want_dpointwise) call.x = nullptr;
     if (!p.want_dx && !p.want_dpointwise) call.depthwise_kernel = nullptr;
@@ -145,7 +157,8 @@ Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, B
           copied(dbias, p.outputs())};
 }
 
-// What a product's buffers hold. The depthwise kernel of the convolution that says the same is ones.
+// What a product's buffers hold. The depthwise kernel of the convolution that says the same is
+// ones.
 template <class T>
 Inputs<T> product_inputs(const Problem& p) {
   Inputs<T> in = make_inputs<T>(p);
@@ -167,13 +180,16 @@ Results<T> run_product(const Product& product, const Inputs<T>& in, sepconv::Run
   T* dkernel = p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
   T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
   const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
-  sepconv::pointwise_forward(p.dtype, product.shape,
-                             {x, kernel, bias, p.activation, y, residual}, runner);
+  sepconv::pointwise_forward(p.dtype, product.shape, {x, kernel, bias, p.activation, y, residual},
+                             runner);
   sepconv::pointwise_backward(p.dtype, product.shape, p.want_dpointwise ? x : nullptr,
                               p.want_dx ? kernel : nullptr, dy, dx, dkernel, dbias, runner);
   if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
-  return {copied(y, p.y_elements()), copied(dx, p.x_elements()), {},
-          copied(dkernel, p.pointwise_elements()), copied(dbias, p.outputs())};
+  return {copied(y, p.y_elements()),
+          copied(dx, p.x_elements()),
+          {},
+          copied(dkernel, p.pointwise_elements()),
+          copied(dbias, p.outputs())};
 }
 
 inline std::string text_of(const Problem& p) {
@@ -185,9 +201,8 @@ inline std::string text_of(const Problem& p) {
   };
   return "n,h,w,c=" + list({g.n, g.h, g.w, g.c}) + " kh,kw,m=" + list({g.kh, g.kw, g.m}) +
          " strides=" + list({g.sh, g.sw}) + " dilation=" + list({g.dh, g.dw}) +
-         " pads=" + list({g.pt, g.pl}) + " ho,wo=" + list({g.ho, g.wo}) +
-         " activations=" + list({static_cast<int64_t>(p.depthwise_activation),
-                                 static_cast<int64_t>(p.activation)}) +
+         " pads=" + list({g.pt, g.pl}) + " ho,wo=" + list({g.ho, g.wo}) + " activations=" +
+         list({static_cast<int64_t>(p.depthwise_activation), static_cast<int64_t>(p.activation)}) +
          " biases,residual=" + list({p.depthwise_bias, p.bias, p.residual}) +
          " first=" + std::to_string(g.channels_first) + " filters=" + std::to_string(p.filters) +
          " dtype=" + std::to_string(static_cast<int>(p.dtype)) +
@@ -229,10 +244,14 @@ std::string verdict(const Problem& p, sepconv::Runner& runner, Buffers& buffers)
 template <class F>
 auto with_type(sepconv::DType dtype, F&& f) {
   switch (dtype) {
-    case sepconv::DType::f64: return f(double{});
-    case sepconv::DType::bf16: return f(BFloat16{});
-    case sepconv::DType::f16: return f(Float16{});
-    default: return f(float{});
+    case sepconv::DType::f64:
+      return f(double{});
+    case sepconv::DType::bf16:
+      return f(BFloat16{});
+    case sepconv::DType::f16:
+      return f(Float16{});
+    default:
+      return f(float{});
   }
 }
 

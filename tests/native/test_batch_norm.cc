@@ -64,8 +64,7 @@ std::string wrong(const Sizes& z, const Operands<T>& in, const Outputs<T>& out) 
       const double normal = (static_cast<double>(in.x[i]) - mean) * inverse;
       const double room = 200 * (1 + std::fabs(normal) + shift);
       hold("y", out.y[i], normal * gamma + beta, room * (std::fabs(gamma) + 1));
-      hold("dx", out.dx[i],
-           gamma * inverse * (in.dy[i] - dbeta / count - normal * dgamma / count),
+      hold("dx", out.dx[i], gamma * inverse * (in.dy[i] - dbeta / count - normal * dgamma / count),
            room * scale * (1 + std::fabs(normal)) * (1 + size / count));
     });
   }
@@ -87,7 +86,9 @@ void check_one(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buf
   sepconv::set_num_threads(1);
   if (!(run(z, dtype, in, sepconv::pool(), buffers) == first)) why += "other bits on one thread ";
   if (!CHECK(why.empty()))
-    std::fprintf(stderr, "  %sof outer,channels,inner=%ld,%ld,%ld offset=%g gamma,beta,arrays=%d,%d,%d dtype=%d seed=%u\n",
+    std::fprintf(stderr,
+                 "  %sof outer,channels,inner=%ld,%ld,%ld offset=%g gamma,beta,arrays=%d,%d,%d "
+                 "dtype=%d seed=%u\n",
                  why.c_str(), static_cast<long>(z.s.outer), static_cast<long>(z.s.channels),
                  static_cast<long>(z.s.inner), z.offset, z.gamma, z.beta, z.arrays,
                  static_cast<int>(dtype), seed);
@@ -105,9 +106,9 @@ void check_edges() {
   for (const sepconv::BatchNorm& s : {sepconv::BatchNorm{1000, 3, 1, 0}, {10, 3, 100, 0}}) {
     const std::vector<float> x(3000, 1234.567F);
     std::vector<float> mean(3), variance(3);
-    sepconv::batch_norm_forward(
-        sepconv::DType::f32, s,
-        {x.data(), nullptr, nullptr, nullptr, mean.data(), variance.data()}, sepconv::pool());
+    sepconv::batch_norm_forward(sepconv::DType::f32, s,
+                                {x.data(), nullptr, nullptr, nullptr, mean.data(), variance.data()},
+                                sepconv::pool());
     for (size_t c = 0; c < 3; ++c) CHECK(mean[c] == x[0] && variance[c] == 0);
   }
 }

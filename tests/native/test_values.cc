@@ -50,7 +50,8 @@ namespace {
 template <class T>
 void check_identity(sepconv::DType dtype) {
   const int64_t count = 1 << 16, x_shape[4] = {1, 256, 256, 1}, kernel_shape[4] = {1, 1, 1, 1};
-  const sepconv::Geometry g = sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, 0}, x_shape, kernel_shape);
+  const sepconv::Geometry g =
+      sepconv::resolve({1, 1, 1, 1, 0, 0, 0, 0, 0, 0}, x_shape, kernel_shape);
   std::vector<T> x(static_cast<size_t>(count)), y(x.size());
   for (int64_t i = 0; i < count; ++i) x[static_cast<size_t>(i)].bits = static_cast<uint16_t>(i);
   const T one = 1.0;
@@ -86,7 +87,8 @@ void check_halves() {
   }
 }
 
-// So many channels that pixels lie a multiple of 2 KiB apart, where small kernels see a copy of them.
+// So many channels that pixels lie a multiple of 2 KiB apart, where small kernels see a copy of
+// them.
 void check_conflicts(int problems) {
   Buffers buffers;
   EngineThreads engine(2);
@@ -107,7 +109,8 @@ void check_product(const Product& product, Buffers& buffers) {
   const Expected e = expected_results(p, in);
   const auto pixels = static_cast<double>(product.shape.images * product.shape.pixels);
   bool right = near(r.y.data(), e.y, static_cast<double>(product.shape.channels));
-  if (p.want_dx) right = near(r.dx.data(), e.dx, static_cast<double>(product.shape.filters)) && right;
+  if (p.want_dx)
+    right = near(r.dx.data(), e.dx, static_cast<double>(product.shape.filters)) && right;
   if (p.want_dpointwise) right = near(r.dpointwise.data(), e.dpointwise, pixels) && right;
   if (p.want_dbias) right = near(r.dbias.data(), e.dbias, pixels) && right;
   if (!CHECK(right && why.empty()))
