@@ -159,7 +159,10 @@ def values_of(variable):
 
 def predict(model, inputs):
     """The model's predictions as arrays of float64; its states stay what they were."""
-    states = [(v, values_of(v)) for v in model.non_trainable_variables]
+    # Keras does not count a recurrent layer's states among the model's variables.
+    recurrent = [getattr(layer, "states", None) for layer in model._flatten_layers()]
+    variables = [*model.non_trainable_variables, *keras.tree.flatten(recurrent)]
+    states = [(v, values_of(v)) for v in variables if v is not None]
     outputs = model(inputs, training=False)
     arrays = keras.tree.map_structure(
         lambda y: np.asarray(ops.convert_to_numpy(ops.cast(y, "float32")), "float64"), outputs

@@ -432,3 +432,40 @@ def test_refusals_say_why(model):
 def test_goals_are_checked(goal, error):
     with pytest.raises(error, match=next(iter(goal), "Exactly one")):
         sepconv.factorize(_layer(), **goal)
+
+
+def test_recurrent_states_stay():
+    """Keras does not count them among the model's variables."""
+    x = keras.Input((6, 8, 2), batch_size=2)
+    y = keras.layers.Conv2D(8, 3, padding="same", name="conv")(x)
+    y = keras.layers.GRU(3, stateful=True, name="gru")(keras.layers.Reshape((6, 64))(y))
+    model = keras.Model(x, y)
+    state = model.get_layer("gru").states[0]
+    assert all(state is not v for v in model.variables)
+    state.assign(np.full((2, 3), 0.25, "float32"))
+    smaller, report = sepconv.factorize(model, rank=1)
+    assert report.milliseconds is not None  # it was run
+    for one in (model, smaller):
+        np.testing.assert_array_equal(one.get_layer("gru").states[0].numpy(), np.full((2, 3), 0.25))
+        assert one.predict_function is None
+
+
+class Falling(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that nobody registered."""
+
+    def __call__(self, step):
+        return 0.1 / (1.0 + keras.ops.cast(step, "float32"))
+
+    def get_config(self):
+        return {}
+
+
+def test_an_own_schedule_in_an_optimizer_that_scales_the_loss():
+    model = keras.Sequential([keras.Input((8, 8, 2)), keras.layers.Conv2D(8, 3, name="conv")])
+    inner = keras.optimizers.RMSprop(Falling(), global_clipnorm=0.5)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner), "mse", jit_compile=False)
+    smaller, _ = sepconv.factorize(model, rank=1)
+    assert smaller.compiled
+    assert type(smaller.optimizer.inner_optimizer) is type(inner)
+    assert type(smaller.optimizer.inner_optimizer._learning_rate) is Falling
+    assert smaller.optimizer.inner_optimizer.global_clipnorm == 0.5

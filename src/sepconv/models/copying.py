@@ -227,8 +227,7 @@ def _start_anew(
             counterparts.append((variable, kin))
     optimizer = model.optimizer
     if optimizer is not None:
-        own = {type(o).__name__: type(o) for o in (optimizer, *vars(optimizer).values())}
-        with keras.saving.custom_object_scope(own):
+        with keras.saving.custom_object_scope(_classes(optimizer)):
             optimizer = type(optimizer).from_config(optimizer.get_config())
         _exclude_alike(optimizer, model.optimizer, counterparts)
     vars(copy)["optimizer"] = optimizer
@@ -236,6 +235,16 @@ def _start_anew(
     arguments = {name: copier.copy(value) for name, value in arguments.items()}
     kind = type(model._compile_config)
     vars(copy)["_compile_config"] = kind(optimizer=optimizer, **arguments)
+
+
+def _classes(optimizer: Any) -> dict[str, type]:
+    """The classes of an optimizer and of what it holds, as a config names them."""
+    held = [optimizer, *vars(optimizer).values()]
+    classes = {type(value).__name__: type(value) for value in held}
+    for value in held[1:]:
+        if isinstance(value, keras.optimizers.Optimizer):  # within one that scales the loss
+            classes |= _classes(value)
+    return classes
 
 
 def _exclude_alike(new: Any, old: Any, counterparts: list[tuple[Any, list[Any]]]) -> None:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
 from sepconv.geometry import positive_sizes
 from sepconv.models.calibrate import (
@@ -31,7 +30,7 @@ from sepconv.models.inputs import InputsError
 from sepconv.models.lowrank import Moments, full_rank
 from sepconv.models.ranks import Option, smallest_rank, spend
 from sepconv.models.running import pass_through, run
-from sepconv.models.untouched import untouched
+from sepconv.models.untouched import restored, untouched
 from sepconv.models.verify import check_copy
 
 __all__ = ["Factorized", "factorize"]
@@ -432,19 +431,12 @@ def _row(convolution: Candidate, option: Option, goal: _Goal | None = None) -> L
 def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
     """What it takes to predict one picture, at best."""
     times = []
-    # Recurrent layers draw random numbers when they predict, too.
-    states = [(v, ops.convert_to_numpy(v)) for v in model.non_trainable_variables]
-    steps = model.steps_per_execution
-    model.steps_per_execution = 1  # which PyTorch must have
-    try:
+    with restored(model):
+        model.steps_per_execution = 1  # which PyTorch must have
         for _ in range(1 + runs):
             start = time.perf_counter()
             model.predict_on_batch(picture)
             times.append(time.perf_counter() - start)
-    finally:
-        model.steps_per_execution = steps
-        for variable, value in states:
-            variable.assign(value)
     return 1000 * min(times[1:])
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import global_seed_generator
 
-__all__ = ["untouched"]
+__all__ = ["restored", "untouched"]
 
 
 @contextmanager
@@ -39,16 +40,42 @@ def untouched(model: Any, values: Sequence[tuple[Any, Any]] = ()) -> Iterator[No
         >>> bool((model.non_trainable_variables[0].numpy() == before).all())
         True
     """
+    with ExitStack() as undo:
+        undo.callback(_note_all(model))
+        undo.enter_context(keras.StatelessScope(values, initialize_variables=False))
+        yield
+
+
+@contextmanager
+def restored(model: Any) -> Iterator[None]:
+    """As `untouched`, for calls that compile functions, which assign to variables for good.
+
+    The values of Keras' variables are put back at the end, those too that Keras does not count
+    among the model's: the states of a recurrent layer.
+    """
+    held = [v for layer in model._flatten_layers() for v in _values(layer)]
+    variables = [v for v in (*model.variables, *held) if isinstance(v, keras.Variable)]
+    values = [(v, ops.copy(v.value)) for v in {id(v): v for v in variables}.values()]
+    with ExitStack() as undo:
+        undo.callback(_note_all(model))
+        try:
+            yield
+        finally:
+            for variable, value in values:
+                variable.assign(value)
+
+
+def _note_all(model: Any) -> Callable[[], None]:
+    """What puts back everything but the values of Keras' variables."""
     layers = model._flatten_layers()
     with ExitStack() as undo:
         for holder in (global_state.GLOBAL_STATE_TRACKER, *layers):
             undo.callback(_note(vars(holder)))
         for note in (_note_python, _note_numpy, _note_tensorflow, _note_torch):
             undo.callback(note(layers))
-        # Inside the scope its variable could not be made.
+        # It is made at its first use, which within a scope would be too late.
         global_seed_generator()
-        undo.enter_context(keras.StatelessScope(values, initialize_variables=False))
-        yield
+        return undo.pop_all().close
 
 
 def _note(attributes: dict[str, Any]) -> Callable[[], None]:
