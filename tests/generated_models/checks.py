@@ -308,6 +308,9 @@ def _check_training(outcome, case, copies):
     except Exception as error:
         outcome.refusals.append(("training", f"the original does not train: {error}"[:150]))
         return
+    if not np.isfinite([value for losses in expected for value in losses.values()]).all():
+        outcome.refusals.append(("training", "the original's loss is not finite"))
+        return
     outcome.driven.append("training")
     wanted = [values_of(v) for v in case.model.variables]
     half = case.bound > 1e-3

@@ -431,3 +431,49 @@ def test_a_record_is_one_line_a_layer():
     _, record = sepconv.optimize(functional(lambda x: L.Conv2D(8, 1, name="c")(x)))
     assert isinstance(record, Record)
     assert [change.layer for change in record] == ["c"]
+
+
+def test_a_model_within_that_casts_its_input():
+    """Keras says float of what a lookup makes integers, and the model within casts them."""
+    inner = keras.Sequential(
+        [keras.Input((4, 5)), keras.layers.Conv1D(3, 1, bias_initializer="normal")], name="inner"
+    )
+    tokens = keras.Input((4,), dtype="int32")
+    lookup = keras.layers.IntegerLookup(vocabulary=[3, 5, 7, 9], output_mode="one_hot")
+    model = keras.Model(tokens, inner(lookup(tokens)))
+    x = np.array([[3, 5, 7, 9], [1, 9, 3, 3]], "int32")
+    served, record = sepconv.optimize(model, verify=x)
+    assert record.verification.startswith("verified")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(served.predict(x, verbose=0), expected, atol=1e-5)
+
+
+def test_a_model_within_that_is_called_with_a_mask_and_without():
+    """It stays one model, since its steps alone would not say what the mask does."""
+    x = keras.Input((4, 3))
+    inner = keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(3)], name="inner")
+    mask = keras.Input((4,), dtype="bool")
+    model = keras.Model([x, mask], keras.layers.Add()([inner(x, mask=mask), inner(x)]))
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((2, 4, 3)).astype("float32"), np.array(2 * [[1, 1, 0, 0]], bool)]
+    served, _ = sepconv.optimize(model, verify=inputs)
+    assert sum(layer.name == "inner" for layer in served.layers) == 1
+    expected = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(served.predict(inputs, verbose=0), expected, atol=1e-5)
+
+
+def test_a_model_within_whose_calls_change_their_order():
+    """Steps on the longer way to the outputs are computed first, whatever the model did."""
+    x = keras.Input((4, 2))
+    shared = keras.layers.Dense(2, "tanh", name="shared")
+    inner = keras.Sequential([keras.Input((4, 2)), shared], name="inner")
+    short = inner(x)
+    long = keras.layers.Dense(2, "relu")(keras.layers.Dense(2, "tanh")(inner(2.0 * x)))
+    model = keras.Model(x, [short, long])
+    served, record = sepconv.optimize(model)
+    assert record.verification.startswith("verified")
+    inputs = np.random.default_rng(0).standard_normal((3, 4, 2)).astype("float32")
+    for a, b in zip(
+        served.predict(inputs, verbose=0), model.predict(inputs, verbose=0), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)

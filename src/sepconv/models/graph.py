@@ -22,12 +22,15 @@ class Value:
 
     Attributes:
         shape: with None for what is not known.
-        dtype: as Keras names it.
+        dtype: as Keras names it; None where it is not known. Keras says float of what some lookup
+            layers make integers.
         masked: whether a mask goes with it, which says what of it counts.
     """
 
     def __init__(self, tensor: Any) -> None:
-        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
+        self.shape = tuple(tensor.shape)
+        producer = tensor._keras_history.operation
+        self.dtype = None if hasattr(producer, "output_mode") else tensor.dtype
         self.masked = get_keras_mask(tensor) is not None
 
 
@@ -93,9 +96,14 @@ class Graph:
             )
         self.model = functional
         self.name = model.name
-        self.steps: list[Step] = []
         self.inputs = [Value(tensor) for tensor in functional.inputs]
-        self.outputs = self._trace(functional, self.inputs, ())
+        self._whole: set[int] = set()  # ids of models within that stay models
+        known = -1
+        # A model that is called twice is dissolved in both calls or in none, to have one copy.
+        while known != len(self._whole):
+            known = len(self._whole)
+            self.steps: list[Step] = []
+            self.outputs = self._trace(functional, self.inputs, ())
         for name, value in zip(functional.output_names, self.outputs, strict=True):
             producer = self.producer(value)
             if producer is not None and producer.operation is not None:
@@ -113,12 +121,10 @@ class Graph:
                 arguments = node.arguments.fill_in(values)
                 inner = _functional(node.operation)
                 here = (*path, node.operation.name)
-                given = [v for v in tree.flatten(arguments) if isinstance(v, Value)]
-                plain = all(
-                    isinstance(v, Value) or v is None or v is False for v in tree.flatten(arguments)
-                )
-                if inner is not None and plain:
-                    outputs = self._trace(inner, given, here)
+                if inner is not None and not _dissolves(inner, *arguments):
+                    self._whole.add(id(node.operation))
+                if inner is not None and id(node.operation) not in self._whole:
+                    outputs = self._trace(inner, tree.flatten(arguments[0]), here)
                 else:
                     outputs = [Value(tensor) for tensor in node.outputs]
                     self.steps.append(Step(node.operation, arguments, outputs, here))
@@ -215,6 +221,25 @@ def _functional(model: Any) -> Any:
     if isinstance(model, Functional) and type(model).call is Functional.call:
         return model
     return None
+
+
+def _dissolves(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of a model does no more than its steps do.
+
+    One that is given a mask or a mode does, or tensors that it casts or reshapes to what its inputs
+    are.
+    """
+    given = tree.flatten(args)
+    return (
+        all(v is None or v is False for v in tree.flatten(kwargs))
+        and len(given) == len(model.inputs)
+        and all(
+            isinstance(value, Value)
+            and value.dtype == tensor.dtype
+            and len(value.shape) == len(tensor.shape)
+            for value, tensor in zip(given, model.inputs, strict=True)
+        )
+    )
 
 
 def _unique_names(taken: Iterable[str], steps: list[Step]) -> list[str]:

@@ -216,11 +216,19 @@ class _Comparison:
             ) from error
 
     def _pairs(self, outcome: Outcome, found: Outcome) -> Iterator[tuple[str, Any, Any]]:
-        """Calls of corresponding layers in the original's order: (name, output, the copy's)."""
-        copies = _numbered(found.layers, self._counterparts)
+        """Calls of corresponding layers in the original's order: (name, output, the copy's).
+
+        A copy may call a layer that is used several times in another order, so each of its calls
+        goes with the one whose output is nearest.
+        """
+        copies: dict[str, list[LayerOutput]] = {}
+        for (name, _), output in _numbered(found.layers, self._counterparts).items():
+            copies.setdefault(name, []).append(output)
         for (name, call), output in _numbered(outcome.layers, self._names).items():
-            other = copies.get((name, call))
-            if other is not None:
+            left = copies.get(name, [])
+            if left:
+                apart = [_apart(output, other) for other in left] if len(left) > 1 else [0.0]
+                other = left.pop(apart.index(min(apart)))
                 kinds = sorted({type(layer).__name__ for layer in (output.layer, other.layer)})
                 times = f", call {call + 1}" if call else ""
                 yield f"{name!r} ({' and '.join(kinds)}){times}", output, other
@@ -279,6 +287,11 @@ class _Comparison:
                 amount = _amount(max(apart), max(bounds, default=0.0))
                 return f"The first layer whose output differs is {said}, {amount}"
         return None
+
+
+def _apart(one: LayerOutput, other: LayerOutput) -> float:
+    """How far apart the outputs of two calls are; infinity where they are of different kinds."""
+    return max(differences(one.arrays, other.arrays), default=0.0)
 
 
 def _within(apart: Sequence[float], bounds: Sequence[float]) -> bool:
