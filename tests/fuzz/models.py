@@ -26,10 +26,11 @@ from generated_models import cases, checks
 
 #: The first seed: those before it are in the suite.
 FIRST = 60
-JAX = cases.keras.backend.backend() == "jax"
 #: One of so many models is trained; one of so many compiles its functions as it was told. Either
-#: takes JAX a minute, since it compiles each operation of each shape.
-TRAINED, COMPILED = (10, 40) if JAX else (1, 4)
+#: takes seconds to a minute, where an engine compiles operations or functions of each shape.
+TRAINED, COMPILED = {"jax": (10, 40), "tensorflow": (5, 20)}.get(
+    cases.keras.backend.backend(), (1, 4)
+)
 
 
 def fuzz_one(seed: int) -> dict[str, object]:
