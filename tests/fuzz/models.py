@@ -12,6 +12,7 @@ import collections
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ FIRST = 60
 TRAINED, COMPILED = {"jax": (10, 40), "tensorflow": (5, 20)}.get(
     cases.keras.backend.backend(), (1, 4)
 )
+
+_NUMBERS = re.compile(r"\d[\d.e+-]*")
 
 
 def fuzz_one(seed: int) -> dict[str, object]:
@@ -59,7 +62,9 @@ def summary(results: dict[str, dict]) -> str:
     """The functions driven, refusals and failures of all seeds."""
     driven = collections.Counter(name for r in results.values() for name in r["driven"])
     refusals = collections.Counter(
-        f"{name}: {reason[:90]}" for r in results.values() for name, reason in r.get("refusals", [])
+        f"{name}: {_NUMBERS.sub('#', reason[:90])}"
+        for r in results.values()
+        for name, reason in r.get("refusals", [])
     )
     failures = collections.defaultdict(set)
     for seed, result in results.items():
