@@ -2,7 +2,7 @@
 //
 // Two are enough for derivatives of any order: with y = F(x, depthwise, pointwise), F is linear in
 // each argument, and the derivatives of the backward operation are F and the backward operation
-// with one argument replaced (see engines/tensorflow.py). The third is a block of an inference
+// with one argument replaced (see engines/tensorflow/). The third is a block of an inference
 // network, whose derivatives are those of what it is composed of.
 //
 // Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
@@ -321,7 +321,7 @@ void compute(void* kernel, TF_OpKernelContext* ctx) {
 // ---- shapes while a graph is built
 //
 // The C API lets a shape function see no attribute but types, so the spec is hidden from it: it
-// can tell the rank and the batch size. engines/tensorflow.py sets the rest.
+// can tell the rank and the batch size. engines/tensorflow/ sets the rest.
 
 void infer_forward(TF_ShapeInferenceContext* ctx, TF_Status* status) {
   const Shape x(TF_NewShapeHandle()), batch(TF_NewShapeHandle()), rest(TF_NewShapeHandle()),

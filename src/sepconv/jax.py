@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from sepconv.engines._jax_fused import fuse
-from sepconv.engines._jax_memory import keep_memory
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.jax import convolve
+from sepconv.engines.jax.block import fuse
+from sepconv.engines.jax.convolution import convolve
+from sepconv.engines.jax.memory import keep_memory
 
 __all__ = [
     "depthwise_conv1d",

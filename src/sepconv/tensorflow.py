@@ -22,8 +22,8 @@ Example:
 from __future__ import annotations
 
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.tensorflow import as_array, convolve
-from sepconv.engines.tensorflow_fused import fuse
+from sepconv.engines.tensorflow.block import fuse
+from sepconv.engines.tensorflow.convolution import as_array, convolve
 
 __all__ = [
     "depthwise_conv1d",

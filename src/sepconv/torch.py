@@ -23,8 +23,8 @@ Example:
 from __future__ import annotations
 
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.torch import as_tensor, convolve, is_traced
-from sepconv.engines.torch_fused import fuse
+from sepconv.engines.torch.block import fuse
+from sepconv.engines.torch.convolution import as_tensor, convolve, is_traced
 
 __all__ = [
     "depthwise_conv1d",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import sepconv.jax
-from sepconv.engines import _jax_bilinear as bilinear
+from sepconv.engines.jax import composed as bilinear
 from sepconv.geometry import conv_spec, resolve
 
 pytestmark = pytest.mark.usefixtures("x64")

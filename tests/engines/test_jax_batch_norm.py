@@ -14,12 +14,12 @@ import pytest
 from configurations import assert_near
 from jax.test_util import check_grads
 
-from sepconv.engines import _jax_batch_norm
-from sepconv.engines._jax_batch_norm import batch_norm
+from sepconv.engines.jax import batch_norm as engine
+from sepconv.engines.jax.batch_norm import batch_norm
 
 SHAPES = [((4, 3, 5, 6), 3), ((4, 6, 3, 5), 1), ((40, 70), 1), ((3, 2, 70), 1), ((7,), 0)]
 
-FORM = _jax_batch_norm._Form(1, 1e-3)
+FORM = engine._Form(1, 1e-3)
 
 
 def operands(shape, axis, dtype="float64"):
@@ -82,7 +82,7 @@ def test_derivatives_of_every_order_and_mode(x64, shape, axis):
 
 def test_the_statistics_carry_no_gradient(x64):
     x, gamma, beta = operands((4, 3), 1)
-    composed = functools.partial(_jax_batch_norm._composed_forward, form=FORM)
+    composed = functools.partial(engine._composed_forward, form=FORM)
     for function in (functools.partial(batch_norm, axis=1, epsilon=1e-3), composed):
         change = jax.grad(lambda x, f=function: sum(a.sum() for a in f(x, gamma, beta)[1:]))(x)
         assert not np.any(change)
@@ -108,7 +108,7 @@ def test_vmap_of_values_and_gradients(x64, axes):
 def test_a_linear_transpose_of_the_gradients(x64):
     x, gamma, beta = operands((4, 3), 1)
     _, mean, variance = batch_norm(x, gamma, beta, axis=1, epsilon=1e-3)
-    gradients = lambda dy: _jax_batch_norm._gradients.bind(  # noqa: E731
+    gradients = lambda dy: engine._gradients.bind(  # noqa: E731
         x, gamma, mean, variance, dy, form=FORM
     )
     tangents = np.cos(x), np.sin(gamma), np.sin(beta)
@@ -130,7 +130,7 @@ SHARDED = """
 import jax, numpy as np
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from sepconv.engines._jax_batch_norm import batch_norm
+from sepconv.engines.jax.batch_norm import batch_norm
 
 jax.config.update("jax_enable_x64", True)
 rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from configurations import assert_near
 
 import sepconv.jax
 from sepconv import reference
-from sepconv.engines import _jax_fused
+from sepconv.engines.jax import block
 
 
 def _apply(names, options):
@@ -136,8 +136,8 @@ def test_elsewhere_it_is_composed(x64):
         *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
     )
     given = tuple(name in arrays for name in ("x", *ARRAYS))
-    shape = _jax_fused._composed(
+    shape = block._composed(
         *(jnp.asarray(arrays[n]) for n in ("x", *ARRAYS) if n in arrays),
-        form=_jax_fused._Form(form, given),
+        form=block._Form(form, given),
     )
     assert_near(shape, expected, str(arrays["x"].dtype))

@@ -14,9 +14,9 @@ import pytest
 from configurations import assert_near
 from jax.test_util import check_grads
 
-from sepconv.engines import _jax_pointwise
-from sepconv.engines._jax_pointwise import pointwise
-from sepconv.engines.jax import correlate
+from sepconv.engines.jax import pointwise as engine
+from sepconv.engines.jax.convolution import correlate
+from sepconv.engines.jax.pointwise import pointwise
 from sepconv.geometry import conv_spec
 
 FORMATS = ("channels_last", "channels_first")
@@ -103,7 +103,7 @@ def test_elsewhere_it_is_composed(x64):
         x, kernel = arrays(data_format, "float64")
         matrix = kernel[0, 0].T if transposed else kernel[0, 0]
         spec = conv_spec(data_format=data_format)
-        y = _jax_pointwise._composed_product(x, matrix, spec=spec, transposed=transposed)
+        y = engine._composed_product(x, matrix, spec=spec, transposed=transposed)
         assert_near(y, expected(x, kernel, data_format), "float64")
         dmatrix = correlate(x, y, spec)
         flat = [np.moveaxis(a, 1, 3) if first else np.asarray(a) for a in (x, y)]
@@ -115,7 +115,7 @@ import re
 import jax, numpy as np
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from sepconv.engines._jax_pointwise import pointwise
+from sepconv.engines.jax.pointwise import pointwise
 
 jax.config.update("jax_enable_x64", True)
 rng = np.random.default_rng(0)

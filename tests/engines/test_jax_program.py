@@ -11,8 +11,8 @@ from configurations import normal
 
 import sepconv
 import sepconv.jax
-from sepconv.engines import _jax_bilinear as bilinear
-from sepconv.engines import jax as engine
+from sepconv.engines.jax import composed as bilinear
+from sepconv.engines.jax import convolution as engine
 from sepconv.geometry import conv_spec
 
 pytestmark = pytest.mark.usefixtures("x64")

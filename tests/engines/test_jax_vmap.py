@@ -7,7 +7,7 @@ import pytest
 from configurations import normal
 
 import sepconv.jax
-from sepconv.engines import _jax_bilinear as bilinear
+from sepconv.engines.jax import composed as bilinear
 from sepconv.geometry import conv_spec
 
 pytestmark = pytest.mark.usefixtures("x64")

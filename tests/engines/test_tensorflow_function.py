@@ -15,7 +15,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sepconv import reference  # noqa: E402
 from sepconv import tensorflow as sep  # noqa: E402
-from sepconv.engines import tensorflow as engine  # noqa: E402
+from sepconv.engines.tensorflow import convolution as engine  # noqa: E402
 
 
 def arrays(batch=2, height=7, width=6, dtype="float32"):

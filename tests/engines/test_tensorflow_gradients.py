@@ -8,7 +8,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sepconv import tensorflow as sep  # noqa: E402
-from sepconv.engines.tensorflow import convolve, stock  # noqa: E402
+from sepconv.engines.tensorflow.convolution import convolve, stock  # noqa: E402
 from sepconv.geometry import conv_spec  # noqa: E402
 
 CASES = {

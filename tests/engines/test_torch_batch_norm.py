@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from sepconv.engines.torch_batch_norm import batch_norm
+from sepconv.engines.torch.batch_norm import batch_norm
 
 FORWARD = torch.ops.sepconv.batch_norm
 GRADIENTS = torch.ops.sepconv.batch_norm_gradients

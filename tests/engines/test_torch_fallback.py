@@ -6,7 +6,7 @@ import pytest
 import torch
 from configurations import TOLERANCE, configurations
 
-from sepconv.engines import torch_fallback
+from sepconv.engines.torch import composed
 from sepconv.geometry import ACTIVATIONS, conv_spec
 from sepconv.torch import depthwise_conv2d
 
@@ -19,14 +19,14 @@ def test_values(chunk):
         spec = list(conv_spec(**c.options))
         arguments = (x, k, p, b, spec, ACTIVATIONS[c.activation])
         expected = torch.ops.sepconv.forward(*arguments)
-        y = torch_fallback.forward(*arguments)
+        y = composed.forward(*arguments)
         assert y.stride() == expected.stride()
         bound = {"rtol": TOLERANCE["float64"], "atol": TOLERANCE["float64"]}
         torch.testing.assert_close(y, expected, **bound)
         dy = torch.from_numpy(c.gradient(y.shape))
         for wanted in ([True, True, p is not None, True], [False, True, False, False]):
             arguments = (x, k, p, dy, spec, wanted)
-            grads = torch_fallback.backward(*arguments)
+            grads = composed.backward(*arguments)
             for grad, other in zip(grads, torch.ops.sepconv.backward(*arguments), strict=True):
                 assert grad.stride() == other.stride()
                 torch.testing.assert_close(grad, other, **bound)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import sepconv.torch
 from sepconv import reference
-from sepconv.engines import torch_fused
+from sepconv.engines.torch import block
 
 
 def _tensors(arrays, grad=False):
@@ -142,7 +142,7 @@ def test_on_other_devices_it_is_composed():
         arrays.get("residual"),
         *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
     )
-    y = torch_fused._composed(*(tensors.get(n) for n in names), list(form.spec), *form[1:])
+    y = block._composed(*(tensors.get(n) for n in names), list(form.spec), *form[1:])
     assert_near(y, reference.fused_conv2d(**arrays, **options), "float64")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from sepconv.engines.torch_pointwise import pointwise
+from sepconv.engines.torch.pointwise import pointwise
 
 FORMATS = ("channels_last", "channels_first")
 PRODUCT = torch.ops.sepconv.pointwise

@@ -18,15 +18,15 @@ _MODULES = {
 
 #: Where a 1x1 convolution of ours is ahead of the engine's own.
 _POINTWISE = {
-    "jax": "sepconv.engines._jax_pointwise",
-    "torch": "sepconv.engines.torch_pointwise",
+    "jax": "sepconv.engines.jax.pointwise",
+    "torch": "sepconv.engines.torch.pointwise",
 }
 
 #: Where batch normalization trains.
 _BATCH_NORM = {
-    "jax": "sepconv.engines._jax_batch_norm",
-    "torch": "sepconv.engines.torch_batch_norm",
-    "tensorflow": "sepconv.engines.tensorflow_batch_norm",
+    "jax": "sepconv.engines.jax.batch_norm",
+    "torch": "sepconv.engines.torch.batch_norm",
+    "tensorflow": "sepconv.engines.tensorflow.batch_norm",
 }
 
 

@@ -29,8 +29,8 @@ def runs_on_cpu(*arrays: Any) -> bool:
     if backend == "torch":
         return all(array.device.type == "cpu" for array in arrays)
     if backend == "tensorflow":
-        from sepconv.engines import tensorflow
+        from sepconv.engines.tensorflow import convolution
 
         # Keras leaves variables as they are.
-        return tensorflow.runs_on_cpu(tensorflow.as_array(arrays[0]))
+        return convolution.runs_on_cpu(convolution.as_array(arrays[0]))
     return True

@@ -46,7 +46,7 @@ def _detector() -> Callable[[], bool]:
         except ImportError:  # private; `_refusing` below then has the last word
             return _never
         return in_save_context
-    return _never  # JAX tells when it lowers: see `_jax_ffi`
+    return _never  # JAX tells when it lowers: see `engines.jax.calls`
 
 
 #: Whether the engine traces what runs now for an export, as far as it tells.
@@ -75,10 +75,10 @@ def guard_exports(without_ours: Scope) -> Callable[[], None]:
     if backend == "tensorflow":
         _guard_tensorflow(undo, without_ours)
     elif backend == "jax":
-        from sepconv.engines import _jax_ffi
+        from sepconv.engines.jax import calls
 
-        _jax_ffi.export_portably(True)
-        undo.callback(_jax_ffi.export_portably, False)
+        calls.export_portably(True)
+        undo.callback(calls.export_portably, False)
     return undo.close
 
 

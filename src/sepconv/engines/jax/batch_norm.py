@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
-from sepconv.engines._jax_bilinear import shape_of
-from sepconv.engines._jax_ffi import (
+from sepconv.engines.jax.calls import (
     align,
     batch_norm_sums_call,
     make_primitive,
     moments_call,
     output_aval,
 )
-from sepconv.engines.jax import composed_batch, composed_jvp, is_zero, no_cotangents
+from sepconv.engines.jax.composed import shape_of
+from sepconv.engines.jax.convolution import composed_batch, composed_jvp, is_zero, no_cotangents
 
 __all__ = ["batch_norm"]
 

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _load() -> Any:
-    path = Path(__file__).parents[1] / "libsepconv_tensorflow.so"
+    path = Path(__file__).parents[2] / "libsepconv_tensorflow.so"
     try:
         loaded = tf.load_op_library(str(path))
     except (tf.errors.OpError, RuntimeError) as error:

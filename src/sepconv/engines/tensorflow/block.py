@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow import convolve, operations, runs_on_cpu, static_output
+from sepconv.engines.tensorflow.convolution import convolve, operations, runs_on_cpu, static_output
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 from sepconv.geometry import ConvSpec
 

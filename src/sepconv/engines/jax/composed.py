@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, batching
 
-from sepconv.engines._jax_ffi import backward_call, forward_call, make_primitive, output_aval
+from sepconv.engines.jax.calls import backward_call, forward_call, make_primitive, output_aval
 from sepconv.geometry import ConvSpec, resolve
 
 __all__ = [

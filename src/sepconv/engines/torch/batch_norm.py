@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sepconv import _native
-from sepconv.engines.torch import CODES
-from sepconv.engines.torch_autograd import autograd_kernel, call_below
-from sepconv.engines.torch_vmap import leading
+from sepconv.engines.torch.convolution import CODES
+from sepconv.engines.torch.transforms import autograd_kernel, call_below
+from sepconv.engines.torch.vmap import leading
 
 __all__ = ["batch_norm"]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sepconv import _native
-from sepconv.engines.torch import CODES, as_tensor
-from sepconv.engines.torch_autograd import add, autograd_kernel, call_below
-from sepconv.engines.torch_vmap import leading
+from sepconv.engines.torch.convolution import CODES, as_tensor
+from sepconv.engines.torch.transforms import add, autograd_kernel, call_below
+from sepconv.engines.torch.vmap import leading
 
 __all__ = ["pointwise"]
 

@@ -16,15 +16,15 @@ from typing import Any
 import jax
 from jax.interpreters import ad, batching
 
-from sepconv.engines._jax_bilinear import channel_axis, fold_batch, shape_of, unfold_batch
-from sepconv.engines._jax_ffi import (
+from sepconv.engines.jax.calls import (
     align,
     forward_call,
     make_primitive,
     output_aval,
     pointwise_backward_call,
 )
-from sepconv.engines.jax import (
+from sepconv.engines.jax.composed import channel_axis, fold_batch, shape_of, unfold_batch
+from sepconv.engines.jax.convolution import (
     composed_batch,
     composed_jvp,
     correlate,

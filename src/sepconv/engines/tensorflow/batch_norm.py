@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow import operations, runs_on_cpu
+from sepconv.engines.tensorflow.convolution import operations, runs_on_cpu
 
 __all__ = ["batch_norm"]
 

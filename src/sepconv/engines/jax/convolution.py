@@ -18,7 +18,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, batching
 
-from sepconv.engines._jax_bilinear import (
+from sepconv.engines.jax.calls import (
+    align,
+    backward_call,
+    forward_call,
+    make_primitive,
+    output_aval,
+)
+from sepconv.engines.jax.composed import (
     channel_axis,
     depthwise,
     fold_batch,
@@ -29,13 +36,6 @@ from sepconv.engines._jax_bilinear import (
     shape_of,
     spatial_size,
     unfold_batch,
-)
-from sepconv.engines._jax_ffi import (
-    align,
-    backward_call,
-    forward_call,
-    make_primitive,
-    output_aval,
 )
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 

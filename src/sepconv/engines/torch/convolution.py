@@ -1,8 +1,8 @@
 """PyTorch's side: the operations ``sepconv::forward`` and ``sepconv::backward``.
 
 Each has a kernel for the CPU (ours), one for every other device (PyTorch's own operations, see
-`torch_fallback`), a fake one that only knows shapes (for torch.compile and torch.export), rules for
-vmap (see `torch_vmap`) and derivatives (see `torch_autograd`).
+`composed`), a fake one that only knows shapes (for torch.compile and torch.export), rules for
+vmap (see `vmap`) and derivatives (see `transforms`).
 
 The operations take and give contiguous tensors alone. Memory formats and autocast are dealt with
 before they are called, so that fake and real kernels cannot disagree about strides.
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from sepconv import _native
-from sepconv.engines import torch_autograd, torch_fallback, torch_vmap
 from sepconv.engines.front import check_arguments
+from sepconv.engines.torch import composed, transforms, vmap
 from sepconv.geometry import (
     ACTIVATIONS,
     ConvSpec,
@@ -212,8 +212,8 @@ _library.impl("backward", _backward_cpu, "CPU")
 
 # --- on other devices ------------------------------------------------------------------------
 
-_library.impl("forward", torch_fallback.forward, "CompositeExplicitAutograd")
-_library.impl("backward", torch_fallback.backward, "CompositeExplicitAutograd")
+_library.impl("forward", composed.forward, "CompositeExplicitAutograd")
+_library.impl("backward", composed.backward, "CompositeExplicitAutograd")
 
 
 # --- shapes alone ----------------------------------------------------------------------------
@@ -271,8 +271,8 @@ def _backward_fake(
 torch.library.register_fake("sepconv::forward", _forward_fake, lib=_library)
 torch.library.register_fake("sepconv::backward", _backward_fake, lib=_library)
 
-torch_autograd.register(_library, _forward, _backward)
-torch_vmap.register(_library, _forward, _backward)
+transforms.register(_library, _forward, _backward)
+vmap.register(_library, _forward, _backward)
 
 
 # --- what the front calls --------------------------------------------------------------------

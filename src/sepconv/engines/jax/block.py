@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
-from sepconv.engines._jax_bilinear import (
+from sepconv.engines.jax.calls import align, forward_call, make_primitive, output_aval
+from sepconv.engines.jax.composed import (
     channel_axis,
     depthwise,
     fold_batch,
     output_shape,
     shape_of,
 )
-from sepconv.engines._jax_ffi import align, forward_call, make_primitive, output_aval
-from sepconv.engines.jax import add_bias, composed_batch, composed_jvp, is_zero, mix
+from sepconv.engines.jax.convolution import add_bias, composed_batch, composed_jvp, is_zero, mix
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 
 __all__ = ["fuse"]

@@ -1,0 +1,1 @@
+"""TensorFlow as an engine: its operations, what they are composed of, and their gradients."""

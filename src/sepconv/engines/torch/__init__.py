@@ -1,0 +1,1 @@
+"""PyTorch as an engine: its operations, what they are composed of, and rules for its transforms."""
