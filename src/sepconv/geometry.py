@@ -62,6 +62,11 @@ class ConvSpec(NamedTuple):
         """``"channels_last"`` or ``"channels_first"``."""
         return "channels_first" if self.channels_first else "channels_last"
 
+    @property
+    def channel_axis(self) -> int:
+        """The axis of channels in a 4-D array."""
+        return 1 if self.channels_first else 3
+
 
 def _integer(name: str, value: Any, received: Any) -> int:
     try:

@@ -15,7 +15,7 @@ from configurations import assert_near
 from jax.test_util import check_grads
 
 from sepconv.engines.jax import pointwise as engine
-from sepconv.engines.jax.convolution import correlate
+from sepconv.engines.jax.composed import correlate
 from sepconv.engines.jax.pointwise import pointwise
 from sepconv.geometry import conv_spec
 

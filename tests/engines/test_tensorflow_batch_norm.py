@@ -8,7 +8,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sepconv.engines.tensorflow.batch_norm import batch_norm  # noqa: E402
-from sepconv.engines.tensorflow.convolution import operations  # noqa: E402
+from sepconv.engines.tensorflow.calls import operations  # noqa: E402
 
 SHAPES = [((4, 3, 5, 6), 3), ((4, 6, 3, 5), 1), ((40, 70), 1), ((3, 2, 70), 1), ((7,), 0)]
 

@@ -8,7 +8,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sepconv import tensorflow as sep  # noqa: E402
-from sepconv.engines.tensorflow import convolution as engine  # noqa: E402
+from sepconv.engines.tensorflow import calls as engine  # noqa: E402
 
 X, KERNEL, POINTWISE, BIAS = (
     np.ones(s, "float32") for s in [(2, 5, 6, 3), (3, 3, 3, 2), (1, 1, 6, 4), (4,)]

@@ -15,7 +15,8 @@ tf = pytest.importorskip("tensorflow")
 
 from sepconv import reference  # noqa: E402
 from sepconv import tensorflow as sep  # noqa: E402
-from sepconv.engines.tensorflow import convolution as engine  # noqa: E402
+from sepconv.engines.tensorflow import calls as engine  # noqa: E402
+from sepconv.engines.tensorflow import composed, convolution  # noqa: E402
 
 
 def arrays(batch=2, height=7, width=6, dtype="float32"):
@@ -85,7 +86,7 @@ def test_a_kernel_of_unknown_size_is_checked_when_it_runs():
 
     @tf.function(input_signature=[tf.TensorSpec([2, 7, 6, 3]), tf.TensorSpec([None] * 4)])
     def function(x, kernel):
-        y = engine.convolve(x, kernel, None, None, spec, None)
+        y = convolution.convolve(x, kernel, None, None, spec, None)
         assert y.shape.as_list() == [2, None, None, None]
         return y
 
@@ -180,7 +181,7 @@ def test_stock_with_sizes_unknown_while_tracing():
 
     @tf.function(input_signature=[tf.TensorSpec([None] * 3 + [3])])
     def function(x):
-        return engine.stock(x, kernel, pointwise, bias, spec, "relu6")
+        return composed.stock(x, kernel, pointwise, bias, spec, "relu6")
 
     for size in (4, 5, 6, 7):
         x = arrays(1, size, size + 1)[0]

@@ -10,7 +10,7 @@ from configurations import assert_near
 
 import sepconv.tensorflow
 from sepconv import reference
-from sepconv.engines.tensorflow import convolution as engine
+from sepconv.engines.tensorflow import calls as engine
 
 
 def _tensors(arrays):

@@ -8,7 +8,8 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 from sepconv import tensorflow as sep  # noqa: E402
-from sepconv.engines.tensorflow.convolution import convolve, stock  # noqa: E402
+from sepconv.engines.tensorflow.composed import stock  # noqa: E402
+from sepconv.engines.tensorflow.convolution import convolve  # noqa: E402
 from sepconv.geometry import conv_spec  # noqa: E402
 
 CASES = {

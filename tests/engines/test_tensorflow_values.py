@@ -10,7 +10,7 @@ tf = pytest.importorskip("tensorflow")
 
 from sepconv import reference  # noqa: E402
 from sepconv import tensorflow as sep  # noqa: E402
-from sepconv.engines.tensorflow.convolution import stock  # noqa: E402
+from sepconv.engines.tensorflow.composed import stock  # noqa: E402
 from sepconv.geometry import conv_spec  # noqa: E402
 
 SEEDS = range(240)

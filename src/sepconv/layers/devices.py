@@ -29,8 +29,8 @@ def runs_on_cpu(*arrays: Any) -> bool:
     if backend == "torch":
         return all(array.device.type == "cpu" for array in arrays)
     if backend == "tensorflow":
-        from sepconv.engines.tensorflow import convolution
+        from sepconv.engines.tensorflow import calls, convolution
 
         # Keras leaves variables as they are.
-        return convolution.runs_on_cpu(convolution.as_array(arrays[0]))
+        return calls.runs_on_cpu(convolution.as_array(arrays[0]))
     return True

@@ -22,7 +22,7 @@ from sepconv.engines.jax.calls import (
     output_aval,
 )
 from sepconv.engines.jax.composed import shape_of
-from sepconv.engines.jax.convolution import composed_batch, composed_jvp, is_zero, no_cotangents
+from sepconv.engines.jax.transforms import composed_batch, composed_jvp, is_zero, no_cotangents
 
 __all__ = ["batch_norm"]
 

@@ -14,14 +14,8 @@ import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import align, forward_call, make_primitive, output_aval
-from sepconv.engines.jax.composed import (
-    channel_axis,
-    depthwise,
-    fold_batch,
-    output_shape,
-    shape_of,
-)
-from sepconv.engines.jax.convolution import add_bias, composed_batch, composed_jvp, is_zero, mix
+from sepconv.engines.jax.composed import add_bias, depthwise, mix, output_shape, shape_of
+from sepconv.engines.jax.transforms import composed_batch, composed_jvp, fold_batch, is_zero
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 
 __all__ = ["fuse"]
@@ -75,7 +69,7 @@ def _composed(*operands: Any, form: _Form) -> Any:
 
 def _shape(form: _Form, operands: Sequence[Any]) -> tuple[Any, ...]:
     x, kernel, pointwise, *_ = form.split(operands)
-    axis = channel_axis(form.block.spec)
+    axis = form.block.spec.channel_axis
     kernel_shape = (1, 1, x.shape[axis], 1) if kernel is None else kernel.shape
     channels = kernel_shape[2] * kernel_shape[3] if pointwise is None else pointwise.shape[3]
     return output_shape(form.block.spec, x.shape, kernel_shape, channels)

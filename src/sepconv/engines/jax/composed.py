@@ -1,7 +1,8 @@
-"""Depthwise convolution, its input gradient and its kernel gradient as JAX primitives.
+"""What JAX's operations are composed of: three bilinear primitives, products with a matrix, biases.
 
-Each is linear in either of its two operands, and the transpose of each is another of the three, so
-derivatives of any order consist of these three alone.
+The three are the depthwise convolution, its input gradient and its kernel gradient. Each is linear
+in either of its two operands, and the transpose of each is another of the three, so derivatives of
+any order consist of these three alone.
 """
 
 from __future__ import annotations
@@ -16,28 +17,33 @@ from jax import lax
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import backward_call, forward_call, make_primitive, output_aval
+from sepconv.engines.jax.transforms import (
+    fold,
+    fold_batch,
+    fold_outputs,
+    repeat,
+    unfold,
+    unfold_batch,
+    unfold_outputs,
+)
 from sepconv.geometry import ConvSpec, resolve
 
 __all__ = [
-    "channel_axis",
+    "add_bias",
+    "correlate",
     "depthwise",
-    "fold_batch",
     "input_gradient",
     "input_shape",
     "kernel_gradient",
+    "mix",
     "output_shape",
+    "pixel_axes",
     "shape_of",
     "spatial_size",
-    "unfold_batch",
 ]
 
 _X_ONLY = (True, False, False, False)
 _KERNEL_ONLY = (False, True, False, False)
-
-
-def channel_axis(spec: ConvSpec) -> int:
-    """The axis of channels in a 4-D array."""
-    return 1 if spec.channels_first else 3
 
 
 def input_shape(spec: ConvSpec, batch: Any, size: Sequence[Any], channels: int) -> tuple[Any, ...]:
@@ -60,7 +66,7 @@ def output_shape(
     """
     batch, size = x_shape[0], spatial_size(x_shape, spec)
     if all(isinstance(n, int) for n in size):
-        known = input_shape(spec, 0, size, x_shape[channel_axis(spec)])
+        known = input_shape(spec, 0, size, x_shape[spec.channel_axis])
         shape = resolve(spec, known, tuple(kernel_shape)).output_shape(filters)
         return (batch, *shape[1:])
     pads = (spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right)
@@ -101,7 +107,7 @@ def _input_gradient_aval(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[in
 
 
 def _kernel_gradient_aval(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, int]) -> Any:
-    channels, outputs = (a.shape[channel_axis(spec)] for a in (x, dy))
+    channels, outputs = (a.shape[spec.channel_axis] for a in (x, dy))
     return output_aval(x, (*kernel_size, channels, outputs // channels), batch=False)
 
 
@@ -130,7 +136,32 @@ def shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
     return jax.tree.map(lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype), avals)
 
 
-# --- The same in JAX's own operations, for other devices than a CPU -------------------------------
+# --- Matrix products and biases, in JAX's own operations ------------------------------------------
+
+
+def mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
+    """Multiplies the channels of every pixel by a matrix."""
+    y = lax.dot_general(x, matrix, (((spec.channel_axis,), (0,)), ((), ())))
+    return jnp.moveaxis(y, 3, 1) if spec.channels_first else y
+
+
+def pixel_axes(spec: ConvSpec) -> tuple[int, ...]:
+    """The axes that are not the channels'."""
+    return tuple(axis for axis in range(4) if axis != spec.channel_axis)
+
+
+def correlate(x: Any, dy: Any, spec: ConvSpec) -> Any:
+    """The sum over pixels of the outer products of the channels of x and those of dy."""
+    pixels = pixel_axes(spec)
+    return lax.dot_general(x, dy, ((pixels, pixels), ((), ())))
+
+
+def add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
+    """Adds one value a channel."""
+    return y + (bias[:, None, None] if spec.channels_first else bias)
+
+
+# --- The depthwise ones in JAX's own operations, for other devices than a CPU --------------------
 
 
 def lax_depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
@@ -228,60 +259,8 @@ ad.defbilinear(_kernel_gradient, _kernel_gradient_for_x, _kernel_gradient_for_dy
 
 
 # --- vmap -----------------------------------------------------------------------------------------
-# What is mapped over becomes part of an axis that the operation has already: of the batch, where
-# the kernel is shared; of the multiplier, where x is shared; of the channels otherwise.
-
-
-def fold_batch(array: Any, axis: int) -> Any:
-    """Makes a mapped axis the outer part of the batch."""
-    array = jnp.moveaxis(array, axis, 0)
-    return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
-
-
-def unfold_batch(array: Any, like: Any, axis: int) -> Any:
-    """The inverse of `fold_batch` for `like` and `axis`; the mapped axis comes first."""
-    count = like.shape[axis]
-    batch = like.shape[1 if axis == 0 else 0]
-    return array.reshape(count, batch, *array.shape[1:])
-
-
-def _fold(array: Any, axis: int, into: int) -> Any:
-    """Makes a mapped axis the outer part of the axis that is number `into` without it."""
-    array = jnp.moveaxis(array, axis, into)
-    shape = array.shape
-    return array.reshape(*shape[:into], shape[into] * shape[into + 1], *shape[into + 2 :])
-
-
-def _unfold(array: Any, count: int, axis: int) -> Any:
-    """The inverse of `_fold`; the mapped axis comes first."""
-    shape = array.shape
-    array = array.reshape(*shape[:axis], count, shape[axis] // count, *shape[axis + 1 :])
-    return jnp.moveaxis(array, axis, 0)
-
-
-def _fold_outputs(dy: Any, axis: int, channels: int, spec: ConvSpec) -> Any:
-    """Makes a mapped axis of y the outer part of its multiplier: C * M to C * (B * M) channels."""
-    at = channel_axis(spec)
-    dy = jnp.moveaxis(dy, axis, 0)
-    count, *rest = dy.shape
-    split = dy.reshape(count, *rest[:at], channels, rest[at] // channels, *rest[at + 1 :])
-    merged = jnp.moveaxis(split, 0, at + 1)
-    return merged.reshape(*rest[:at], rest[at] * count, *rest[at + 1 :])
-
-
-def _unfold_outputs(y: Any, count: int, channels: int, spec: ConvSpec) -> Any:
-    """The inverse of `_fold_outputs`; the mapped axis comes first."""
-    at = channel_axis(spec)
-    shape = y.shape
-    each = shape[at] // (channels * count)
-    split = y.reshape(*shape[:at], channels, count, each, *shape[at + 1 :])
-    return jnp.moveaxis(split, at + 1, 0).reshape(
-        count, *shape[:at], channels * each, *shape[at + 1 :]
-    )
-
-
-def _repeat(array: Any, count: int) -> Any:
-    return jnp.broadcast_to(array, (count, *array.shape))
+# A mapped axis becomes part of an axis that the operation has already: of the batch, where the
+# kernel is shared; of the multiplier, where x is shared; of the channels otherwise.
 
 
 def _batch_depthwise(operands: Any, axes: Any, *, spec: ConvSpec) -> Any:
@@ -291,11 +270,11 @@ def _batch_depthwise(operands: Any, axes: Any, *, spec: ConvSpec) -> Any:
         return unfold_batch(y, x, x_axis), 0
     count = kernel.shape[kernel_axis]
     if x_axis is None:
-        y = depthwise(x, _fold(kernel, kernel_axis, 3), spec=spec)
-        return _unfold_outputs(y, count, x.shape[channel_axis(spec)], spec), 0
-    at = channel_axis(spec)
-    y = depthwise(_fold(x, x_axis, at), _fold(kernel, kernel_axis, 2), spec=spec)
-    return _unfold(y, count, at), 0
+        y = depthwise(x, fold(kernel, kernel_axis, 3), spec=spec)
+        return unfold_outputs(y, count, x.shape[spec.channel_axis], spec), 0
+    at = spec.channel_axis
+    y = depthwise(fold(x, x_axis, at), fold(kernel, kernel_axis, 2), spec=spec)
+    return unfold(y, count, at), 0
 
 
 def _batch_input_gradient(operands: Any, axes: Any, *, spec: ConvSpec, size: Any) -> Any:
@@ -305,23 +284,23 @@ def _batch_input_gradient(operands: Any, axes: Any, *, spec: ConvSpec, size: Any
         return unfold_batch(gradient(fold_batch(dy, dy_axis), kernel), dy, dy_axis), 0
     count = kernel.shape[kernel_axis]
     if dy_axis is None:
-        dy, dy_axis = _repeat(dy, count), 0
-    at = channel_axis(spec)
-    dx = gradient(_fold(dy, dy_axis, at), _fold(kernel, kernel_axis, 2))
-    return _unfold(dx, count, at), 0
+        dy, dy_axis = repeat(dy, count), 0
+    at = spec.channel_axis
+    dx = gradient(fold(dy, dy_axis, at), fold(kernel, kernel_axis, 2))
+    return unfold(dx, count, at), 0
 
 
 def _batch_kernel_gradient(operands: Any, axes: Any, *, spec: ConvSpec, kernel_size: Any) -> Any:
     (x, dy), (x_axis, dy_axis) = operands, axes
     gradient = functools.partial(kernel_gradient, spec=spec, kernel_size=kernel_size)
-    at = channel_axis(spec)
+    at = spec.channel_axis
     if x_axis is None:
-        dk = gradient(x, _fold_outputs(dy, dy_axis, x.shape[at], spec))
-        return _unfold(dk, dy.shape[dy_axis], 3), 0
+        dk = gradient(x, fold_outputs(dy, dy_axis, x.shape[at], spec))
+        return unfold(dk, dy.shape[dy_axis], 3), 0
     count = x.shape[x_axis]
     if dy_axis is None:
-        dy, dy_axis = _repeat(dy, count), 0
-    return _unfold(gradient(_fold(x, x_axis, at), _fold(dy, dy_axis, at)), count, 2), 0
+        dy, dy_axis = repeat(dy, count), 0
+    return unfold(gradient(fold(x, x_axis, at), fold(dy, dy_axis, at)), count, 2), 0
 
 
 batching.primitive_batchers[_depthwise] = _batch_depthwise

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import (
@@ -26,29 +25,29 @@ from sepconv.engines.jax.calls import (
     output_aval,
 )
 from sepconv.engines.jax.composed import (
-    channel_axis,
+    add_bias,
+    correlate,
     depthwise,
-    fold_batch,
     input_gradient,
     input_shape,
     kernel_gradient,
+    mix,
     output_shape,
+    pixel_axes,
     shape_of,
     spatial_size,
+)
+from sepconv.engines.jax.transforms import (
+    composed_batch,
+    composed_jvp,
+    fold_batch,
+    is_zero,
+    no_cotangents,
     unfold_batch,
 )
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
-__all__ = [
-    "add_bias",
-    "composed_batch",
-    "composed_jvp",
-    "convolve",
-    "correlate",
-    "is_zero",
-    "mix",
-    "no_cotangents",
-]
+__all__ = ["convolve"]
 
 
 def convolve(
@@ -122,28 +121,6 @@ class _Linear(NamedTuple):
 # --- What the fused primitives are composed of ----------------------------------------------------
 
 
-def mix(x: Any, matrix: Any, spec: ConvSpec) -> Any:
-    """Multiplies the channels of every pixel by a matrix."""
-    y = lax.dot_general(x, matrix, (((channel_axis(spec),), (0,)), ((), ())))
-    return jnp.moveaxis(y, 3, 1) if spec.channels_first else y
-
-
-def _pixels(spec: ConvSpec) -> tuple[int, ...]:
-    """The axes that are not the channels'."""
-    return tuple(axis for axis in range(4) if axis != channel_axis(spec))
-
-
-def correlate(x: Any, dy: Any, spec: ConvSpec) -> Any:
-    """The sum over pixels of the outer products of the channels of x and those of dy."""
-    pixels = _pixels(spec)
-    return lax.dot_general(x, dy, ((pixels, pixels), ((), ())))
-
-
-def add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
-    """Adds one value a channel."""
-    return y + (bias[:, None, None] if spec.channels_first else bias)
-
-
 def _add(a: Any, b: Any) -> Any:
     return b if a is None else a if b is None else a + b
 
@@ -201,7 +178,7 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
         middle = depthwise(x, kernel, spec=spec)
         gradients.append(correlate(middle, dy, spec)[None, None])
     if form.wanted[3]:
-        gradients.append(dy.sum(_pixels(spec)))
+        gradients.append(dy.sum(pixel_axes(spec)))
     return gradients
 
 
@@ -239,7 +216,7 @@ def _tangent_aval(*operands: Any, form: _Linear) -> Any:
 def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:
     dy = operands[-1]
     _, _, channels, multiplier = form.kernel_shape
-    filters = dy.shape[channel_axis(form.spec)]
+    filters = dy.shape[form.spec.channel_axis]
     shapes = (
         input_shape(form.spec, dy.shape[0], form.size, channels),
         form.kernel_shape,
@@ -294,18 +271,6 @@ _backward = make_primitive(
 # --- Differentiation ------------------------------------------------------------------------------
 
 
-def is_zero(value: Any) -> bool:
-    """Whether a tangent or cotangent is one of JAX's symbolic zeros."""
-    return isinstance(value, ad.Zero)
-
-
-def no_cotangents(operands: Sequence[Any]) -> list[Any]:
-    """What a transposition gives for its operands where the result's cotangent is zero."""
-    return [
-        ad.Zero(a.aval.to_tangent_aval()) if ad.is_undefined_primal(a) else None for a in operands
-    ]
-
-
 def _apply_tangent(
     form: _Linear, x: Any, kernel: Any, pointwise: Any, tangents: Sequence[Any], y: Any
 ) -> Any:
@@ -343,29 +308,6 @@ def _convolve_transpose(dy: Any, *operands: Any, form: _Forward) -> list[Any]:
     found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, form=linear))
     present = (True, True, form.separable, form.biased)
     return [gradient for gradient, here in zip(found, present, strict=True) if here]
-
-
-def composed_jvp(
-    composed: Any, primals: Sequence[Any], tangents: Sequence[Any], form: Any
-) -> tuple[Any, Any]:
-    """The result and its tangent, of `composed` in the place of what has no rule."""
-    moving = [i for i, t in enumerate(tangents) if not is_zero(t)]
-
-    def along(*values: Any) -> Any:
-        operands = list(primals)
-        for i, value in zip(moving, values, strict=True):
-            operands[i] = value
-        return composed(*operands, form=form)
-
-    return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
-
-
-def composed_batch(
-    composed: Any, operands: Sequence[Any], axes: Sequence[Any], form: Any
-) -> tuple[Any, Any]:
-    """The results for a mapped axis, and where they have it, of `composed` likewise."""
-    out = jax.vmap(functools.partial(composed, form=form), tuple(axes))(*operands)
-    return out, [0] * len(out) if isinstance(out, list) else 0
 
 
 def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:

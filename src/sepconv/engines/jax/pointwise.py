@@ -23,14 +23,14 @@ from sepconv.engines.jax.calls import (
     output_aval,
     pointwise_backward_call,
 )
-from sepconv.engines.jax.composed import channel_axis, fold_batch, shape_of, unfold_batch
-from sepconv.engines.jax.convolution import (
+from sepconv.engines.jax.composed import correlate, mix, shape_of
+from sepconv.engines.jax.transforms import (
     composed_batch,
     composed_jvp,
-    correlate,
+    fold_batch,
     is_zero,
-    mix,
     no_cotangents,
+    unfold_batch,
 )
 from sepconv.geometry import ConvSpec, conv_spec
 
@@ -61,12 +61,12 @@ def _correlate(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
 
 def _product_aval(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
     shape = list(x.shape)
-    shape[channel_axis(spec)] = matrix.shape[0 if transposed else 1]
+    shape[spec.channel_axis] = matrix.shape[0 if transposed else 1]
     return output_aval(x, shape)
 
 
 def _correlation_aval(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
-    return output_aval(x, (x.shape[channel_axis(spec)], dy.shape[channel_axis(spec)]), batch=False)
+    return output_aval(x, (x.shape[spec.channel_axis], dy.shape[spec.channel_axis]), batch=False)
 
 
 def _product_on_cpu(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
@@ -78,7 +78,7 @@ def _product_on_cpu(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) ->
 
 def _correlation_on_cpu(x: Any, dy: Any, *, spec: ConvSpec) -> Any:
     dmatrix = shape_of(_correlation_aval, x, dy, spec=spec)
-    return pointwise_backward_call(x, None, dy, [dmatrix], x.shape[channel_axis(spec)], spec)[0]
+    return pointwise_backward_call(x, None, dy, [dmatrix], x.shape[spec.channel_axis], spec)[0]
 
 
 def _composed_product(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) -> Any:
@@ -105,7 +105,7 @@ def _gradients_avals(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> list[An
 
 def _gradients_on_cpu(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> Sequence[Any]:
     results = shape_of(_gradients_avals, x, matrix, dy, form=form)
-    return pointwise_backward_call(x, matrix, dy, results, x.shape[channel_axis(form)], form)
+    return pointwise_backward_call(x, matrix, dy, results, x.shape[form.channel_axis], form)
 
 
 _product = make_primitive(

@@ -5,15 +5,13 @@ The mean and the variance that come with the result are for the moving ones: the
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow.convolution import operations, runs_on_cpu
+from sepconv.engines.tensorflow.calls import Array, operations, runs_on_cpu
 
 __all__ = ["batch_norm"]
-
-Array: TypeAlias = tf.Tensor
 
 
 def batch_norm(

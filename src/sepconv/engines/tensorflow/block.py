@@ -6,17 +6,16 @@ of.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow.convolution import convolve, operations, runs_on_cpu, static_output
+from sepconv.engines.tensorflow.calls import Array, operations, runs_on_cpu, static_output
+from sepconv.engines.tensorflow.convolution import convolve
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 from sepconv.geometry import ConvSpec
 
 __all__ = ["fuse"]
-
-Array: TypeAlias = tf.Tensor
 
 _INPUTS = ("depthwise", "pointwise", "depthwise_bias", "bias", "residual")
 

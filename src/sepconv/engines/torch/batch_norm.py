@@ -15,8 +15,7 @@ from torch.autograd import forward_ad
 
 from sepconv import _native
 from sepconv.engines.torch.convolution import CODES
-from sepconv.engines.torch.transforms import autograd_kernel, call_below
-from sepconv.engines.torch.vmap import leading
+from sepconv.engines.torch.transforms import autograd_kernel, call_below, leading
 
 __all__ = ["batch_norm"]
 

@@ -18,7 +18,7 @@ from sepconv import _native
 from sepconv.engines.torch.convolution import (
     CODES,  # its module defines the library, with sepconv::forward
 )
-from sepconv.engines.torch.vmap import leading
+from sepconv.engines.torch.transforms import leading
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block
 from sepconv.geometry import ConvSpec, Geometry, resolve
 

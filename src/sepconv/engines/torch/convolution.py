@@ -1,8 +1,8 @@
 """PyTorch's side: the operations ``sepconv::forward`` and ``sepconv::backward``.
 
 Each has a kernel for the CPU (ours), one for every other device (PyTorch's own operations, see
-`composed`), a fake one that only knows shapes (for torch.compile and torch.export), rules for
-vmap (see `vmap`) and derivatives (see `transforms`).
+`composed`), a fake one that only knows shapes (for torch.compile and torch.export), derivatives and
+rules for vmap (see `transforms`).
 
 The operations take and give contiguous tensors alone. Memory formats and autocast are dealt with
 before they are called, so that fake and real kernels cannot disagree about strides.
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sepconv import _native
 from sepconv.engines.front import check_arguments
-from sepconv.engines.torch import composed, transforms, vmap
+from sepconv.engines.torch import composed, transforms
 from sepconv.geometry import (
     ACTIVATIONS,
     ConvSpec,
@@ -271,8 +271,8 @@ def _backward_fake(
 torch.library.register_fake("sepconv::forward", _forward_fake, lib=_library)
 torch.library.register_fake("sepconv::backward", _backward_fake, lib=_library)
 
-transforms.register(_library, _forward, _backward)
-vmap.register(_library, _forward, _backward)
+transforms.register_autograd(_library, _forward, _backward)
+transforms.register_vmap(_library, _forward, _backward)
 
 
 # --- what the front calls --------------------------------------------------------------------

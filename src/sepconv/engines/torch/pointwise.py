@@ -14,8 +14,7 @@ from torch.autograd import forward_ad
 
 from sepconv import _native
 from sepconv.engines.torch.convolution import CODES, as_tensor
-from sepconv.engines.torch.transforms import add, autograd_kernel, call_below
-from sepconv.engines.torch.vmap import leading
+from sepconv.engines.torch.transforms import add, autograd_kernel, call_below, leading
 
 __all__ = ["pointwise"]
 

@@ -1,0 +1,84 @@
+"""The gradients of TensorFlow's operations of ours; TensorFlow is told of them on import.
+
+``SepconvForward`` computes ``y = activation(F(x, depthwise, pointwise) + bias)`` and
+``SepconvBackward`` the gradients of ``sum(F(...) * dy)``. F is linear in each of its arguments, so
+derivatives of any order need no third operation: see `_gradient_of_backward`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from sepconv.engines.tensorflow.calls import Array, backward, forward
+from sepconv.geometry import ConvSpec
+
+__all__: list[str] = []
+
+
+def _skipped(operation: Any) -> tuple[int, ...]:
+    """The inputs whose gradient a tape has no use for; tf.gradients does not tell."""
+    return getattr(operation, "skip_input_indices", None) or ()
+
+
+@tf.RegisterGradient("SepconvForward")
+def _gradient_of_forward(operation: Any, dy: Array) -> list[Array | None]:
+    x, kernel, *rest = operation.inputs
+    separable = operation.get_attr("num_pointwise")
+    biased = operation.get_attr("num_bias")
+    activation = operation.get_attr("activation")
+    # Either works from the activation's result as well as from its argument.
+    if activation == 1:
+        dy = tf.raw_ops.ReluGrad(gradients=dy, features=operation.outputs[0])
+    elif activation == 2:
+        dy = tf.raw_ops.Relu6Grad(gradients=dy, features=operation.outputs[0])
+    positions = [0, 1, *([2] if separable else []), *([3] if biased else [])]
+    skipped = _skipped(operation)
+    wanted = [False] * 4
+    for index, position in enumerate(positions):
+        wanted[position] = index not in skipped
+    grads = backward(x, kernel, rest[:separable], dy, operation.get_attr("spec"), wanted)
+    return [grads[position] for position in positions]
+
+
+@tf.RegisterGradient("SepconvBackward")
+def _gradient_of_backward(operation: Any, *cotangents: Array) -> list[Array | None]:
+    """The gradient of the gradients.
+
+    With L(x, depthwise, pointwise, dy) = sum(F(x, depthwise, pointwise) * dy), the operation's
+    outputs are the derivatives of L in its first three arguments (and sum(dy) for the bias). L is
+    linear in each, so the derivative of L in x, in the direction g, is L with g in the place of x,
+    and so for the others. What is to be differentiated here is then
+
+        L(gx, depthwise, pointwise, dy) + L(x, g_depthwise, pointwise, dy)
+            + L(x, depthwise, g_pointwise, dy) + sum(g_bias * dy)
+
+    whose gradients are again a forward (for dy) and a backward operation a term.
+    """
+    *factors, dy = operation.inputs  # x, depthwise and maybe pointwise
+    spec, wanted = operation.get_attr("spec"), operation.get_attr("wanted")
+    skipped = _skipped(operation)
+    totals: list[Array | None] = [None] * (len(factors) + 1)
+
+    def add(index: int, term: Array | None) -> None:
+        if term is not None:
+            totals[index] = term if totals[index] is None else totals[index] + term
+
+    for place in range(len(factors)):
+        if not wanted[place] or cotangents[place] is None:
+            continue
+        x, kernel, *pointwise = [
+            cotangents[place] if i == place else factor for i, factor in enumerate(factors)
+        ]
+        others = [i < len(factors) and i != place and i not in skipped for i in range(3)]
+        grads = backward(x, kernel, pointwise, dy, spec, [*others, False])
+        for index, grad in enumerate(grads[:3]):
+            add(index, grad)
+        if len(factors) not in skipped:
+            add(len(factors), forward(x, kernel, pointwise, [], spec, 0))
+    if wanted[3] and cotangents[3] is not None and len(factors) not in skipped:
+        first = ConvSpec(*spec).channels_first
+        column = tf.reshape(cotangents[3], [1, -1, 1, 1] if first else [1, 1, 1, -1])
+        add(len(factors), tf.broadcast_to(column, tf.shape(dy)))
+    return totals
