@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["DTYPES", "as_array", "empty", "output_array"]
+__all__ = ["DTYPES", "as_array", "dtype_code", "empty", "output_array"]
 
-#: The dtypes that kernels know, with the numbers they know them by; `as_array` adds bfloat16, which
-#: NumPy has from a package only.
-DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 3}
+#: The names of the dtypes that kernels take, with the numbers they know them by. What is stored in
+#: the half types is computed in float32.
+DTYPES: Final[Mapping[str, int]] = MappingProxyType(
+    {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
+)
 
 _FLOAT32 = np.dtype(np.float32)
 
 _PAGE = 4096
 #: Bytes of which an array lies where the system puts whole pages, and not among small ones.
 _LARGE = 1 << 16
+
+
+@lru_cache(maxsize=64)
+def dtype_code(dtype: np.dtype) -> int:
+    """The number that kernels know a dtype by, which must be one that `as_array` returns."""
+    return DTYPES[dtype.name]
+
+
+@lru_cache(maxsize=64)
+def _native_dtype(dtype: np.dtype) -> np.dtype | None:
+    """A dtype in this machine's byte order; None where kernels do not take it.
+
+    The name tells, since NumPy has bfloat16 from other packages only.
+    """
+    return dtype.newbyteorder("=") if dtype.name in DTYPES else None
 
 
 def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray:
@@ -40,16 +60,14 @@ def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray
         array = np.from_dlpack(value)
     else:
         array = np.asarray(value, dtype)
-    if array.dtype not in DTYPES:
-        native = array.dtype.newbyteorder("=")
-        if native.name == "bfloat16":
-            DTYPES[native] = 2
-        elif native not in DTYPES:
-            raise TypeError(
-                f"{name} must be float32, float64, float16 or bfloat16. "
-                f"Received: {name}.dtype={array.dtype}; convert it with {name}.astype('float32')."
-            )
-        array = array.astype(native, copy=False)
+    native = _native_dtype(array.dtype)
+    if native is None:
+        raise TypeError(
+            f"{name} must be float32, float64, float16 or bfloat16. "
+            f"Received: {name}.dtype={array.dtype}; convert it with {name}.astype('float32')."
+        )
+    if array.dtype != native:
+        array = array.astype(native)
     if dtype is not None and array.dtype != dtype:
         raise TypeError(
             f"{name} must have the dtype of the first argument, {dtype}. "

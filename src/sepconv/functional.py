@@ -14,7 +14,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv._types import DepthwiseGrads, SeparableGrads
-from sepconv.arrays import DTYPES, as_array, empty, output_array
+from sepconv.arrays import as_array, dtype_code, empty, output_array
 from sepconv.geometry import (
     ConvSpec,
     Padding,
@@ -77,7 +77,9 @@ def convolve(
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, channels)
     y = output_array(out, shape, x)
-    _native.forward(geometry, DTYPES[x.dtype], x, kernel, pointwise_kernel, channels, bias, code, y)
+    _native.forward(
+        geometry, dtype_code(x.dtype), x, kernel, pointwise_kernel, channels, bias, code, y
+    )
     return y
 
 
@@ -103,7 +105,7 @@ def _backward(
     dbias = empty((channels,), x.dtype)
     _native.backward(
         geometry,
-        DTYPES[x.dtype],
+        dtype_code(x.dtype),
         x,
         kernel,
         pointwise_kernel,

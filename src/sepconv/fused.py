@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sepconv import _native
-from sepconv.arrays import DTYPES, as_array, output_array
+from sepconv.arrays import as_array, dtype_code, output_array
 from sepconv.geometry import (
     ACTIVATIONS,
     ConvSpec,
@@ -314,7 +314,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
     if kernel is not None:
         _native.forward(
             resolve(form.spec, x.shape, kernel.shape),
-            DTYPES[x.dtype],
+            dtype_code(x.dtype),
             x,
             kernel,
             pointwise,
@@ -334,7 +334,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
             x.shape[1 if first else 3],
             channels,
             first,
-            DTYPES[x.dtype],
+            dtype_code(x.dtype),
             x,
             pointwise,
             bias,

@@ -8,7 +8,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv._types import PointwiseGrads
-from sepconv.arrays import DTYPES, as_array, empty, output_array
+from sepconv.arrays import as_array, dtype_code, empty, output_array
 from sepconv.geometry import (
     ConvSpec,
     activation_code,
@@ -79,7 +79,7 @@ def pointwise_conv2d(
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, kernel.shape[3])
     y = output_array(out, shape, x)
-    _native.pointwise_forward(*sizes, DTYPES[x.dtype], x, kernel, bias, code, y)
+    _native.pointwise_forward(*sizes, dtype_code(x.dtype), x, kernel, bias, code, y)
     return y
 
 
@@ -120,5 +120,5 @@ def pointwise_conv2d_grad(
         )
     dx, dkernel = empty(x.shape, x.dtype, dy), empty(kernel.shape, x.dtype)
     dbias = empty((kernel.shape[3],), x.dtype)
-    _native.pointwise_backward(*sizes, DTYPES[x.dtype], x, kernel, dy, dx, dkernel, dbias)
+    _native.pointwise_backward(*sizes, dtype_code(x.dtype), x, kernel, dy, dx, dkernel, dbias)
     return PointwiseGrads(dx, dkernel, dbias)

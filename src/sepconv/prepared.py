@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sepconv import _native
-from sepconv.arrays import DTYPES, as_array, output_array
+from sepconv.arrays import as_array, dtype_code, output_array
 from sepconv.fused import Operands, block, check_block, strided
 from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, resolve
 
@@ -177,7 +177,7 @@ def prepare_conv2d(
     channels = _check(operands, form.spec)
     kernel, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
     native = _native.prepare(
-        DTYPES[next(iter(arrays.values())).dtype],
+        dtype_code(next(iter(arrays.values())).dtype),
         bool(form.spec.channels_first),
         1 if kernel is None else kernel.shape[0] * kernel.shape[1],
         channels,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sepconv.arrays import DTYPES
 from sepconv.fused import Block, Operands, block, check_block, strided
 from sepconv.geometry import (
     ConvSpec,
@@ -32,9 +33,6 @@ __all__ = ["Functions", "check_arguments", "functions", "fused_function"]
 
 Convolve = Callable[[Any, Any, Any, Any, ConvSpec, str | None], Any]
 Fuse = Callable[[Operands, Block], Any]
-
-#: Dtypes that engines accept. What is stored in the half types is computed in float32.
-DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 _DOC = """{summary}
 
@@ -76,7 +74,9 @@ def _dtype_name(array: Any) -> str:
 def _check_dtypes(arrays: dict[str, Any]) -> None:
     expected = _dtype_name(arrays["x"])
     if expected not in DTYPES:
-        raise TypeError(f"x must be of one of the dtypes {DTYPES}. Received: x.dtype={expected}")
+        raise TypeError(
+            f"x must be of one of the dtypes {tuple(DTYPES)}. Received: x.dtype={expected}"
+        )
     dtype = arrays["x"].dtype
     for name, array in arrays.items():
         # Names are compared only where an engine's own comparison, which is quicker, says no.

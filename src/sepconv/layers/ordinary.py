@@ -12,8 +12,8 @@ from typing import Any
 
 import keras
 
+from sepconv.arrays import DTYPES
 from sepconv.engines import load, load_pointwise
-from sepconv.engines.front import DTYPES
 
 __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from sepconv.engines.front import DTYPES
+from sepconv.arrays import DTYPES
 from sepconv.layers import batch_normalization, ordinary
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import copy_model, named_layers, settle_jit

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras.src.backend import nn
 
-from sepconv.engines.front import DTYPES
+from sepconv.arrays import DTYPES
 from sepconv.layers.batch_normalization import normalize
 from sepconv.layers.devices import runs_on_cpu
 from sepconv.layers.empty import is_empty, lend_an_image

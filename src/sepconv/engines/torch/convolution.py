@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sepconv import _native
+from sepconv.arrays import DTYPES
 from sepconv.engines.front import check_arguments
 from sepconv.engines.torch import composed, transforms
 from sepconv.geometry import (
@@ -36,7 +37,7 @@ __all__ = ["CODES", "as_tensor", "convolve", "is_traced"]
 is_traced = torch.compiler.is_compiling
 
 #: The dtypes that kernels know, with the numbers they know them by.
-CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+CODES = {getattr(torch, name): code for name, code in DTYPES.items()}
 _ACTIVATIONS = tuple(sorted(set(ACTIVATIONS.values())))
 
 _library = torch.library.Library("sepconv", "DEF")
