@@ -22,13 +22,6 @@ using namespace nb::literals;
 
 namespace {
 
-// Refuses numbers that no dtype has.
-sepconv::DType dtype_of(int code) {
-  if (code < 0 || code > static_cast<int>(sepconv::DType::f16))
-    throw std::invalid_argument("There is no dtype of the number " + std::to_string(code) + ".");
-  return static_cast<sepconv::DType>(code);
-}
-
 // A view of one argument, released with the object.
 class Buffer {
  public:
@@ -94,37 +87,48 @@ sepconv::Geometry make_geometry(nb::tuple spec, nb::tuple x_shape, nb::tuple ker
   return sepconv::resolve(plain, four(x_shape).data(), four(kernel_shape).data());
 }
 
+// A separable convolution comes with its pointwise kernel, and any other without.
+void check_filters(int64_t filters, nb::handle pointwise_kernel) {
+  if (filters < 0 || (filters != 0) == pointwise_kernel.is_none())
+    throw std::invalid_argument(
+        "filters must be 0 where there is no pointwise_kernel, and only there. Received: filters=" +
+        std::to_string(filters));
+}
+
 void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
-             nb::handle pointwise_kernel, int64_t filters, nb::handle bias, int activation,
-             nb::handle y, nb::handle depthwise_bias, int depthwise_activation,
-             nb::handle residual) {
-  const sepconv::DType type = dtype_of(dtype);
-  const int64_t cm = g.c * g.m;
-  const bool separable = !pointwise_kernel.is_none();
-  const int64_t out = separable ? filters : cm;
+             nb::handle depthwise_bias, nb::handle pointwise_kernel, nb::handle bias,
+             nb::handle residual, nb::handle y, int64_t filters, int depthwise_activation,
+             int activation) {
+  check_filters(filters, pointwise_kernel);
+  const sepconv::DType type = sepconv::dtype_of(dtype);
+  const int64_t cm = g.c * g.m, out = filters != 0 ? filters : cm;
   Buffer bx("x", x, g.n * g.h * g.w * g.c, type, false);
   Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, type, false);
+  Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
   Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
   Buffer bb("bias", bias, out, type, false);
-  Buffer by("out", y, g.n * g.ho * g.wo * out, type, true);
-  Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
   Buffer br("residual", residual, g.n * g.ho * g.wo * out, type, false);
-  by.check_apart({&bx, &bk, &bp, &bb, &bdb, &br});
-  const sepconv::Forward args{
-      bx.get(), bk.get(),  bp.get(),
-      filters,  bb.get(),  static_cast<sepconv::Activation>(activation),
-      by.get(), bdb.get(), static_cast<sepconv::Activation>(depthwise_activation),
-      br.get()};
+  Buffer by("out", y, g.n * g.ho * g.wo * out, type, true);
+  by.check_apart({&bx, &bk, &bdb, &bp, &bb, &br});
+  const sepconv::Forward args{.x = bx.get(),
+                              .depthwise_kernel = bk.get(),
+                              .depthwise_bias = bdb.get(),
+                              .pointwise_kernel = bp.get(),
+                              .bias = bb.get(),
+                              .residual = br.get(),
+                              .y = by.get(),
+                              .filters = filters,
+                              .depthwise_activation = sepconv::activation_of(depthwise_activation),
+                              .activation = sepconv::activation_of(activation)};
   const sepconv::WithoutGil unlocked;
   sepconv::forward(type, g, args, sepconv::pool());
 }
 
 void backward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
-              nb::handle pointwise_kernel, bool separable, int64_t filters, nb::handle dy,
-              nb::handle dx, nb::handle ddepthwise, nb::handle dpointwise, nb::handle dbias) {
-  const sepconv::DType type = dtype_of(dtype);
-  const int64_t cm = g.c * g.m;
-  const int64_t out = separable ? filters : cm;
+              nb::handle pointwise_kernel, nb::handle dy, nb::handle dx, nb::handle ddepthwise,
+              nb::handle dpointwise, nb::handle dbias, int64_t filters) {
+  const sepconv::DType type = sepconv::dtype_of(dtype);
+  const int64_t cm = g.c * g.m, out = filters != 0 ? filters : cm;
   Buffer bx("x", x, g.n * g.h * g.w * g.c, type, false);
   Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, type, false);
   Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
@@ -133,49 +137,80 @@ void backward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle de
   Buffer bdk("ddepthwise", ddepthwise, g.kh * g.kw * cm, type, true);
   Buffer bdp("dpointwise", dpointwise, cm * filters, type, true);
   Buffer bdb("dbias", dbias, out, type, true);
-  const sepconv::Backward args{bx.get(),  bk.get(),  bp.get(),  separable, filters,
-                               bdy.get(), bdx.get(), bdk.get(), bdp.get(), bdb.get()};
+  const sepconv::Backward args{.x = bx.get(),
+                               .depthwise_kernel = bk.get(),
+                               .pointwise_kernel = bp.get(),
+                               .dy = bdy.get(),
+                               .dx = bdx.get(),
+                               .ddepthwise = bdk.get(),
+                               .dpointwise = bdp.get(),
+                               .dbias = bdb.get(),
+                               .filters = filters};
   const sepconv::WithoutGil unlocked;
   sepconv::backward(type, g, args, sepconv::pool());
 }
 
 void pointwise_forward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
-                       bool channels_first, int dtype, nb::handle x, nb::handle kernel,
-                       nb::handle bias, int activation, nb::handle y, nb::handle residual) {
-  const sepconv::DType type = dtype_of(dtype);
+                       bool channels_first, int dtype, nb::handle x, nb::handle pointwise_kernel,
+                       nb::handle bias, nb::handle residual, nb::handle y, int activation) {
+  const sepconv::DType type = sepconv::dtype_of(dtype);
   Buffer bx("x", x, images * pixels * channels, type, false);
-  Buffer bk("pointwise_kernel", kernel, channels * filters, type, false);
+  Buffer bk("pointwise_kernel", pointwise_kernel, channels * filters, type, false);
   Buffer bb("bias", bias, filters, type, false);
-  Buffer by("out", y, images * pixels * filters, type, true);
-  const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
   Buffer br("residual", residual, images * pixels * filters, type, false);
+  Buffer by("out", y, images * pixels * filters, type, true);
   by.check_apart({&bx, &bk, &bb, &br});
-  const sepconv::PointwiseForward args{bx.get(), bk.get(),
-                                       bb.get(), static_cast<sepconv::Activation>(activation),
-                                       by.get(), br.get()};
+  const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
+  const sepconv::PointwiseForward args{.x = bx.get(),
+                                       .pointwise_kernel = bk.get(),
+                                       .bias = bb.get(),
+                                       .residual = br.get(),
+                                       .y = by.get(),
+                                       .activation = sepconv::activation_of(activation)};
   const sepconv::WithoutGil unlocked;
   sepconv::pointwise_forward(type, p, args, sepconv::pool());
 }
 
+void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
+                        bool channels_first, int dtype, nb::handle x, nb::handle pointwise_kernel,
+                        nb::handle dy, nb::handle dx, nb::handle dpointwise, nb::handle dbias) {
+  const sepconv::DType type = sepconv::dtype_of(dtype);
+  Buffer bx("x", x, images * pixels * channels, type, false);
+  Buffer bk("pointwise_kernel", pointwise_kernel, channels * filters, type, false);
+  Buffer bdy("dy", dy, images * pixels * filters, type, false);
+  Buffer bdx("dx", dx, images * pixels * channels, type, true);
+  Buffer bdk("dpointwise", dpointwise, channels * filters, type, true);
+  Buffer bdb("dbias", dbias, filters, type, true);
+  const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
+  const sepconv::PointwiseBackward args{.x = bx.get(),
+                                        .pointwise_kernel = bk.get(),
+                                        .dy = bdy.get(),
+                                        .dx = bdx.get(),
+                                        .dpointwise = bdk.get(),
+                                        .dbias = bdb.get()};
+  const sepconv::WithoutGil unlocked;
+  sepconv::pointwise_backward(type, p, args, sepconv::pool());
+}
+
 sepconv::Prepared prepare(int dtype, bool channels_first, int64_t taps, int64_t channels,
                           int64_t depth_multiplier, int64_t filters, nb::handle depthwise_kernel,
-                          nb::handle pointwise_kernel, nb::handle bias, int activation,
-                          nb::handle depthwise_bias, int depthwise_activation) {
-  const sepconv::DType type = dtype_of(dtype);
+                          nb::handle depthwise_bias, nb::handle pointwise_kernel, nb::handle bias,
+                          int depthwise_activation, int activation) {
+  check_filters(filters, pointwise_kernel);
+  const sepconv::DType type = sepconv::dtype_of(dtype);
   const int64_t cm = channels * depth_multiplier;
-  const bool separable = !pointwise_kernel.is_none();
   Buffer bk("depthwise_kernel", depthwise_kernel, taps * cm, type, false);
-  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
-  Buffer bb("bias", bias, separable ? filters : cm, type, false);
   Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
-  sepconv::Forward args{};
-  args.depthwise_kernel = bk.get();
-  args.pointwise_kernel = bp.get();
-  args.bias = bb.get();
-  args.activation = static_cast<sepconv::Activation>(activation);
-  args.depthwise_bias = bdb.get();
-  args.depthwise_activation = static_cast<sepconv::Activation>(depthwise_activation);
-  return sepconv::Prepared({type, channels_first, taps, channels, depth_multiplier, filters, args});
+  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
+  Buffer bb("bias", bias, filters != 0 ? filters : cm, type, false);
+  const sepconv::Forward args{.depthwise_kernel = bk.get(),
+                              .depthwise_bias = bdb.get(),
+                              .pointwise_kernel = bp.get(),
+                              .bias = bb.get(),
+                              .filters = filters,
+                              .depthwise_activation = sepconv::activation_of(depthwise_activation),
+                              .activation = sepconv::activation_of(activation)};
+  return sepconv::Prepared({type, channels_first, taps, channels, depth_multiplier, args});
 }
 
 void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry& g, nb::handle x,
@@ -184,7 +219,7 @@ void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry
   if (g.kh * g.kw != w.taps || g.c != w.channels || g.m != w.depth_multiplier ||
       g.channels_first != w.channels_first || w.args.depthwise_kernel == nullptr)
     throw std::invalid_argument("The geometry is not that of the prepared weights.");
-  const int64_t out = w.args.pointwise_kernel != nullptr ? w.filters : g.c * g.m;
+  const int64_t out = w.args.separable() ? w.args.filters : g.c * g.m;
   Buffer bx("x", x, g.n * g.h * g.w * g.c, w.dtype, false);
   Buffer by("out", y, g.n * g.ho * g.wo * out, w.dtype, true);
   Buffer br("residual", residual, g.n * g.ho * g.wo * out, w.dtype, false);
@@ -196,34 +231,18 @@ void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry
 void prepared_product(const sepconv::Prepared& prepared, int64_t images, int64_t pixels,
                       nb::handle x, nb::handle residual, nb::handle y) {
   const sepconv::Prepared::Weights& w = prepared.weights();
-  if (w.args.pointwise_kernel == nullptr || w.args.depthwise_kernel != nullptr)
+  if (!w.args.separable() || w.args.depthwise_kernel != nullptr)
     throw std::invalid_argument("The prepared weights are not those of a 1x1 convolution alone.");
   Buffer bx("x", x, images * pixels * w.channels, w.dtype, false);
-  Buffer by("out", y, images * pixels * w.filters, w.dtype, true);
-  Buffer br("residual", residual, images * pixels * w.filters, w.dtype, false);
+  Buffer by("out", y, images * pixels * w.args.filters, w.dtype, true);
+  Buffer br("residual", residual, images * pixels * w.args.filters, w.dtype, false);
   by.check_apart({&bx, &br});
   const sepconv::WithoutGil unlocked;
   prepared.product(images, pixels, bx.get(), br.get(), by.get(), sepconv::pool());
 }
 
-void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
-                        bool channels_first, int dtype, nb::handle x, nb::handle kernel,
-                        nb::handle dy, nb::handle dx, nb::handle dkernel, nb::handle dbias) {
-  const sepconv::DType type = dtype_of(dtype);
-  Buffer bx("x", x, images * pixels * channels, type, false);
-  Buffer bk("pointwise_kernel", kernel, channels * filters, type, false);
-  Buffer bdy("dy", dy, images * pixels * filters, type, false);
-  Buffer bdx("dx", dx, images * pixels * channels, type, true);
-  Buffer bdk("dkernel", dkernel, channels * filters, type, true);
-  Buffer bdb("dbias", dbias, filters, type, true);
-  const sepconv::Pointwise p{images, pixels, channels, filters, channels_first};
-  const sepconv::WithoutGil unlocked;
-  sepconv::pointwise_backward(type, p, bx.get(), bk.get(), bdy.get(), bdx.get(), bdk.get(),
-                              bdb.get(), sepconv::pool());
-}
-
 sepconv::DType wide_dtype_of(int code) {
-  const sepconv::DType type = dtype_of(code);
+  const sepconv::DType type = sepconv::dtype_of(code);
   if (type != sepconv::DType::f32 && type != sepconv::DType::f64)
     throw std::invalid_argument("Batch normalization is of float32 and float64 alone.");
   return type;
@@ -242,7 +261,12 @@ void batch_norm_forward(int64_t outer, int64_t channels, int64_t inner, double e
   Buffer bv("variance", variance, channels, type, true);
   const sepconv::WithoutGil unlocked;
   sepconv::batch_norm_forward(type, {outer, channels, inner, epsilon},
-                              {bx.get(), bg.get(), bb.get(), by.get(), bm.get(), bv.get()},
+                              {.x = bx.get(),
+                               .gamma = bg.get(),
+                               .beta = bb.get(),
+                               .y = by.get(),
+                               .mean = bm.get(),
+                               .variance = bv.get()},
                               sepconv::pool());
 }
 
@@ -260,10 +284,16 @@ void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double 
   Buffer bdg("dgamma", dgamma, channels, type, true);
   Buffer bdb("dbeta", dbeta, channels, type, true);
   const sepconv::WithoutGil unlocked;
-  sepconv::batch_norm_backward(
-      type, {outer, channels, inner, epsilon},
-      {bx.get(), bg.get(), bm.get(), bv.get(), bdy.get(), bdx.get(), bdg.get(), bdb.get()},
-      sepconv::pool());
+  sepconv::batch_norm_backward(type, {outer, channels, inner, epsilon},
+                               {.x = bx.get(),
+                                .gamma = bg.get(),
+                                .mean = bm.get(),
+                                .variance = bv.get(),
+                                .dy = bdy.get(),
+                                .dx = bdx.get(),
+                                .dgamma = bdg.get(),
+                                .dbeta = bdb.get()},
+                               sepconv::pool());
 }
 
 void check_measure(int threads, double seconds) {
@@ -326,17 +356,17 @@ NB_MODULE(_native, m) {
         return nb::make_tuple(nb::make_tuple(g.pt, bottom), nb::make_tuple(g.pl, right));
       });
   m.def("forward", &forward, "geometry"_a, "dtype"_a, "x"_a, "depthwise_kernel"_a,
-        "pointwise_kernel"_a.none(), "filters"_a, "bias"_a.none(), "activation"_a, "y"_a,
-        "depthwise_bias"_a = nb::none(), "depthwise_activation"_a = 0, "residual"_a = nb::none());
+        "depthwise_bias"_a.none(), "pointwise_kernel"_a.none(), "bias"_a.none(),
+        "residual"_a.none(), "y"_a, "filters"_a, "depthwise_activation"_a, "activation"_a);
   m.def("backward", &backward, "geometry"_a, "dtype"_a, "x"_a.none(), "depthwise_kernel"_a.none(),
-        "pointwise_kernel"_a.none(), "separable"_a, "filters"_a, "dy"_a, "dx"_a.none(),
-        "ddepthwise"_a.none(), "dpointwise"_a.none(), "dbias"_a.none());
+        "pointwise_kernel"_a.none(), "dy"_a, "dx"_a.none(), "ddepthwise"_a.none(),
+        "dpointwise"_a.none(), "dbias"_a.none(), "filters"_a);
   m.def("pointwise_forward", &pointwise_forward, "images"_a, "pixels"_a, "channels"_a, "filters"_a,
-        "channels_first"_a, "dtype"_a, "x"_a, "kernel"_a, "bias"_a.none(), "activation"_a, "y"_a,
-        "residual"_a = nb::none());
+        "channels_first"_a, "dtype"_a, "x"_a, "pointwise_kernel"_a, "bias"_a.none(),
+        "residual"_a.none(), "y"_a, "activation"_a);
   m.def("pointwise_backward", &pointwise_backward, "images"_a, "pixels"_a, "channels"_a,
-        "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "kernel"_a.none(), "dy"_a,
-        "dx"_a.none(), "dkernel"_a.none(), "dbias"_a.none());
+        "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "pointwise_kernel"_a.none(),
+        "dy"_a, "dx"_a.none(), "dpointwise"_a.none(), "dbias"_a.none());
   m.def("batch_norm_forward", &batch_norm_forward, "outer"_a, "channels"_a, "inner"_a, "epsilon"_a,
         "dtype"_a, "x"_a, "gamma"_a.none(), "beta"_a.none(), "y"_a, "mean"_a, "variance"_a);
   m.def("batch_norm_backward", &batch_norm_backward, "outer"_a, "channels"_a, "inner"_a,
@@ -346,8 +376,8 @@ NB_MODULE(_native, m) {
       .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a)
       .def("product", &prepared_product, "images"_a, "pixels"_a, "x"_a, "residual"_a.none(), "y"_a);
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
-        "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "pointwise_kernel"_a.none(),
-        "bias"_a.none(), "activation"_a, "depthwise_bias"_a.none(), "depthwise_activation"_a);
+        "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "depthwise_bias"_a.none(),
+        "pointwise_kernel"_a.none(), "bias"_a.none(), "depthwise_activation"_a, "activation"_a);
   m.def("num_threads", &sepconv::num_threads);
   m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);

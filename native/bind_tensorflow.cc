@@ -8,7 +8,6 @@
 // Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
 // run time, where all of them are known.
 #include <array>
-#include <cstring>
 #include <string>
 
 #include "dispatch.h"
@@ -90,10 +89,11 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, Operation operation,
   if (operation != Operation::backward) {
     a.biased = integer(ctx, "num_bias", 1, status) != 0;
     const bool fused = operation == Operation::fused;
+    // Those after relu6 have no gradient in engines/tensorflow.py.
     const int64_t last =
         static_cast<int64_t>(fused ? sepconv::Activation::silu : sepconv::Activation::relu6);
     const auto activation = [&](const char* name) {
-      return static_cast<sepconv::Activation>(integer(ctx, name, last, status));
+      return sepconv::activation_of(integer(ctx, name, last, status));
     };
     a.activation = activation("activation");
     if (fused) {
@@ -138,7 +138,7 @@ Sizes four(const char* name, const TF_Tensor* tensor) {
   return sizes;
 }
 
-// One run of a kernel: the inputs that both operations have, checked.
+// One run of a kernel: the inputs that several operations have, checked.
 class Call {
  public:
   Call(const Attributes& a, TF_OpKernelContext* ctx, const Status& status)
@@ -153,7 +153,7 @@ class Call {
     }
     g = sepconv::resolve(a.spec, x_shape.data(), depthwise_shape.data());
     const int64_t channels = g.c * g.m;
-    filters = channels;
+    if (a.depthwise_biased) depthwise_bias_ = vector("depthwise_bias", channels);
     if (a.separable) {
       pointwise_ = input(next++);
       pointwise_shape = four("pointwise_kernel", pointwise_.get());
@@ -163,9 +163,11 @@ class Call {
              ", filters). Received: pointwise_kernel.shape=" + shape_text(pointwise_.get()));
       filters = p[3];
     }
+    outputs = a.separable ? filters : channels;
+    if (a.biased) bias_ = vector("bias", outputs);
     // resolve() has checked c * m channels. An output that overflows would abort in TensorFlow.
     int64_t bytes = 8;
-    for (const int64_t size : {g.n, g.ho, g.wo, filters})
+    for (const int64_t size : {g.n, g.ho, g.wo, outputs})
       if (size != 0 && __builtin_mul_overflow(bytes, size, &bytes))
         fail("The output would have more elements than memory can address.");
   }
@@ -208,17 +210,24 @@ class Call {
   }
 
   // TensorFlow holds the buffers until the kernel returns.
-  const void* x() const { return TF_TensorData(x_.get()); }
-  const void* depthwise() const { return depthwise_ ? TF_TensorData(depthwise_.get()) : nullptr; }
-  const void* pointwise() const { return pointwise_ ? TF_TensorData(pointwise_.get()) : nullptr; }
+  const void* x() const { return data(x_); }
+  const void* depthwise() const { return data(depthwise_); }
+  const void* depthwise_bias() const { return data(depthwise_bias_); }
+  const void* pointwise() const { return data(pointwise_); }
+  const void* bias() const { return data(bias_); }
+  // Null where there is no tensor.
+  static const void* data(const Tensor& tensor) {
+    return tensor ? TF_TensorData(tensor.get()) : nullptr;
+  }
 
   Sizes x_sizes() const { return layout(g.h, g.w, g.c); }
-  Sizes y_sizes() const { return layout(g.ho, g.wo, filters); }
+  Sizes y_sizes() const { return layout(g.ho, g.wo, outputs); }
 
   const Attributes& attributes;
   sepconv::Geometry g{};
-  int64_t filters = 0;
-  int next = 0;  // input
+  int64_t filters = 0;  // 0: there is no pointwise kernel
+  int64_t outputs = 0;  // channels
+  int next = 0;         // input
   Sizes depthwise_shape{}, pointwise_shape{};
 
  private:
@@ -228,86 +237,61 @@ class Call {
 
   TF_OpKernelContext* const ctx_;
   const Status& status_;
-  Tensor x_, depthwise_, pointwise_;
+  Tensor x_, depthwise_, depthwise_bias_, pointwise_, bias_;
 };
 
 // ---- the operations
 
 void run_forward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
   Call call(a, ctx, status);
-  Tensor bias;
-  if (a.biased) bias = call.vector("bias", call.filters);
-  void* y = call.output(0, call.y_sizes().data(), 4);
-  const sepconv::Forward args{call.x(),
-                              call.depthwise(),
-                              call.pointwise(),
-                              call.filters,
-                              bias ? TF_TensorData(bias.get()) : nullptr,
-                              a.activation,
-                              y};
-  sepconv::forward(a.dtype(), call.g, args, sepconv::pool());
-}
-
-void run_fused(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
-  Call call(a, ctx, status);
   const sepconv::Geometry& g = call.g;
-  Tensor depthwise_bias, bias, residual;
-  if (a.depthwise_biased) depthwise_bias = call.vector("depthwise_bias", g.c * g.m);
-  if (a.biased) bias = call.vector("bias", call.filters);
+  Tensor residual;
   if (a.residual) residual = call.like_output("residual");
   void* y = call.output(0, call.y_sizes().data(), 4);
-  if (g.n == 0) return;
-  const auto data = [](const Tensor& tensor) -> const void* {
-    return tensor ? TF_TensorData(tensor.get()) : nullptr;
-  };
   if (a.convolved) {
-    const sepconv::Forward args{call.x(),
-                                call.depthwise(),
-                                call.pointwise(),
-                                call.filters,
-                                data(bias),
-                                a.activation,
-                                y,
-                                data(depthwise_bias),
-                                a.depthwise_activation,
-                                data(residual)};
+    const sepconv::Forward args{.x = call.x(),
+                                .depthwise_kernel = call.depthwise(),
+                                .depthwise_bias = call.depthwise_bias(),
+                                .pointwise_kernel = call.pointwise(),
+                                .bias = call.bias(),
+                                .residual = Call::data(residual),
+                                .y = y,
+                                .filters = call.filters,
+                                .depthwise_activation = a.depthwise_activation,
+                                .activation = a.activation};
     sepconv::forward(a.dtype(), g, args, sepconv::pool());
-  } else {
-    if (g.h != g.ho || g.w != g.wo) fail("spec must be that of no depthwise convolution.");
-    const sepconv::Pointwise p{g.n, g.h * g.w, g.c, call.filters, g.channels_first};
-    sepconv::pointwise_forward(
-        a.dtype(), p, {call.x(), call.pointwise(), data(bias), a.activation, y, data(residual)},
-        sepconv::pool());
+    return;
   }
+  if (g.h != g.ho || g.w != g.wo) fail("spec must be that of no depthwise convolution.");
+  const sepconv::PointwiseForward args{.x = call.x(),
+                                       .pointwise_kernel = call.pointwise(),
+                                       .bias = call.bias(),
+                                       .residual = Call::data(residual),
+                                       .y = y,
+                                       .activation = a.activation};
+  sepconv::pointwise_forward(a.dtype(), {g.n, g.h * g.w, g.c, call.filters, g.channels_first}, args,
+                             sepconv::pool());
 }
 
 void run_backward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
   Call call(a, ctx, status);
   const Tensor dy = call.like_output("dy");
   // An output that is not wanted must exist all the same; it is empty.
-  const auto gradient = [&](int index, const int64_t* sizes, int count) {
+  const auto gradient = [&](int index, const int64_t* sizes, int count) -> void* {
+    if (a.wanted[index]) return call.output(index, sizes, count);
     const int64_t none = 0;
-    if (!a.wanted[index]) {
-      call.output(index, &none, 1);
-      return static_cast<void*>(nullptr);
-    }
-    void* data = call.output(index, sizes, count);
-    if (call.g.n == 0) {  // the sum over no images
-      int64_t bytes = sepconv::itemsize(a.dtype());
-      for (int i = 0; i < count; ++i) bytes *= sizes[i];
-      if (bytes != 0) std::memset(data, 0, static_cast<size_t>(bytes));
-    }
-    return data;
+    call.output(index, &none, 1);
+    return nullptr;
   };
-  void* dx = gradient(0, call.x_sizes().data(), 4);
-  void* ddepthwise = gradient(1, call.depthwise_shape.data(), 4);
-  void* dpointwise = gradient(2, call.pointwise_shape.data(), 4);
-  void* dbias = gradient(3, &call.filters, 1);
-  if (call.g.n == 0 || !(a.wanted[0] || a.wanted[1] || a.wanted[2] || a.wanted[3])) return;
-  const sepconv::Backward args{call.x(),    call.depthwise(), call.pointwise(),
-                               a.separable, call.filters,     TF_TensorData(dy.get()),
-                               dx,          ddepthwise,       dpointwise,
-                               dbias};
+  const sepconv::Backward args{.x = call.x(),
+                               .depthwise_kernel = call.depthwise(),
+                               .pointwise_kernel = call.pointwise(),
+                               .dy = TF_TensorData(dy.get()),
+                               .dx = gradient(0, call.x_sizes().data(), 4),
+                               .ddepthwise = gradient(1, call.depthwise_shape.data(), 4),
+                               .dpointwise = gradient(2, call.pointwise_shape.data(), 4),
+                               .dbias = gradient(3, &call.outputs, 1),
+                               .filters = call.filters};
   sepconv::backward(a.dtype(), call.g, args, sepconv::pool());
 }
 
@@ -365,16 +349,15 @@ const bool registered = [] {
        &destroy});
   register_operation(
       {kFused,
-       {"x: T", "depthwise_kernel: num_depthwise * T", "pointwise_kernel: num_pointwise * T",
-        "depthwise_bias: num_depthwise_bias * T", "bias: num_bias * T",
-        "residual: num_residual * T"},
+       {"x: T", "depthwise_kernel: num_depthwise * T", "depthwise_bias: num_depthwise_bias * T",
+        "pointwise_kernel: num_pointwise * T", "bias: num_bias * T", "residual: num_residual * T"},
        {"y: T"},
-       {kTypes, "num_depthwise: int >= 0", "num_pointwise: int >= 0",
-        "num_depthwise_bias: int >= 0", "num_bias: int >= 0", "num_residual: int >= 0",
+       {kTypes, "num_depthwise: int >= 0", "num_depthwise_bias: int >= 0",
+        "num_pointwise: int >= 0", "num_bias: int >= 0", "num_residual: int >= 0",
         "spec: list(int)", "depthwise_activation: int = 0", "activation: int = 0"},
        &infer_forward,
        &create<Operation::fused>,
-       &compute<&run_fused>,
+       &compute<&run_forward>,
        &destroy});
   return true;
 }();

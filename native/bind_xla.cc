@@ -23,8 +23,8 @@ namespace {
 using Integers = ffi::Span<const int64_t>;
 
 // Which optional operands come with a call, and which gradients are asked for: bits in the order
-// of the operands (x, depthwise_kernel, pointwise_kernel, bias, depthwise_bias, residual).
-constexpr int64_t kX = 1, kDepthwise = 2, kPointwise = 4, kBias = 8, kDepthwiseBias = 16,
+// of the operands (x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual).
+constexpr int64_t kX = 1, kDepthwise = 2, kDepthwiseBias = 4, kPointwise = 8, kBias = 16,
                   kResidual = 32;
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
@@ -125,17 +125,11 @@ ffi::Error guarded(Work work) {
   }
 }
 
-sepconv::Activation activation_of(int64_t code) {
-  if (code < 0 || code > static_cast<int64_t>(sepconv::Activation::silu))
-    fail("There is no activation of the number " + std::to_string(code) + ".");
-  return static_cast<sepconv::Activation>(code);
-}
-
 // y from x and those of the operands that `given` names: without depthwise_kernel it is the 1x1
 // product alone, and without pointwise_kernel the depthwise convolution alone.
 ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs rest,
-                   ffi::Result<ffi::AnyBuffer> y, Integers spec, int64_t given, int64_t activation,
-                   int64_t depthwise_activation) {
+                   ffi::Result<ffi::AnyBuffer> y, Integers spec, int64_t given,
+                   int64_t depthwise_activation, int64_t activation) {
   return guarded([&] {
     const auto x_dims = x.dimensions();
     const auto y_dims = y->dimensions();
@@ -157,25 +151,32 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs re
     if (convolved)
       args.depthwise_kernel =
           address("depthwise_kernel", depthwise_kernel, dtype, g.kh * g.kw * cm);
-    if (separable)
-      args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
-    args.filters = filters;
-    if (given & kBias) args.bias = address("bias", operands.next(), dtype, filters);
     if (given & kDepthwiseBias)
       args.depthwise_bias = address("depthwise_bias", operands.next(), dtype, cm);
+    if (separable) {
+      if (filters < 1) fail("pointwise_kernel must have filters.");
+      args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
+      args.filters = filters;
+    }
+    if (given & kBias) args.bias = address("bias", operands.next(), dtype, filters);
     if (given & kResidual)
       args.residual = address("residual", operands.next(), dtype, pixels * filters);
     operands.end();
-    args.activation = activation_of(activation);
-    args.depthwise_activation = activation_of(depthwise_activation);
+    args.depthwise_activation = sepconv::activation_of(depthwise_activation);
+    args.activation = sepconv::activation_of(activation);
     sepconv::prefer_huge_pages(y->untyped_data(), y->size_bytes());
     args.y = address("y", *y, dtype, pixels * filters);
     auto runner = runner_on(pool);
     if (convolved) return sepconv::forward(dtype, g, args, runner);
     if (!separable || g.h != g.ho || g.w != g.wo) fail("There is no kernel that fits.");
-    sepconv::pointwise_forward(
-        dtype, {g.n, g.ho * g.wo, cm, filters, first},
-        {args.x, args.pointwise_kernel, args.bias, args.activation, args.y, args.residual}, runner);
+    sepconv::pointwise_forward(dtype, {g.n, g.ho * g.wo, cm, filters, first},
+                               {.x = args.x,
+                                .pointwise_kernel = args.pointwise_kernel,
+                                .bias = args.bias,
+                                .residual = args.residual,
+                                .y = args.y,
+                                .activation = args.activation},
+                               runner);
   });
 }
 
@@ -200,7 +201,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs 
     const int64_t x_size = g.n * g.h * g.w * g.c;
     const int64_t depthwise_size = g.kh * g.kw * cm;
     const int64_t filters = dims[g.channels_first ? 1 : 3];
-    if (separable == 0 && filters != cm) fail("dy has a wrong number of channels.");
+    if (separable == 0 ? filters != cm : filters < 1) fail("dy has a wrong number of channels.");
     if (((wanted & (kDepthwise | kPointwise)) != 0 && (given & kX) == 0) ||
         ((wanted & (kX | kPointwise)) != 0 && (given & kDepthwise) == 0) ||
         (separable != 0 && (wanted & (kX | kDepthwise)) != 0 && (given & kPointwise) == 0))
@@ -214,8 +215,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::RemainingArgs 
     if (given & kPointwise)
       args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
     operands.end();
-    args.separable = separable != 0;
-    args.filters = filters;
+    args.filters = separable != 0 ? filters : 0;
     args.dy = address("dy", dy, dtype, g.n * g.ho * g.wo * filters);
     if (wanted & kX) args.dx = address("dx", results.next(), dtype, x_size);
     if (wanted & kDepthwise)
@@ -247,17 +247,17 @@ ffi::Error pointwise_backward(ffi::ThreadPool pool, ffi::AnyBuffer dy, ffi::Rema
     const int64_t x_size = p.images * p.pixels * p.channels, k_size = p.channels * p.filters;
     Operands operands(rest);
     Results results(gradients);
-    const void *x = nullptr, *kernel = nullptr;
-    void *dx = nullptr, *dkernel = nullptr;
-    if (given & kX) x = address("x", operands.next(), dtype, x_size);
-    if (given & kPointwise) kernel = address("pointwise_kernel", operands.next(), dtype, k_size);
+    sepconv::PointwiseBackward args{};
+    if (given & kX) args.x = address("x", operands.next(), dtype, x_size);
+    if (given & kPointwise)
+      args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, k_size);
     operands.end();
-    if (wanted & kX) dx = address("dx", results.next(), dtype, x_size);
-    if (wanted & kPointwise) dkernel = address("dpointwise", results.next(), dtype, k_size);
+    args.dy = dy.untyped_data();
+    if (wanted & kX) args.dx = address("dx", results.next(), dtype, x_size);
+    if (wanted & kPointwise) args.dpointwise = address("dpointwise", results.next(), dtype, k_size);
     results.end();
     auto runner = runner_on(pool);
-    sepconv::pointwise_backward(dtype, p, x, kernel, dy.untyped_data(), dx, dkernel, nullptr,
-                                runner);
+    sepconv::pointwise_backward(dtype, p, args, runner);
   });
 }
 
@@ -336,8 +336,8 @@ XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
                            .Ret<ffi::AnyBuffer>()
                            .Attr<Integers>("spec")
                            .Attr<int64_t>("given")
-                           .Attr<int64_t>("activation")
-                           .Attr<int64_t>("depthwise_activation"));
+                           .Attr<int64_t>("depthwise_activation")
+                           .Attr<int64_t>("activation"));
 
 XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
                        ffi::Ffi::Bind()

@@ -2,6 +2,7 @@
 #include "dispatch.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -68,6 +69,20 @@ const Level& level() {
 
 const KernelTable& table(DType dtype) { return level().tables[static_cast<int>(dtype)](); }
 
+// The sums over a batch of no images; `sums` may be null.
+void fill_zeros(DType dtype, void* sums, int64_t elements) {
+  if (sums != nullptr) std::memset(sums, 0, static_cast<size_t>(elements * itemsize(dtype)));
+}
+
+// A value of `Enum`, whose values are 0 to `last`.
+template <class Enum>
+Enum checked(const char* what, int64_t code, Enum last) {
+  if (code < 0 || code > static_cast<int64_t>(last))
+    throw std::invalid_argument("There is no " + std::string(what) + " of the number " +
+                                std::to_string(code) + ".");
+  return static_cast<Enum>(code);
+}
+
 }  // namespace
 
 void forward(DType dtype, const Geometry& g, const Forward& args, Runner& runner) {
@@ -76,17 +91,29 @@ void forward(DType dtype, const Geometry& g, const Forward& args, Runner& runner
 }
 
 void backward(DType dtype, const Geometry& g, const Backward& args, Runner& runner) {
-  table(dtype).backward(g, args, runner);
+  if (g.n != 0) {
+    table(dtype).backward(g, args, runner);
+    return;
+  }
+  const int64_t cm = g.c * g.m;
+  fill_zeros(dtype, args.ddepthwise, g.kh * g.kw * cm);
+  fill_zeros(dtype, args.dpointwise, cm * args.filters);
+  fill_zeros(dtype, args.dbias, args.separable() ? args.filters : cm);
 }
 
 void pointwise_forward(DType dtype, const Pointwise& p, const PointwiseForward& args,
                        Runner& runner) {
-  table(dtype).pointwise_forward(p, args, runner);
+  if (p.images * p.pixels != 0) table(dtype).pointwise_forward(p, args, runner);
 }
 
-void pointwise_backward(DType dtype, const Pointwise& p, const void* x, const void* kernel,
-                        const void* dy, void* dx, void* dkernel, void* dbias, Runner& runner) {
-  table(dtype).pointwise_backward(p, x, kernel, dy, dx, dkernel, dbias, runner);
+void pointwise_backward(DType dtype, const Pointwise& p, const PointwiseBackward& args,
+                        Runner& runner) {
+  if (p.images * p.pixels != 0) {
+    table(dtype).pointwise_backward(p, args, runner);
+    return;
+  }
+  fill_zeros(dtype, args.dpointwise, p.channels * p.filters);
+  fill_zeros(dtype, args.dbias, p.filters);
 }
 
 int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t channels, int64_t filters) {
@@ -107,6 +134,10 @@ void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackwar
                          Runner& runner) {
   table(dtype).batch_norm_backward(s, args, runner);
 }
+
+DType dtype_of(int64_t code) { return checked("dtype", code, DType::f16); }
+
+Activation activation_of(int64_t code) { return checked("activation", code, Activation::silu); }
 
 const char* isa_name() { return level().name; }
 

@@ -2,11 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#if defined(_WIN32)
-#define SEPCONV_API
-#else
-#define SEPCONV_API __attribute__((visibility("default")))
-#endif
+#include "api.h"
 
 namespace sepconv {
 

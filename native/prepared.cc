@@ -37,23 +37,22 @@ Prepared::Prepared(const Weights& weights) : weights_(weights) {
   const int64_t middle = weights.channels * weights.depth_multiplier;
   depthwise_ = copy(args.depthwise_kernel, weights.taps * middle);
   depthwise_bias_ = copy(args.depthwise_bias, middle);
-  bias_ = copy(args.bias, args.pointwise_kernel != nullptr ? weights.filters : middle);
+  bias_ = copy(args.bias, args.separable() ? args.filters : middle);
   args.depthwise_kernel = depthwise_.get();
   args.depthwise_bias = depthwise_bias_.get();
   args.bias = bias_.get();
-  args.filters = weights.filters;
-  if (args.pointwise_kernel == nullptr) return;
+  if (!args.separable()) return;
   if (may_select(weights_)) {
-    pointwise_ = copy(args.pointwise_kernel, middle * weights.filters);
+    pointwise_ = copy(args.pointwise_kernel, middle * args.filters);
     args.pointwise_kernel = pointwise_.get();
     return;
   }
   packed_ =
-      allocate(packed_kernel_bytes(weights.dtype, weights.channels_first, middle, weights.filters));
-  pack_pointwise_kernel(weights.dtype, weights.channels_first, middle, weights.filters,
+      allocate(packed_kernel_bytes(weights.dtype, weights.channels_first, middle, args.filters));
+  pack_pointwise_kernel(weights.dtype, weights.channels_first, middle, args.filters,
                         args.pointwise_kernel, packed_.get());
-  // Not read any more, but that it is there makes it a separable convolution.
-  args.pointwise_kernel = args.packed_kernel = packed_.get();
+  args.pointwise_kernel = nullptr;
+  args.packed_kernel = packed_.get();
 }
 
 void Prepared::forward(const Geometry& g, const void* x, const void* residual, void* y,
@@ -68,11 +67,19 @@ void Prepared::forward(const Geometry& g, const void* x, const void* residual, v
 void Prepared::product(int64_t images, int64_t pixels, const void* x, const void* residual, void* y,
                        Runner& runner) const {
   const Forward& all = weights_.args;
-  const Pointwise shape{images, pixels, weights_.channels, weights_.filters,
-                        weights_.channels_first};
-  pointwise_forward(
-      weights_.dtype, shape,
-      {x, all.pointwise_kernel, all.bias, all.activation, y, residual, all.packed_kernel}, runner);
+  const Pointwise shape{.images = images,
+                        .pixels = pixels,
+                        .channels = weights_.channels,
+                        .filters = all.filters,
+                        .channels_first = weights_.channels_first};
+  const PointwiseForward args{.x = x,
+                              .pointwise_kernel = all.pointwise_kernel,
+                              .bias = all.bias,
+                              .residual = residual,
+                              .y = y,
+                              .activation = all.activation,
+                              .packed_kernel = all.packed_kernel};
+  pointwise_forward(weights_.dtype, shape, args, runner);
 }
 
 }  // namespace sepconv

@@ -10,12 +10,12 @@ namespace sepconv {
 
 class SEPCONV_API Prepared {
  public:
-  // What `forward` takes but for x, residual and y; `pointwise_kernel` or `depthwise_kernel` may be
-  // null, and the biases. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
+  // `args` is what `forward` takes but for x, residual and y; without a depthwise kernel it is the
+  // 1x1 product alone. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
   struct Weights {
     DType dtype;
     bool channels_first;
-    int64_t taps, channels, depth_multiplier, filters;
+    int64_t taps, channels, depth_multiplier;
     Forward args;
   };
   explicit Prepared(const Weights& weights);

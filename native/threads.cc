@@ -191,7 +191,10 @@ struct OpenMpRun {
 
 class Pool : public Runner {
  public:
-  Pool() { run = &Pool::run_tasks; }
+  Pool() {
+    run = &Pool::run_tasks;
+    threads = [](const Runner*) { return num_threads(); };
+  }
 
  private:
   // 50 to 150 us of pauses: a call's next step, or the next layer, finds the workers awake. Longer
@@ -344,16 +347,18 @@ void set_num_threads(int count) {
 }
 
 ExternalRunner external_runner(void* pool, void (*schedule)(void*, void (*)(void*), void*),
-                               int concurrency) {
+                               int most) {
   ExternalRunner runner;
   runner.pool = pool;
   runner.schedule = schedule;
-  runner.concurrency = concurrency;
+  runner.most = most;
+  runner.threads = [](const Runner* base) {
+    const int wanted = static_cast<const ExternalRunner*>(base)->most, bound = num_threads();
+    return wanted < bound ? wanted : bound;
+  };
   runner.run = [](Runner* base, int64_t tasks, TaskFunction function, void* context) {
     auto* self = static_cast<ExternalRunner*>(base);
-    int64_t helpers = self->concurrency;
-    const int64_t bound = num_threads();
-    if (helpers > bound) helpers = bound;
+    int64_t helpers = self->concurrency();
     if (helpers > tasks) helpers = tasks;
     Job* job = nullptr;
     if (helpers > 1)

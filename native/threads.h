@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "geometry.h"
+#include "api.h"
 
 namespace sepconv {
 
@@ -15,6 +15,11 @@ struct Runner {
   // Calls function(context, t) once for every t in [0, tasks), in any order and on any threads,
   // and returns when all have ended. `function` does not throw.
   void (*run)(Runner* self, int64_t tasks, TaskFunction function, void* context);
+  // How many threads run() works on at most, the caller included. Work may be cut by it, but never
+  // the order of a sum.
+  int (*threads)(const Runner* self);
+
+  int concurrency() const { return threads(this); }
 };
 
 inline constexpr int kMaxThreads = 256;
@@ -38,10 +43,10 @@ SEPCONV_API void set_num_threads(int count);
 struct ExternalRunner : Runner {
   void* pool;
   void (*schedule)(void* pool, void (*job)(void*), void* argument);
-  int concurrency;  // how many threads to ask for at most, the caller included
+  int most;  // how many threads to ask for, the caller included; num_threads() bounds them too
 };
 SEPCONV_API ExternalRunner external_runner(void* pool,
                                            void (*schedule)(void*, void (*)(void*), void*),
-                                           int concurrency);
+                                           int most);
 
 }  // namespace sepconv

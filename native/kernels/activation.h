@@ -2,6 +2,7 @@
 // sums in registers; the others to what was stored, while it is in the first cache ("late"), so
 // that they take no registers from the kernels.
 #pragma once
+#include "../operation.h"
 #include "vec.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {

@@ -5,6 +5,7 @@
 // its own (so that a large mean costs no digits), and are added up in double: a result depends
 // neither on the number of threads nor on the order in which they come.
 #pragma once
+#include "../operation.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {

@@ -5,9 +5,9 @@
 // do not depend on the number of threads; where a task has whole sums, that number may decide on
 // the cut.
 #pragma once
+#include "correlate.h"
 #include "exact.h"
 #include "flat_rows.h"
-#include "kernel_gradient.h"
 #include "planar.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -213,19 +213,19 @@ bool may_be_low(const Geometry& g) {
 // whole ones to go through: one a thread if all is a matter of microseconds, some for each if it is
 // not.
 template <class T>
-int64_t wanted_tasks(const Geometry& g) {
+int64_t wanted_tasks(const Geometry& g, int64_t threads) {
   if (!may_be_low<T>(g)) return 16;
   constexpr int64_t kMultiplies = 1 << 14;  // of vectors; some microseconds
   const int64_t all = g.n * g.ho * g.wo * ceil_div(g.c, kLanes<T>) * g.kh * g.kw;
-  const int64_t threads = num_threads();
   return threads * min_of(max_of(1, all / kMultiplies / threads), 4);
 }
 
 // Bands of about `rows` rows of `total`, or lower ones where that makes fewer tasks than wanted.
 template <class T>
-Bands cut_task_bands(const Geometry& g, int64_t total, int64_t rows, int64_t unit) {
+Bands cut_task_bands(const Geometry& g, int64_t threads, int64_t total, int64_t rows,
+                     int64_t unit) {
   const Bands bands = cut_bands(total, rows, g.n, unit);
-  const int64_t wanted = wanted_tasks<T>(g);
+  const int64_t wanted = wanted_tasks<T>(g, threads);
   if (g.n * bands.count >= wanted || !may_be_low<T>(g)) return bands;
   return cut_bands(total, max_of(unit, ceil_div(total, ceil_div(wanted, max_of(1, g.n)))), g.n,
                    unit);
@@ -235,8 +235,8 @@ Bands cut_task_bands(const Geometry& g, int64_t total, int64_t rows, int64_t uni
 // whole vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at
 // less.
 template <class T>
-int64_t channel_parts(const Geometry& g, int64_t tasks) {
-  const int64_t wanted = wanted_tasks<T>(g);
+int64_t channel_parts(const Geometry& g, int64_t threads, int64_t tasks) {
+  const int64_t wanted = wanted_tasks<T>(g, threads);
   if (is_narrow<T>(g) || g.m != 1 || tasks >= wanted) return 1;
   const int64_t vectors = g.c / kLanes<T>;
   const int64_t pixel = g.c * static_cast<int64_t>(sizeof(T));
@@ -260,14 +260,15 @@ int64_t row_pieces(const Geometry& g, int64_t bands, int64_t rows) {
 template <class T>
 void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, const T* bias,
                             Activation activation, T* y, Runner& runner) {
-  const int64_t channels = g.c * g.m;
+  const int64_t channels = g.c * g.m, threads = runner.concurrency();
   // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
   int64_t wanted = 32768 / max_of(1, channels * g.wo);
   wanted = max_of(wanted, g.m != 1 || is_narrow<T>(g) ? g.kh : least_rows(g));
-  const Bands bands = cut_task_bands<T>(g, g.ho, wanted, row_unit(g));
+  const Bands bands = cut_task_bands<T>(g, threads, g.ho, wanted, row_unit(g));
   const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo, true);
   const int64_t pieces = depthwise.may_cut() ? row_pieces<T>(g, g.n * bands.count, bands.rows) : 1;
-  const int64_t split = depthwise.may_split() ? channel_parts<T>(g, g.n * bands.count * pieces) : 1;
+  const int64_t split =
+      depthwise.may_split() ? channel_parts<T>(g, threads, g.n * bands.count * pieces) : 1;
   parallel_keeping<T>(runner, g.n * bands.count * split * pieces, depthwise.scratch(),
                       depthwise.kept(), [&](int64_t task, T* scratch, Kept* kept) {
                         const int64_t part = task % split, piece = task / split % pieces;

@@ -1,7 +1,9 @@
 // The depthwise step's input and kernel gradients over whole tensors.
 #pragma once
 #include "depthwise.h"
+#include "kernel_gradient.h"
 #include "stride2_gradient.h"
+#include "sums.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -109,12 +111,12 @@ inline GradientPhase gradient_phase(const Geometry& g, int64_t a, int64_t b) {
 template <class T>
 void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel, T* dx,
                                 Runner& runner) {
-  const int64_t channels = g.c * g.m;
+  const int64_t channels = g.c * g.m, threads = runner.concurrency();
   FlippedKernel<T> flipped(g, kernel);
   int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
-  const Bands bands = cut_task_bands<T>(g, g.h, wanted, row_unit(g) * g.sh);
-  const int64_t split = channel_parts<T>(g, g.n * bands.count);
+  const Bands bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
+  const int64_t split = channel_parts<T>(g, threads, g.n * bands.count);
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
   const int64_t phase_rows = ceil_div(bands.rows, g.sh);
   int64_t strip_most = 0;
@@ -196,8 +198,9 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
 template <class T>
 void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
                             Runner& runner) {
-  const Bands bands = cut_task_bands<T>(g, g.h, max_of(4, 32768 / (g.c * g.w)), 2);
-  const int64_t split = channel_parts<T>(g, g.n * bands.count);
+  const int64_t threads = runner.concurrency();
+  const Bands bands = cut_task_bands<T>(g, threads, g.h, max_of(4, 32768 / (g.c * g.w)), 2);
+  const int64_t split = channel_parts<T>(g, threads, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
     const TapRange c = channel_range<T>(g.c, split, task % split);
@@ -256,28 +259,6 @@ void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T
 
 // --- kernel gradient ---------------------------------------------------------------------------
 
-// Adds up `count` partial results of `size` elements into `total`, in order.
-template <class T>
-void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runner& runner) {
-  constexpr int64_t kVec = kLanes<T>;
-  const int64_t tasks = min_of(16, parts(size * count, 16384));
-  parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
-    const int64_t last = part_start(size, tasks, task + 1);
-    for (int64_t i = part_start(size, tasks, task); i < last; i += kVec) {
-      const int64_t lanes = min_of(kVec, last - i);
-      Vec<T> value = zero<T>();
-      for (int64_t k = 0; k < count; ++k) value += load_first(partials + k * size + i, lanes);
-      store_first(total + i, value, lanes);
-    }
-  });
-}
-
-// Into how many groups, each with partial sums of its own, `units` of work are put.
-inline int64_t group_count(int64_t units, int64_t bytes_each) {
-  constexpr int64_t kBudget = 8 << 20;
-  return max_of(1, min_of(min_of(units, 32), kBudget / max_of(1, bytes_each)));
-}
-
 template <class T>
 void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* dk,
                                  Runner& runner) {
@@ -287,7 +268,7 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
   const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
   const int64_t units = g.n * bands.count;
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
-  const int64_t split = channel_parts<T>(g, groups);
+  const int64_t split = channel_parts<T>(g, runner.concurrency(), groups);
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
   const int64_t sums = taps * kLanes<T>;
@@ -375,57 +356,6 @@ void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk
   else
     kernel_gradient_channelwise(g, x, dy, dk, runner);
   mend_kernel_gradient(g, x, dy, dk, runner);
-}
-
-// --- bias gradient -----------------------------------------------------------------------------
-
-// The sum of a contiguous run: vectors by the block, blocks in float64, since sums of many values
-// of either sign lose what they cancel.
-template <class T>
-double sum_run(const T* p, int64_t count) {
-  constexpr int64_t kBlock = 16 * kLanes<T>;
-  double total = 0;
-  int64_t i = 0;
-  for (; i + kBlock <= count; i += kBlock) {
-    Vec<T> lanes = load(p + i);
-    for (int64_t v = kLanes<T>; v < kBlock; v += kLanes<T>) lanes += load(p + i + v);
-    total += static_cast<double>(sum<T>(lanes));
-  }
-  for (; i < count; ++i) total += static_cast<double>(p[i]);
-  return total;
-}
-
-// The sum of dy over all but its channels.
-template <class T>
-void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channels_first,
-                   const T* dy, T* dbias, Runner& runner) {
-  if (channels_first) {
-    const int64_t tasks = parts(channels, ceil_div(16384, max_of(1, images * pixels)));
-    parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
-      for (int64_t c = part_start(channels, tasks, task); c < part_start(channels, tasks, task + 1);
-           ++c) {
-        double total = 0;
-        for (int64_t n = 0; n < images; ++n)
-          total += sum_run(dy + (n * channels + c) * pixels, pixels);
-        dbias[c] = static_cast<T>(total);
-      }
-    });
-    return;
-  }
-  const int64_t rows = images * pixels;
-  const int64_t groups = min_of(32, parts(rows, 16384 / max_of(1, channels)));
-  Workspace<double> partials(groups * channels);
-  parallel<T>(runner, groups, 0, [&](int64_t group, T*) {
-    double* sums = partials.get() + group * channels;
-    fill_zero(sums, channels);
-    for (int64_t r = part_start(rows, groups, group); r < part_start(rows, groups, group + 1); ++r)
-      for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(dy[r * channels + c]);
-  });
-  for (int64_t c = 0; c < channels; ++c) {
-    double total = 0;
-    for (int64_t group = 0; group < groups; ++group) total += partials.get()[group * channels + c];
-    dbias[c] = static_cast<T>(total);
-  }
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

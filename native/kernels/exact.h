@@ -7,9 +7,10 @@
 // these loops do the work instead. They leave a sum as soon as it is NaN, so that a training that
 // has gone wrong is not slow as well.
 #pragma once
+#include "../operation.h"
 #include "activation.h"
-#include "correlate.h"
 #include "parallel.h"
+#include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 

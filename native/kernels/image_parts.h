@@ -27,10 +27,10 @@ inline int64_t units_together(int64_t units, int64_t elements, int64_t weights, 
 }
 
 // Calls f(first, count, whether it is the first part) for even parts of `units` of at most
-// `together`; once where there are no units, since sums over none are to be written too.
+// `together`. There is at least one unit.
 template <class F>
 void each_part(int64_t units, int64_t together, F&& f) {
-  const int64_t count = max_of(1, ceil_div(units, together));
+  const int64_t count = ceil_div(units, together);
   for (int64_t part = 0; part < count; ++part) {
     const int64_t first = part_start(units, count, part);
     f(first, part_start(units, count, part + 1) - first, part == 0);

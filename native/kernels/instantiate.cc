@@ -12,13 +12,12 @@ using T = SEPCONV_REAL;
 
 void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
-  if (args.pointwise_kernel != nullptr && args.packed_kernel == nullptr &&
-      args.depthwise_bias == nullptr && args.depthwise_activation == Activation::none &&
-      selects_patches(g, kernel))
+  if (args.separable() && args.packed_kernel == nullptr && args.depthwise_bias == nullptr &&
+      args.depthwise_activation == Activation::none && selects_patches(g, kernel))
     patches_forward<T>(g, static_cast<const T*>(args.x),
                        static_cast<const T*>(args.pointwise_kernel), args.filters,
                        finish_of<T>(args), static_cast<T*>(args.y), runner);
-  else if (args.pointwise_kernel != nullptr)
+  else if (args.separable())
     separable_forward<T>(g, args, runner);
   else
     depthwise_forward<T>(g, static_cast<const T*>(args.x), kernel, static_cast<const T*>(args.bias),
@@ -27,27 +26,25 @@ void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
 
 void product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
   pointwise_product<T>(p.images, p.pixels, p.channels_first,
-                       forward_weights(static_cast<const T*>(args.kernel), p.channels, p.filters,
-                                       args.packed_kernel),
-                       static_cast<const T*>(args.x),
-                       Finish<T>{static_cast<const T*>(args.bias),
-                                 static_cast<const T*>(args.residual), args.activation},
-                       static_cast<T*>(args.y), runner);
+                       forward_weights(static_cast<const T*>(args.pointwise_kernel), p.channels,
+                                       p.filters, args.packed_kernel),
+                       static_cast<const T*>(args.x), finish_of<T>(args), static_cast<T*>(args.y),
+                       runner);
 }
 
-void product_backward(const Pointwise& p, const void* x, const void* kernel, const void* dy,
-                      void* dx, void* dkernel, void* dbias, Runner& runner) {
-  const T* gradient = static_cast<const T*>(dy);
-  if (dx != nullptr)
-    pointwise_product<T>(p.images, p.pixels, p.channels_first,
-                         gradient_weights(static_cast<const T*>(kernel), p.channels, p.filters),
-                         gradient, Finish<T>{}, static_cast<T*>(dx), runner);
-  if (dkernel != nullptr)
-    pointwise_kernel_gradient<T>(p, static_cast<const T*>(x), gradient, static_cast<T*>(dkernel),
-                                 runner);
-  if (dbias != nullptr)
-    bias_gradient<T>(p.images, p.pixels, p.filters, p.channels_first, gradient,
-                     static_cast<T*>(dbias), runner);
+void product_backward(const Pointwise& p, const PointwiseBackward& args, Runner& runner) {
+  const T* dy = static_cast<const T*>(args.dy);
+  if (args.dx != nullptr)
+    pointwise_product<T>(
+        p.images, p.pixels, p.channels_first,
+        gradient_weights(static_cast<const T*>(args.pointwise_kernel), p.channels, p.filters), dy,
+        Finish<T>{}, static_cast<T*>(args.dx), runner);
+  if (args.dpointwise != nullptr)
+    pointwise_kernel_gradient<T>(p, static_cast<const T*>(args.x), dy,
+                                 static_cast<T*>(args.dpointwise), runner);
+  if (args.dbias != nullptr)
+    bias_gradient<T>(p.images, p.pixels, p.filters, p.channels_first, dy,
+                     static_cast<T*>(args.dbias), runner);
 }
 
 int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
@@ -74,17 +71,17 @@ void copy(const void* from, void* to, int64_t count) {
 }  // namespace
 
 const KernelTable& SEPCONV_TABLE() {
-  static const KernelTable table{&forward_all,
-                                 &backward_all<T>,
-                                 &product,
-                                 &product_backward,
-                                 &packed_bytes,
-                                 &pack_kernel,
-                                 &batch_norm_forward<T>,
-                                 &batch_norm_backward<T>,
-                                 &burst,
-                                 &read,
-                                 &copy};
+  static const KernelTable table{.forward = &forward_all,
+                                 .backward = &backward_all<T>,
+                                 .pointwise_forward = &product,
+                                 .pointwise_backward = &product_backward,
+                                 .packed_bytes = &packed_bytes,
+                                 .pack_kernel = &pack_kernel,
+                                 .batch_norm_forward = &batch_norm_forward<T>,
+                                 .batch_norm_backward = &batch_norm_backward<T>,
+                                 .fma_burst = &burst,
+                                 .read_stream = &read,
+                                 .copy_stream = &copy};
   return table;
 }
 

@@ -78,24 +78,24 @@ class Summed {
 template <class Half>
 void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t cm = g.c * g.m, taps = g.kh * g.kw * cm;
-  const int64_t filters = args.pointwise_kernel == nullptr ? cm : args.filters;
-  const int64_t weights = args.pointwise_kernel == nullptr ? 0 : cm * filters;
+  const int64_t filters = args.separable() ? args.filters : cm;
+  const int64_t weights = args.separable() ? cm * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
   const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(g.n, image, weights, kPartElements);
   const Widened<Half> kernel(args.depthwise_kernel, taps, 1);
-  const bool packed = args.packed_kernel != nullptr;
-  const Widened<Half> pointwise(packed ? nullptr : args.pointwise_kernel, weights, 1);
-  const Widened<Half> bias(args.bias, filters, 1);
   const Widened<Half> depthwise_bias(args.depthwise_bias, cm, 1);
+  const Widened<Half> pointwise(args.packed_kernel != nullptr ? nullptr : args.pointwise_kernel,
+                                weights, 1);
+  const Widened<Half> bias(args.bias, filters, 1);
   const Widened<Half> x(args.x, in, together);
   const Widened<Half> residual(args.residual, out, together);
   const Narrowed<Half> y(args.y, out, together);
   Forward wide = args;
   wide.depthwise_kernel = kernel.read(0, 1, runner);
-  if (!packed) wide.pointwise_kernel = pointwise.read(0, 1, runner);
-  wide.bias = bias.read(0, 1, runner);
   wide.depthwise_bias = depthwise_bias.read(0, 1, runner);
+  wide.pointwise_kernel = pointwise.read(0, 1, runner);
+  wide.bias = bias.read(0, 1, runner);
   wide.y = y.get();
   Geometry part = g;
   each_part(g.n, together, [&](int64_t first, int64_t count, bool) {
@@ -110,8 +110,8 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
 template <class Half>
 void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t cm = g.c * g.m, taps = g.kh * g.kw * cm;
-  const int64_t filters = args.separable ? args.filters : cm;
-  const int64_t weights = args.separable ? cm * filters : 0;
+  const int64_t filters = args.separable() ? args.filters : cm;
+  const int64_t weights = args.separable() ? cm * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
   // x is read for a kernel's gradient alone, and may be given all the same.
   const void* images = args.ddepthwise == nullptr && args.dpointwise == nullptr ? nullptr : args.x;
@@ -170,12 +170,13 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
   const int64_t weights = p.channels * p.filters;
   const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(units, all, weights, kPartElements);
-  const Widened<Half> kernel(args.packed_kernel != nullptr ? nullptr : args.kernel, weights, 1);
+  const Widened<Half> kernel(args.packed_kernel != nullptr ? nullptr : args.pointwise_kernel,
+                             weights, 1);
   const Widened<Half> bias(args.bias, p.filters, 1);
   const Widened<Half> x(args.x, in, together), residual(args.residual, out, together);
   const Narrowed<Half> y(args.y, out, together);
   PointwiseForward wide = args;
-  wide.kernel = kernel.read(0, 1, runner);
+  wide.pointwise_kernel = kernel.read(0, 1, runner);
   wide.bias = bias.read(0, 1, runner);
   wide.y = y.get();
   each_part(units, together, [&](int64_t first, int64_t count, bool) {
@@ -187,27 +188,29 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
 }
 
 template <class Half>
-void half_product_backward(const Pointwise& p, const void* x, const void* kernel, const void* dy,
-                           void* dx, void* dkernel, void* dbias, Runner& runner) {
+void half_product_backward(const Pointwise& p, const PointwiseBackward& args, Runner& runner) {
   int64_t units;
   const Pointwise unit = in_units(p, &units);
   const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
   const int64_t weights = p.channels * p.filters;
-  const void* images = dkernel == nullptr ? nullptr : x;
-  const int64_t all = (images == nullptr ? 0 : in) + out + (dx == nullptr ? 0 : in);
+  const void* images = args.dpointwise == nullptr ? nullptr : args.x;
+  const int64_t all = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
   const int64_t together = units_together(units, all, weights, kPartElements);
-  const Widened<Half> wide_kernel(kernel, weights, 1);
-  const Widened<Half> wide_x(images, in, together), wide_dy(dy, out, together);
-  const Narrowed<Half> wide_dx(dx, in, together);
-  const Summed<Half> kernel_sum(dkernel, weights), bias_sum(dbias, p.filters);
-  const Summed<Half>* const sums[] = {&kernel_sum, &bias_sum};
-  const float* factors = wide_kernel.read(0, 1, runner);
+  const Widened<Half> kernel(args.pointwise_kernel, weights, 1);
+  const Widened<Half> x(images, in, together), dy(args.dy, out, together);
+  const Narrowed<Half> dx(args.dx, in, together);
+  const Summed<Half> dpointwise(args.dpointwise, weights), dbias(args.dbias, p.filters);
+  const Summed<Half>* const sums[] = {&dpointwise, &dbias};
+  PointwiseBackward wide;
+  wide.pointwise_kernel = kernel.read(0, 1, runner);
+  wide.dx = dx.get();
   each_part(units, together, [&](int64_t first, int64_t count, bool first_part) {
-    const float* part_x = wide_x.read(first, count, runner);
-    const float* part_dy = wide_dy.read(first, count, runner);
-    f32_table().pointwise_backward(joined(unit, count), part_x, factors, part_dy, wide_dx.get(),
-                                   kernel_sum.get(first_part), bias_sum.get(first_part), runner);
-    wide_dx.write(first, count, runner);
+    wide.x = x.read(first, count, runner);
+    wide.dy = dy.read(first, count, runner);
+    wide.dpointwise = dpointwise.get(first_part);
+    wide.dbias = dbias.get(first_part);
+    f32_table().pointwise_backward(joined(unit, count), wide, runner);
+    dx.write(first, count, runner);
     for (const Summed<Half>* sum : sums) sum->add(first_part, runner);
   });
   for (const Summed<Half>* sum : sums) sum->write(runner);
@@ -224,17 +227,12 @@ void pack_half_kernel(bool channels_first, int64_t channels, int64_t filters, co
 
 template <class Half>
 const KernelTable& half_table() {
-  static const KernelTable table{&half_forward<Half>,
-                                 &half_backward<Half>,
-                                 &half_product<Half>,
-                                 &half_product_backward<Half>,
-                                 f32_table().packed_bytes,
-                                 &pack_half_kernel<Half>,
-                                 nullptr,
-                                 nullptr,
-                                 nullptr,
-                                 nullptr,
-                                 nullptr};
+  static const KernelTable table{.forward = &half_forward<Half>,
+                                 .backward = &half_backward<Half>,
+                                 .pointwise_forward = &half_product<Half>,
+                                 .pointwise_backward = &half_product_backward<Half>,
+                                 .packed_bytes = f32_table().packed_bytes,
+                                 .pack_kernel = &pack_half_kernel<Half>};
   return table;
 }
 

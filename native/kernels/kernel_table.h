@@ -1,26 +1,26 @@
 // What one instruction set offers for one dtype; filled by instantiate.cc and
 // instantiate_half.cc, picked in dispatch.cc.
 #pragma once
-#include "../dispatch.h"
+#include "../operation.h"
+#include "../threads.h"
 
 namespace sepconv {
 
 struct KernelTable {
-  void (*forward)(const Geometry&, const Forward&, Runner&);
-  void (*backward)(const Geometry&, const Backward&, Runner&);
-  void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&);
-  void (*pointwise_backward)(const Pointwise&, const void* x, const void* kernel, const void* dy,
-                             void* dx, void* dkernel, void* dbias, Runner&);
-  int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters);
+  void (*forward)(const Geometry&, const Forward&, Runner&) = nullptr;
+  void (*backward)(const Geometry&, const Backward&, Runner&) = nullptr;
+  void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&) = nullptr;
+  void (*pointwise_backward)(const Pointwise&, const PointwiseBackward&, Runner&) = nullptr;
+  int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters) = nullptr;
   void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
-                      void* packed);
+                      void* packed) = nullptr;
   // The half types have neither these nor what follows.
-  void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&);
-  void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&);
+  void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;
+  void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&) = nullptr;
   // For measure_fma and measure_bandwidth (roofline.h).
-  int64_t (*fma_burst)(int64_t rounds, void* sink);
-  void (*read_stream)(const void* from, int64_t count, void* sink);
-  void (*copy_stream)(const void* from, void* to, int64_t count);
+  int64_t (*fma_burst)(int64_t rounds, void* sink) = nullptr;
+  void (*read_stream)(const void* from, int64_t count, void* sink) = nullptr;
+  void (*copy_stream)(const void* from, void* to, int64_t count) = nullptr;
 };
 
 // Which levels a build has depends on its processor family (see CMakeLists.txt).

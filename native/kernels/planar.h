@@ -8,7 +8,8 @@
 // constant shift and the convolution of any stride and dilation is one over flat arrays. The
 // pitch - wo columns computed for nothing at each row's end are dropped when copied out.
 #pragma once
-#include "correlate.h"
+#include "../geometry.h"
+#include "activation.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {

@@ -1,7 +1,9 @@
 // The 1x1 convolution over whole tensors: product and kernel gradient, in either layout.
 #pragma once
-#include "depthwise_gradient.h"
+#include "../operation.h"
 #include "gemm.h"
+#include "sums.h"
+#include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -22,7 +24,7 @@ class RowTiles {
   int64_t first(int64_t tile) const {
     return min_of(part_start(units_, count, tile) * kRows, rows_);
   }
-  int64_t most() const { return count == 0 ? 0 : ceil_div(units_, count) * kRows; }
+  int64_t most() const { return ceil_div(units_, count) * kRows; }
 
  private:
   int64_t rows_, units_;
@@ -247,13 +249,12 @@ struct GradientCut {
 // of dy, so those are as many as keep the threads busy, all of them to the end if it can be.
 template <class T>
 GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
-                         bool may_split) {
+                         bool may_split, int64_t threads) {
   const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
   const int64_t most = group_count(min_of(units, pixels / 1024), bytes);
   int64_t groups = 1;
   while (2 * groups <= most) groups *= 2;
   if (!may_split) return {groups, 1};
-  const int64_t threads = num_threads();
   int64_t split = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
   if (groups * split < 2 * threads)
     split = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
@@ -302,39 +303,19 @@ int64_t widest_range(int64_t channels, int64_t split) {
   return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;
 }
 
-// The partial sums of groups: each begins by putting its first unit's, so that nothing need be
-// zeroed, and a single group's are the result.
-template <class T>
-class GroupSums {
- public:
-  GroupSums(int64_t units, int64_t groups, int64_t size, T* total)
-      : groups_(groups), size_(size), total_(total), partials_(groups > 1 ? groups * size : 0) {
-    if (units == 0) fill_zero(total, size);
-  }
-  T* of(int64_t group) const { return groups_ > 1 ? partials_.get() + group * size_ : total_; }
-  void add_up(Runner& runner) const {
-    if (groups_ > 1) add_partials(partials_.get(), groups_, size_, total_, runner);
-  }
-
- private:
-  const int64_t groups_, size_;
-  T* const total_;
-  const Workspace<T> partials_;
-};
-
 template <class T>
 void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* dkernel,
                                Runner& runner) {
   const int64_t images = s.channels_first ? s.images : 1;
   const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;
   const int64_t least = ceil_div(pixels, kGradientPixels);
-  const auto [groups, split] =
-      gradient_cut<T>(images * least, images * pixels, s.channels, s.filters, true);
+  const auto [groups, split] = gradient_cut<T>(images * least, images * pixels, s.channels,
+                                               s.filters, true, runner.concurrency());
   const int64_t tiles = images == 1 ? round_up(least, groups) : least;
   const int64_t units = images * tiles;
   const int64_t size = s.channels * s.filters;
-  const GroupSums<T> sums(units, groups, size, dkernel);
-  const int64_t most = tiles == 0 ? 0 : ceil_div(pixels, tiles);
+  const GroupSums<T> sums(groups, size, dkernel);
+  const int64_t most = ceil_div(pixels, tiles);
   parallel<T>(
       runner, groups * split,
       gradient_elements<T>(widest_range<T>(s.channels, split), s.filters, most, s.channels_first),

@@ -1,6 +1,8 @@
 // The separable convolution over whole tensors: depthwise tiles, computed in cache, feed the
 // pointwise product; the backward pass computes them again instead of keeping them.
 #pragma once
+#include "../operation.h"
+#include "depthwise_gradient.h"
 #include "image_parts.h"
 #include "pointwise.h"
 
@@ -176,8 +178,9 @@ Weights<T> gradient_weights(const T* kernel, int64_t channels, int64_t filters) 
   return {kernel, filters, channels, 1, filters};
 }
 
-template <class T>
-Finish<T> finish_of(const Forward& args) {
+// Of a Forward or a PointwiseForward.
+template <class T, class Args>
+Finish<T> finish_of(const Args& args) {
   return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
 }
 
@@ -231,6 +234,7 @@ void separable_in_steps(const Geometry& g, const Forward& args, const Weights<T>
 template <class T>
 void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, filters = args.filters, pixels = g.ho * g.wo;
+  const int64_t threads = runner.concurrency();
   const T* x = static_cast<const T*>(args.x);
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
   const T* depthwise_bias = static_cast<const T*>(args.depthwise_bias);
@@ -242,14 +246,14 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const bool kept = !g.channels_first && own.count == 1;
   const Tiles usual = usual_tiles<T>(g);
   const bool few = usual.count(g) < 12, may_be_few = takes_few(g, weights, kept);
-  const bool parts = may_be_few && usual.count(g) < 2 * num_threads();
+  const bool parts = may_be_few && usual.count(g) < 2 * threads;
   // Too few tiles to share out, windows too large, or weights for which see exact.h.
   if ((few && !may_be_few) || is_better_whole<T>(g) ||
       !all_finite(kernel, g.kh * g.kw * channels)) {
     separable_in_steps<T>(g, args, weights, runner);
     return;
   }
-  const PixelParts pixel_parts(g, num_threads());
+  const PixelParts pixel_parts(g, threads);
   const DepthwiseTiles<T> tiles(g, parts ? pixel_parts.tiles(g) : usual, x, kernel, depthwise_bias,
                                 args.depthwise_activation);
   const int64_t count = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
@@ -320,8 +324,9 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   }
   const DepthwiseTiles<T> tiles(g, usual_tiles<T>(g), x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
-  const auto [groups, split] = gradient_cut<T>(units, all, channels, filters, tiles.may_split());
-  const GroupSums<T> sums(units, groups, size, static_cast<T*>(args.dpointwise));
+  const auto [groups, split] =
+      gradient_cut<T>(units, all, channels, filters, tiles.may_split(), runner.concurrency());
+  const GroupSums<T> sums(groups, size, static_cast<T*>(args.dpointwise));
   const int64_t widest = widest_range<T>(channels, split);
   const int64_t packed = gradient_elements<T>(widest, filters, most, g.channels_first);
   const int64_t room = most * greatest_pitch<T>(widest);
@@ -372,9 +377,9 @@ void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo;
   const T* dy = static_cast<const T*>(args.dy);
   if (args.dbias != nullptr)
-    bias_gradient<T>(g.n, pixels, args.separable ? args.filters : channels, g.channels_first, dy,
+    bias_gradient<T>(g.n, pixels, args.separable() ? args.filters : channels, g.channels_first, dy,
                      static_cast<T*>(args.dbias), runner);
-  if (!args.separable) {
+  if (!args.separable()) {
     depthwise_backward<T>(g, args, dy, runner);
     return;
   }
@@ -393,10 +398,10 @@ void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
 template <class T>
 void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo, taps = g.kh * g.kw * channels;
-  const int64_t filters = args.separable ? args.filters : channels;
-  const int64_t weights = args.separable ? channels * filters : 0;
+  const int64_t filters = args.separable() ? args.filters : channels;
+  const int64_t weights = args.separable() ? channels * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = pixels * filters;
-  const int64_t image = 2 * in + out + (args.separable ? pixels * channels : 0);
+  const int64_t image = 2 * in + out + (args.separable() ? pixels * channels : 0);
   constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
   const int64_t together = units_together(g.n, image, 4 * weights, kRoom);
   if (together >= g.n) {

@@ -4,6 +4,7 @@
 // 2), and row 2r + 1 sees row r (by tap row 1); columns alike. A tile of two input rows by eight
 // columns comes from two rows by five columns of output gradients, all nine weights in registers.
 #pragma once
+#include "../geometry.h"
 #include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {

@@ -6,8 +6,6 @@
 #pragma once
 #include <cstdint>
 
-#include "../dispatch.h"
-
 #if defined(__AVX2__)
 #include <immintrin.h>  // whose functions are always inlined
 #endif

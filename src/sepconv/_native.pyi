@@ -23,29 +23,32 @@ def forward(
     dtype: int,
     x: Any,
     depthwise_kernel: Any,
+    depthwise_bias: Any,
     pointwise_kernel: Any,
-    filters: int,
     bias: Any,
-    activation: int,
+    residual: Any,
     y: Any,
-    depthwise_bias: Any = None,
-    depthwise_activation: int = 0,
-    residual: Any = None,
-) -> None: ...
+    filters: int,
+    depthwise_activation: int,
+    activation: int,
+) -> None:
+    """A depthwise convolution where `filters` is 0, else a separable one."""
+
 def backward(
     geometry: Geometry,
     dtype: int,
     x: Any,
     depthwise_kernel: Any,
     pointwise_kernel: Any,
-    separable: bool,
-    filters: int,
     dy: Any,
     dx: Any,
     ddepthwise: Any,
     dpointwise: Any,
     dbias: Any,
-) -> None: ...
+    filters: int,
+) -> None:
+    """The gradients of the outputs that are not None; `filters` as in `forward`."""
+
 def pointwise_forward(
     images: int,
     pixels: int,
@@ -54,11 +57,25 @@ def pointwise_forward(
     channels_first: bool,
     dtype: int,
     x: Any,
-    kernel: Any,
+    pointwise_kernel: Any,
     bias: Any,
-    activation: int,
+    residual: Any,
     y: Any,
-    residual: Any = None,
+    activation: int,
+) -> None: ...
+def pointwise_backward(
+    images: int,
+    pixels: int,
+    channels: int,
+    filters: int,
+    channels_first: bool,
+    dtype: int,
+    x: Any,
+    pointwise_kernel: Any,
+    dy: Any,
+    dx: Any,
+    dpointwise: Any,
+    dbias: Any,
 ) -> None: ...
 def batch_norm_forward(
     outer: int,
@@ -103,26 +120,12 @@ def prepare(
     depth_multiplier: int,
     filters: int,
     depthwise_kernel: Any,
+    depthwise_bias: Any,
     pointwise_kernel: Any,
     bias: Any,
-    activation: int,
-    depthwise_bias: Any,
     depthwise_activation: int,
+    activation: int,
 ) -> Prepared: ...
-def pointwise_backward(
-    images: int,
-    pixels: int,
-    channels: int,
-    filters: int,
-    channels_first: bool,
-    dtype: int,
-    x: Any,
-    kernel: Any,
-    dy: Any,
-    dx: Any,
-    dkernel: Any,
-    dbias: Any,
-) -> None: ...
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...
 def adopt_openmp(library: str) -> bool: ...

@@ -16,6 +16,7 @@ from sepconv import _native
 from sepconv._types import DepthwiseGrads, SeparableGrads
 from sepconv.arrays import as_array, dtype_code, empty, output_array
 from sepconv.geometry import (
+    ACTIVATIONS,
     ConvSpec,
     Padding,
     Sizes,
@@ -78,7 +79,18 @@ def convolve(
         check_bias(bias.shape, channels)
     y = output_array(out, shape, x)
     _native.forward(
-        geometry, dtype_code(x.dtype), x, kernel, pointwise_kernel, channels, bias, code, y
+        geometry,
+        dtype_code(x.dtype),
+        x,
+        kernel,
+        None,
+        pointwise_kernel,
+        bias,
+        None,
+        y,
+        0 if pointwise_kernel is None else channels,
+        ACTIVATIONS[None],
+        code,
     )
     return y
 
@@ -109,13 +121,12 @@ def _backward(
         x,
         kernel,
         pointwise_kernel,
-        separable,
-        channels,
         dy,
         dx,
         dkernel,
         dpointwise,
         dbias,
+        channels if separable else 0,
     )
     return SeparableGrads(dx, dkernel, dpointwise, dbias)
 

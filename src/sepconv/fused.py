@@ -58,12 +58,12 @@ class Block(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """A block's arrays; None for what there is not."""
+    """A block's arrays; None for what there is not. Kernels take them in this order everywhere."""
 
     x: Any
     depthwise_kernel: Any = None
-    pointwise_kernel: Any = None
     depthwise_bias: Any = None
+    pointwise_kernel: Any = None
     bias: Any = None
     residual: Any = None
 
@@ -169,7 +169,7 @@ def check_block(operands: Operands, spec: ConvSpec) -> tuple[Any, ...]:
     Raises:
         ValueError: a shape does not fit.
     """
-    x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual = operands
+    x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual = operands
     meaning = "(batch, height, width, channels) in the order of data_format"
     shape = list(x.shape)
     check_rank("x", shape, 4, meaning)
@@ -295,7 +295,7 @@ def fused_conv2d(
         dilation_rate,
         data_format,
     )
-    arrays = (depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual)
+    arrays = (depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
     x = as_array("x", x)
     check_rank("x", x.shape, 4, "(batch, height, width, channels) in the order of data_format")
     return fuse(Operands(strided(x, steps, form.spec), *arrays), form, out)
@@ -306,7 +306,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
     x = as_array("x", operands.x)
     named = zip(operands._fields[1:], operands[1:], strict=True)
     operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))
-    _, kernel, pointwise, depthwise_bias, bias, residual = operands
+    kernel, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
     shape = check_block(operands, form.spec)
     y = output_array(out, shape, x)
     first = bool(form.spec.channels_first)
@@ -315,16 +315,11 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
         _native.forward(
             resolve(form.spec, x.shape, kernel.shape),
             dtype_code(x.dtype),
-            x,
-            kernel,
-            pointwise,
-            channels,
-            bias,
-            form.activation,
+            *operands,
             y,
-            depthwise_bias,
+            0 if pointwise is None else channels,
             form.depthwise_activation,
-            residual,
+            form.activation,
         )
     else:
         height, width = shape[2:] if first else shape[1:3]
@@ -337,9 +332,9 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
             dtype_code(x.dtype),
             x,
             pointwise,
-            bias,
-            form.activation,
+            operands.bias,
+            operands.residual,
             y,
-            residual,
+            form.activation,
         )
     return y

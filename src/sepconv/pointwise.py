@@ -79,7 +79,7 @@ def pointwise_conv2d(
         bias = as_array("bias", bias, x.dtype)
         check_bias(bias.shape, kernel.shape[3])
     y = output_array(out, shape, x)
-    _native.pointwise_forward(*sizes, dtype_code(x.dtype), x, kernel, bias, code, y)
+    _native.pointwise_forward(*sizes, dtype_code(x.dtype), x, kernel, bias, None, y, code)
     return y
 
 

@@ -166,7 +166,7 @@ def prepare_conv2d(
         dilation_rate,
         data_format,
     )
-    given = Operands(None, depthwise_kernel, pointwise_kernel, depthwise_bias, bias)
+    given = Operands(None, depthwise_kernel, depthwise_bias, pointwise_kernel, bias)
     dtype = None
     arrays: dict[str, np.ndarray] = {}
     for name, array in zip(given._fields, given, strict=True):
@@ -184,11 +184,11 @@ def prepare_conv2d(
         1 if kernel is None else kernel.shape[3],
         0 if pointwise is None else pointwise.shape[3],
         kernel,
+        operands.depthwise_bias,
         pointwise,
         operands.bias,
-        form.activation,
-        operands.depthwise_bias,
         form.depthwise_activation,
+        form.activation,
     )
     return PreparedConv2D(operands, form.spec, steps, native)
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 import sepconv
-from sepconv import depthwise_conv2d, depthwise_conv2d_grad, separable_conv2d, separable_conv2d_grad
+from sepconv import (
+    _native,
+    depthwise_conv2d,
+    depthwise_conv2d_grad,
+    separable_conv2d,
+    separable_conv2d_grad,
+)
 
 X, K = np.ones((1, 4, 4, 2), "float32"), np.ones((3, 3, 2, 1), "float32")
 P, B = np.ones((1, 1, 2, 5), "float32"), np.ones(5, "float32")
@@ -94,3 +100,20 @@ def test_dilations_beyond_memory_are_refused():
         sepconv.depthwise_conv2d(x, kernel, padding="same", dilation_rate=10**11)
     y = sepconv.depthwise_conv2d(x, kernel, padding="same", dilation_rate=1000)
     assert y.sum() == 90  # of each pixel's taps the middle one falls on the image
+
+
+@pytest.mark.parametrize("number", [-1, 5, 2**20])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_number_that_is_no_activation_is_refused(number, last):
+    geometry = _native.Geometry((1,) * 4 + (0,) * 6, X.shape, K.shape)
+    y = np.empty((1, 2, 2, 2), "float32")
+    activations = (0, number) if last else (number, 0)
+    with pytest.raises(ValueError, match=f"There is no activation of the number {number}"):
+        _native.forward(geometry, 0, X, K, None, None, None, None, y, 0, *activations)
+
+
+def test_filters_and_a_pointwise_kernel_come_together():
+    geometry = _native.Geometry((1,) * 4 + (0,) * 6, X.shape, K.shape)
+    for pointwise_kernel, filters in ((None, 5), (P, 0), (P, -5)):
+        with pytest.raises(ValueError, match="filters must be 0"):
+            _native.forward(geometry, 0, X, K, None, pointwise_kernel, None, None, Y, filters, 0, 0)

@@ -135,9 +135,10 @@ def test_elsewhere_it_is_composed(x64):
         arrays.get("residual"),
         *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
     )
-    given = tuple(name in arrays for name in ("x", *ARRAYS))
+    names = sepconv.fused.Operands._fields
+    given = tuple(name in arrays for name in names)
     shape = block._composed(
-        *(jnp.asarray(arrays[n]) for n in ("x", *ARRAYS) if n in arrays),
+        *(jnp.asarray(arrays[n]) for n in names if n in arrays),
         form=block._Form(form, given),
     )
     assert_near(shape, expected, str(arrays["x"].dtype))

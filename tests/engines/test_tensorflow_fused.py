@@ -126,12 +126,12 @@ def test_the_operation_checks_what_it_is_given():
     fused = engine.operations.sepconv_fused
     for arrays, options, message in (
         (([], [], [], [], []), {}, "There is no kernel"),
-        (([], [tf.ones((1, 1, 4, 2))], [], [], []), {}, "pointwise_kernel must have"),
-        (([], [tf.ones((1, 1, 3, 2))], [], [tf.ones(3)], []), {}, "bias must have"),
-        (([], [tf.ones((1, 1, 3, 2))], [], [], [tf.ones((1, 2, 2, 3))]), {}, "residual must have"),
-        (([], [tf.ones((1, 1, 3, 2))], [], [], []), {"activation": 5}, "activation must be"),
+        (([], [], [tf.ones((1, 1, 4, 2))], [], []), {}, "pointwise_kernel must have"),
+        (([], [], [tf.ones((1, 1, 3, 2))], [tf.ones(3)], []), {}, "bias must have"),
+        (([], [], [tf.ones((1, 1, 3, 2))], [], [tf.ones((1, 2, 2, 3))]), {}, "residual must have"),
+        (([], [], [tf.ones((1, 1, 3, 2))], [], []), {"activation": 5}, "activation must be"),
         (
-            ([], [tf.ones((1, 1, 3, 2))], [], [], []),
+            ([], [], [tf.ones((1, 1, 3, 2))], [], []),
             {"spec": [2, 2, *spec[2:]]},
             "no depthwise convolution",
         ),

@@ -96,7 +96,7 @@ def test_the_registration_holds():
         arrays.get("residual"),
         *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
     )
-    names = ("x", "depthwise_kernel", "pointwise_kernel", "depthwise_bias", "bias", "residual")
+    names = ("x", "depthwise_kernel", "depthwise_bias", "pointwise_kernel", "bias", "residual")
     arguments = (*(tensors.get(n) for n in names), list(form.spec), *form[1:])
     torch.library.opcheck(torch.ops.sepconv.fused.default, arguments)
 
@@ -134,9 +134,9 @@ def test_on_other_devices_it_is_composed():
     y = sepconv.torch.fused_conv2d(**meta, **options)
     assert y.shape == reference.fused_conv2d(**arrays, **options).shape
     tensors = _tensors(arrays)
-    names = ("x", "depthwise_kernel", "pointwise_kernel", "depthwise_bias", "bias", "residual")
+    names = ("x", "depthwise_kernel", "depthwise_bias", "pointwise_kernel", "bias", "residual")
     form, _ = sepconv.fused.block(
-        *(arrays.get(n) for n in names[1:4]),
+        *(arrays.get(n) for n in ("depthwise_kernel", "pointwise_kernel", "depthwise_bias")),
         options["depthwise_activation"],
         options["activation"],
         arrays.get("residual"),
@@ -150,8 +150,8 @@ def test_the_operation_checks_what_it_is_given():
     x, spec = torch.ones(1, 2, 2, 3), [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     fused = torch.ops.sepconv.fused.default
     with pytest.raises(ValueError, match="pointwise_kernel must have"):
-        fused(x, None, torch.ones(1, 1, 4, 2), None, None, None, spec, 0, 0)
+        fused(x, None, None, torch.ones(1, 1, 4, 2), None, None, spec, 0, 0)
     with pytest.raises(ValueError, match="activation"):
-        fused(x, None, torch.ones(1, 1, 3, 2), None, None, None, spec, 0, 9)
+        fused(x, None, None, torch.ones(1, 1, 3, 2), None, None, spec, 0, 9)
     with pytest.raises(TypeError, match="one dtype"):
-        fused(x, None, torch.ones(1, 1, 3, 2, dtype=torch.float64), None, None, None, spec, 0, 0)
+        fused(x, None, None, torch.ones(1, 1, 3, 2, dtype=torch.float64), None, None, spec, 0, 0)

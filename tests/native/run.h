@@ -107,13 +107,14 @@ std::vector<T> run_prepared(const Problem& p, const Inputs<T>& in, sepconv::Runn
                             Buffers& buffers, std::string* why) {
   sepconv::Forward args{};
   args.depthwise_kernel = buffers.input(kKernel, in.kernel);
+  if (p.depthwise_bias) args.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
   args.pointwise_kernel = p.separable ? buffers.input(kPointwise, in.pointwise) : nullptr;
   args.bias = p.bias ? buffers.input(kBias, in.bias) : nullptr;
-  args.activation = p.activation;
+  args.filters = p.filters;
   args.depthwise_activation = p.depthwise_activation;
-  if (p.depthwise_bias) args.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
+  args.activation = p.activation;
   const sepconv::Prepared prepared(
-      {p.dtype, p.g.channels_first, p.g.kh * p.g.kw, p.g.c, p.g.m, p.filters, args});
+      {p.dtype, p.g.channels_first, p.g.kh * p.g.kw, p.g.c, p.g.m, args});
   buffers.output<T>(kKernel, 0);
   buffers.output<T>(kPointwise, 0);
   const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
@@ -138,13 +139,26 @@ Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, B
   T* dpointwise =
       p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
   T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
-  sepconv::Forward forward{x, kernel, pointwise, p.filters, bias, p.activation, y};
-  forward.depthwise_activation = p.depthwise_activation;
+  sepconv::Forward forward{.x = x,
+                           .depthwise_kernel = kernel,
+                           .pointwise_kernel = pointwise,
+                           .bias = bias,
+                           .y = y,
+                           .filters = p.filters,
+                           .depthwise_activation = p.depthwise_activation,
+                           .activation = p.activation};
   if (p.depthwise_bias) forward.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
   if (p.residual) forward.residual = buffers.input(kResidual, in.residual);
   sepconv::forward(p.dtype, p.g, forward, runner);
-  sepconv::Backward call{x,  kernel, pointwise, p.separable, p.filters,
-                         dy, dx,     dkernel,   dpointwise,  dbias};
+  sepconv::Backward call{.x = x,
+                         .depthwise_kernel = kernel,
+                         .pointwise_kernel = pointwise,
+                         .dy = dy,
+                         .dx = dx,
+                         .ddepthwise = dkernel,
+                         .dpointwise = dpointwise,
+                         .dbias = dbias,
+                         .filters = p.filters};
   if (p.drop_unneeded) {
     if (!p.want_ddepthwise && !p.want_dpointwise) call.x = nullptr;
     if (!p.want_dx && !p.want_dpointwise) call.depthwise_kernel = nullptr;
@@ -180,10 +194,22 @@ Results<T> run_product(const Product& product, const Inputs<T>& in, sepconv::Run
   T* dkernel = p.want_dpointwise ? buffers.output<T>(kDpointwise, p.pointwise_elements()) : nullptr;
   T* dbias = p.want_dbias ? buffers.output<T>(kDbias, p.outputs()) : nullptr;
   const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
-  sepconv::pointwise_forward(p.dtype, product.shape, {x, kernel, bias, p.activation, y, residual},
+  sepconv::pointwise_forward(p.dtype, product.shape,
+                             {.x = x,
+                              .pointwise_kernel = kernel,
+                              .bias = bias,
+                              .residual = residual,
+                              .y = y,
+                              .activation = p.activation},
                              runner);
-  sepconv::pointwise_backward(p.dtype, product.shape, p.want_dpointwise ? x : nullptr,
-                              p.want_dx ? kernel : nullptr, dy, dx, dkernel, dbias, runner);
+  sepconv::pointwise_backward(p.dtype, product.shape,
+                              {.x = p.want_dpointwise ? x : nullptr,
+                               .pointwise_kernel = p.want_dx ? kernel : nullptr,
+                               .dy = dy,
+                               .dx = dx,
+                               .dpointwise = dkernel,
+                               .dbias = dbias},
+                              runner);
   if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
   return {copied(y, p.y_elements()),
           copied(dx, p.x_elements()),

@@ -16,6 +16,7 @@ struct ReverseRunner : sepconv::Runner {
     run = [](sepconv::Runner*, int64_t tasks, sepconv::TaskFunction function, void* context) {
       for (int64_t task = tasks - 1; task >= 0; --task) function(context, task);
     };
+    threads = [](const sepconv::Runner*) { return 1; };
   }
 };
 
@@ -33,7 +34,7 @@ class EngineThreads {
     condition_.notify_all();
     for (auto& thread : threads_) thread.join();
   }
-  sepconv::ExternalRunner runner(int concurrency) {
+  sepconv::ExternalRunner runner(int most) {
     return sepconv::external_runner(
         this,
         [](void* self, void (*job)(void*), void* argument) {
@@ -44,7 +45,7 @@ class EngineThreads {
           }
           pool.condition_.notify_one();
         },
-        concurrency);
+        most);
   }
 
  private:

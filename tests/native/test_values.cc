@@ -55,7 +55,8 @@ void check_identity(sepconv::DType dtype) {
   std::vector<T> x(static_cast<size_t>(count)), y(x.size());
   for (int64_t i = 0; i < count; ++i) x[static_cast<size_t>(i)].bits = static_cast<uint16_t>(i);
   const T one = 1.0;
-  sepconv::forward(dtype, g, {x.data(), &one, nullptr, 0, nullptr, {}, y.data()}, sepconv::pool());
+  sepconv::forward(dtype, g, {.x = x.data(), .depthwise_kernel = &one, .y = y.data()},
+                   sepconv::pool());
   int64_t wrong = 0;
   for (size_t i = 0; i < x.size(); ++i) {
     const double in = x[i], out = y[i];  // a sum of -0 and nothing is 0

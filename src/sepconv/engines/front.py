@@ -360,7 +360,7 @@ def fused_function(
             data_format,
             traced=traced(),
         )
-        rest = (depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual)
+        rest = (depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
         operands = Operands(x, *rest).map(as_array)
         if steps != (1, 1):
             rank = "(batch, height, width, channels) in the order of data_format"

@@ -47,7 +47,7 @@ class _Form(NamedTuple):
 
 
 def _composed(*operands: Any, form: _Form) -> Any:
-    y, kernel, pointwise, depthwise_bias, bias, residual = form.split(operands)
+    y, kernel, depthwise_bias, pointwise, bias, residual = form.split(operands)
     spec = form.block.spec
 
     def activate(y: Any, code: int) -> Any:
@@ -68,7 +68,7 @@ def _composed(*operands: Any, form: _Form) -> Any:
 
 
 def _shape(form: _Form, operands: Sequence[Any]) -> tuple[Any, ...]:
-    x, kernel, pointwise, *_ = form.split(operands)
+    x, kernel, _, pointwise, _, _ = form.split(operands)
     axis = form.block.spec.channel_axis
     kernel_shape = (1, 1, x.shape[axis], 1) if kernel is None else kernel.shape
     channels = kernel_shape[2] * kernel_shape[3] if pointwise is None else pointwise.shape[3]
@@ -80,12 +80,8 @@ def _aval(*operands: Any, form: _Form) -> Any:
 
 
 def _on_cpu(*operands: Any, form: _Form) -> Any:
-    x, kernel, pointwise, depthwise_bias, bias, residual = form.split(operands)
     y = shape_of(_aval, *operands, form=form)
-    spec, depthwise_code, code = form.block
-    return forward_call(
-        x, kernel, pointwise, bias, y, spec, code, depthwise_bias, depthwise_code, residual
-    )
+    return forward_call(form.split(operands), y, *form.block)
 
 
 def _batched(form: _Form) -> tuple[bool, ...]:

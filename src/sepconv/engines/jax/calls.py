@@ -21,7 +21,8 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxlib.version import __version__ as jaxlib_version
 
-from sepconv.geometry import ConvSpec
+from sepconv.fused import Operands
+from sepconv.geometry import ACTIVATIONS, ConvSpec
 
 __all__ = [
     "align",
@@ -60,34 +61,28 @@ def _integers(values: Sequence[int]) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def _bits(flags: Sequence[bool]) -> np.int64:
-    return np.int64(sum(1 << i for i, flag in enumerate(flags) if flag))
+def _bits(operands: Operands) -> np.int64:
+    """Which operands there are, as the handlers read it."""
+    return np.int64(sum(1 << i for i, a in enumerate(operands) if a is not None))
 
 
 def forward_call(
-    x: Any,
-    depthwise_kernel: Any,
-    pointwise_kernel: Any,
-    bias: Any,
+    operands: Operands,
     y: Any,
     spec: ConvSpec,
-    code: int,
-    depthwise_bias: Any = None,
-    depthwise_code: int = 0,
-    residual: Any = None,
+    depthwise_activation: int = ACTIVATIONS[None],
+    activation: int = ACTIVATIONS[None],
 ) -> Any:
     """Calls the forward handler.
 
-    `y` has the result's shape and dtype; `code` and `depthwise_code` are activations. Without a
-    depthwise kernel it is the 1x1 product alone.
+    `y` has the result's shape and dtype. Without a depthwise kernel it is the 1x1 product alone.
     """
-    operands = [x, depthwise_kernel, pointwise_kernel, bias, depthwise_bias, residual]
     return jax.ffi.ffi_call("sepconv_forward", y)(
         *(a for a in operands if a is not None),
         spec=_integers(spec),
-        given=_bits([a is not None for a in operands]),
-        activation=np.int64(code),
-        depthwise_activation=np.int64(depthwise_code),
+        given=_bits(operands),
+        depthwise_activation=np.int64(depthwise_activation),
+        activation=np.int64(activation),
     )
 
 
@@ -109,7 +104,9 @@ def backward_call(
     `results` has the shapes and dtypes of the wanted gradients, in the order x, depthwise_kernel,
     pointwise_kernel, bias.
     """
-    operands = [x, depthwise_kernel, pointwise_kernel]
+    operands = Operands(x, depthwise_kernel, pointwise_kernel=pointwise_kernel)
+    names = ("x", "depthwise_kernel", "pointwise_kernel", "bias")
+    results_of = Operands(**{n: want or None for n, want in zip(names, wanted, strict=True)})
     return jax.ffi.ffi_call("sepconv_backward", list(results))(
         dy,
         *(a for a in operands if a is not None),
@@ -117,8 +114,8 @@ def backward_call(
         size=_integers(size),
         kernel_shape=_integers(kernel_shape),
         separable=np.int64(separable),
-        given=_bits([a is not None for a in operands]),
-        wanted=_bits(wanted),
+        given=_bits(operands),
+        wanted=_bits(results_of),
     )
 
 
@@ -131,15 +128,14 @@ def pointwise_backward_call(
     is; at least one of the two is. `results` has their shapes and dtypes; `channels` is the number
     of those of x.
     """
-    operands = [x, None, kernel]
-    given = [a is not None for a in operands]
+    operands = Operands(x, pointwise_kernel=kernel)
     return jax.ffi.ffi_call("sepconv_pointwise_backward", list(results))(
         dy,
         *(a for a in operands if a is not None),
         channels=np.int64(channels),
         channels_first=np.int64(spec.channels_first),
-        given=_bits(given),
-        wanted=_bits(given[::-1]),
+        given=_bits(operands),
+        wanted=_bits(Operands(kernel, pointwise_kernel=x)),
     )
 
 

@@ -26,6 +26,7 @@ from sepconv.engines.jax.transforms import (
     unfold_batch,
     unfold_outputs,
 )
+from sepconv.fused import Operands
 from sepconv.geometry import ConvSpec, resolve
 
 __all__ = [
@@ -113,7 +114,7 @@ def _kernel_gradient_aval(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple
 
 def _depthwise_on_cpu(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
     y = shape_of(_depthwise_aval, x, kernel, spec=spec)
-    return forward_call(x, kernel, None, None, y, spec, 0)
+    return forward_call(Operands(x, kernel), y, spec)
 
 
 def _input_gradient_on_cpu(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:

@@ -45,6 +45,7 @@ from sepconv.engines.jax.transforms import (
     no_cotangents,
     unfold_batch,
 )
+from sepconv.fused import Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
 __all__ = ["convolve"]
@@ -198,7 +199,8 @@ def _convolve_aval(*operands: Any, form: _Forward) -> Any:
 def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
     x, kernel, pointwise, bias = form.split(operands)
     y = shape_of(_convolve_aval, *operands, form=form)
-    return forward_call(x, kernel, pointwise, bias, y, form.spec, form.activation)
+    operands = Operands(x, kernel, pointwise_kernel=pointwise, bias=bias)
+    return forward_call(operands, y, form.spec, activation=form.activation)
 
 
 def _tangent_aval(*operands: Any, form: _Linear) -> Any:

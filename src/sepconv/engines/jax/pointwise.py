@@ -32,6 +32,7 @@ from sepconv.engines.jax.transforms import (
     no_cotangents,
     unfold_batch,
 )
+from sepconv.fused import Operands
 from sepconv.geometry import ConvSpec, conv_spec
 
 __all__ = ["pointwise"]
@@ -73,7 +74,7 @@ def _product_on_cpu(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) ->
     y = shape_of(_product_aval, x, matrix, spec=spec, transposed=transposed)
     if transposed:
         return pointwise_backward_call(None, matrix, x, [y], matrix.shape[0], spec)[0]
-    return forward_call(x, None, matrix, None, y, spec, 0)
+    return forward_call(Operands(x, pointwise_kernel=matrix), y, spec)
 
 
 def _correlation_on_cpu(x: Any, dy: Any, *, spec: ConvSpec) -> Any:

@@ -17,7 +17,7 @@ from sepconv.geometry import ConvSpec
 
 __all__ = ["fuse"]
 
-_INPUTS = ("depthwise", "pointwise", "depthwise_bias", "bias", "residual")
+_INPUTS = ("depthwise", "depthwise_bias", "pointwise", "bias", "residual")
 
 
 def _activate(y: Array, code: int) -> Array:
@@ -31,7 +31,7 @@ def _activate(y: Array, code: int) -> Array:
 
 
 def _composed(operands: Operands, block: Block) -> Array:
-    y, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual = operands
+    y, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual = operands
     spec, between, last = block
     if depthwise_kernel is not None:
         only = bias if pointwise_kernel is None else depthwise_bias

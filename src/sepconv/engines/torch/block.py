@@ -24,6 +24,7 @@ from sepconv.geometry import ConvSpec, Geometry, resolve
 
 __all__ = ["fuse"]
 
+_NONE = BLOCK_ACTIVATIONS[None]
 _FUNCTIONS = {
     BLOCK_ACTIVATIONS["relu"]: functional.relu,
     BLOCK_ACTIVATIONS["relu6"]: functional.relu6,
@@ -33,7 +34,7 @@ _FUNCTIONS = {
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _library.define(
-    "fused(Tensor x, Tensor? depthwise_kernel, Tensor? pointwise_kernel, Tensor? depthwise_bias, "
+    "fused(Tensor x, Tensor? depthwise_kernel, Tensor? depthwise_bias, Tensor? pointwise_kernel, "
     "Tensor? bias, Tensor? residual, int[] spec, int depthwise_activation, int activation) "
     "-> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
@@ -44,14 +45,14 @@ Maybe = Tensor | None
 
 
 def _activate(y: Tensor, code: int) -> Tensor:
-    return _FUNCTIONS[code](y) if code else y
+    return y if code == _NONE else _FUNCTIONS[code](y)
 
 
 def _composed(
     x: Tensor,
     depthwise_kernel: Maybe,
-    pointwise_kernel: Maybe,
     depthwise_bias: Maybe,
+    pointwise_kernel: Maybe,
     bias: Maybe,
     residual: Maybe,
     spec: list[int],
@@ -62,7 +63,7 @@ def _composed(
     y = x
     if depthwise_kernel is not None:
         only = bias if pointwise_kernel is None else depthwise_bias
-        y = _forward(y, depthwise_kernel, None, only, spec, 0)
+        y = _forward(y, depthwise_kernel, None, only, spec, _NONE)
     if pointwise_kernel is not None:
         y = _activate(y, depthwise_activation)
         y = (y.movedim(axis, -1) @ pointwise_kernel[0, 0]).movedim(-1, axis)
@@ -80,7 +81,7 @@ def _plan(
     """The geometry, the dtype's number and the output's shape, all checked once."""
     if dtype not in CODES:
         raise TypeError(f"Tensors of one of {[*CODES]} were expected. Received: {dtype}")
-    if not all(code == 0 or code in _FUNCTIONS for code in activations):
+    if not all(code == _NONE or code in _FUNCTIONS for code in activations):
         raise ValueError(f"There is no activation of such a number. Received: {activations}")
     arrays = [None if shape is None else torch.empty(shape, device="meta") for shape in shapes]
     conv = ConvSpec(*spec)
@@ -94,22 +95,22 @@ def _plan(
 def _fused_cpu(
     x: Tensor,
     depthwise_kernel: Maybe,
-    pointwise_kernel: Maybe,
     depthwise_bias: Maybe,
+    pointwise_kernel: Maybe,
     bias: Maybe,
     residual: Maybe,
     spec: list[int],
     depthwise_activation: int,
     activation: int,
 ) -> Tensor:
-    arrays = [x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual]
+    operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
     dtype = x.dtype
-    shapes = [None if a is None else a.shape for a in arrays]
+    shapes = [None if a is None else a.shape for a in operands]
     geometry, code, shape = _plan(tuple(spec), (depthwise_activation, activation), dtype, *shapes)
-    if any(a is not None and a.dtype != dtype for a in arrays):
+    if any(a is not None and a.dtype != dtype for a in operands):
         raise TypeError(f"Tensors of one dtype, {dtype}, were expected.")
-    arrays = [None if a is None else a.contiguous() for a in arrays]
-    address = [None if a is None else a.data_ptr() for a in arrays]
+    operands = operands.map(Tensor.contiguous)  # kept until the kernel has returned
+    addresses = operands.map(Tensor.data_ptr)
     y = torch.empty(shape, dtype=dtype)
     first = spec[9]
     channels = shape[1] if first else shape[3]
@@ -117,16 +118,11 @@ def _fused_cpu(
         _native.forward(
             geometry,
             code,
-            address[0],
-            address[1],
-            address[2],
-            channels,
-            address[4],
-            activation,
+            *addresses,
             y.data_ptr(),
-            address[3],
+            0 if pointwise_kernel is None else channels,
             depthwise_activation,
-            address[5],
+            activation,
         )
     else:
         height, width = shape[2:] if first else shape[1:3]
@@ -137,12 +133,12 @@ def _fused_cpu(
             channels,
             bool(first),
             code,
-            address[0],
-            address[2],
-            address[4],
-            activation,
+            addresses.x,
+            addresses.pointwise_kernel,
+            addresses.bias,
+            addresses.residual,
             y.data_ptr(),
-            address[5],
+            activation,
         )
     return y
 
@@ -150,8 +146,8 @@ def _fused_cpu(
 def _fused_fake(
     x: Tensor,
     depthwise_kernel: Maybe,
-    pointwise_kernel: Maybe,
     depthwise_bias: Maybe,
+    pointwise_kernel: Maybe,
     bias: Maybe,
     residual: Maybe,
     spec: list[int],
@@ -159,12 +155,12 @@ def _fused_fake(
     activation: int,
 ) -> Tensor:
     conv = ConvSpec(*spec)
-    operands = x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, residual
+    operands = x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual
     check_block(Operands(*operands), conv)
     shape = list(x.shape)
     last = 1 if conv.channels_first else 3
     if depthwise_kernel is not None:
-        shape = list(_forward(x, depthwise_kernel, None, None, spec, 0).shape)
+        shape = list(_forward(x, depthwise_kernel, None, None, spec, _NONE).shape)
     if pointwise_kernel is not None:
         shape[last] = pointwise_kernel.shape[3]
     return x.new_empty(shape)

@@ -147,11 +147,14 @@ def _forward_cpu(
         code,
         x.data_ptr(),
         depthwise_kernel.data_ptr(),
+        None,
         _address(pointwise_kernel),
-        channels,
         _address(bias),
-        activation,
+        None,
         y.data_ptr(),
+        0 if pointwise_kernel is None else channels,
+        ACTIVATIONS[None],
+        activation,
     )
     return y
 
@@ -193,16 +196,20 @@ def _backward_cpu(
     if wanted[1] or wanted[2]:
         x = x.contiguous()
     depthwise_kernel, dy = depthwise_kernel.contiguous(), dy.contiguous()
+    outputs = [g.data_ptr() if want else None for g, want in zip(grads, wanted, strict=True)]
+    dx, ddepthwise, dpointwise, dbias = outputs
     _native.backward(
         geometry,
         code,
         x.data_ptr(),
         depthwise_kernel.data_ptr(),
         _address(pointwise_kernel),
-        separable,
-        channels,
         dy.data_ptr(),
-        *(grad.data_ptr() if want else None for grad, want in zip(grads, wanted, strict=True)),
+        dx,
+        ddepthwise,
+        dpointwise,
+        dbias,
+        channels if separable else 0,
     )
     return grads
 

@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from sepconv import _native
 from sepconv.engines.torch.convolution import CODES, as_tensor
 from sepconv.engines.torch.transforms import add, autograd_kernel, call_below, leading
+from sepconv.geometry import ACTIVATIONS
 
 __all__ = ["pointwise"]
 
@@ -69,7 +70,7 @@ def _product_cpu(x: Tensor, matrix: Tensor, channels_first: bool, transposed: bo
     if transposed:
         _native.pointwise_backward(*problem, None, b, a, out, None, None)
     else:
-        _native.pointwise_forward(*problem, a, b, None, 0, out)
+        _native.pointwise_forward(*problem, a, b, None, None, out, ACTIVATIONS[None])
     return y
 
 

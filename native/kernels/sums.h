@@ -1,0 +1,97 @@
+// Sums over many tasks: partial sums of groups of work, put together in a fixed order, and the
+// bias' gradient.
+#pragma once
+#include "parallel.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Adds up `count` partial results of `size` elements into `total`, in order.
+template <class T>
+void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runner& runner) {
+  constexpr int64_t kVec = kLanes<T>;
+  const int64_t tasks = min_of(16, parts(size * count, 16384));
+  parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
+    const int64_t last = part_start(size, tasks, task + 1);
+    for (int64_t i = part_start(size, tasks, task); i < last; i += kVec) {
+      const int64_t lanes = min_of(kVec, last - i);
+      Vec<T> value = zero<T>();
+      for (int64_t k = 0; k < count; ++k) value += load_first(partials + k * size + i, lanes);
+      store_first(total + i, value, lanes);
+    }
+  });
+}
+
+// Into how many groups, each with partial sums of its own, `units` of work are put.
+inline int64_t group_count(int64_t units, int64_t bytes_each) {
+  constexpr int64_t kBudget = 8 << 20;
+  return max_of(1, min_of(min_of(units, 32), kBudget / max_of(1, bytes_each)));
+}
+
+// The partial sums of groups: each begins by putting its first unit's, so that nothing need be
+// zeroed, and a single group's are the result.
+template <class T>
+class GroupSums {
+ public:
+  GroupSums(int64_t groups, int64_t size, T* total)
+      : groups_(groups), size_(size), total_(total), partials_(groups > 1 ? groups * size : 0) {}
+  T* of(int64_t group) const { return groups_ > 1 ? partials_.get() + group * size_ : total_; }
+  void add_up(Runner& runner) const {
+    if (groups_ > 1) add_partials(partials_.get(), groups_, size_, total_, runner);
+  }
+
+ private:
+  const int64_t groups_, size_;
+  T* const total_;
+  const Workspace<T> partials_;
+};
+
+// The sum of a contiguous run: vectors by the block, blocks in float64, since sums of many values
+// of either sign lose what they cancel.
+template <class T>
+double sum_run(const T* p, int64_t count) {
+  constexpr int64_t kBlock = 16 * kLanes<T>;
+  double total = 0;
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock) {
+    Vec<T> lanes = load(p + i);
+    for (int64_t v = kLanes<T>; v < kBlock; v += kLanes<T>) lanes += load(p + i + v);
+    total += static_cast<double>(sum<T>(lanes));
+  }
+  for (; i < count; ++i) total += static_cast<double>(p[i]);
+  return total;
+}
+
+// The sum of dy over all but its channels.
+template <class T>
+void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channels_first,
+                   const T* dy, T* dbias, Runner& runner) {
+  if (channels_first) {
+    const int64_t tasks = parts(channels, ceil_div(16384, max_of(1, images * pixels)));
+    parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
+      for (int64_t c = part_start(channels, tasks, task); c < part_start(channels, tasks, task + 1);
+           ++c) {
+        double total = 0;
+        for (int64_t n = 0; n < images; ++n)
+          total += sum_run(dy + (n * channels + c) * pixels, pixels);
+        dbias[c] = static_cast<T>(total);
+      }
+    });
+    return;
+  }
+  const int64_t rows = images * pixels;
+  const int64_t groups = min_of(32, parts(rows, 16384 / max_of(1, channels)));
+  Workspace<double> partials(groups * channels);
+  parallel<T>(runner, groups, 0, [&](int64_t group, T*) {
+    double* sums = partials.get() + group * channels;
+    fill_zero(sums, channels);
+    for (int64_t r = part_start(rows, groups, group); r < part_start(rows, groups, group + 1); ++r)
+      for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(dy[r * channels + c]);
+  });
+  for (int64_t c = 0; c < channels; ++c) {
+    double total = 0;
+    for (int64_t group = 0; group < groups; ++group) total += partials.get()[group * channels + c];
+    dbias[c] = static_cast<T>(total);
+  }
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,110 @@
+// What an operation is: its sizes, operands and results. How one is called is in dispatch.h.
+//
+// Operands have one order everywhere, in these structs, the bindings and Python: x,
+// depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual; then what comes out.
+// Every buffer is dense, in C order, and all of an operation's have one dtype.
+#pragma once
+#include <cstdint>
+
+#include "geometry.h"
+
+namespace sepconv {
+
+// The half types are stored alone: sums are float32's, rounded once.
+enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+constexpr int64_t itemsize(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
+enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2, hard_silu = 3, silu = 4 };
+
+// Shapes, where C = g.c, M = g.m and CM = C * M; channels_first moves the last axis to the second:
+//   x [n, h, w, C]   depthwise_kernel [kh, kw, C, M]   pointwise_kernel [CM, filters]
+//   y, residual, dy [n, ho, wo, filters], or [n, ho, wo, CM] of a depthwise step alone
+//   depthwise_bias [CM]   bias [filters] or [CM]
+//
+// A convolution is separable where it has filters: a pointwise step follows the depthwise one.
+
+// y = activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual),
+// or activation(depthwise(x) + bias).
+struct Forward {
+  const void* x = nullptr;
+  const void* depthwise_kernel = nullptr;
+  const void* depthwise_bias = nullptr;  // null: none; of a separable convolution only
+  const void* pointwise_kernel = nullptr;
+  const void* bias = nullptr;      // null: none
+  const void* residual = nullptr;  // null: none; of a separable convolution only
+  void* y = nullptr;
+  int64_t filters = 0;                                 // 0: the depthwise step alone
+  Activation depthwise_activation = Activation::none;  // of a separable convolution only
+  Activation activation = Activation::none;
+  // The pointwise kernel as pack_pointwise_kernel() put it, which is then not read itself.
+  const void* packed_kernel = nullptr;
+
+  bool separable() const { return filters != 0; }
+};
+
+// Gradients of sum(y * dy), where y has no activation. Each output may be null and is then not
+// computed; an input that only such outputs need may be null too: x is needed for every gradient
+// but dx and dbias, depthwise_kernel for dx and dpointwise, pointwise_kernel for dx and ddepthwise
+// of a separable convolution.
+struct Backward {
+  const void* x = nullptr;
+  const void* depthwise_kernel = nullptr;
+  const void* pointwise_kernel = nullptr;
+  const void* dy = nullptr;
+  void* dx = nullptr;
+  void* ddepthwise = nullptr;
+  void* dpointwise = nullptr;
+  void* dbias = nullptr;
+  int64_t filters = 0;  // 0: the depthwise step alone
+
+  bool separable() const { return filters != 0; }
+};
+
+// The sizes of a 1x1 product alone, over `images` images of `pixels` pixels: x [images, pixels,
+// channels], pointwise_kernel [channels, filters], y [images, pixels, filters]; channels_first
+// moves the last axis of x, y and residual to the second.
+struct Pointwise {
+  int64_t images, pixels, channels, filters;
+  bool channels_first;
+};
+struct PointwiseForward {
+  const void* x = nullptr;
+  const void* pointwise_kernel = nullptr;
+  const void* bias = nullptr;      // null: none
+  const void* residual = nullptr;  // null: none
+  void* y = nullptr;
+  Activation activation = Activation::none;
+  const void* packed_kernel = nullptr;  // as in Forward
+};
+// As `Backward`: null outputs are skipped.
+struct PointwiseBackward {
+  const void* x = nullptr;
+  const void* pointwise_kernel = nullptr;
+  const void* dy = nullptr;
+  void* dx = nullptr;
+  void* dpointwise = nullptr;
+  void* dbias = nullptr;
+};
+
+// Batch normalization in training: over an array [outer, channels, inner], where channels_last is
+// an inner of 1. Of float32 and float64 alone.
+struct BatchNorm {
+  int64_t outer, channels, inner;
+  double epsilon;  // added to the variance
+};
+struct BatchNormForward {
+  const void* x = nullptr;
+  const void *gamma = nullptr, *beta = nullptr;  // [channels]; null: ones, zeros
+  void* y = nullptr;                             // null: mean and variance alone
+  // [channels], of x; the variance is not Bessel's. NaN where x is empty.
+  void *mean = nullptr, *variance = nullptr;
+};
+// Gradients of sum(y * dy), from the forward's mean and variance.
+struct BatchNormBackward {
+  const void *x = nullptr, *gamma = nullptr, *mean = nullptr, *variance = nullptr, *dy = nullptr;
+  void* dx = nullptr;  // null: the other two alone
+  void *dgamma = nullptr, *dbeta = nullptr;
+};
+
+}  // namespace sepconv
