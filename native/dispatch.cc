@@ -5,69 +5,53 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
-#include "kernels/kernel_table.h"
+#include "levels.h"
 
 namespace sepconv {
 namespace {
 
-struct Level {
+// A level's kernels, by DType.
+struct Kernels {
   const char* name;
-  bool runnable;
-  const KernelTable& (*tables[4])();  // by DType
+  KernelTable tables[kDTypes];
 };
 
-#define SEPCONV_TABLES(level) \
-  {&level::f32_table, &level::f64_table, &level::bf16_table, &level::f16_table}
-
-// The best level last.
-const Level* levels(int* count) {
-#if defined(SEPCONV_X86)
-  __builtin_cpu_init();
-  static const Level all[] = {
-      {"x86-64-v2", __builtin_cpu_supports("sse4.2") != 0, SEPCONV_TABLES(v2)},
-      {"x86-64-v3", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"),
-       SEPCONV_TABLES(v3)},
-      {"x86-64-v4",
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"),
-       SEPCONV_TABLES(v4)}};
-#elif defined(__aarch64__)
-  static const Level all[] = {{"neon", true, SEPCONV_TABLES(baseline)}};
-#else
-  static const Level all[] = {{"generic", true, SEPCONV_TABLES(baseline)}};
-#endif
-#undef SEPCONV_TABLES
-  *count = sizeof all / sizeof all[0];
-  return all;
+// Those of level `index`: of what a level has not itself, the nearest level below has it.
+Kernels kernels_of(const std::vector<Level>& levels, size_t index) {
+  Kernels kernels{levels[index].name, {}};
+  for (size_t i = 0; i <= index; ++i)
+    for (int dtype = 0; dtype < kDTypes; ++dtype)
+      if (levels[i].replace[dtype] != nullptr) levels[i].replace[dtype](kernels.tables[dtype]);
+  return kernels;
 }
 
-const Level& choose_level() {
-  int count;
-  const Level* all = levels(&count);
+Kernels choose_kernels() {
+  const std::vector<Level> levels = all_levels();
   const char* wanted = std::getenv("SEPCONV_ISA");
   if (wanted != nullptr && *wanted != '\0') {
     std::string runnable;
-    for (int i = 0; i < count; ++i) {
-      if (!all[i].runnable) continue;
-      if (std::string(wanted) == all[i].name) return all[i];
-      runnable += (runnable.empty() ? "" : ", ") + std::string(all[i].name);
+    for (size_t i = 0; i < levels.size(); ++i) {
+      if (!levels[i].runnable) continue;
+      if (std::string(wanted) == levels[i].name) return kernels_of(levels, i);
+      runnable += (runnable.empty() ? "" : ", ") + std::string(levels[i].name);
     }
     throw std::invalid_argument("SEPCONV_ISA must be one of the levels that run here: " + runnable +
                                 ". Received: SEPCONV_ISA=" + wanted);
   }
-  for (int i = count - 1; i >= 0; --i)
-    if (all[i].runnable) return all[i];
+  for (size_t i = levels.size(); i-- > 0;)
+    if (levels[i].runnable) return kernels_of(levels, i);
   throw std::invalid_argument("sepconv needs a processor with at least the level " +
-                              std::string(all[0].name) + ".");
+                              std::string(levels[0].name) + ".");
 }
 
-const Level& level() {
-  static const Level& chosen = choose_level();  // an exception leaves it to be tried again
+const Kernels& kernels() {
+  static const Kernels chosen = choose_kernels();  // an exception leaves it to be tried again
   return chosen;
 }
 
-const KernelTable& table(DType dtype) { return level().tables[static_cast<int>(dtype)](); }
+const KernelTable& table(DType dtype) { return kernels().tables[static_cast<int>(dtype)]; }
 
 // The sums over a batch of no images; `sums` may be null.
 void fill_zeros(DType dtype, void* sums, int64_t elements) {
@@ -139,7 +123,7 @@ DType dtype_of(int64_t code) { return checked("dtype", code, DType::f16); }
 
 Activation activation_of(int64_t code) { return checked("activation", code, Activation::silu); }
 
-const char* isa_name() { return level().name; }
+const char* isa_name() { return kernels().name; }
 
 const KernelTable& f32_kernels() { return table(DType::f32); }
 

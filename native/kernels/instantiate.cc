@@ -1,5 +1,6 @@
 // The kernels of one instruction set and one dtype: compiled once for each, with
-// SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES and SEPCONV_REAL given by the build.
+// SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES, SEPCONV_REAL and SEPCONV_REPLACE (replace_f32 or
+// replace_f64) given by the build.
 #include "batch_norm.h"
 #include "kernel_table.h"
 #include "patches.h"
@@ -70,19 +71,18 @@ void copy(const void* from, void* to, int64_t count) {
 
 }  // namespace
 
-const KernelTable& SEPCONV_TABLE() {
-  static const KernelTable table{.forward = &forward_all,
-                                 .backward = &backward_all<T>,
-                                 .pointwise_forward = &product,
-                                 .pointwise_backward = &product_backward,
-                                 .packed_bytes = &packed_bytes,
-                                 .pack_kernel = &pack_kernel,
-                                 .batch_norm_forward = &batch_norm_forward<T>,
-                                 .batch_norm_backward = &batch_norm_backward<T>,
-                                 .fma_burst = &burst,
-                                 .read_stream = &read,
-                                 .copy_stream = &copy};
-  return table;
+void SEPCONV_REPLACE(KernelTable& table) {
+  table = {.forward = &forward_all,
+           .backward = &backward_all<T>,
+           .pointwise_forward = &product,
+           .pointwise_backward = &product_backward,
+           .packed_bytes = &packed_bytes,
+           .pack_kernel = &pack_kernel,
+           .batch_norm_forward = &batch_norm_forward<T>,
+           .batch_norm_backward = &batch_norm_backward<T>,
+           .fma_burst = &burst,
+           .read_stream = &read,
+           .copy_stream = &copy};
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -102,7 +102,7 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
     part.n = count;
     wide.x = x.read(first, count, runner);
     wide.residual = residual.read(first, count, runner);
-    f32_table().forward(part, wide, runner);
+    f32_kernels().forward(part, wide, runner);
     y.write(first, count, runner);
   });
 }
@@ -137,7 +137,7 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
     wide.ddepthwise = ddepthwise.get(first_part);
     wide.dpointwise = dpointwise.get(first_part);
     wide.dbias = dbias.get(first_part);
-    f32_table().backward(part, wide, runner);
+    f32_kernels().backward(part, wide, runner);
     dx.write(first, count, runner);
     for (const Summed<Half>* sum : sums) sum->add(first_part, runner);
   });
@@ -182,7 +182,7 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
   each_part(units, together, [&](int64_t first, int64_t count, bool) {
     wide.x = x.read(first, count, runner);
     wide.residual = residual.read(first, count, runner);
-    f32_table().pointwise_forward(joined(unit, count), wide, runner);
+    f32_kernels().pointwise_forward(joined(unit, count), wide, runner);
     y.write(first, count, runner);
   });
 }
@@ -209,7 +209,7 @@ void half_product_backward(const Pointwise& p, const PointwiseBackward& args, Ru
     wide.dy = dy.read(first, count, runner);
     wide.dpointwise = dpointwise.get(first_part);
     wide.dbias = dbias.get(first_part);
-    f32_table().pointwise_backward(joined(unit, count), wide, runner);
+    f32_kernels().pointwise_backward(joined(unit, count), wide, runner);
     dx.write(first, count, runner);
     for (const Summed<Half>* sum : sums) sum->add(first_part, runner);
   });
@@ -222,23 +222,26 @@ void pack_half_kernel(bool channels_first, int64_t channels, int64_t filters, co
   const int64_t count = channels * filters;
   const Workspace<float> wide(count);
   widen_run<Half>(static_cast<const uint16_t*>(kernel), count, wide.get());
-  f32_table().pack_kernel(channels_first, channels, filters, wide.get(), packed);
+  f32_kernels().pack_kernel(channels_first, channels, filters, wide.get(), packed);
+}
+
+int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
+  return f32_kernels().packed_bytes(channels_first, channels, filters);
 }
 
 template <class Half>
-const KernelTable& half_table() {
-  static const KernelTable table{.forward = &half_forward<Half>,
-                                 .backward = &half_backward<Half>,
-                                 .pointwise_forward = &half_product<Half>,
-                                 .pointwise_backward = &half_product_backward<Half>,
-                                 .packed_bytes = f32_table().packed_bytes,
-                                 .pack_kernel = &pack_half_kernel<Half>};
-  return table;
+constexpr KernelTable half_table() {
+  return {.forward = &half_forward<Half>,
+          .backward = &half_backward<Half>,
+          .pointwise_forward = &half_product<Half>,
+          .pointwise_backward = &half_product_backward<Half>,
+          .packed_bytes = &packed_bytes,
+          .pack_kernel = &pack_half_kernel<Half>};
 }
 
 }  // namespace
 
-const KernelTable& bf16_table() { return half_table<BFloat16>(); }
-const KernelTable& f16_table() { return half_table<Float16>(); }
+void replace_bf16(KernelTable& table) { table = half_table<BFloat16>(); }
+void replace_f16(KernelTable& table) { table = half_table<Float16>(); }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

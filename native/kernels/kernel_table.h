@@ -1,5 +1,5 @@
 // What one instruction set offers for one dtype; filled by instantiate.cc and
-// instantiate_half.cc, picked in dispatch.cc.
+// instantiate_half.cc, level upon level (see levels.h), and picked in dispatch.cc.
 #pragma once
 #include "../operation.h"
 #include "../threads.h"
@@ -26,10 +26,10 @@ struct KernelTable {
 // Which levels a build has depends on its processor family (see CMakeLists.txt).
 #define SEPCONV_DECLARE_LEVEL(level) \
   namespace level {                  \
-  const KernelTable& f32_table();    \
-  const KernelTable& f64_table();    \
-  const KernelTable& bf16_table();   \
-  const KernelTable& f16_table();    \
+  void replace_f32(KernelTable&);    \
+  void replace_f64(KernelTable&);    \
+  void replace_bf16(KernelTable&);   \
+  void replace_f16(KernelTable&);    \
   }
 #if defined(SEPCONV_X86)
 SEPCONV_DECLARE_LEVEL(v2)

@@ -88,6 +88,7 @@ int main(int argc, char** argv) {
     setenv("SEPCONV_ISA", wrong, 1);
     CHECK_THROWS(sepconv::isa_name(), std::invalid_argument, "SEPCONV_ISA must be one of");
   }
+  test::check_levels();
   long passed = test::passed, failed = test::failed;
   int levels = 0, skipped = 0;
   for (const char* level : test::kLevels) {

@@ -1,0 +1,66 @@
+// A level asks a processor for all that its compiler flags let the compiler use, and for no more.
+#include <cstdio>
+#include <set>
+#include <span>
+#include <string>
+
+#include "../../native/x86_features.h"
+#include "check.h"
+#include "sections.h"
+
+namespace test {
+
+#if defined(SEPCONV_COMPILER)
+namespace {
+
+// The macros that the compiler defines with these flags; none where it is not there.
+std::set<std::string> macros(const std::string& flags) {
+  std::set<std::string> names;
+  FILE* const out =
+      popen((SEPCONV_COMPILER " " + flags + " -dM -E -x c++ /dev/null 2>&1").c_str(), "r");
+  if (out == nullptr) return names;
+  char line[4096], name[256];
+  while (std::fgets(line, sizeof line, out) != nullptr)
+    if (std::sscanf(line, "#define %255s", name) == 1) names.insert(name);
+  pclose(out);
+  return names;
+}
+
+// Of those that a level adds: what says something about a feature that has a macro of its own.
+bool is_derived(const std::string& macro) {
+  return macro.starts_with("__FP_FAST_FMA") || macro.starts_with("__EVEX") ||
+         macro.starts_with("__tune_") || macro.ends_with("_MATH__");
+}
+
+void check_features(const char* flags, const char* flags_below,
+                    std::span<const sepconv::X86Feature> features) {
+  std::set<std::string> left = macros(flags);
+  const std::set<std::string> below = macros(flags_below);
+  if (left.empty() || below.empty()) return;
+  for (const std::string& macro : below) left.erase(macro);
+  std::erase_if(left, is_derived);
+  for (const sepconv::X86Feature& feature : features) {
+    // Older compilers have no macro of these two, and may use them all the same.
+    const std::string name = feature.macro;
+    const bool optional = name == "__CRC32__" || name == "__LAHF_SAHF__";
+    if (!CHECK(left.erase(name) == 1 || optional))
+      std::fprintf(stderr, "  %s does not come with %s\n", feature.macro, flags);
+  }
+  for (const std::string& macro : left) {
+    CHECK(!"a feature that is used and not asked for");
+    std::fprintf(stderr, "  %s comes with %s\n", macro.c_str(), flags);
+  }
+}
+
+}  // namespace
+
+void check_levels() {
+  check_features(SEPCONV_FLAGS_v2, "-march=x86-64", sepconv::kX86V2);
+  check_features(SEPCONV_FLAGS_v3, SEPCONV_FLAGS_v2, sepconv::kX86V3);
+  check_features(SEPCONV_FLAGS_v4, SEPCONV_FLAGS_v3, sepconv::kX86V4);
+}
+#else
+void check_levels() {}
+#endif
+
+}  // namespace test
