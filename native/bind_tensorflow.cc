@@ -89,7 +89,7 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, Operation operation,
   if (operation != Operation::backward) {
     a.biased = integer(ctx, "num_bias", 1, status) != 0;
     const bool fused = operation == Operation::fused;
-    // Those after relu6 have no gradient in engines/tensorflow.py.
+    // Those after relu6 have no gradient in engines/tensorflow.
     const int64_t last =
         static_cast<int64_t>(fused ? sepconv::Activation::silu : sepconv::Activation::relu6);
     const auto activation = [&](const char* name) {
