@@ -23,7 +23,8 @@ Example:
 from __future__ import annotations
 
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.torch import engine
+from sepconv.engines.torch.block import fuse
+from sepconv.engines.torch.convolution import as_tensor, convolve, is_traced
 
 __all__ = [
     "depthwise_conv1d",
@@ -33,6 +34,8 @@ __all__ = [
     "separable_conv2d",
 ]
 
-depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(engine)
+depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
+    "PyTorch", convolve, as_tensor, is_traced
+)
 
-fused_conv2d = fused_function(engine)
+fused_conv2d = fused_function("PyTorch", fuse, as_tensor, is_traced)
