@@ -200,10 +200,13 @@ class _Comparison:
             )
         return self._verified(expected, found.outputs)
 
-    def _run_original(self, inputs: Any = None) -> Outcome:
+    def _run_original(
+        self, inputs: Any = None, values: Sequence[tuple[Any, Any]] | None = None
+    ) -> Outcome:
         inputs = self._inputs if inputs is None else inputs
+        values = self._values if values is None else values
         layers = list(self._names)
-        return run(self._original, inputs, values=self._values, layers=layers, by_engine=True)
+        return run(self._original, inputs, values=values, layers=layers, by_engine=True)
 
     def _run_moved(self) -> Outcome:
         """The original's run on inputs that are moved by a rounding, to see what roundings do.
@@ -220,13 +223,7 @@ class _Comparison:
             if keras.backend.standardize_dtype(variable.dtype) in ("float32", "float64"):
                 value = moved(np.asarray(keras.ops.convert_to_numpy(value)), self._precision)
                 values[id(variable)] = variable, value
-        return run(
-            self._original,
-            inputs,
-            values=list(values.values()),
-            layers=list(self._names),
-            by_engine=True,
-        )
+        return self._run_original(values=list(values.values()))
 
     def _run_copy(self, by_engine: bool) -> Outcome:
         try:
@@ -245,8 +242,10 @@ class _Comparison:
         goes with the one whose output is nearest.
         """
         copies: dict[str, list[LayerOutput]] = {}
-        for (name, _), output in _numbered(found.layers, self._counterparts).items():
-            copies.setdefault(name, []).append(output)
+        for output in found.layers:
+            counterpart = self._counterparts[output.layer]
+            if counterpart is not None:
+                copies.setdefault(counterpart, []).append(output)
         for (name, call), output in _numbered(outcome.layers, self._names).items():
             left = copies.get(name, [])
             if left:
@@ -335,16 +334,15 @@ def _names(model: Any) -> dict[Any, str]:
 
 
 def _numbered(
-    outputs: Sequence[LayerOutput], names: Mapping[Any, str | None]
+    outputs: Sequence[LayerOutput], names: Mapping[Any, str]
 ) -> dict[tuple[str, int], LayerOutput]:
     """Outputs by the layer's name and the number of the call, in the same order."""
     calls: dict[str, int] = {}
     found = {}
     for output in outputs:
         name = names[output.layer]
-        if name is not None:
-            calls[name] = calls.get(name, -1) + 1
-            found[name, calls[name]] = output
+        calls[name] = calls.get(name, -1) + 1
+        found[name, calls[name]] = output
     return found
 
 
