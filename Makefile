@@ -56,7 +56,8 @@ test: $(TESTED) ## check style and types and run the whole suite, on every engin
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
 
-# In one process, since JAX takes most of a GPU's memory for each. The engines' wheels for a GPU are the user's to choose and to install into .venv, over those that are there.
+# The engines' wheels for a GPU are the user's to choose and to install into .venv, over those that are there.
+# One process: JAX takes most of a GPU's memory for each.
 gpu-test: $(STAMPS)/package $(addprefix $(STAMPS)/extra-,dev $(TEST_ENGINES)) ## test what happens on a GPU; SEPCONV_GPU_TESTS=cpu runs the same tests on the CPU
 	@failed=; \
 	for engine in $(TEST_ENGINES); do \

@@ -310,7 +310,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
     shape = check_block(operands, form.spec)
     y = output_array(out, shape, x)
     first = bool(form.spec.channels_first)
-    channels = shape[1 if first else 3]
+    channels = shape[form.spec.channel_axis]
     if kernel is not None:
         _native.forward(
             resolve(form.spec, x.shape, kernel.shape),
@@ -326,7 +326,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
         _native.pointwise_forward(
             x.shape[0],
             height * width,
-            x.shape[1 if first else 3],
+            x.shape[form.spec.channel_axis],
             channels,
             first,
             dtype_code(x.dtype),

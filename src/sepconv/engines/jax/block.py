@@ -51,7 +51,7 @@ def _composed(*operands: Any, form: _Form) -> Any:
     spec = form.block.spec
 
     def activate(y: Any, code: int) -> Any:
-        return _ACTIVATIONS[code](y) if code else y
+        return y if code == BLOCK_ACTIVATIONS[None] else _ACTIVATIONS[code](y)
 
     if kernel is not None:
         y = depthwise(y, kernel, spec=spec)

@@ -27,7 +27,7 @@ def _activate(y: Array, code: int) -> Array:
         return tf.nn.relu6(y)
     if code == BLOCK_ACTIVATIONS["hard_silu"]:
         return y * tf.nn.relu6(y + 3) / 6
-    return tf.nn.silu(y) if code else y
+    return y if code == BLOCK_ACTIVATIONS[None] else tf.nn.silu(y)
 
 
 def _composed(operands: Operands, block: Block) -> Array:
@@ -87,7 +87,6 @@ def fuse(operands: Operands, block: Block) -> Array:
 
 def _static_shape(x: Array, kernel: Array | None, pointwise: Array | None, spec: ConvSpec) -> Any:
     """The output's shape as far as it is known while a graph is traced."""
-    axis = 1 if spec.channels_first else 3
     if kernel is None:
         shape = x.shape.as_list()
     else:
@@ -95,5 +94,5 @@ def _static_shape(x: Array, kernel: Array | None, pointwise: Array | None, spec:
         known = channels is not None and multiplier is not None
         shape = static_output(x, kernel, channels * multiplier if known else None, list(spec))
     if pointwise is not None:
-        shape[axis] = pointwise.shape[3]
+        shape[spec.channel_axis] = pointwise.shape[3]
     return shape

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from sepconv.engines.tensorflow.calls import Array
-from sepconv.geometry import ConvSpec, activation_code
+from sepconv.geometry import ACTIVATIONS, ConvSpec, activation_code
 
 __all__ = ["stock"]
 
@@ -51,8 +51,10 @@ def stock(
     if bias is not None:
         y = tf.nn.bias_add(y, bias)
     code = activation_code(activation)
-    if code:
-        y = tf.nn.relu(y) if code == 1 else tf.nn.relu6(y)
+    if code == ACTIVATIONS["relu"]:
+        y = tf.nn.relu(y)
+    elif code == ACTIVATIONS["relu6"]:
+        y = tf.nn.relu6(y)
     return tf.transpose(y, [0, 3, 1, 2]) if spec.channels_first else y
 
 

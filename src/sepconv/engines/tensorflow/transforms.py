@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from sepconv.engines.tensorflow.calls import Array, backward, forward
-from sepconv.geometry import ConvSpec
+from sepconv.geometry import ACTIVATIONS, ConvSpec
 
 __all__: list[str] = []
 
@@ -29,9 +29,9 @@ def _gradient_of_forward(operation: Any, dy: Array) -> list[Array | None]:
     biased = operation.get_attr("num_bias")
     activation = operation.get_attr("activation")
     # Either works from the activation's result as well as from its argument.
-    if activation == 1:
+    if activation == ACTIVATIONS["relu"]:
         dy = tf.raw_ops.ReluGrad(gradients=dy, features=operation.outputs[0])
-    elif activation == 2:
+    elif activation == ACTIVATIONS["relu6"]:
         dy = tf.raw_ops.Relu6Grad(gradients=dy, features=operation.outputs[0])
     positions = [0, 1, *([2] if separable else []), *([3] if biased else [])]
     skipped = _skipped(operation)
@@ -76,7 +76,7 @@ def _gradient_of_backward(operation: Any, *cotangents: Array) -> list[Array | No
         for index, grad in enumerate(grads[:3]):
             add(index, grad)
         if len(factors) not in skipped:
-            add(len(factors), forward(x, kernel, pointwise, [], spec, 0))
+            add(len(factors), forward(x, kernel, pointwise, [], spec, ACTIVATIONS[None]))
     if wanted[3] and cotangents[3] is not None and len(factors) not in skipped:
         first = ConvSpec(*spec).channels_first
         column = tf.reshape(cotangents[3], [1, -1, 1, 1] if first else [1, 1, 1, -1])

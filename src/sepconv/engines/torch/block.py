@@ -87,7 +87,7 @@ def _plan(
     conv = ConvSpec(*spec)
     shape = check_block(Operands(*arrays), conv)
     x_shape = shapes[0]
-    identity = (1, 1, x_shape[1 if conv.channels_first else 3], 1)
+    identity = (1, 1, x_shape[conv.channel_axis], 1)
     kernel = identity if shapes[1] is None else shapes[1]
     return resolve(conv, tuple(x_shape), tuple(kernel)), CODES[dtype], shape
 
@@ -158,11 +158,10 @@ def _fused_fake(
     operands = x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual
     check_block(Operands(*operands), conv)
     shape = list(x.shape)
-    last = 1 if conv.channels_first else 3
     if depthwise_kernel is not None:
         shape = list(_forward(x, depthwise_kernel, None, None, spec, _NONE).shape)
     if pointwise_kernel is not None:
-        shape[last] = pointwise_kernel.shape[3]
+        shape[conv.channel_axis] = pointwise_kernel.shape[3]
     return x.new_empty(shape)
 
 

@@ -272,7 +272,7 @@ def _backward_fake(
     spec: list[int],
     wanted: list[bool],
 ) -> tuple[Tensor, ...]:
-    channels = dy.shape[1 if ConvSpec(*spec).channels_first else 3]
+    channels = dy.shape[ConvSpec(*spec).channel_axis]
     return _gradients(x, depthwise_kernel, pointwise_kernel, dy, wanted, channels)
 
 

@@ -31,7 +31,7 @@ __all__ = [
     "register_vmap",
 ]
 
-_RELU, _RELU6 = ACTIVATIONS["relu"], ACTIVATIONS["relu6"]
+_NONE, _RELU, _RELU6 = (ACTIVATIONS[name] for name in (None, "relu", "relu6"))
 
 # What torch.library's own Autograd kernels use to reach the kernels below autograd.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -106,7 +106,7 @@ class _Parts:
         """D(x, kernel)."""
         if x is None or kernel is None:
             return None
-        return self.forward(x, kernel, None, None, self.spec, 0)
+        return self.forward(x, kernel, None, None, self.spec, _NONE)
 
     def input_gradient(self, x: Tensor, kernel: Tensor | None, dm: Tensor | None) -> Tensor | None:
         """The gradient of <D(x, kernel), dm> for x, whose shape alone matters."""
@@ -329,7 +329,7 @@ def register_vmap(library: torch.library.Library, forward: Any, backward: Any) -
 
     def depthwise(x: Tensor, kernel: Tensor, spec: Sequence[int], count: int) -> Tensor:
         channels = 1 if spec[9] else 3
-        y = forward(_join(x, channels), _join(kernel, 2), None, None, spec, 0)
+        y = forward(_join(x, channels), _join(kernel, 2), None, None, spec, _NONE)
         return _part(y, channels, count)
 
     def map_forward(
@@ -355,9 +355,9 @@ def register_vmap(library: torch.library.Library, forward: Any, backward: Any) -
             y = y @ leading(pointwise_kernel, in_dims[2], count)
         if bias is not None:
             y = y + leading(bias, in_dims[3], count)[:, None, None, None]
-        if activation == ACTIVATIONS["relu"]:
+        if activation == _RELU:
             y = functional.relu(y)
-        elif activation == ACTIVATIONS["relu6"]:
+        elif activation == _RELU6:
             y = functional.relu6(y)
         return y.movedim(-1, channels), 0
 
