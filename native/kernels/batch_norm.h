@@ -6,6 +6,7 @@
 // neither on the number of threads nor on the order in which they come.
 #pragma once
 #include "../operation.h"
+#include "../tuning.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -87,7 +88,8 @@ struct WideRows {
     padded = round_up(width, kLanes<T>);
     whole = rows / repeat;
     rest = rows % repeat;
-    const int64_t a_part = max_of(16, kPartBytes / (width * static_cast<int64_t>(sizeof(T))));
+    const int64_t a_part =
+        max_of(16, tuning::kBatchNormPartBytes / (width * static_cast<int64_t>(sizeof(T))));
     count = max_of(1, whole / a_part);
   }
   int64_t first(int64_t part) const { return part_start(whole, count, part); }
@@ -105,7 +107,6 @@ struct WideRows {
     return first(part + 1) - first(part) + (part == count - 1 && index < rest ? 1 : 0);
   }
 
-  static constexpr int64_t kPartBytes = 128 << 10;
   int64_t channels, repeat = 1, width, padded, whole, rest, count;
 };
 

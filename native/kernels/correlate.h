@@ -132,9 +132,6 @@ void run_general(const Run<T>& r, Vec<T> start, Activation activation) {
   }
 }
 
-// Taps in a row from which `run_padded` pays.
-inline constexpr int64_t kManyTaps = 9;
-
 // The taps of a row that are inside the image for some of the outputs [q, q + count).
 inline TapRange taps_of_any(const Correlation& g, int64_t q, int64_t count) {
   const int64_t left = q * g.sw - g.pl, right = (q + count - 1) * g.sw - g.pl;
@@ -266,7 +263,7 @@ int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q
   const Window w = window_of(g, 0, rows, q0, q1);
   if (!wants_strip<T>(g, rows, q0, q1)) return 0;
   if (pick_small<T>(g) != nullptr) return copied_elements<T>(g, w);
-  return (w.rows * w.columns + (g.kw >= kManyTaps ? g.kh * g.kw : 0)) * kLanes<T>;
+  return (w.rows * w.columns + (g.kw >= tuning::kPaddedTaps ? g.kh * g.kw : 0)) * kLanes<T>;
 }
 
 // Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time
@@ -344,8 +341,9 @@ void correlate(const Correlation& g, const T* image, const T* weights, const T* 
     inside.last = min_of(max_of(inside.last, inside.first), q1);
   }
   // Many weights are copied for a vector of channels, too: they are gone through for every tile.
-  T* const copied =
-      strip != nullptr && g.kw >= kManyTaps ? strip + window.rows * window.columns * kVec : nullptr;
+  T* const copied = strip != nullptr && g.kw >= tuning::kPaddedTaps
+                        ? strip + window.rows * window.columns * kVec
+                        : nullptr;
   Run<T> run;
   run.weights_tap = copied != nullptr ? kVec : g.channels;
   run.weights_row = g.kw * run.weights_tap;

@@ -5,6 +5,7 @@
 // do not depend on the number of threads; where a task has whole sums, that number may decide on
 // the cut.
 #pragma once
+#include "../tuning.h"
 #include "correlate.h"
 #include "exact.h"
 #include "flat_rows.h"
@@ -214,10 +215,10 @@ bool may_be_low(const Geometry& g) {
 // not.
 template <class T>
 int64_t wanted_tasks(const Geometry& g, int64_t threads) {
-  if (!may_be_low<T>(g)) return 16;
-  constexpr int64_t kMultiplies = 1 << 14;  // of vectors; some microseconds
+  if (!may_be_low<T>(g)) return tuning::kTasks;
   const int64_t all = g.n * g.ho * g.wo * ceil_div(g.c, kLanes<T>) * g.kh * g.kw;
-  return threads * min_of(max_of(1, all / kMultiplies / threads), 4);
+  return threads *
+         min_of(max_of(1, all / tuning::kTaskVectorProducts / threads), tuning::kTasksAThread);
 }
 
 // Bands of about `rows` rows of `total`, or lower ones where that makes fewer tasks than wanted.
@@ -241,7 +242,9 @@ int64_t channel_parts(const Geometry& g, int64_t threads, int64_t tasks) {
   const int64_t vectors = g.c / kLanes<T>;
   const int64_t pixel = g.c * static_cast<int64_t>(sizeof(T));
   const int64_t most =
-      g.h * g.w * pixel > kFarBytes ? min_of(wanted, max_of(4, pixel / 1024)) : wanted;
+      g.h * g.w * pixel > tuning::kFarBytes
+          ? min_of(wanted, max_of(tuning::kPixelParts, pixel / tuning::kPixelPartBytes))
+          : wanted;
   return max_of(1, min_of(most / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
 }
 
@@ -252,17 +255,18 @@ template <class T>
 int64_t row_pieces(const Geometry& g, int64_t bands, int64_t rows) {
   if (bands >= 4) return 1;
   const bool flat = is_flat<T>(g);
-  const int64_t outputs = rows * g.wo * g.c * g.m, least = flat ? 1 : max_of(64, 7 * g.dw);
-  const int64_t most = min_of(g.wo / least, outputs / (flat ? 1024 : 16384));
-  return max_of(1, min_of(16 / max_of(1, bands), most));
+  const int64_t outputs = rows * g.wo * g.c * g.m,
+                least = flat ? 1 : max_of(tuning::kPieceColumns, tuning::kPieceDilations * g.dw);
+  const int64_t most =
+      min_of(g.wo / least, outputs / (flat ? tuning::kFlatPieceOutputs : tuning::kPieceOutputs));
+  return max_of(1, min_of(tuning::kTasks / max_of(1, bands), most));
 }
 
 template <class T>
 void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, const T* bias,
                             Activation activation, T* y, Runner& runner) {
   const int64_t channels = g.c * g.m, threads = runner.concurrency();
-  // About 128 KiB of outputs a task, so that input rows shared by neighbours stay in L2.
-  int64_t wanted = 32768 / max_of(1, channels * g.wo);
+  int64_t wanted = tuning::kBandElements / max_of(1, channels * g.wo);
   wanted = max_of(wanted, g.m != 1 || is_narrow<T>(g) ? g.kh : least_rows(g));
   const Bands bands = cut_task_bands<T>(g, threads, g.ho, wanted, row_unit(g));
   const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo, true);
@@ -288,11 +292,11 @@ void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, cons
                       });
 }
 
-// Rows a band of a plane may have so that its phases stay in about 256 KiB.
+// Rows a band of a plane may have so that its phases stay in a cache.
 template <class T>
 int64_t planar_rows(const Geometry& g) {
   const int64_t row = (g.wo + (g.kw - 1) * g.dw / g.sw) * g.sh * g.sw;
-  return max_of(1, max_of((g.kh - 1) * g.dh / g.sh, 65536 / max_of(1, row)));
+  return max_of(1, max_of((g.kh - 1) * g.dh / g.sh, tuning::kPlaneElements / max_of(1, row)));
 }
 
 template <class T>

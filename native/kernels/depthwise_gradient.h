@@ -1,5 +1,6 @@
 // The depthwise step's input and kernel gradients over whole tensors.
 #pragma once
+#include "../tuning.h"
 #include "depthwise.h"
 #include "kernel_gradient.h"
 #include "stride2_gradient.h"
@@ -113,7 +114,7 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
                                 Runner& runner) {
   const int64_t channels = g.c * g.m, threads = runner.concurrency();
   FlippedKernel<T> flipped(g, kernel);
-  int64_t wanted = max_of(g.sh, 32768 / (channels * g.w));
+  int64_t wanted = max_of(g.sh, tuning::kBandElements / (channels * g.w));
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
   const Bands bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
   const int64_t split = channel_parts<T>(g, threads, g.n * bands.count);
@@ -199,7 +200,8 @@ template <class T>
 void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
                             Runner& runner) {
   const int64_t threads = runner.concurrency();
-  const Bands bands = cut_task_bands<T>(g, threads, g.h, max_of(4, 32768 / (g.c * g.w)), 2);
+  const Bands bands =
+      cut_task_bands<T>(g, threads, g.h, max_of(4, tuning::kBandElements / (g.c * g.w)), 2);
   const int64_t split = channel_parts<T>(g, threads, g.n * bands.count);
   parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
@@ -228,7 +230,7 @@ void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx,
   const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
     return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
   };
-  const Bands bands = cut_bands(g.h, max_of(g.kh, 32768 / (channels * g.w)), g.n);
+  const Bands bands = cut_bands(g.h, max_of(g.kh, tuning::kBandElements / (channels * g.w)), g.n);
   parallel_keeping<T>(
       runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
       FlatRows<T>::weights(sizes, false), [&](int64_t task, T* scratch, Kept* kept) {
@@ -263,7 +265,7 @@ template <class T>
 void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* dk,
                                  Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
-  int64_t wanted = 16384 / (channels * g.wo);
+  int64_t wanted = tuning::kGradientBandElements / (channels * g.wo);
   wanted = max_of(wanted, g.m != 1 ? g.kh : least_rows(g));
   const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
   const int64_t units = g.n * bands.count;
@@ -296,7 +298,8 @@ template <class T>
 void kernel_gradient_flat(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
   const FlatSizes sizes = flat_sizes<T>(g);
   const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
-  const Bands bands = cut_bands(g.ho, max_of(g.kh, 16384 / (channels * g.wo)), g.n);
+  const Bands bands =
+      cut_bands(g.ho, max_of(g.kh, tuning::kGradientBandElements / (channels * g.wo)), g.n);
   const int64_t units = g.n * bands.count;
   const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
   Workspace<T> partials(groups * size);
@@ -321,8 +324,8 @@ void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, R
   const Planar<T> planar(g, bands.rows);
   const int64_t units = g.n * bands.count;
   // Channels are tasks already; with enough of them no partial sums are needed.
-  const int64_t groups =
-      min_of(group_count(units, size * static_cast<int64_t>(sizeof(T))), ceil_div(32, g.c));
+  const int64_t groups = min_of(group_count(units, size * static_cast<int64_t>(sizeof(T))),
+                                ceil_div(tuning::kMostGroups, g.c));
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
   parallel<T>(runner, groups * g.c, planar.all_phases() + flat_elements(planar),

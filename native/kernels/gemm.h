@@ -7,6 +7,7 @@
 #pragma once
 #include <utility>
 
+#include "../tuning.h"
 #include "activation.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -358,7 +359,7 @@ class Ahead {
   template <class T>
   Ahead(const T* p, int64_t count) : next_(reinterpret_cast<const char*>(p)) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    if (bytes <= (128 << 10)) lines_ = ceil_div(bytes, 64);
+    if (bytes <= tuning::kAheadBytes) lines_ = ceil_div(bytes, 64);
   }
   // As often as `ask` is going to be called.
   void share_out(int64_t calls) { each_ = ceil_div(lines_, max_of(1, calls)); }

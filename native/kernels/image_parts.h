@@ -1,6 +1,7 @@
 // A batch taken a few images at a time, so that what one step leaves in a cache is still there for
 // the next; what is summed over images is then the sum of the parts' sums, added in their order.
 #pragma once
+#include "../tuning.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -8,7 +9,7 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // Calls f(first, count) for pieces of `count` elements, in parallel where there are many.
 template <class F>
 void in_pieces(Runner& runner, int64_t count, const F& f) {
-  constexpr int64_t kPiece = 1 << 14;
+  constexpr int64_t kPiece = tuning::kPlainTaskElements;
   if (count <= kPiece) {
     f(int64_t{0}, count);
     return;

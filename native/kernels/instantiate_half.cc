@@ -4,16 +4,13 @@
 // So tensors are read and written as they are stored, nothing of a tensor's size is kept in
 // float32, and sums are those of float32, rounded once. Compiled once a level, with
 // SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
+#include "../tuning.h"
 #include "half.h"
 #include "image_parts.h"
 #include "kernel_table.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
-
-// What of tensors is in float32 at a time: it lies in a cache, and there still is work to share
-// out.
-constexpr int64_t kPartElements = 1 << 18;
 
 // One operand of `size` elements a unit, of which `room` units are in float32 at a time. Where the
 // caller has none, there is none here.
@@ -82,7 +79,7 @@ void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t weights = args.separable() ? cm * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
   const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
-  const int64_t together = units_together(g.n, image, weights, kPartElements);
+  const int64_t together = units_together(g.n, image, weights, tuning::kHalfPartElements);
   const Widened<Half> kernel(args.depthwise_kernel, taps, 1);
   const Widened<Half> depthwise_bias(args.depthwise_bias, cm, 1);
   const Widened<Half> pointwise(args.packed_kernel != nullptr ? nullptr : args.pointwise_kernel,
@@ -116,7 +113,7 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   // x is read for a kernel's gradient alone, and may be given all the same.
   const void* images = args.ddepthwise == nullptr && args.dpointwise == nullptr ? nullptr : args.x;
   const int64_t image = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
-  const int64_t together = units_together(g.n, image, weights, kPartElements);
+  const int64_t together = units_together(g.n, image, weights, tuning::kHalfPartElements);
   const Widened<Half> kernel(args.depthwise_kernel, taps, 1);
   const Widened<Half> pointwise(args.pointwise_kernel, weights, 1);
   const Widened<Half> x(images, in, together), dy(args.dy, out, together);
@@ -169,7 +166,7 @@ void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runn
   const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
   const int64_t weights = p.channels * p.filters;
   const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
-  const int64_t together = units_together(units, all, weights, kPartElements);
+  const int64_t together = units_together(units, all, weights, tuning::kHalfPartElements);
   const Widened<Half> kernel(args.packed_kernel != nullptr ? nullptr : args.pointwise_kernel,
                              weights, 1);
   const Widened<Half> bias(args.bias, p.filters, 1);
@@ -195,7 +192,7 @@ void half_product_backward(const Pointwise& p, const PointwiseBackward& args, Ru
   const int64_t weights = p.channels * p.filters;
   const void* images = args.dpointwise == nullptr ? nullptr : args.x;
   const int64_t all = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
-  const int64_t together = units_together(units, all, weights, kPartElements);
+  const int64_t together = units_together(units, all, weights, tuning::kHalfPartElements);
   const Widened<Half> kernel(args.pointwise_kernel, weights, 1);
   const Widened<Half> x(images, in, together), dy(args.dy, out, together);
   const Narrowed<Half> dx(args.dx, in, together);

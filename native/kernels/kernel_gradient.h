@@ -186,7 +186,7 @@ void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int6
         }
         for (; i < rows.last; ++i) {
           run.in = pixels.at(top + i * g.dh, column);
-          if (strip != nullptr && g.kw >= kManyTaps)
+          if (strip != nullptr && g.kw >= tuning::kPaddedTaps)
             gradient_padded(run, g, sums + i * g.kw);
           else
             functions.one(run, sums + i * g.kw);

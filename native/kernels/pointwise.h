@@ -1,14 +1,12 @@
 // The 1x1 convolution over whole tensors: product and kernel gradient, in either layout.
 #pragma once
 #include "../operation.h"
+#include "../tuning.h"
 #include "gemm.h"
 #include "sums.h"
 #include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
-
-// Rows of A that a task takes through all panels, so that a panel, once in L1, serves them all.
-inline constexpr int64_t kTilePixels = 96;
 
 // Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so
 // that the last few tasks leave no thread idle for long.
@@ -16,7 +14,8 @@ class RowTiles {
  public:
   // `least` tiles, where there are rows enough.
   explicit RowTiles(int64_t rows, int64_t least = 1) : rows_(rows), units_(ceil_div(rows, kRows)) {
-    const int64_t wanted = rows >= 8 * kTilePixels ? kTilePixels / 2 : kTilePixels;
+    const bool many = rows >= tuning::kManyTiles * tuning::kTilePixels;
+    const int64_t wanted = many ? tuning::kTilePixels / 2 : tuning::kTilePixels;
     count = max_of(ceil_div(units_, wanted / kRows), min_of(least, units_));
     count = shareable(count, units_);
   }
@@ -68,18 +67,15 @@ void pack_weights(const Weights<T>& w, bool channels_first, T* packed) {
     pack(w.depth, w.outputs, w.data, w.depth_step, w.output_step, packed);
 }
 
-// Packed weights of at most this are packed by every thread for itself: that is done before one
-// core has another's from its cache, and they stay in the second level for all the thread's tasks.
-inline constexpr int64_t kOwnWeightBytes = 256 << 10;
-
-// Weights cut into blocks of outputs, each packed by whoever computes with it.
+// Weights cut into blocks of outputs, each packed by whoever computes with it: that is done before
+// one core has another's from its cache.
 template <class T>
 class WeightBlocks {
  public:
   // At least `wanted` blocks, where there are panels enough.
   WeightBlocks(const Weights<T>& w, int64_t wanted) : w_(w), panels_(panels<T>(w.outputs)) {
     const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, w.depth);
-    const int64_t most = max_of(1, kOwnWeightBytes / panel_bytes);
+    const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes);
     count = max_of(1, max_of(ceil_div(panels_, most), min_of(wanted, panels_)));
   }
 
@@ -117,7 +113,7 @@ class PackedWeights {
       : given_(w.packed), packed_(given_ != nullptr ? 0 : packed_elements<T>(w.depth, w.outputs)) {
     if (given_ != nullptr) return;
     const int64_t count = panels<T>(w.outputs);
-    const int64_t tasks = min_of(count, parts(w.depth * w.outputs, 16384));
+    const int64_t tasks = min_of(count, parts(w.depth * w.outputs, tuning::kPlainTaskElements));
     parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
       const int64_t first = part_start(count, tasks, task) * kPanel<T>;
       const int64_t last = min_of(part_start(count, tasks, task + 1) * kPanel<T>, w.outputs);
@@ -152,10 +148,10 @@ class WeightRows {
   MatrixA<T> matrix_;
 };
 
-// Into how many groups of whole panels (or of kRows rows) `outputs` are cut to make about 16 tasks
+// Into how many groups of whole panels (or of kRows rows) `outputs` are cut to make enough tasks
 // of `tasks`.
 inline int64_t output_parts(int64_t tasks, int64_t outputs, int64_t granule) {
-  return max_of(1, min_of(16 / max_of(1, tasks), outputs / granule));
+  return max_of(1, min_of(tuning::kTasks / max_of(1, tasks), outputs / granule));
 }
 
 // What follows a product: y = activation(x * weights + bias + residual).
@@ -179,17 +175,17 @@ struct Finish {
 template <class T>
 void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
                   Runner& runner) {
-  // Tasks of 2^18 operations or more, some microseconds. Where there are more rows than outputs,
-  // they are cut more finely: that each thread packs all weights costs less than that it reads all
-  // of x.
+  // Where there are more rows than outputs, rows are cut more finely: that each thread packs all
+  // weights costs less than that it reads all of x.
   constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
-  const int64_t wanted =
-      min_of(16, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >> 17);
+  const int64_t wanted = min_of(
+      tuning::kTasks, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >>
+                          tuning::kTaskProductsLog2);
   const bool tall = w.outputs <= rows;
   const WeightBlocks<T> blocks(w, tall ? 1 : wanted / max_of(1, RowTiles(rows).count));
   // An odd number of blocks is no even work for two threads, until the rows are cut.
   const RowTiles tiles(rows, tall ? min_of(wanted, 8) : blocks.count % 2 == 0 ? 1 : 2);
-  const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > kFarBytes;
+  const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
   parallel_keeping<T>(
       runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {
         const int64_t block = task / tiles.count, tile = task % tiles.count;
@@ -208,7 +204,7 @@ template <class T>
 void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T* x,
                    const Finish<T>& finish, T* y, Runner& runner) {
   const WeightRows<T> weights(w);
-  const int64_t tiles = ceil_div(pixels, 2 * kTilePixels);
+  const int64_t tiles = ceil_div(pixels, 2 * tuning::kTilePixels);
   const int64_t split = output_parts(images * tiles, w.outputs, 4 * kRows);
   const int64_t most = ceil_div(pixels, tiles);
   parallel<T>(runner, images * tiles * split, packed_elements<T>(w.depth, most),
@@ -236,7 +232,7 @@ void pointwise_product(int64_t images, int64_t pixels, bool channels_first, cons
 }
 
 // Pixels whose product is added to a kernel's gradient at a time.
-inline constexpr int64_t kGradientPixels = 4 * kTilePixels;
+inline constexpr int64_t kGradientPixels = 4 * tuning::kTilePixels;
 
 // How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
 // sums of their own, times `split` ranges of channels.
@@ -251,7 +247,7 @@ template <class T>
 GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
                          bool may_split, int64_t threads) {
   const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
-  const int64_t most = group_count(min_of(units, pixels / 1024), bytes);
+  const int64_t most = group_count(min_of(units, pixels / tuning::kGroupPixels), bytes);
   int64_t groups = 1;
   while (2 * groups <= most) groups *= 2;
   if (!may_split) return {groups, 1};

@@ -2,6 +2,7 @@
 // pointwise product; the backward pass computes them again instead of keeping them.
 #pragma once
 #include "../operation.h"
+#include "../tuning.h"
 #include "depthwise_gradient.h"
 #include "image_parts.h"
 #include "pointwise.h"
@@ -41,7 +42,7 @@ inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
 // The tiles of a layout and of how the depthwise step goes.
 template <class T>
 Tiles usual_tiles(const Geometry& g) {
-  return cut_tiles(g, g.channels_first ? 2 * kTilePixels : kTilePixels,
+  return cut_tiles(g, g.channels_first ? 2 * tuning::kTilePixels : tuning::kTilePixels,
                    is_flat<T>(g) || (g.m == 1 && !is_narrow<T>(g)));
 }
 
@@ -50,7 +51,7 @@ Tiles usual_tiles(const Geometry& g) {
 struct PixelParts {
   int64_t each;
   PixelParts(const Geometry& g, int64_t threads) {
-    const int64_t pixels = g.ho * g.wo, parts = ceil_div(pixels * g.n, 64);
+    const int64_t pixels = g.ho * g.wo, parts = ceil_div(pixels * g.n, tuning::kPartPixels);
     each = min_of(pixels, ceil_div(round_up(max_of(1, parts), threads), max_of(1, g.n)));
   }
   // The sizes of the tile around the largest part.
@@ -184,9 +185,6 @@ Finish<T> finish_of(const Args& args) {
   return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
 }
 
-// What of a batch goes through two passes together, all its tensors counted.
-inline constexpr int64_t kPartBytes = 8 << 20;
-
 // Whether tiles are worth it however few they are: where each thread may have all weights to
 // itself, its own or ones packed before that the caches hold, what one step leaves for the next
 // need not go from core to core. Not where a kernel is so large that tiles share most of what they
@@ -195,8 +193,8 @@ inline constexpr int64_t kPartBytes = 8 << 20;
 template <class T>
 bool takes_few(const Geometry& g, const Weights<T>& weights, bool kept) {
   const int64_t bytes = weights.depth * weights.outputs * static_cast<int64_t>(sizeof(T));
-  return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g) && g.kh * g.kw <= 49 &&
-         (kept || (weights.packed != nullptr && bytes <= (8 << 20)));
+  return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g) && g.kh * g.kw <= tuning::kWindowTaps &&
+         (kept || (weights.packed != nullptr && bytes <= tuning::kSharedWeightBytes));
 }
 
 // Whether a kernel is so large that a tile's window is many times the tile, and an image small
@@ -204,7 +202,7 @@ bool takes_few(const Geometry& g, const Weights<T>& weights, bool kept) {
 template <class T>
 bool is_better_whole(const Geometry& g) {
   const int64_t bytes = g.ho * g.wo * g.c * g.m * static_cast<int64_t>(sizeof(T));
-  return g.kh * g.kw >= 49 && bytes <= 2 * kPartBytes;
+  return g.kh * g.kw >= tuning::kWindowTaps && bytes <= 2 * tuning::kPartBytes;
 }
 
 // One step after the other, the second cut along the filters too, for as many images at a time as a
@@ -213,7 +211,7 @@ template <class T>
 void separable_in_steps(const Geometry& g, const Forward& args, const Weights<T>& weights,
                         Runner& runner) {
   const int64_t pixels = g.ho * g.wo, image = pixels * weights.depth;
-  constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kRoom = tuning::kPartBytes / static_cast<int64_t>(sizeof(T));
   const int64_t together = units_together(g.n, image, weights.depth * weights.outputs, kRoom);
   const Workspace<T> middle(together * image);
   Geometry part = g;
@@ -245,7 +243,7 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const WeightBlocks<T> own(weights, 1);
   const bool kept = !g.channels_first && own.count == 1;
   const Tiles usual = usual_tiles<T>(g);
-  const bool few = usual.count(g) < 12, may_be_few = takes_few(g, weights, kept);
+  const bool few = usual.count(g) < tuning::kFewTiles, may_be_few = takes_few(g, weights, kept);
   const bool parts = may_be_few && usual.count(g) < 2 * threads;
   // Too few tiles to share out, windows too large, or weights for which see exact.h.
   if ((few && !may_be_few) || is_better_whole<T>(g) ||
@@ -402,7 +400,7 @@ void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t weights = args.separable() ? channels * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = pixels * filters;
   const int64_t image = 2 * in + out + (args.separable() ? pixels * channels : 0);
-  constexpr int64_t kRoom = kPartBytes / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kRoom = tuning::kPartBytes / static_cast<int64_t>(sizeof(T));
   const int64_t together = units_together(g.n, image, 4 * weights, kRoom);
   if (together >= g.n) {
     backward_part<T>(g, args, runner);

@@ -7,6 +7,7 @@
 // the image's edge the inputs outside are skipped. Dilation makes tiles of every dilation-th
 // output.
 #pragma once
+#include "../tuning.h"
 #include "activation.h"
 #include "window.h"
 
@@ -119,7 +120,7 @@ template <class T>
 int64_t small_channels(const Correlation& g) {
   if (g.kh == 1) return g.channels;
   const int64_t rows = g.kh - 1 + kSmallRows * g.sh, columns = ceil_div(g.in_w, g.dw);
-  const int64_t elements = (192 << 10) / static_cast<int64_t>(sizeof(T));
+  const int64_t elements = tuning::kSmallBandBytes / static_cast<int64_t>(sizeof(T));
   constexpr int64_t kLeast = 8 * kLanes<T>;
   return max_of(kLeast, elements / max_of(1, rows * columns) / kLanes<T> * kLanes<T>);
 }
@@ -140,17 +141,17 @@ inline int64_t most_pixels(const Correlation& g, const Window& w) {
 
 // How many channels of a window are copied at a time: whole KiB of a pixel, few enough for the
 // second cache.
-inline constexpr int64_t kCopyBytes = 128 << 10, kLeastCopied = 4;
+inline constexpr int64_t kLeastCopied = 4;
 template <class T>
 int64_t copied_channels(const Correlation& g, const Window& w) {
-  const int64_t vectors = kCopyBytes / SEPCONV_VECTOR_BYTES / max_of(1, most_pixels(g, w));
+  const int64_t vectors = tuning::kCopyBytes / SEPCONV_VECTOR_BYTES / max_of(1, most_pixels(g, w));
   return min_of(max_of(vectors, kLeastCopied), 16) * kLanes<T>;
 }
 
 // Room for the copy of this window or a smaller one.
 template <class T>
 int64_t copied_elements(const Correlation& g, const Window& w) {
-  constexpr int64_t kRoom = kCopyBytes / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kRoom = tuning::kCopyBytes / static_cast<int64_t>(sizeof(T));
   const int64_t pixels = most_pixels(g, w);
   return max_of(kRoom, pixels * kLeastCopied * kLanes<T>) + pixels * kLanes<T>;
 }

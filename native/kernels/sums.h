@@ -1,6 +1,7 @@
 // Sums over many tasks: partial sums of groups of work, put together in a fixed order, and the
 // bias' gradient.
 #pragma once
+#include "../tuning.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -9,7 +10,7 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 template <class T>
 void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runner& runner) {
   constexpr int64_t kVec = kLanes<T>;
-  const int64_t tasks = min_of(16, parts(size * count, 16384));
+  const int64_t tasks = min_of(tuning::kTasks, parts(size * count, tuning::kPlainTaskElements));
   parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
     const int64_t last = part_start(size, tasks, task + 1);
     for (int64_t i = part_start(size, tasks, task); i < last; i += kVec) {
@@ -23,8 +24,8 @@ void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runn
 
 // Into how many groups, each with partial sums of its own, `units` of work are put.
 inline int64_t group_count(int64_t units, int64_t bytes_each) {
-  constexpr int64_t kBudget = 8 << 20;
-  return max_of(1, min_of(min_of(units, 32), kBudget / max_of(1, bytes_each)));
+  return max_of(
+      1, min_of(min_of(units, tuning::kMostGroups), tuning::kGroupBytes / max_of(1, bytes_each)));
 }
 
 // The partial sums of groups: each begins by putting its first unit's, so that nothing need be
@@ -66,7 +67,8 @@ template <class T>
 void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channels_first,
                    const T* dy, T* dbias, Runner& runner) {
   if (channels_first) {
-    const int64_t tasks = parts(channels, ceil_div(16384, max_of(1, images * pixels)));
+    const int64_t tasks =
+        parts(channels, ceil_div(tuning::kPlainTaskElements, max_of(1, images * pixels)));
     parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
       for (int64_t c = part_start(channels, tasks, task); c < part_start(channels, tasks, task + 1);
            ++c) {
@@ -79,7 +81,8 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
     return;
   }
   const int64_t rows = images * pixels;
-  const int64_t groups = min_of(32, parts(rows, 16384 / max_of(1, channels)));
+  const int64_t groups =
+      min_of(tuning::kMostGroups, parts(rows, tuning::kPlainTaskElements / max_of(1, channels)));
   Workspace<double> partials(groups * channels);
   parallel<T>(runner, groups, 0, [&](int64_t group, T*) {
     double* sums = partials.get() + group * channels;

@@ -129,9 +129,6 @@ inline int64_t shareable(int64_t count, int64_t most) {
   return count < 3 ? count : min_of(round_up(count, 4), most);
 }
 
-// Inputs of more than this are likely to come from memory, and not from a cache.
-inline constexpr int64_t kFarBytes = 4 << 20;
-
 template <class T>
 inline void fill_zero(T* p, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = 0;
