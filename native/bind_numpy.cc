@@ -7,8 +7,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
+#include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -241,6 +243,26 @@ void prepared_product(const sepconv::Prepared& prepared, int64_t images, int64_t
   prepared.product(images, pixels, bx.get(), br.get(), by.get(), sepconv::pool());
 }
 
+// How a pass of the depthwise step would go, by name.
+nb::dict plan(const sepconv::Geometry& g, int dtype, const std::string& pass, int threads) {
+  constexpr const char* kPasses[] = {"forward", "input_gradient", "kernel_gradient"};
+  constexpr const char* kKernels[] = {"flat", "planar", "small", "stride2", "channelwise"};
+  const auto* const found = std::find(std::begin(kPasses), std::end(kPasses), pass);
+  if (found == std::end(kPasses) || threads < 1 || threads > sepconv::kMaxThreads)
+    throw std::invalid_argument("There is no such pass, or no such number of threads.");
+  const sepconv::Plan made = sepconv::make_plan(
+      sepconv::dtype_of(dtype), g, static_cast<sepconv::Pass>(found - kPasses), threads);
+  nb::dict values;
+  values["kernel"] = kKernels[static_cast<int>(made.kernel)];
+  values["bands"] = made.bands;
+  values["band_rows"] = made.band_rows;
+  values["row_pieces"] = made.row_pieces;
+  values["channel_parts"] = made.channel_parts;
+  values["groups"] = made.groups;
+  values["tasks"] = made.tasks;
+  return values;
+}
+
 sepconv::DType wide_dtype_of(int code) {
   const sepconv::DType type = sepconv::dtype_of(code);
   if (type != sepconv::DType::f32 && type != sepconv::DType::f64)
@@ -378,6 +400,7 @@ NB_MODULE(_native, m) {
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
         "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "depthwise_bias"_a.none(),
         "pointwise_kernel"_a.none(), "bias"_a.none(), "depthwise_activation"_a, "activation"_a);
+  m.def("plan", &plan, "geometry"_a, "dtype"_a, "pass_"_a, "threads"_a);
   m.def("num_threads", &sepconv::num_threads);
   m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);

@@ -119,6 +119,10 @@ void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackwar
   table(dtype).batch_norm_backward(s, args, runner);
 }
 
+Plan make_plan(DType dtype, const Geometry& g, Pass pass, int threads) {
+  return table(dtype).plan(g, pass, threads);
+}
+
 DType dtype_of(int64_t code) { return checked("dtype", code, DType::f16); }
 
 Activation activation_of(int64_t code) { return checked("activation", code, Activation::silu); }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "operation.h"
+#include "plan.h"
 #include "threads.h"
 
 namespace sepconv {
@@ -28,6 +29,10 @@ SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_
                                         int64_t filters);
 SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels,
                                        int64_t filters, const void* kernel, void* packed);
+
+// How a depthwise step would go on so many threads, found without running it. The half types',
+// which go through some images at a time, is that of float32 as if all went through together.
+SEPCONV_API Plan make_plan(DType dtype, const Geometry& g, Pass pass, int threads);
 
 // The values of the numbers that bindings are given. They throw std::invalid_argument where a
 // number is that of none.

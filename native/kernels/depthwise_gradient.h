@@ -1,6 +1,5 @@
 // The depthwise step's input and kernel gradients over whole tensors.
 #pragma once
-#include "../tuning.h"
 #include "depthwise.h"
 #include "kernel_gradient.h"
 #include "stride2_gradient.h"
@@ -110,14 +109,12 @@ inline GradientPhase gradient_phase(const Geometry& g, int64_t a, int64_t b) {
 }
 
 template <class T>
-void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel, T* dx,
-                                Runner& runner) {
-  const int64_t channels = g.c * g.m, threads = runner.concurrency();
+void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const T* dy,
+                                const T* kernel, T* dx, Runner& runner) {
+  const int64_t channels = g.c * g.m;
   FlippedKernel<T> flipped(g, kernel);
-  int64_t wanted = max_of(g.sh, tuning::kBandElements / (channels * g.w));
-  if (g.m == 1) wanted = max_of(wanted, least_rows(g));
-  const Bands bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
-  const int64_t split = channel_parts<T>(g, threads, g.n * bands.count);
+  const Bands& bands = plan.bands;
+  const int64_t split = plan.channel_parts;
   const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
   const int64_t phase_rows = ceil_div(bands.rows, g.sh);
   int64_t strip_most = 0;
@@ -128,43 +125,41 @@ void input_gradient_channelwise(const Geometry& g, const T* dy, const T* kernel,
         strip_most = max_of(strip_most, strip_elements<T>(phase.correlation, phase_rows,
                                                           phase.q.first, phase.q.last));
     }
-  parallel<T>(
-      runner, g.n * bands.count * split, wide_elements + strip_most, [&](int64_t task, T* wide) {
-        const int64_t part = task % split, band = task / split % bands.count;
-        const int64_t n = task / split / bands.count;
-        const int64_t h0 = bands.first(band);
-        const int64_t h1 = bands.first(band + 1);
-        const TapRange c =
-            split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
-        T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
-        for (int64_t a = 0; a < g.sh; ++a)
-          for (int64_t b = 0; b < g.sw; ++b) {
-            const GradientPhase phase = gradient_phase(g, a, b);
-            const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
-            const TapRange q = phase.q;
-            if (p.first == p.last || q.first == q.last) continue;
-            const bool strip = wants_strip<T>(phase.correlation, phase_rows, q.first, q.last);
-            const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
-            T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
-                     (q.first * g.sw + b - g.pl) * channels + c.first;
-            correlate<T>(phase.correlation, dy + n * g.ho * g.wo * channels,
-                         flipped.phase(a * g.sw + b), nullptr, Activation::none, box, out,
-                         g.sh * g.w * channels, g.sw * channels,
-                         strip ? wide + wide_elements : nullptr);
-          }
-        if (g.m != 1)
-          add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
-      });
+  parallel<T>(runner, plan.tasks, wide_elements + strip_most, [&](int64_t task, T* wide) {
+    const int64_t part = task % split, band = task / split % bands.count;
+    const int64_t n = task / split / bands.count;
+    const int64_t h0 = bands.first(band);
+    const int64_t h1 = bands.first(band + 1);
+    const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+    T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
+    for (int64_t a = 0; a < g.sh; ++a)
+      for (int64_t b = 0; b < g.sw; ++b) {
+        const GradientPhase phase = gradient_phase(g, a, b);
+        const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
+        const TapRange q = phase.q;
+        if (p.first == p.last || q.first == q.last) continue;
+        const bool strip = wants_strip<T>(phase.correlation, phase_rows, q.first, q.last);
+        const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
+        T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
+                 (q.first * g.sw + b - g.pl) * channels + c.first;
+        correlate<T>(phase.correlation, dy + n * g.ho * g.wo * channels,
+                     flipped.phase(a * g.sw + b), nullptr, Activation::none, box, out,
+                     g.sh * g.w * channels, g.sw * channels,
+                     strip ? wide + wide_elements : nullptr);
+      }
+    if (g.m != 1) add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
+  });
 }
 
 template <class T>
-void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
+void input_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T* dy,
+                           const T* kernel, T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
   // Bands of input rows; each takes the rows of outputs that see it.
-  const Bands bands = cut_bands(g.h, planar_rows<T>(g) * g.sh);
+  const Bands& bands = plan.bands;
   const int64_t most_rows = min_of(g.ho, (bands.rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
   const Planar<T> planar(g, most_rows);
-  parallel<T>(runner, g.n * g.c * bands.count, planar.all_phases() + flat_elements(planar),
+  parallel<T>(runner, plan.tasks, planar.all_phases() + flat_elements(planar),
               [&](int64_t task, T* phases) {
                 const int64_t band = task % bands.count, c = task / bands.count % g.c;
                 const int64_t n = task / bands.count / g.c;
@@ -197,13 +192,11 @@ void input_gradient_planar(const Geometry& g, const T* dy, const T* kernel, T* d
 }
 
 template <class T>
-void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* dx,
-                            Runner& runner) {
-  const int64_t threads = runner.concurrency();
-  const Bands bands =
-      cut_task_bands<T>(g, threads, g.h, max_of(4, tuning::kBandElements / (g.c * g.w)), 2);
-  const int64_t split = channel_parts<T>(g, threads, g.n * bands.count);
-  parallel<T>(runner, g.n * bands.count * split, 0, [&](int64_t task, T*) {
+void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const T* dy,
+                            const T* kernel, T* dx, Runner& runner) {
+  const Bands& bands = plan.bands;
+  const int64_t split = plan.channel_parts;
+  parallel<T>(runner, plan.tasks, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
     const TapRange c = channel_range<T>(g.c, split, task % split);
     stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel, bands.first(band),
@@ -212,7 +205,8 @@ void input_gradient_stride2(const Geometry& g, const T* dy, const T* kernel, T* 
 }
 
 template <class T>
-void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
+void input_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T* dy, const T* kernel,
+                         T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
   const FlatSizes sizes{g.ho,
                         g.wo,
@@ -230,9 +224,9 @@ void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx,
   const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
     return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
   };
-  const Bands bands = cut_bands(g.h, max_of(g.kh, tuning::kBandElements / (channels * g.w)), g.n);
+  const Bands& bands = plan.bands;
   parallel_keeping<T>(
-      runner, g.n * bands.count, FlatRows<T>::scratch(sizes, bands.rows, g.w),
+      runner, plan.tasks, FlatRows<T>::scratch(sizes, bands.rows, g.w),
       FlatRows<T>::weights(sizes, false), [&](int64_t task, T* scratch, Kept* kept) {
         const T* weights =
             filled_once<T>(kept, [&](T* to) { FlatRows<T>::spread(sizes, nullptr, weight, to); });
@@ -247,36 +241,33 @@ void input_gradient_flat(const Geometry& g, const T* dy, const T* kernel, T* dx,
 template <class T>
 void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx,
                               Runner& runner) {
+  const DepthwisePlan plan = plan_input_gradient<T>(g, runner.concurrency());
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
     exact_input_gradient(g, dy, kernel, dx, runner);
-  else if (is_flat<T>(g) && g.sh == 1)
-    input_gradient_flat(g, dy, kernel, dx, runner);
-  else if (is_narrow<T>(g))
-    input_gradient_planar(g, dy, kernel, dx, runner);
-  else if (wants_stride2_gradient<T>(g))
-    input_gradient_stride2(g, dy, kernel, dx, runner);
+  else if (plan.kernel == DepthwiseKernel::flat)
+    input_gradient_flat(g, plan, dy, kernel, dx, runner);
+  else if (plan.kernel == DepthwiseKernel::planar)
+    input_gradient_planar(g, plan, dy, kernel, dx, runner);
+  else if (plan.kernel == DepthwiseKernel::stride2)
+    input_gradient_stride2(g, plan, dy, kernel, dx, runner);
   else
-    input_gradient_channelwise(g, dy, kernel, dx, runner);
+    input_gradient_channelwise(g, plan, dy, kernel, dx, runner);
 }
 
 // --- kernel gradient ---------------------------------------------------------------------------
 
 template <class T>
-void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* dk,
-                                 Runner& runner) {
+void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const T* x,
+                                 const T* dy, T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
-  int64_t wanted = tuning::kGradientBandElements / (channels * g.wo);
-  wanted = max_of(wanted, g.m != 1 ? g.kh : least_rows(g));
-  const Bands bands = cut_bands(g.ho, wanted, g.n, row_unit(g));
-  const int64_t units = g.n * bands.count;
-  const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
-  const int64_t split = channel_parts<T>(g, runner.concurrency(), groups);
+  const Bands& bands = plan.bands;
+  const int64_t units = g.n * bands.count, groups = plan.groups, split = plan.channel_parts;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
   const int64_t sums = taps * kLanes<T>;
   const int64_t expanded = expanded_elements<T>(g, bands.rows);
   const int64_t strip = strip_elements<T>(forward_correlation(g), bands.rows, 0, g.wo);
-  parallel<T>(runner, groups * split, sums + expanded + strip, [&](int64_t task, T* scratch) {
+  parallel<T>(runner, plan.tasks, sums + expanded + strip, [&](int64_t task, T* scratch) {
     const int64_t part = task % split, group = task / split;
     const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
     const int64_t last = part_start(units, groups, group + 1);
@@ -295,40 +286,38 @@ void kernel_gradient_channelwise(const Geometry& g, const T* x, const T* dy, T* 
 }
 
 template <class T>
-void kernel_gradient_flat(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+void kernel_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T* x, const T* dy,
+                          T* dk, Runner& runner) {
   const FlatSizes sizes = flat_sizes<T>(g);
   const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
-  const Bands bands =
-      cut_bands(g.ho, max_of(g.kh, tuning::kGradientBandElements / (channels * g.wo)), g.n);
-  const int64_t units = g.n * bands.count;
-  const int64_t groups = group_count(units, size * static_cast<int64_t>(sizeof(T)));
+  const Bands& bands = plan.bands;
+  const int64_t units = g.n * bands.count, groups = plan.groups;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
-  parallel<T>(
-      runner, groups, flat_gradient_scratch<T>(sizes, bands.rows), [&](int64_t group, T* scratch) {
-        const int64_t last = part_start(units, groups, group + 1);
-        for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
-          const int64_t n = unit / bands.count, band = unit % bands.count;
-          const int64_t p0 = bands.first(band);
-          add_flat_gradient(sizes, x + n * g.h * g.w * g.c, dy + (n * g.ho + p0) * g.wo * channels,
-                            p0, bands.first(band + 1), partials.get() + group * size, scratch);
-        }
-      });
+  parallel<T>(runner, plan.tasks, flat_gradient_scratch<T>(sizes, bands.rows),
+              [&](int64_t group, T* scratch) {
+                const int64_t last = part_start(units, groups, group + 1);
+                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+                  const int64_t n = unit / bands.count, band = unit % bands.count;
+                  const int64_t p0 = bands.first(band);
+                  add_flat_gradient(sizes, x + n * g.h * g.w * g.c,
+                                    dy + (n * g.ho + p0) * g.wo * channels, p0,
+                                    bands.first(band + 1), partials.get() + group * size, scratch);
+                }
+              });
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
 template <class T>
-void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T* x, const T* dy,
+                            T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
-  const Bands bands = cut_bands(g.ho, planar_rows<T>(g));
+  const Bands& bands = plan.bands;
   const Planar<T> planar(g, bands.rows);
-  const int64_t units = g.n * bands.count;
-  // Channels are tasks already; with enough of them no partial sums are needed.
-  const int64_t groups = min_of(group_count(units, size * static_cast<int64_t>(sizeof(T))),
-                                ceil_div(tuning::kMostGroups, g.c));
+  const int64_t units = g.n * bands.count, groups = plan.groups;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
-  parallel<T>(runner, groups * g.c, planar.all_phases() + flat_elements(planar),
+  parallel<T>(runner, plan.tasks, planar.all_phases() + flat_elements(planar),
               [&](int64_t task, T* phases) {
                 const int64_t c = task % g.c, group = task / g.c;
                 T* sums = partials.get() + group * size;
@@ -352,12 +341,13 @@ void kernel_gradient_planar(const Geometry& g, const T* x, const T* dy, T* dk, R
 
 template <class T>
 void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
-  if (is_flat<T>(g))
-    kernel_gradient_flat(g, x, dy, dk, runner);
-  else if (is_narrow<T>(g))
-    kernel_gradient_planar(g, x, dy, dk, runner);
+  const DepthwisePlan plan = plan_kernel_gradient<T>(g, runner.concurrency());
+  if (plan.kernel == DepthwiseKernel::flat)
+    kernel_gradient_flat(g, plan, x, dy, dk, runner);
+  else if (plan.kernel == DepthwiseKernel::planar)
+    kernel_gradient_planar(g, plan, x, dy, dk, runner);
   else
-    kernel_gradient_channelwise(g, x, dy, dk, runner);
+    kernel_gradient_channelwise(g, plan, x, dy, dk, runner);
   mend_kernel_gradient(g, x, dy, dk, runner);
 }
 

@@ -76,6 +76,7 @@ void SEPCONV_REPLACE(KernelTable& table) {
            .backward = &backward_all<T>,
            .pointwise_forward = &product,
            .pointwise_backward = &product_backward,
+           .plan = &plan_pass<T>,
            .packed_bytes = &packed_bytes,
            .pack_kernel = &pack_kernel,
            .batch_norm_forward = &batch_norm_forward<T>,

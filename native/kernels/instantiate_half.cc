@@ -226,12 +226,17 @@ int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
   return f32_kernels().packed_bytes(channels_first, channels, filters);
 }
 
+Plan plan(const Geometry& g, Pass pass, int64_t threads) {
+  return f32_kernels().plan(g, pass, threads);
+}
+
 template <class Half>
 constexpr KernelTable half_table() {
   return {.forward = &half_forward<Half>,
           .backward = &half_backward<Half>,
           .pointwise_forward = &half_product<Half>,
           .pointwise_backward = &half_product_backward<Half>,
+          .plan = &plan,
           .packed_bytes = &packed_bytes,
           .pack_kernel = &pack_half_kernel<Half>};
 }

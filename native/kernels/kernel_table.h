@@ -2,6 +2,7 @@
 // instantiate_half.cc, level upon level (see levels.h), and picked in dispatch.cc.
 #pragma once
 #include "../operation.h"
+#include "../plan.h"
 #include "../threads.h"
 
 namespace sepconv {
@@ -11,6 +12,7 @@ struct KernelTable {
   void (*backward)(const Geometry&, const Backward&, Runner&) = nullptr;
   void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&) = nullptr;
   void (*pointwise_backward)(const Pointwise&, const PointwiseBackward&, Runner&) = nullptr;
+  Plan (*plan)(const Geometry&, Pass, int64_t threads) = nullptr;  // of the depthwise step
   int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters) = nullptr;
   void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
                       void* packed) = nullptr;

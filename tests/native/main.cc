@@ -30,6 +30,7 @@ namespace {
 void run_sections(double effort) {
   const auto times = [&](int count) { return 1 + static_cast<int>(count * effort); };
   test::check_geometry();
+  test::check_plans();
   test::check_huge_pages();
   test::check_values(times(600));
   test::check_halves();

@@ -9,6 +9,7 @@ void check_conflicts(int problems);   // channels by the 512: pixels on the same
 void check_pointwise(int problems);   // the same for the 1x1 product alone
 void check_batch_norm(int problems);  // batch normalization in training, and its gradients
 void check_levels();      // what a level asks of a processor is what its compiler flags may use
+void check_plans();       // which kernel serves a geometry, and how its work is cut
 void check_geometry();    // resolve(): sizes, padding, and what it refuses
 void check_huge_pages();  // advice on memory: any address, and nothing that is there changes
 void check_threads(int rounds);  // many threads at once, the number of threads changing
