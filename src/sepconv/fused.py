@@ -20,9 +20,11 @@ from sepconv.geometry import (
     Sizes,
     build_spec,
     check_bias,
-    check_pointwise_kernel,
     check_rank,
+    checked_shape,
     conv_spec,
+    differs,
+    output_shape,
     resolve,
 )
 
@@ -70,6 +72,10 @@ class Operands(NamedTuple):
     def map(self, function: Callable[[Any], Any]) -> Operands:
         """With the function applied to every array that there is."""
         return Operands(*(None if array is None else function(array) for array in self))
+
+    def shapes(self) -> Operands:
+        """The arrays' shapes in their places."""
+        return self.map(lambda array: array.shape)
 
 
 def _code(name: str, activation: str | None) -> int:
@@ -156,71 +162,31 @@ def strided(x: Any, strides: tuple[int, int], spec: ConvSpec) -> Any:
     return x[:, :, rows, columns] if spec.channels_first else x[:, rows, columns]
 
 
-def _known(size: Any, stand_in: int) -> int:
-    return size if isinstance(size, int) else stand_in
+def check_block(shapes: Operands, spec: ConvSpec) -> tuple[Any, ...]:
+    """The output's shape; raises where a block's arrays do not fit each other, as far as is known.
 
-
-def check_block(operands: Operands, spec: ConvSpec) -> tuple[Any, ...]:
-    """Raises where a block's arrays do not fit each other, as far as their sizes are integers.
-
-    Returns:
-        The output's shape, None for sizes that are not known.
+    Args:
+        shapes: of the arrays; sizes as for `sepconv.geometry.output_shape`.
+        spec: the arguments of the depthwise convolution; of strides alone where there is none.
 
     Raises:
         ValueError: a shape does not fit.
     """
-    x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual = operands
-    meaning = "(batch, height, width, channels) in the order of data_format"
-    shape = list(x.shape)
-    check_rank("x", shape, 4, meaning)
-    rows, columns, last = (2, 3, 1) if spec.channels_first else (1, 2, 3)
-    if depthwise_kernel is not None:
-        kernel_shape = tuple(depthwise_kernel.shape)
-        check_rank(
-            "depthwise_kernel",
-            kernel_shape,
-            4,
-            "(kernel_height, kernel_width, channels, depth_multiplier)",
-        )
-    else:  # the geometry is that of a depthwise convolution which changes nothing
-        kernel_shape = (1, 1, _known(shape[last], pointwise_kernel.shape[2]), 1)
-    kernels = (*kernel_shape, *(() if pointwise_kernel is None else pointwise_kernel.shape))
-    if not all(isinstance(size, int) for size in kernels):
-        return tuple(shape[:1]) + (None,) * 3
-    stand_ins = {
-        0: 1,
-        rows: (kernel_shape[0] - 1) * spec.dilation_h + 1,
-        columns: (kernel_shape[1] - 1) * spec.dilation_w + 1,
-        last: kernel_shape[2],
-    }
-    known = tuple(_known(shape[axis], stand_ins[axis]) for axis in range(4))
-    geometry = resolve(spec, known, kernel_shape)
-    channels = geometry.depthwise_channels
-    output: list[Any] = list(geometry.output_shape(channels))
-    for axis in (0, rows, columns):
-        if not isinstance(shape[axis], int):
-            output[axis] = None
-    if depthwise_bias is not None and tuple(depthwise_bias.shape) != (channels,):
-        raise ValueError(
-            f"depthwise_bias must have the shape ({channels},), one value a depthwise channel. "
-            f"Received: depthwise_bias.shape={tuple(depthwise_bias.shape)}"
-        )
-    if pointwise_kernel is not None:
-        channels = check_pointwise_kernel(tuple(pointwise_kernel.shape), channels)
-    output[last] = channels
-    if bias is not None:
-        check_bias(tuple(bias.shape), channels)
-    if residual is not None:
-        received = tuple(residual.shape)
-        pairs = zip(received, output, strict=False)
-        if len(received) != 4 or any(
-            isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs
-        ):
+    shape = checked_shape(spec, shapes.x, (shapes.depthwise_kernel, shapes.pointwise_kernel))
+    if shapes.depthwise_bias is not None:
+        steps = output_shape(spec, shapes.x, (shapes.depthwise_kernel, None))
+        channels = steps[spec.channel_axis]
+        check_bias(shapes.depthwise_bias, channels, "depthwise_bias", "a depthwise channel")
+    if shapes.bias is not None:
+        check_bias(shapes.bias, shape[spec.channel_axis])
+    if shapes.residual is not None:
+        received = tuple(shapes.residual)
+        if len(received) != 4 or any(map(differs, received, shape)):
             raise ValueError(
-                f"residual must have the shape of the output, {tuple(output)}. "
+                f"residual must have the shape of the output, {shape}. "
                 f"Received: residual.shape={received}"
             )
-    return tuple(output)
+    return shape
 
 
 def fused_conv2d(
@@ -307,7 +273,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
     named = zip(operands._fields[1:], operands[1:], strict=True)
     operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))
     kernel, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
-    shape = check_block(operands, form.spec)
+    shape = check_block(operands.shapes(), form.spec)
     y = output_array(out, shape, x)
     first = bool(form.spec.channels_first)
     channels = shape[form.spec.channel_axis]

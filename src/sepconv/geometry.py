@@ -2,8 +2,9 @@
 
 `conv_spec` turns what a user wrote (strides, padding, dilation_rate, data_format) into a
 `ConvSpec`, and `resolve` applies that to shapes. Everything below this file may assume that its
-arguments are right. The arithmetic of sizes and padding itself is in ``native/geometry.cc``, since
-TensorFlow's operations need it at run time without Python.
+arguments are right. The arithmetic of sizes and padding is in ``native/geometry.cc``, since
+TensorFlow's operations need it at run time without Python; `output_shape` repeats that of sizes,
+for sizes that are not known or known by a symbol.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ __all__ = [
     "check_bias",
     "check_pointwise_kernel",
     "check_rank",
+    "checked_shape",
     "conv_spec",
     "conv_spec_1d",
+    "differs",
     "integers",
+    "output_shape",
+    "plan",
     "positive_sizes",
     "require_pointwise_kernel",
     "resolve",
@@ -34,6 +39,9 @@ __all__ = [
 
 #: The activations that kernels apply in registers, with the numbers they know them by.
 ACTIVATIONS: dict[str | None, int] = {None: 0, "linear": 0, "relu": 1, "relu6": 2}
+
+_X_AXES = "(batch, height, width, channels) in the order of data_format"
+_KERNEL_AXES = "(kernel_height, kernel_width, channels, depth_multiplier)"
 
 Sizes = int | Sequence[int]
 Padding = str | Sequence[Sequence[int]] | Sequence[int]
@@ -285,13 +293,8 @@ def resolve(
         >>> resolve(conv_spec(strides=2), (1, 9, 9, 4), (3, 3, 4, 2)).output_shape(8)
         (1, 4, 4, 8)
     """
-    check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
-    check_rank(
-        "depthwise_kernel",
-        depthwise_kernel_shape,
-        4,
-        "(kernel_height, kernel_width, channels, depth_multiplier)",
-    )
+    check_rank("x", x_shape, 4, _X_AXES)
+    check_rank("depthwise_kernel", depthwise_kernel_shape, 4, _KERNEL_AXES)
     return Geometry(tuple(spec), tuple(x_shape), tuple(depthwise_kernel_shape))
 
 
@@ -309,19 +312,129 @@ def require_pointwise_kernel(value: Any) -> None:
         raise TypeError("pointwise_kernel must be an array. Received: None")
 
 
-def check_pointwise_kernel(shape: Sequence[int], channels: int) -> int:
+def differs(a: Any, b: Any) -> bool:
+    """Whether two sizes are known to differ: one that is None or a symbol fits any other."""
+    return isinstance(a, int) and isinstance(b, int) and a != b
+
+
+def check_pointwise_kernel(shape: Sequence[Any], channels: Any) -> Any:
     """The number of filters of a pointwise kernel of `shape`, which must take `channels`.
+
+    Sizes may be unknown, as in `output_shape`.
 
     Raises:
         ValueError: the shape is not (1, 1, channels, filters).
     """
-    if len(shape) != 4 or shape[0] != 1 or shape[1] != 1 or shape[2] != channels or shape[3] < 1:
+    if (
+        len(shape) != 4
+        or any(map(differs, shape, (1, 1, channels, shape[3])))
+        or not _positive(shape)
+    ):
         raise ValueError(
             f"pointwise_kernel must have the shape (1, 1, {channels}, filters), where {channels} "
             "is the input's channels times depth_multiplier. "
             f"Received: pointwise_kernel.shape={tuple(shape)}"
         )
     return shape[3]
+
+
+KernelShapes = tuple[Sequence[Any] | None, Sequence[Any] | None]
+
+
+def _output_size(
+    name: str, size: Any, kernel: Any, stride: int, dilation: int, pads: tuple[int, int] | None
+) -> Any:
+    """The size of one spatial axis of the result; `pads` is None for padding ``"same"``."""
+    if size is None or (kernel is None and pads is not None):
+        return None
+    if pads is None:
+        return (size + stride - 1) // stride
+    padded, reach = size + sum(pads), (kernel - 1) * dilation + 1
+    if isinstance(padded, int) and isinstance(reach, int) and padded < reach:
+        raise ValueError(
+            f"The output would be empty: the input's {name} is {size} ({padded} with padding), "
+            f"smaller than the kernel's reach of {reach} (kernel size {kernel}, dilation_rate "
+            f"{dilation}). Use padding='same', a smaller kernel or a larger input."
+        )
+    return (padded - reach) // stride + 1
+
+
+def output_shape(
+    spec: ConvSpec, x_shape: Sequence[Any], kernel_shapes: KernelShapes
+) -> tuple[Any, ...]:
+    """The shape of a convolution's result, as far as it is known.
+
+    A size may be an integer, None where an engine that traces does not know it, or a symbol
+    (JAX's, PyTorch's), which enters the arithmetic. Only integers are checked.
+
+    Args:
+        spec: the convolution's arguments.
+        x_shape: (batch, height, width, channels), or (batch, channels, height, width).
+        kernel_shapes: (kernel_height, kernel_width, channels, depth_multiplier) of the depthwise
+            kernel and (1, 1, channels * depth_multiplier, filters) of the pointwise kernel; None
+            for a step that there is not.
+
+    Raises:
+        ValueError: shapes do not fit each other, or the output would be empty.
+
+    Example:
+        >>> output_shape(conv_spec(2), (None, 9, None, 4), ((3, 3, 4, 2), None))
+        (None, 4, None, 8)
+    """
+    depthwise, pointwise = kernel_shapes
+    check_rank("x", x_shape, 4, _X_AXES)
+    channels = x_shape[spec.channel_axis]
+    kernel = (1, 1, channels, 1) if depthwise is None else tuple(depthwise)
+    check_rank("depthwise_kernel", kernel, 4, _KERNEL_AXES)
+    batch, *sizes = x_shape
+    data_format = f"with data_format='{spec.data_format}'"
+    if (isinstance(batch, int) and batch < 0) or not _positive(sizes):
+        raise ValueError(
+            "The input's height, width and channels must be positive. "
+            f"Received: x.shape={tuple(x_shape)} {data_format}."
+        )
+    if not _positive(kernel):
+        raise ValueError(
+            "depthwise_kernel must have positive sizes (kernel_height, kernel_width, channels, "
+            f"depth_multiplier). Received: depthwise_kernel.shape={kernel}."
+        )
+    if differs(kernel[2], channels):
+        raise ValueError(
+            "depthwise_kernel's third axis must equal the input's channels. "
+            f"Received: x.shape={tuple(x_shape)} {data_format}, so {channels} channels, and "
+            f"depthwise_kernel.shape={kernel}."
+        )
+    spatial_axes = (2, 3) if spec.channels_first else (1, 2)
+    pads = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
+    height, width = (
+        _output_size(name, x_shape[axis], size, stride, dilation, None if spec.same else around)
+        for name, axis, size, stride, dilation, around in zip(
+            ("height", "width"), spatial_axes, kernel, spec[0:2], spec[2:4], pads, strict=False
+        )
+    )
+    inner = channels if kernel[2] is None else kernel[2]
+    outputs = None if inner is None or kernel[3] is None else inner * kernel[3]
+    if pointwise is not None:
+        outputs = check_pointwise_kernel(tuple(pointwise), outputs)
+    if spec.channels_first:
+        return batch, outputs, height, width
+    return batch, height, width, outputs
+
+
+def _positive(sizes: Sequence[Any]) -> bool:
+    return not any(isinstance(size, int) and size <= 0 for size in sizes)
+
+
+def checked_shape(
+    spec: ConvSpec, x_shape: Sequence[Any], kernel_shapes: KernelShapes
+) -> tuple[Any, ...]:
+    """`output_shape`, which also sees where known shapes are more than memory can address."""
+    depthwise, pointwise = kernel_shapes
+    if all(isinstance(size, int) for shape in (x_shape, *kernel_shapes) for size in shape or ()):
+        if depthwise is None and len(x_shape) == 4:
+            depthwise = (1, 1, x_shape[spec.channel_axis], 1)
+        return plan(spec, tuple(x_shape), tuple(depthwise or ()), pointwise and tuple(pointwise))[2]
+    return output_shape(spec, x_shape, kernel_shapes)
 
 
 @lru_cache(maxsize=4096)
@@ -353,12 +466,14 @@ def plan(
     return geometry, channels, geometry.output_shape(channels)
 
 
-def check_bias(shape: Sequence[int], channels: int) -> None:
-    """Raises a ValueError unless a bias of `shape` fits `channels` outputs."""
-    if tuple(shape) != (channels,):
+def check_bias(
+    shape: Sequence[Any], channels: Any, name: str = "bias", each: str = "an output channel"
+) -> None:
+    """Raises a ValueError unless a bias of `shape` fits `channels` outputs, as far as is known."""
+    if len(shape) != 1 or differs(shape[0], channels):
         raise ValueError(
-            f"bias must have the shape ({channels},), one value an output channel. "
-            f"Received: bias.shape={tuple(shape)}"
+            f"{name} must have the shape ({channels},), one value {each}. "
+            f"Received: {name}.shape={tuple(shape)}"
         )
 
 

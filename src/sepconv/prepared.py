@@ -17,12 +17,6 @@ __all__ = ["PreparedConv2D", "prepare_conv2d"]
 _MOST_PLANS = 64
 
 
-class _Shaped(NamedTuple):
-    """Stands for an array of which only the shape matters."""
-
-    shape: tuple[int, ...]
-
-
 class _Plan(NamedTuple):
     """What follows from an input's shape; no geometry for a 1x1 convolution alone."""
 
@@ -50,15 +44,15 @@ class PreparedConv2D:
     def __init__(
         self, operands: Operands, spec: ConvSpec, steps: tuple[int, int], native: _native.Prepared
     ) -> None:
-        self._shapes = operands.map(lambda array: _Shaped(array.shape))
+        self._shapes = operands.shapes()
         self._spec, self._steps, self._native = spec, steps, native
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self.dtype: np.dtype = next(a.dtype for a in operands if a is not None)
 
     def _plan(self, x_shape: tuple[int, ...]) -> _Plan:
-        shape = check_block(self._shapes._replace(x=_Shaped(x_shape)), self._spec)
+        shape = check_block(self._shapes._replace(x=x_shape), self._spec)
         kernel = self._shapes.depthwise_kernel
-        geometry = None if kernel is None else resolve(self._spec, x_shape, kernel.shape)
+        geometry = None if kernel is None else resolve(self._spec, x_shape, kernel)
         height, width = shape[2:] if self._spec.channels_first else shape[1:3]
         plan = _Plan(geometry, shape[0], height * width, shape)
         if len(self._plans) >= _MOST_PLANS:
@@ -203,16 +197,11 @@ def _check(operands: Operands, spec: ConvSpec) -> int:
             4,
             "(kernel_height, kernel_width, channels, depth_multiplier)",
         )
-        size, channels = kernel.shape[:2], kernel.shape[2]
+        channels = kernel.shape[2]
     else:
         check_rank("pointwise_kernel", pointwise.shape, 4, "(1, 1, channels, filters)")
-        size, channels = (1, 1), pointwise.shape[2]
-    # The smallest input that there is an output for.
-    height, width = (
-        (count - 1) * rate + 1
-        for count, rate in zip(size, (spec.dilation_h, spec.dilation_w), strict=True)
-    )
-    first = bool(spec.channels_first)
-    shape = (1, channels, height, width) if first else (1, height, width, channels)
-    check_block(operands._replace(x=_Shaped(shape)), spec)
+        channels = pointwise.shape[2]
+    x_shape = [None] * 4
+    x_shape[spec.channel_axis] = channels
+    check_block(operands.shapes()._replace(x=x_shape), spec)
     return channels

@@ -21,12 +21,11 @@ from sepconv.geometry import (
     activation_code,
     build_spec,
     check_bias,
-    check_pointwise_kernel,
     check_rank,
+    checked_shape,
     conv_spec,
     conv_spec_1d,
     require_pointwise_kernel,
-    resolve,
 )
 
 __all__ = ["Functions", "check_arguments", "functions", "fused_function"]
@@ -87,14 +86,10 @@ def _check_dtypes(arrays: dict[str, Any]) -> None:
             )
 
 
-def _known(size: Any, stand_in: int) -> int:
-    return size if isinstance(size, int) else stand_in
-
-
 def check_arguments(
     x: Any, depthwise_kernel: Any, pointwise_kernel: Any, bias: Any, spec: ConvSpec
-) -> None:
-    """Raises where 4-D arguments do not fit each other, as far as their shapes are known.
+) -> tuple[Any, ...]:
+    """The output's shape; raises where 4-D arguments do not fit each other, as far as is known.
 
     While an engine traces it may not know a size (TensorFlow: None) or know it by a symbol
     (PyTorch, JAX); such a size is checked when the operation runs.
@@ -107,28 +102,11 @@ def check_arguments(
             "bias": bias,
         }
     )
-    kernel_shape = tuple(depthwise_kernel.shape)
-    check_rank(
-        "depthwise_kernel",
-        kernel_shape,
-        4,
-        "(kernel_height, kernel_width, channels, depth_multiplier)",
-    )
-    x_shape = tuple(x.shape)
-    check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
-    if not all(isinstance(size, int) for size in kernel_shape):
-        return
-    rows, columns, channels = (2, 3, 1) if spec.channels_first else (1, 2, 3)
-    known = list(x_shape)
-    known[0] = _known(known[0], 1)
-    known[rows] = _known(known[rows], (kernel_shape[0] - 1) * spec.dilation_h + 1)
-    known[columns] = _known(known[columns], (kernel_shape[1] - 1) * spec.dilation_w + 1)
-    known[channels] = _known(known[channels], kernel_shape[2])
-    outputs = resolve(spec, tuple(known), kernel_shape).depthwise_channels
-    if pointwise_kernel is not None:
-        outputs = check_pointwise_kernel(tuple(pointwise_kernel.shape), outputs)
+    pointwise = None if pointwise_kernel is None else pointwise_kernel.shape
+    shape = checked_shape(spec, x.shape, (depthwise_kernel.shape, pointwise))
     if bias is not None:
-        check_bias(tuple(bias.shape), outputs)
+        check_bias(bias.shape, shape[spec.channel_axis])
+    return shape
 
 
 def _document(function: Callable[..., Any], engine: str, rank: int, separable: bool) -> None:
@@ -368,7 +346,7 @@ def fused_function(
             operands = operands._replace(x=strided(operands.x, steps, form.spec))
         if not traced():
             _check_dtypes(operands._asdict())
-            check_block(operands, form.spec)
+            check_block(operands.shapes(), form.spec)
         return fuse(operands, form)
 
     fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine)

@@ -12,7 +12,14 @@ import keras
 from keras import ops
 
 from sepconv.engines import load
-from sepconv.geometry import ConvSpec, conv_spec, conv_spec_1d, integers, positive_sizes, resolve
+from sepconv.geometry import (
+    ConvSpec,
+    conv_spec,
+    conv_spec_1d,
+    integers,
+    output_shape,
+    positive_sizes,
+)
 from sepconv.layers.exporting import NotExported
 
 __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
@@ -173,19 +180,15 @@ class _ConvolutionMixin(ReplacementMixin):
         if self.padding == "valid" and channels is not None:
             # Where the output would be empty, Keras says so in its own words.
             super().compute_output_shape(tuple(input_shape))
-        # A size that is not known yet gets a stand-in that fits, and its result is thrown away.
-        reach = [(k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True)]
-        known = [r if size is None else size for size, r in zip(rest, reach, strict=True)]
         ones = (1,) * (2 - rank)
-        image, stand_in = (*ones, *known), channels or 1
-        shape = (1, stand_in, *image) if first else (1, *image, stand_in)
-        kernel_shape = (*ones, *self.kernel_size, stand_in, self.depth_multiplier)
+        image = (batch, channels, *ones, *rest) if first else (batch, *ones, *rest, channels)
+        kernel_shape = (*ones, *self.kernel_size, channels, self.depth_multiplier)
         arguments = self.strides, self.padding, self.dilation_rate, self.data_format
-        output = resolve(_spec(self.kernel_size, *arguments), shape, kernel_shape).output_shape(1)
-        sizes = (output[2:] if first else output[1:3])[-rank:]
-        space = [None if size is None else out for size, out in zip(rest, sizes, strict=True)]
-        outputs = self._output_channels(channels)
-        return (batch, outputs, *space) if first else (batch, *space, outputs)
+        spec = _spec(self.kernel_size, *arguments)
+        shape = list(output_shape(spec, image, (kernel_shape, self._pointwise_shape())))
+        if rank == 1:
+            del shape[2 if first else 1]
+        return tuple(shape)
 
     def compute_output_spec(self, inputs: Any) -> Any:
         self._check_dtype(inputs.dtype)
@@ -206,8 +209,9 @@ class _ConvolutionMixin(ReplacementMixin):
     def _kernels(self) -> tuple[Any, ...]:
         raise NotImplementedError
 
-    def _output_channels(self, channels: int | None) -> int | None:
-        raise NotImplementedError
+    def _pointwise_shape(self) -> tuple[int | None, ...] | None:
+        """Of the 1x1 convolution that follows; None where none does."""
+        return None
 
 
 class DepthwiseMixin(_ConvolutionMixin):
@@ -215,9 +219,6 @@ class DepthwiseMixin(_ConvolutionMixin):
 
     def _kernels(self) -> tuple[Any, ...]:
         return (self.kernel,)
-
-    def _output_channels(self, channels: int | None) -> int | None:
-        return None if channels is None else channels * self.depth_multiplier
 
 
 class SeparableMixin(_ConvolutionMixin):
@@ -230,8 +231,8 @@ class SeparableMixin(_ConvolutionMixin):
     def _kernels(self) -> tuple[Any, ...]:
         return self.depthwise_kernel, self.pointwise_kernel
 
-    def _output_channels(self, channels: int | None) -> int | None:
-        return self.filters
+    def _pointwise_shape(self) -> tuple[int | None, ...] | None:
+        return 1, 1, None, self.filters
 
 
 def _number(name: str, value: Any) -> int:

@@ -215,29 +215,15 @@ class FusedConv2D(NotExported, keras.layers.Layer):
 
     def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
         """The output's shape, None for sizes that are not known."""
-        axis = self._channel_axis
         channels = self._channels(inputs_shape)
         options = {k: v for k, v in self._options.items() if not k.endswith("activation")}
-        spec = conv_spec(**options)
-        arrays: dict[str, Any] = {"x": keras.KerasTensor(inputs_shape)}
+        shapes: dict[str, Any] = {"x": inputs_shape, "residual": residual_shape}
         if self.kernel_size is not None:
-            shape = (*self.kernel_size, channels, self.depth_multiplier)
-            arrays["depthwise_kernel"] = keras.KerasTensor(shape)
+            shapes["depthwise_kernel"] = (*self.kernel_size, channels, self.depth_multiplier)
             channels *= self.depth_multiplier
-        else:
-            rows, columns = (2, 3) if axis == 1 else (1, 2)
-            steps = {rows: spec.stride_h, columns: spec.stride_w}
-            thinned = [
-                None if size is None else -(-size // steps.get(place, 1))
-                for place, size in enumerate(inputs_shape)
-            ]
-            arrays["x"] = keras.KerasTensor(thinned)
-            spec = conv_spec(data_format=self.data_format)
         if self.filters is not None:
-            arrays["pointwise_kernel"] = keras.KerasTensor((1, 1, channels, self.filters))
-        if residual_shape is not None:
-            arrays["residual"] = keras.KerasTensor(residual_shape)
-        return check_block(Operands(**arrays), spec)
+            shapes["pointwise_kernel"] = (1, 1, channels, self.filters)
+        return check_block(Operands(**shapes), conv_spec(**options))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import align, forward_call, make_primitive, output_aval
-from sepconv.engines.jax.composed import add_bias, depthwise, mix, output_shape, shape_of
+from sepconv.engines.jax.composed import add_bias, depthwise, mix, shape_of
 from sepconv.engines.jax.transforms import composed_batch, composed_jvp, fold_batch, is_zero
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
+from sepconv.geometry import output_shape
 
 __all__ = ["fuse"]
 
@@ -67,16 +68,10 @@ def _composed(*operands: Any, form: _Form) -> Any:
     return activate(y, form.block.activation)
 
 
-def _shape(form: _Form, operands: Sequence[Any]) -> tuple[Any, ...]:
-    x, kernel, _, pointwise, _, _ = form.split(operands)
-    axis = form.block.spec.channel_axis
-    kernel_shape = (1, 1, x.shape[axis], 1) if kernel is None else kernel.shape
-    channels = kernel_shape[2] * kernel_shape[3] if pointwise is None else pointwise.shape[3]
-    return output_shape(form.block.spec, x.shape, kernel_shape, channels)
-
-
 def _aval(*operands: Any, form: _Form) -> Any:
-    return output_aval(operands[0], _shape(form, operands))
+    shapes = form.split(operands).shapes()
+    kernel_shapes = shapes.depthwise_kernel, shapes.pointwise_kernel
+    return output_aval(operands[0], output_shape(form.block.spec, shapes.x, kernel_shapes))
 
 
 def _on_cpu(*operands: Any, form: _Form) -> Any:

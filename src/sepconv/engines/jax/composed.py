@@ -27,7 +27,7 @@ from sepconv.engines.jax.transforms import (
     unfold_outputs,
 )
 from sepconv.fused import Operands
-from sepconv.geometry import ConvSpec, resolve
+from sepconv.geometry import ConvSpec, output_shape, resolve
 
 __all__ = [
     "add_bias",
@@ -37,7 +37,6 @@ __all__ = [
     "input_shape",
     "kernel_gradient",
     "mix",
-    "output_shape",
     "pixel_axes",
     "shape_of",
     "spatial_size",
@@ -55,28 +54,6 @@ def input_shape(spec: ConvSpec, batch: Any, size: Sequence[Any], channels: int) 
 def spatial_size(shape: Sequence[Any], spec: ConvSpec) -> tuple[Any, Any]:
     """The height and width of an array with this shape."""
     return (shape[2], shape[3]) if spec.channels_first else (shape[1], shape[2])
-
-
-def output_shape(
-    spec: ConvSpec, x_shape: Sequence[Any], kernel_shape: Sequence[int], filters: int
-) -> tuple[Any, ...]:
-    """The shape of y with `filters` channels.
-
-    A batch, height or width may be one of JAX's symbols (`jax.export.symbolic_shape`), as Keras
-    passes where an input's size is None.
-    """
-    batch, size = x_shape[0], spatial_size(x_shape, spec)
-    if all(isinstance(n, int) for n in size):
-        known = input_shape(spec, 0, size, x_shape[spec.channel_axis])
-        shape = resolve(spec, known, tuple(kernel_shape)).output_shape(filters)
-        return (batch, *shape[1:])
-    pads = (spec.pad_top + spec.pad_bottom, spec.pad_left + spec.pad_right)
-    strides, dilations = (spec.stride_h, spec.stride_w), (spec.dilation_h, spec.dilation_w)
-    out = tuple(
-        (n + stride - 1) // stride if spec.same else (n + pad - (k - 1) * d - 1) // stride + 1
-        for n, pad, k, stride, d in zip(size, pads, kernel_shape, strides, dilations, strict=False)
-    )
-    return input_shape(spec, batch, out, filters)
 
 
 # --- The three primitives -------------------------------------------------------------------------
@@ -98,9 +75,7 @@ def kernel_gradient(x: Any, dy: Any, *, spec: ConvSpec, kernel_size: tuple[int, 
 
 
 def _depthwise_aval(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
-    return output_aval(
-        x, output_shape(spec, x.shape, kernel.shape, kernel.shape[2] * kernel.shape[3])
-    )
+    return output_aval(x, output_shape(spec, x.shape, (kernel.shape, None)))
 
 
 def _input_gradient_aval(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:

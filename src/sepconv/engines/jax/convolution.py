@@ -32,7 +32,6 @@ from sepconv.engines.jax.composed import (
     input_shape,
     kernel_gradient,
     mix,
-    output_shape,
     pixel_axes,
     shape_of,
     spatial_size,
@@ -46,7 +45,7 @@ from sepconv.engines.jax.transforms import (
     unfold_batch,
 )
 from sepconv.fused import Operands
-from sepconv.geometry import ACTIVATIONS, ConvSpec
+from sepconv.geometry import ACTIVATIONS, ConvSpec, output_shape
 
 __all__ = ["convolve"]
 
@@ -186,14 +185,10 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
 # --- Shapes and calls -----------------------------------------------------------------------------
 
 
-def _convolve_shape(x: Any, kernel: Any, pointwise: Any, spec: ConvSpec) -> tuple[Any, ...]:
-    filters = kernel.shape[2] * kernel.shape[3] if pointwise is None else pointwise.shape[3]
-    return output_shape(spec, x.shape, kernel.shape, filters)
-
-
 def _convolve_aval(*operands: Any, form: _Forward) -> Any:
     x, kernel, pointwise, _ = form.split(operands)
-    return output_aval(x, _convolve_shape(x, kernel, pointwise, form.spec))
+    kernel_shapes = kernel.shape, None if pointwise is None else pointwise.shape
+    return output_aval(x, output_shape(form.spec, x.shape, kernel_shapes))
 
 
 def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
@@ -208,11 +203,13 @@ def _tangent_aval(*operands: Any, form: _Linear) -> Any:
     dx, _, dpointwise, _ = form.spread(tangents)
     like = x if dx is None else dx
     _, _, channels, multiplier = form.kernel_shape
-    filters = channels * multiplier
+    pointwise_shape = None
     if form.separable:
         filters = (dpointwise if pointwise is None else pointwise).shape[3]
+        pointwise_shape = 1, 1, channels * multiplier, filters
     x_shape = input_shape(form.spec, like.shape[0], form.size, channels)
-    return output_aval(like, output_shape(form.spec, x_shape, form.kernel_shape, filters))
+    kernel_shapes = form.kernel_shape, pointwise_shape
+    return output_aval(like, output_shape(form.spec, x_shape, kernel_shapes))
 
 
 def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow.calls import Array, operations, runs_on_cpu, static_output
+from sepconv.engines.tensorflow.calls import Array, operations, runs_on_cpu, static_shape
 from sepconv.engines.tensorflow.convolution import convolve
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 from sepconv.geometry import ConvSpec
@@ -79,20 +79,6 @@ def fuse(operands: Operands, block: Block) -> Array:
         activation=block.activation,
     )
     if not tf.executing_eagerly():
-        y.set_shape(
-            _static_shape(x, operands.depthwise_kernel, operands.pointwise_kernel, block.spec)
-        )
+        kernels = operands.depthwise_kernel, operands.pointwise_kernel
+        y.set_shape(static_shape(x, *kernels, block.spec))
     return y
-
-
-def _static_shape(x: Array, kernel: Array | None, pointwise: Array | None, spec: ConvSpec) -> Any:
-    """The output's shape as far as it is known while a graph is traced."""
-    if kernel is None:
-        shape = x.shape.as_list()
-    else:
-        channels, multiplier = kernel.shape[2:]
-        known = channels is not None and multiplier is not None
-        shape = static_output(x, kernel, channels * multiplier if known else None, list(spec))
-    if pointwise is not None:
-        shape[spec.channel_axis] = pointwise.shape[3]
-    return shape

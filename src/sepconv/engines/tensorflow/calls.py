@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from sepconv.geometry import ConvSpec, resolve
+from sepconv.geometry import ConvSpec, output_shape
 
 try:  # Only to notice that XLA will compile what is being traced; there is no public way.
     from tensorflow.python.ops import control_flow_util
 except ImportError:
     control_flow_util = None
 
-__all__ = ["Array", "Maybe", "backward", "forward", "operations", "runs_on_cpu", "static_output"]
+__all__ = ["Array", "Maybe", "backward", "forward", "operations", "runs_on_cpu", "static_shape"]
 
 
 def _load() -> Any:
@@ -41,35 +42,12 @@ Array: TypeAlias = tf.Tensor
 Maybe: TypeAlias = list[tf.Tensor]  # none or one, as the operations take an optional input
 
 
-def static_output(x: Array, kernel: Array, channels: int | None, spec: list[int]) -> list[Any]:
-    """The shape of y as far as it is known while a graph is traced."""
-    kernel_shape = kernel.shape.as_list()
-    sizes = x.shape.as_list()
-    if None in kernel_shape:
-        return [sizes[0], None, None, None]
-    conv = ConvSpec(*spec)
-    rows, columns, last = (2, 3, 1) if conv.channels_first else (1, 2, 3)
-    fits = {
-        0: 1,
-        rows: (kernel_shape[0] - 1) * conv.dilation_h + 1,
-        columns: (kernel_shape[1] - 1) * conv.dilation_w + 1,
-        last: kernel_shape[2],
-    }
-    unknown = [axis for axis in (0, rows, columns) if sizes[axis] is None]
-    known = tuple(fits[axis] if size is None else size for axis, size in enumerate(sizes))
-    geometry = resolve(conv, known, tuple(kernel_shape))
-    shape: list[int | None] = list(geometry.output_shape(1))
-    shape[last] = channels
-    for axis in unknown:
-        shape[axis] = None
-    return shape
-
-
-def _channels(kernel: Array, pointwise: Maybe) -> int | None:
-    if pointwise:
-        return pointwise[0].shape[3]
-    channels, multiplier = kernel.shape[2:]
-    return None if channels is None or multiplier is None else channels * multiplier
+def static_shape(
+    x: Array, kernel: Array | None, pointwise: Array | None, spec: Sequence[int]
+) -> tuple[int | None, ...]:
+    """The shape of a convolution's result as far as it is known while a graph is traced."""
+    shapes = [None if a is None else a.shape.as_list() for a in (kernel, pointwise)]
+    return output_shape(ConvSpec(*spec), x.shape.as_list(), (shapes[0], shapes[1]))
 
 
 def forward(
@@ -78,7 +56,7 @@ def forward(
     """``SepconvForward``."""
     y = operations.sepconv_forward(x, kernel, pointwise, bias, spec=spec, activation=activation)
     if not tf.executing_eagerly():
-        y.set_shape(static_output(x, kernel, _channels(kernel, pointwise), spec))
+        y.set_shape(static_shape(x, kernel, pointwise[0] if pointwise else None, spec))
     return y
 
 
@@ -91,7 +69,8 @@ def backward(
     grads = operations.sepconv_backward(x, kernel, pointwise, dy, spec=spec, wanted=wanted)
     if not tf.executing_eagerly():
         pointwise_shape = pointwise[0].shape if pointwise else None
-        bias_shape = [_channels(kernel, pointwise)]
+        y_shape = static_shape(x, kernel, pointwise[0] if pointwise else None, spec)
+        bias_shape = [y_shape[ConvSpec(*spec).channel_axis]]
         shapes = (x.shape, kernel.shape, pointwise_shape, bias_shape)
         for grad, shape, is_wanted in zip(grads, shapes, wanted, strict=True):
             if is_wanted:

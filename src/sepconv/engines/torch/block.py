@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from sepconv import _native
 from sepconv.engines.torch.convolution import (
-    CODES,  # its module defines the library, with sepconv::forward
+    CODES,
+    fake_result,
 )
 from sepconv.engines.torch.transforms import leading
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block
@@ -83,9 +84,8 @@ def _plan(
         raise TypeError(f"Tensors of one of {[*CODES]} were expected. Received: {dtype}")
     if not all(code == _NONE or code in _FUNCTIONS for code in activations):
         raise ValueError(f"There is no activation of such a number. Received: {activations}")
-    arrays = [None if shape is None else torch.empty(shape, device="meta") for shape in shapes]
     conv = ConvSpec(*spec)
-    shape = check_block(Operands(*arrays), conv)
+    shape = check_block(Operands(*shapes), conv)
     x_shape = shapes[0]
     identity = (1, 1, x_shape[conv.channel_axis], 1)
     kernel = identity if shapes[1] is None else shapes[1]
@@ -155,14 +155,8 @@ def _fused_fake(
     activation: int,
 ) -> Tensor:
     conv = ConvSpec(*spec)
-    operands = x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual
-    check_block(Operands(*operands), conv)
-    shape = list(x.shape)
-    if depthwise_kernel is not None:
-        shape = list(_forward(x, depthwise_kernel, None, None, spec, _NONE).shape)
-    if pointwise_kernel is not None:
-        shape[conv.channel_axis] = pointwise_kernel.shape[3]
-    return x.new_empty(shape)
+    operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
+    return fake_result(x, check_block(operands.shapes(), conv), conv)
 
 
 def _fused_autograd(x: Tensor, *rest: Any) -> Tensor:

@@ -32,7 +32,7 @@ from sepconv.geometry import (
     plan,
 )
 
-__all__ = ["CODES", "as_tensor", "convolve", "is_traced"]
+__all__ = ["CODES", "as_tensor", "convolve", "fake_result", "is_traced"]
 
 is_traced = torch.compiler.is_compiling
 
@@ -227,15 +227,18 @@ _library.impl("backward", composed.backward, "CompositeExplicitAutograd")
 # --- shapes alone ----------------------------------------------------------------------------
 
 
-def _output_size(size: Any, kernel: Any, stride: int, dilation: int, same: int, pads: int) -> Any:
-    """What `resolve` computes, in arithmetic that holds for symbolic sizes too.
+def fake_result(x: Tensor, shape: tuple[Any, ...], spec: ConvSpec) -> Tensor:
+    """A result of a shape that may hold symbols, for which no check has seen whether it is empty.
 
-    Under torch.compile a size may be a symbol, which C++ and a cache's key would force to become
-    one number, and so a graph for that size alone.
+    C++ and a cache's key would force a symbol to become one number, and so a graph for that size
+    alone; `output_shape` does not.
     """
-    if same:
-        return (size - 1) // stride + 1
-    return (size + pads - (kernel - 1) * dilation - 1) // stride + 1
+    height, width = shape[2:] if spec.channels_first else shape[1:3]
+    torch._check_value(
+        height > 0 and width > 0,
+        lambda: f"The output would be empty. Received: x.shape={tuple(x.shape)}",
+    )
+    return x.new_empty(shape)
 
 
 def _forward_fake(
@@ -247,21 +250,8 @@ def _forward_fake(
     activation: int,
 ) -> Tensor:
     conv = ConvSpec(*spec)
-    check_arguments(x, depthwise_kernel, pointwise_kernel, bias, conv)
-    kh, kw, channels, multiplier = depthwise_kernel.shape
-    rows, columns = (2, 3) if conv.channels_first else (1, 2)
-    pads = conv.pad_top + conv.pad_bottom, conv.pad_left + conv.pad_right
-    height = _output_size(x.shape[rows], kh, conv.stride_h, conv.dilation_h, conv.same, pads[0])
-    width = _output_size(x.shape[columns], kw, conv.stride_w, conv.dilation_w, conv.same, pads[1])
-    # Where sizes are symbols the check above has passed them by.
-    torch._check_value(
-        height > 0 and width > 0,
-        lambda: f"The output would be empty. Received: x.shape={tuple(x.shape)}",
-    )
-    outputs = channels * multiplier if pointwise_kernel is None else pointwise_kernel.shape[3]
-    if conv.channels_first:
-        return x.new_empty((x.shape[0], outputs, height, width))
-    return x.new_empty((x.shape[0], height, width, outputs))
+    shape = check_arguments(x, depthwise_kernel, pointwise_kernel, bias, conv)
+    return fake_result(x, shape, conv)
 
 
 def _backward_fake(
