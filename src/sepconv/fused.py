@@ -18,7 +18,6 @@ from sepconv.geometry import (
     ConvSpec,
     Padding,
     Sizes,
-    build_spec,
     check_bias,
     check_rank,
     checked_shape,
@@ -88,48 +87,30 @@ def _code(name: str, activation: str | None) -> int:
 
 
 def block(
-    depthwise_kernel: Any,
-    pointwise_kernel: Any,
-    depthwise_bias: Any,
-    depthwise_activation: str | None,
-    activation: str | None,
-    residual: Any,
-    strides: Sizes,
-    padding: Padding,
-    dilation_rate: Sizes,
-    data_format: str,
-    *,
-    traced: bool = False,
+    operands: Operands, spec: ConvSpec, depthwise_activation: str | None, activation: str | None
 ) -> tuple[Block, tuple[int, int]]:
     """Checks what of a block's arguments needs no shape.
 
     Args:
-        depthwise_kernel: only whether it is None matters, and so for the other arrays.
-        pointwise_kernel: see there.
-        depthwise_bias: see there.
-        depthwise_activation: as for `fused_conv2d`, and so the rest.
+        operands: only which of them are None matters; x is not looked at.
+        spec: of the depthwise convolution; of strides alone where there is none.
+        depthwise_activation: as for `fused_conv2d`.
         activation: see there.
-        residual: see there.
-        strides: see there.
-        padding: see there.
-        dilation_rate: see there.
-        data_format: see there.
-        traced: whether a compiler reads this, which must meet no cache.
 
     Returns:
         The block, and the strides by which its input must be thinned out first.
 
     Raises:
         ValueError: a value is out of range, or there is no kernel.
-        TypeError: a size is no integer.
     """
-    if depthwise_kernel is None and pointwise_kernel is None:
+    depthwise, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
+    if depthwise is None and pointwise is None:
         raise ValueError("At least one of depthwise_kernel and pointwise_kernel must be given.")
     between = _code("depthwise_activation", depthwise_activation)
     last = _code("activation", activation)
-    if depthwise_kernel is None or pointwise_kernel is None:
+    if depthwise is None or pointwise is None:
         for name, given in (
-            ("depthwise_bias", depthwise_bias is not None),
+            ("depthwise_bias", operands.depthwise_bias is not None),
             ("depthwise_activation", between != 0),
         ):
             if given:
@@ -137,18 +118,17 @@ def block(
                     f"{name} acts between a depthwise and a 1x1 convolution, and one of the two "
                     f"kernels is None. Give bias and activation instead."
                 )
-    if residual is not None and pointwise_kernel is None:
+    if operands.residual is not None and pointwise is None:
         raise ValueError(
             "residual can be added to a 1x1 convolution alone: give a pointwise_kernel."
         )
-    build = build_spec if traced else conv_spec
-    spec = build(strides, padding, dilation_rate, data_format)
-    if depthwise_kernel is not None:
+    if depthwise is not None:
         return Block(spec, between, last), (1, 1)
     if any(spec[5:9]):
+        padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
         raise ValueError(
             "padding around a 1x1 convolution alone must be none. "
-            f"Received: padding={padding!r} without a depthwise_kernel"
+            f"Received: padding={padding} without a depthwise_kernel"
         )
     plain = ConvSpec(1, 1, 1, 1, 0, 0, 0, 0, 0, spec.channels_first)
     return Block(plain, between, last), (spec.stride_h, spec.stride_w)
@@ -249,22 +229,12 @@ def fused_conv2d(
 
     Source: Sandler et al., MobileNetV2, 2018, https://arxiv.org/abs/1801.04381
     """
-    form, steps = block(
-        depthwise_kernel,
-        pointwise_kernel,
-        depthwise_bias,
-        depthwise_activation,
-        activation,
-        residual,
-        strides,
-        padding,
-        dilation_rate,
-        data_format,
-    )
-    arrays = (depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
+    spec = conv_spec(strides, padding, dilation_rate, data_format)
+    operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
+    form, steps = block(operands, spec, depthwise_activation, activation)
     x = as_array("x", x)
     check_rank("x", x.shape, 4, "(batch, height, width, channels) in the order of data_format")
-    return fuse(Operands(strided(x, steps, form.spec), *arrays), form, out)
+    return fuse(operands._replace(x=strided(x, steps, form.spec)), form, out)
 
 
 def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.ndarray:

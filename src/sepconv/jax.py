@@ -18,11 +18,8 @@ Example:
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.jax.block import fuse
-from sepconv.engines.jax.convolution import convolve
+from sepconv.engines.jax import engine
 from sepconv.engines.jax.memory import keep_memory
 
 __all__ = [
@@ -34,8 +31,6 @@ __all__ = [
     "separable_conv2d",
 ]
 
-depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
-    "JAX", convolve, jnp.asarray
-)
+depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(engine)
 
-fused_conv2d = fused_function("JAX", fuse, jnp.asarray)
+fused_conv2d = fused_function(engine)

@@ -9,7 +9,7 @@ import numpy as np
 from sepconv import _native
 from sepconv.arrays import as_array, dtype_code, output_array
 from sepconv.fused import Operands, block, check_block, strided
-from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, resolve
+from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, conv_spec, resolve
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
 
@@ -148,19 +148,9 @@ def prepare_conv2d(
         >>> convolve(np.full((1, 3, 3, 2), 0.25))[0, 0, 0]
         array([4.5, 4.5])
     """
-    form, steps = block(
-        depthwise_kernel,
-        pointwise_kernel,
-        depthwise_bias,
-        depthwise_activation,
-        activation,
-        None,
-        strides,
-        padding,
-        dilation_rate,
-        data_format,
-    )
+    spec = conv_spec(strides, padding, dilation_rate, data_format)
     given = Operands(None, depthwise_kernel, depthwise_bias, pointwise_kernel, bias)
+    form, steps = block(given, spec, depthwise_activation, activation)
     dtype = None
     arrays: dict[str, np.ndarray] = {}
     for name, array in zip(given._fields, given, strict=True):

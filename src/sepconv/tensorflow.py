@@ -22,8 +22,7 @@ Example:
 from __future__ import annotations
 
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.tensorflow.block import fuse
-from sepconv.engines.tensorflow.convolution import as_array, convolve
+from sepconv.engines.tensorflow import engine
 
 __all__ = [
     "depthwise_conv1d",
@@ -33,8 +32,6 @@ __all__ = [
     "separable_conv2d",
 ]
 
-depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
-    "TensorFlow", convolve, as_array
-)
+depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(engine)
 
-fused_conv2d = fused_function("TensorFlow", fuse, as_array)
+fused_conv2d = fused_function(engine)

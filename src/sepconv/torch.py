@@ -23,8 +23,7 @@ Example:
 from __future__ import annotations
 
 from sepconv.engines.front import functions, fused_function
-from sepconv.engines.torch.block import fuse
-from sepconv.engines.torch.convolution import as_tensor, convolve, is_traced
+from sepconv.engines.torch import engine
 
 __all__ = [
     "depthwise_conv1d",
@@ -34,8 +33,6 @@ __all__ = [
     "separable_conv2d",
 ]
 
-depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
-    "PyTorch", convolve, as_tensor, is_traced
-)
+depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(engine)
 
-fused_conv2d = fused_function("PyTorch", fuse, as_tensor, is_traced)
+fused_conv2d = fused_function(engine)

@@ -12,6 +12,8 @@ from configurations import assert_near
 import sepconv.jax
 from sepconv import reference
 from sepconv.engines.jax import block
+from sepconv.fused import Operands
+from sepconv.geometry import conv_spec
 
 
 def _apply(names, options):
@@ -128,14 +130,10 @@ def test_one_custom_call():
 def test_elsewhere_it_is_composed(x64):
     arrays, options = random_block(1)
     expected = reference.fused_conv2d(**arrays, **options)
-    form, _ = sepconv.fused.block(
-        *(arrays.get(n) for n in ("depthwise_kernel", "pointwise_kernel", "depthwise_bias")),
-        options["depthwise_activation"],
-        options["activation"],
-        arrays.get("residual"),
-        *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
-    )
-    names = sepconv.fused.Operands._fields
+    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
+    activations = options["depthwise_activation"], options["activation"]
+    form, _ = sepconv.fused.block(Operands(**arrays), spec, *activations)
+    names = Operands._fields
     given = tuple(name in arrays for name in names)
     shape = block._composed(
         *(jnp.asarray(arrays[n]) for n in names if n in arrays),

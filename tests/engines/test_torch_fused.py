@@ -12,6 +12,8 @@ from torch.nn import functional
 import sepconv.torch
 from sepconv import reference
 from sepconv.engines.torch import block
+from sepconv.fused import Operands
+from sepconv.geometry import conv_spec
 
 
 def _tensors(arrays, grad=False):
@@ -89,14 +91,10 @@ def test_compile_without_breaks(seed):
 def test_the_registration_holds():
     arrays, options = random_block(1, "float32")
     tensors = _tensors(arrays, True)
-    form, _ = sepconv.fused.block(
-        *(arrays.get(n) for n in ("depthwise_kernel", "pointwise_kernel", "depthwise_bias")),
-        options["depthwise_activation"],
-        options["activation"],
-        arrays.get("residual"),
-        *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
-    )
-    names = ("x", "depthwise_kernel", "depthwise_bias", "pointwise_kernel", "bias", "residual")
+    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
+    activations = options["depthwise_activation"], options["activation"]
+    form, _ = sepconv.fused.block(Operands(**arrays), spec, *activations)
+    names = Operands._fields
     arguments = (*(tensors.get(n) for n in names), list(form.spec), *form[1:])
     torch.library.opcheck(torch.ops.sepconv.fused.default, arguments)
 
@@ -134,14 +132,10 @@ def test_on_other_devices_it_is_composed():
     y = sepconv.torch.fused_conv2d(**meta, **options)
     assert y.shape == reference.fused_conv2d(**arrays, **options).shape
     tensors = _tensors(arrays)
-    names = ("x", "depthwise_kernel", "depthwise_bias", "pointwise_kernel", "bias", "residual")
-    form, _ = sepconv.fused.block(
-        *(arrays.get(n) for n in ("depthwise_kernel", "pointwise_kernel", "depthwise_bias")),
-        options["depthwise_activation"],
-        options["activation"],
-        arrays.get("residual"),
-        *(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")),
-    )
+    names = Operands._fields
+    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
+    activations = options["depthwise_activation"], options["activation"]
+    form, _ = sepconv.fused.block(Operands(**arrays), spec, *activations)
     y = block._composed(*(tensors.get(n) for n in names), list(form.spec), *form[1:])
     assert_near(y, reference.fused_conv2d(**arrays, **options), "float64")
 

@@ -9,7 +9,7 @@ import pytest
 from devices import float64
 
 import sepconv
-from sepconv.engines import load, load_batch_norm, load_pointwise
+from sepconv.engines import adapter, load
 from sepconv.layers.devices import runs_on_cpu
 
 ENGINE = keras.backend.backend()
@@ -139,7 +139,7 @@ def check_slopes(device, function, ours, arrays):
 
 @pytest.mark.parametrize("data_format", [LAST, FIRST])
 def test_pointwise(device, data_format):
-    pointwise = load_pointwise(ENGINE)
+    pointwise = adapter(ENGINE).pointwise
     if pointwise is None:
         pytest.skip(f"{ENGINE}'s own 1x1 convolution is as fast as ours")
     x = numbers(2, 16, 5, 6) if data_format == FIRST else numbers(2, 5, 6, 16)
@@ -159,7 +159,7 @@ def test_pointwise(device, data_format):
 
 @pytest.mark.parametrize("axis", [1, 3])
 def test_batch_normalization(device, axis):
-    batch_norm = load_batch_norm(ENGINE)
+    batch_norm = adapter(ENGINE).batch_norm
     others = tuple(i for i in range(4) if i != axis)
     shape = [1] * 4
     shape[axis] = 5

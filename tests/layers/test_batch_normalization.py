@@ -12,10 +12,9 @@ from keras import ops
 
 import sepconv
 from sepconv import engines, layers
-from sepconv.layers import batch_normalization
 
 BACKEND = keras.backend.backend()
-TRAINS = engines.load_batch_norm(BACKEND) is not None
+TRAINS = engines.adapter(BACKEND).batch_norm is not None
 
 CASES = {
     "images": ({}, (4, 5, 6, 7)),
@@ -43,13 +42,15 @@ def randomized(layer, shape):
 def calls(monkeypatch):
     """A list that grows whenever our kernels are asked."""
     made = []
-    original = engines.load_batch_norm(BACKEND)
+    engine = engines.adapter(BACKEND)
+    original = engine.batch_norm
 
     def noting(*args, **kwargs):
         made.append(kwargs)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(batch_normalization, "load_batch_norm", lambda name: original and noting)
+    if original is not None:
+        monkeypatch.setattr(engine, "batch_norm", noting)
     return made
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import sys
 
 import keras
 import numpy as np
@@ -73,9 +72,7 @@ STOCK = {
 def calls(monkeypatch):
     """A list that the names of our functions are added to as layers call them."""
     made = []
-    functions = {"depthwise_conv2d": engines.load(BACKEND)}
-    if engines.load_pointwise(BACKEND) is not None:
-        functions["pointwise"] = sys.modules[engines.load_pointwise(BACKEND).__module__]
+    engine = engines.adapter(BACKEND)
 
     def noting(name, original):
         def function(*args, **kwargs):
@@ -84,8 +81,9 @@ def calls(monkeypatch):
 
         return function
 
-    for name, module in functions.items():
-        monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
+    for attribute, name in (("convolve", "depthwise_conv2d"), ("pointwise", "pointwise")):
+        if getattr(engine, attribute) is not None:
+            monkeypatch.setattr(engine, attribute, noting(name, getattr(engine, attribute)))
     return made
 
 

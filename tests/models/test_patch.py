@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 
 import keras
@@ -14,7 +13,7 @@ from keras.ops import depthwise_conv as imported_before
 from keras.src.backend import nn
 
 import sepconv
-from sepconv.engines import load, load_pointwise
+from sepconv.engines import adapter
 
 RANDOM = np.random.default_rng(0)
 
@@ -29,20 +28,22 @@ def unpatched():
 def calls(monkeypatch):
     """A list that the names of our functions are added to as Keras calls them."""
     made = []
-    module = load(keras.backend.backend())
+    engine = adapter(keras.backend.backend())
 
-    def noting(name, original):
+    def noting(original, name):
         def function(*args, **kwargs):
-            made.append(name)
+            made.append(name(*args))
             return original(*args, **kwargs)
 
         return function
 
-    for name in ("depthwise_conv1d", "depthwise_conv2d", "separable_conv1d", "separable_conv2d"):
-        monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
-    if load_pointwise(keras.backend.backend()) is not None:
-        module = sys.modules[load_pointwise(keras.backend.backend()).__module__]
-        monkeypatch.setattr(module, "pointwise", noting("pointwise", module.pointwise))
+    def convolution(x, depthwise_kernel, pointwise_kernel, *_):
+        return f"{'depthwise' if pointwise_kernel is None else 'separable'}_conv2d"
+
+    monkeypatch.setattr(engine, "convolve", noting(engine.convolve, convolution))
+    if engine.pointwise is not None:
+        pointwise = noting(engine.pointwise, lambda *_: "pointwise")
+        monkeypatch.setattr(engine, "pointwise", pointwise)
     return made
 
 

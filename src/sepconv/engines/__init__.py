@@ -1,13 +1,15 @@
-"""Finds the engine: which of ``sepconv.jax``, ``.torch``, ``.tensorflow`` or NumPy's to use."""
+"""Finds an engine by its name: the public functions of its arrays, and its adapter."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load", "load_batch_norm", "load_pointwise"]
+if TYPE_CHECKING:
+    from sepconv.engines.contract import Engine
+
+__all__ = ["adapter", "load"]
 
 _MODULES = {
     "jax": "sepconv.jax",
@@ -16,17 +18,11 @@ _MODULES = {
     "numpy": "sepconv.engines.numpy",
 }
 
-#: Where a 1x1 convolution of ours is ahead of the engine's own.
-_POINTWISE = {
-    "jax": "sepconv.engines.jax.pointwise",
-    "torch": "sepconv.engines.torch.pointwise",
-}
-
-#: Where batch normalization trains.
-_BATCH_NORM = {
-    "jax": "sepconv.engines.jax.batch_norm",
-    "torch": "sepconv.engines.torch.batch_norm",
-    "tensorflow": "sepconv.engines.tensorflow.batch_norm",
+_ADAPTERS = {
+    "jax": "sepconv.engines.jax.engine",
+    "torch": "sepconv.engines.torch.engine",
+    "tensorflow": "sepconv.engines.tensorflow.engine",
+    "numpy": "sepconv.engines.numpy",
 }
 
 
@@ -43,37 +39,27 @@ def load(name: str) -> ModuleType:
         >>> load("numpy").depthwise_conv2d.__name__
         'depthwise_conv2d'
     """
+    return _import(_MODULES, name)
+
+
+def adapter(name: str) -> Engine:
+    """What layers and the patch call: functions of one engine that take a `ConvSpec`.
+
+    Args:
+        name: as for `load`.
+
+    Example:
+        >>> adapter("numpy").batch_norm is None
+        True
+    """
+    found: Any = _import(_ADAPTERS, name)
+    return found
+
+
+def _import(modules: dict[str, str], name: str) -> ModuleType:
     try:
-        return importlib.import_module(_MODULES[name])
+        return importlib.import_module(modules[name])
     except KeyError:
         raise ValueError(
-            f"sepconv works with the Keras backends {sorted(_MODULES)}. Received: {name!r}"
+            f"sepconv works with the Keras backends {sorted(modules)}. Received: {name!r}"
         ) from None
-
-
-def load_pointwise(name: str) -> Callable[..., Any] | None:
-    """``pointwise(x, kernel, *, data_format)`` for the arrays of one engine; None for no need.
-
-    Args:
-        name: as for `load`.
-
-    Example:
-        >>> load_pointwise("tensorflow") is None
-        True
-    """
-    return importlib.import_module(_POINTWISE[name]).pointwise if name in _POINTWISE else None
-
-
-def load_batch_norm(name: str) -> Callable[..., Any] | None:
-    """``batch_norm(x, gamma, beta, *, axis, epsilon)`` for the arrays of one engine, or None.
-
-    It returns y, the mean and the variance of each channel. NumPy, which does not train, has none.
-
-    Args:
-        name: as for `load`.
-
-    Example:
-        >>> load_batch_norm("numpy") is None
-        True
-    """
-    return importlib.import_module(_BATCH_NORM[name]).batch_norm if name in _BATCH_NORM else None

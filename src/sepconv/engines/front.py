@@ -1,10 +1,7 @@
-"""The public functions of an engine, made from the two things that an engine implements.
+"""The public functions of an engine, made from its adapter, and what layers call in their place.
 
-An engine supplies ``convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)`` on
-its own 4-D arrays, differentiable, where `pointwise_kernel` and `bias` may be None, and
-``fuse(operands, block)`` on the `Operands` and `Block` of `sepconv.fused`. What is the same for
-every engine (arguments, checks of shapes and dtypes, one dimension as a case of two) is here, so
-that the same mistake gets the same error everywhere.
+What is the same for every engine (arguments, checks of shapes and dtypes, one dimension as a case
+of two) is here, so that the same mistake gets the same error everywhere.
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sepconv.arrays import DTYPES
+from sepconv.engines.contract import Engine
 from sepconv.fused import Block, Operands, block, check_block, strided
 from sepconv.geometry import (
     ConvSpec,
@@ -28,10 +26,16 @@ from sepconv.geometry import (
     require_pointwise_kernel,
 )
 
-__all__ = ["Functions", "check_arguments", "functions", "fused_function"]
-
-Convolve = Callable[[Any, Any, Any, Any, ConvSpec, str | None], Any]
-Fuse = Callable[[Operands, Block], Any]
+__all__ = [
+    "Functions",
+    "check_arguments",
+    "convolve_1d",
+    "convolve_2d",
+    "functions",
+    "fuse",
+    "fused_function",
+    "spec_builder",
+]
 
 _DOC = """{summary}
 
@@ -133,45 +137,62 @@ def _document(function: Callable[..., Any], engine: str, rank: int, separable: b
     function.__qualname__ = function.__name__
 
 
-def functions(
-    engine: str,
-    convolve: Convolve,
-    as_array: Callable[[Any], Any],
-    traced: Callable[[], bool] = lambda: False,
-) -> Functions:
-    """Makes an engine's public functions.
+def spec_builder(engine: Engine) -> Callable[[Sizes, Padding, Sizes, str], ConvSpec]:
+    """`conv_spec`, or what takes its place where a compiler reads the code that calls it."""
+    return build_spec if engine.is_traced() else conv_spec
 
-    Args:
-        engine: the engine's name as its users write it, for the docstrings.
-        convolve: see the top of this file.
-        as_array: makes an array of the engine from what the user passed (identity for its own).
-        traced: whether a compiler is reading this very Python code, which then must meet neither
-            caches nor C++; `convolve` then calls `check_arguments` itself.
+
+def convolve_2d(
+    engine: Engine,
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    bias: Any,
+    spec: ConvSpec,
+    activation: str | None = None,
+) -> Any:
+    """An engine's convolution of 4-D arrays; raises where they do not fit each other.
+
+    `pointwise_kernel` and `bias` may be None.
     """
+    activation_code(activation)
+    as_array = engine.as_array
+    x, depthwise_kernel = as_array(x), as_array(depthwise_kernel)
+    if pointwise_kernel is not None:
+        pointwise_kernel = as_array(pointwise_kernel)
+    if bias is not None:
+        bias = as_array(bias)
+    if not engine.is_traced():
+        check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
+    return engine.convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
 
-    def make_spec(
-        strides: Sizes, padding: Padding, dilation_rate: Sizes, data_format: str
-    ) -> ConvSpec:
-        build = build_spec if traced() else conv_spec
-        return build(strides, padding, dilation_rate, data_format)
 
-    def convolve_2d(
+def convolve_1d(
+    engine: Engine,
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    bias: Any,
+    spec: ConvSpec,
+    activation: str | None = None,
+) -> Any:
+    """The same of 3-D arrays, as of images one pixel high; see `conv_spec_1d` for the spec."""
+    if pointwise_kernel is not None:
+        pointwise_kernel = pointwise_kernel[None]
+    first = bool(spec.channels_first)
+    image = x[:, :, None] if first else x[:, None]
+    kernels = depthwise_kernel[None], pointwise_kernel
+    y = convolve_2d(engine, image, *kernels, bias, spec, activation)
+    return y[:, :, 0] if first else y[:, 0]
+
+
+def functions(engine: Engine) -> Functions:
+    """Makes an engine's public functions."""
+    as_array = engine.as_array
+
+    def convolve_3d_arrays(
         x: Any,
-        depthwise_kernel: Any,
-        pointwise_kernel: Any,
-        bias: Any,
-        spec: ConvSpec,
-        activation: str | None,
-    ) -> Any:
-        activation_code(activation)
-        if not traced():
-            check_arguments(x, depthwise_kernel, pointwise_kernel, bias, spec)
-        return convolve(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
-
-    def convolve_1d(
-        x: Any,
-        depthwise_kernel: Any,
-        pointwise_kernel: Any,
+        kernels: tuple[Any, Any],
         bias: Any,
         activation: str | None,
         strides: Sizes,
@@ -179,22 +200,17 @@ def functions(
         dilation_rate: Sizes,
         data_format: str,
     ) -> Any:
+        depthwise_kernel, pointwise_kernel = kernels
+        x, depthwise_kernel = as_array(x), as_array(depthwise_kernel)
         check_rank("x", x.shape, 3, "(batch, length, channels) in the order of data_format")
         meaning = "(kernel_size, channels, outputs)"
         check_rank("depthwise_kernel", depthwise_kernel.shape, 3, meaning)
         if pointwise_kernel is not None:
+            pointwise_kernel = as_array(pointwise_kernel)
             check_rank("pointwise_kernel", pointwise_kernel.shape, 3, meaning)
-            pointwise_kernel = pointwise_kernel[None]
-        spec = conv_spec_1d(
-            depthwise_kernel.shape[0], strides, padding, dilation_rate, data_format, make_spec
-        )
-        first = bool(spec.channels_first)
-        image = x[:, :, None] if first else x[:, None]
-        y = convolve_2d(image, depthwise_kernel[None], pointwise_kernel, bias, spec, activation)
-        return y[:, :, 0] if first else y[:, 0]
-
-    def optional(value: Any) -> Any:
-        return None if value is None else as_array(value)
+        arguments = strides, padding, dilation_rate, data_format
+        spec = conv_spec_1d(depthwise_kernel.shape[0], *arguments, spec_builder(engine))
+        return convolve_1d(engine, x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
 
     def depthwise_conv2d(
         x: Any,
@@ -207,9 +223,8 @@ def functions(
         data_format: str = "channels_last",
         activation: str | None = None,
     ) -> Any:
-        spec = make_spec(strides, padding, dilation_rate, data_format)
-        x, kernel = as_array(x), as_array(depthwise_kernel)
-        return convolve_2d(x, kernel, None, optional(bias), spec, activation)
+        spec = spec_builder(engine)(strides, padding, dilation_rate, data_format)
+        return convolve_2d(engine, x, depthwise_kernel, None, bias, spec, activation)
 
     def separable_conv2d(
         x: Any,
@@ -224,9 +239,9 @@ def functions(
         activation: str | None = None,
     ) -> Any:
         require_pointwise_kernel(pointwise_kernel)
-        spec = make_spec(strides, padding, dilation_rate, data_format)
-        x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
-        return convolve_2d(x, kernel, pointwise, optional(bias), spec, activation)
+        spec = spec_builder(engine)(strides, padding, dilation_rate, data_format)
+        kernels = depthwise_kernel, pointwise_kernel
+        return convolve_2d(engine, x, *kernels, bias, spec, activation)
 
     def depthwise_conv1d(
         x: Any,
@@ -239,9 +254,8 @@ def functions(
         data_format: str = "channels_last",
         activation: str | None = None,
     ) -> Any:
-        x, kernel = as_array(x), as_array(depthwise_kernel)
         arguments = (strides, padding, dilation_rate, data_format)
-        return convolve_1d(x, kernel, None, optional(bias), activation, *arguments)
+        return convolve_3d_arrays(x, (depthwise_kernel, None), bias, activation, *arguments)
 
     def separable_conv1d(
         x: Any,
@@ -256,15 +270,15 @@ def functions(
         activation: str | None = None,
     ) -> Any:
         require_pointwise_kernel(pointwise_kernel)
-        x, kernel, pointwise = as_array(x), as_array(depthwise_kernel), as_array(pointwise_kernel)
         arguments = (strides, padding, dilation_rate, data_format)
-        return convolve_1d(x, kernel, pointwise, optional(bias), activation, *arguments)
+        kernels = depthwise_kernel, pointwise_kernel
+        return convolve_3d_arrays(x, kernels, bias, activation, *arguments)
 
     made = Functions(depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d)
     for function, (rank, separable) in zip(
         made, ((2, False), (2, True), (1, False), (1, True)), strict=True
     ):
-        _document(function, engine, rank, separable)
+        _document(function, engine.name, rank, separable)
     return made
 
 
@@ -302,13 +316,21 @@ Raises:
 """
 
 
-def fused_function(
-    engine: str,
-    fuse: Fuse,
-    as_array: Callable[[Any], Any],
-    traced: Callable[[], bool] = lambda: False,
-) -> Callable[..., Any]:
-    """Makes an engine's `fused_conv2d`; see `functions` for the arguments."""
+def fuse(engine: Engine, operands: Operands, form: Block, steps: tuple[int, int]) -> Any:
+    """An engine's block, of arrays that are checked; `steps` as `sepconv.fused.block` returns."""
+    operands = operands.map(engine.as_array)
+    if steps != (1, 1):
+        rank = "(batch, height, width, channels) in the order of data_format"
+        check_rank("x", operands.x.shape, 4, rank)
+        operands = operands._replace(x=strided(operands.x, steps, form.spec))
+    if not engine.is_traced():
+        _check_dtypes(operands._asdict())
+        check_block(operands.shapes(), form.spec)
+    return engine.fuse(operands, form)
+
+
+def fused_function(engine: Engine) -> Callable[..., Any]:
+    """Makes an engine's `fused_conv2d`."""
 
     def fused_conv2d(
         x: Any,
@@ -325,29 +347,10 @@ def fused_function(
         dilation_rate: Sizes = 1,
         data_format: str = "channels_last",
     ) -> Any:
-        form, steps = block(
-            depthwise_kernel,
-            pointwise_kernel,
-            depthwise_bias,
-            depthwise_activation,
-            activation,
-            residual,
-            strides,
-            padding,
-            dilation_rate,
-            data_format,
-            traced=traced(),
-        )
-        rest = (depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
-        operands = Operands(x, *rest).map(as_array)
-        if steps != (1, 1):
-            rank = "(batch, height, width, channels) in the order of data_format"
-            check_rank("x", operands.x.shape, 4, rank)
-            operands = operands._replace(x=strided(operands.x, steps, form.spec))
-        if not traced():
-            _check_dtypes(operands._asdict())
-            check_block(operands.shapes(), form.spec)
-        return fuse(operands, form)
+        spec = spec_builder(engine)(strides, padding, dilation_rate, data_format)
+        operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
+        form, steps = block(operands, spec, depthwise_activation, activation)
+        return fuse(engine, operands, form, steps)
 
-    fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine)
+    fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine.name)
     return fused_conv2d

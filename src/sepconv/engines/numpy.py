@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import numpy as np
 
-from sepconv import functional
-from sepconv.arrays import as_array
+from sepconv import functional, fused
+from sepconv.arrays import as_array as dense
 from sepconv.engines.front import functions, fused_function
-from sepconv.fused import fuse
+from sepconv.fused import Block, Operands
 from sepconv.geometry import ConvSpec
 
 __all__ = [
+    "as_array",
+    "batch_norm",
+    "convolve",
     "depthwise_conv1d",
     "depthwise_conv2d",
+    "fuse",
     "fused_conv2d",
+    "is_traced",
+    "name",
+    "pointwise",
     "separable_conv1d",
     "separable_conv2d",
 ]
 
+name = "NumPy"
+as_array = np.asarray
+pointwise = batch_norm = None  # a matrix product is quick enough, and nothing trains
 
-def _convolve(
+
+def is_traced() -> bool:
+    """False: nothing compiles NumPy's programs."""
+    return False
+
+
+def convolve(
     x: np.ndarray,
     depthwise_kernel: np.ndarray,
     pointwise_kernel: np.ndarray | None,
@@ -27,12 +46,17 @@ def _convolve(
     spec: ConvSpec,
     activation: str | None,
 ) -> np.ndarray:
+    """See `sepconv.engines.contract`."""
     return functional.convolve(
-        as_array("x", x), depthwise_kernel, pointwise_kernel, bias, spec, activation
+        dense("x", x), depthwise_kernel, pointwise_kernel, bias, spec, activation
     )
 
 
-depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(
-    "NumPy", _convolve, np.asarray
-)
-fused_conv2d = fused_function("NumPy", fuse, np.asarray)
+def fuse(operands: Operands, block: Block) -> np.ndarray:
+    """See `sepconv.engines.contract`."""
+    return fused.fuse(operands, block)
+
+
+_this: Any = sys.modules[__name__]
+depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(_this)
+fused_conv2d = fused_function(_this)

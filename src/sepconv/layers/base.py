@@ -6,12 +6,14 @@ initializers, regularizers, constraints, dtype policies and the config are Keras
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from sepconv.engines import load
+from sepconv.engines import adapter
+from sepconv.engines.front import convolve_1d, convolve_2d, spec_builder
 from sepconv.geometry import (
     ConvSpec,
     conv_spec,
@@ -20,6 +22,8 @@ from sepconv.geometry import (
     output_shape,
     positive_sizes,
 )
+from sepconv.layers.activations import kernel_activation
+from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
 
 __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
@@ -42,9 +46,7 @@ class ReplacementMixin(NotExported):
 
     def _attach(self) -> None:
         """Sets what a layer of ours holds and one of Keras' does not."""
-        if keras.backend.backend() == "tensorflow":
-            # XLA cannot compile an operation that TensorFlow loaded from a library.
-            self.supports_jit = False
+        self.supports_jit = supports_jit()
 
     def _detach(self) -> None:
         """Undoes `_attach`."""
@@ -79,11 +81,9 @@ class _ConvolutionMixin(ReplacementMixin):
 
     Class attributes of a layer:
         _rank: the number of spatial axes.
-        _function: the name of the engine's function that computes the layer.
     """
 
     _rank: ClassVar[int]
-    _function: ClassVar[str]
 
     def __init__(
         self,
@@ -129,11 +129,12 @@ class _ConvolutionMixin(ReplacementMixin):
 
     def _attach(self) -> None:
         super()._attach()
-        self._convolve = getattr(load(keras.backend.backend()), self._function)
+        adapter(keras.backend.backend())  # so that one which is not there is missed here
 
-    def _detach(self) -> None:
-        super()._detach()
-        del self._convolve
+    def _spec(self, build: Callable[..., ConvSpec] = conv_spec) -> ConvSpec:
+        """The convolution, made by `build` of the attributes, which may be set after the layer."""
+        arguments = self.strides, self.padding, self.dilation_rate, self.data_format
+        return _spec(self.kernel_size, *arguments, build)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         axis = 1 if self.data_format == "channels_first" else -1
@@ -153,16 +154,18 @@ class _ConvolutionMixin(ReplacementMixin):
         # `__call__` has cast all of them already; `stateless_call` comes here without it.
         tensors = [ops.convert_to_tensor(t, self.compute_dtype) for t in self._kernels()]
         bias = ops.convert_to_tensor(self.bias, self.compute_dtype) if self.use_bias else None
-        fused = _kernel_activation(self.activation)
-        outputs = self._convolve(
+        kernel, pointwise = tensors if len(tensors) == 2 else (*tensors, None)
+        fused = kernel_activation(self.activation)
+        engine = adapter(keras.backend.backend())
+        convolve = convolve_1d if self._rank == 1 else convolve_2d
+        outputs = convolve(
+            engine,
             ops.cast(inputs, self.compute_dtype),
-            *tensors,
+            kernel,
+            pointwise,
             bias,
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-            activation=fused,
+            self._spec(spec_builder(engine)),
+            fused,
         )
         if self.activation is None or fused is not None:
             return outputs
@@ -183,9 +186,7 @@ class _ConvolutionMixin(ReplacementMixin):
         ones = (1,) * (2 - rank)
         image = (batch, channels, *ones, *rest) if first else (batch, *ones, *rest, channels)
         kernel_shape = (*ones, *self.kernel_size, channels, self.depth_multiplier)
-        arguments = self.strides, self.padding, self.dilation_rate, self.data_format
-        spec = _spec(self.kernel_size, *arguments)
-        shape = list(output_shape(spec, image, (kernel_shape, self._pointwise_shape())))
+        shape = list(output_shape(self._spec(), image, (kernel_shape, self._pointwise_shape())))
         if rank == 1:
             del shape[2 if first else 1]
         return tuple(shape)
@@ -207,6 +208,7 @@ class _ConvolutionMixin(ReplacementMixin):
             )
 
     def _kernels(self) -> tuple[Any, ...]:
+        """The depthwise kernel, and where there is one the pointwise kernel."""
         raise NotImplementedError
 
     def _pointwise_shape(self) -> tuple[int | None, ...] | None:
@@ -242,15 +244,13 @@ def _number(name: str, value: Any) -> int:
 
 
 def _spec(
-    kernel_size: tuple[int, ...], strides: Any, padding: Any, dilation_rate: Any, data_format: str
+    kernel_size: tuple[int, ...],
+    strides: Any,
+    padding: Any,
+    dilation_rate: Any,
+    data_format: str,
+    build: Callable[..., ConvSpec] = conv_spec,
 ) -> ConvSpec:
     if len(kernel_size) == 2:
-        return conv_spec(strides, padding, dilation_rate, data_format)
-    return conv_spec_1d(kernel_size[0], strides, padding, dilation_rate, data_format)
-
-
-def _kernel_activation(activation: Any) -> str | None:
-    """The name under which the kernels apply an activation themselves, or None."""
-    if activation is keras.activations.relu:
-        return "relu"
-    return "relu6" if activation is keras.activations.relu6 else None
+        return build(strides, padding, dilation_rate, data_format)
+    return conv_spec_1d(kernel_size[0], strides, padding, dilation_rate, data_format, build)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from sepconv.engines import load_batch_norm
+from sepconv.engines import adapter
 from sepconv.layers.base import ReplacementMixin
 from sepconv.layers.devices import runs_on_cpu
 
@@ -74,7 +74,7 @@ def layer_refusal(layer: keras.layers.BatchNormalization) -> str | None:
         >>> layer_refusal(BatchNormalization(renorm=True))
         'renormalizes batches'
     """
-    if load_batch_norm(keras.backend.backend()) is None:
+    if adapter(keras.backend.backend()).batch_norm is None:
         return f"{keras.backend.backend()} does not train"
     # Older versions of Keras have not both.
     if getattr(layer, "renorm", False):
@@ -98,7 +98,7 @@ def normalize(
         ops.cast(weight, x.dtype) if weight is not None else make(channels, x.dtype)
         for weight, make in ((layer.gamma, ops.ones), (layer.beta, ops.zeros))
     )
-    batch_norm = load_batch_norm(keras.backend.backend())
+    batch_norm = adapter(keras.backend.backend()).batch_norm
     assert batch_norm is not None  # or it would have been refused
     y, *moments = batch_norm(x, gamma, beta, axis=layer.axis % len(x.shape), epsilon=layer.epsilon)
     for moving, now in zip((layer.moving_mean, layer.moving_variance), moments, strict=True):

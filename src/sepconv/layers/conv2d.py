@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from sepconv.engines import adapter
+from sepconv.engines.front import spec_builder
 from sepconv.layers.base import ReplacementMixin
 from sepconv.layers.empty import is_empty, lend_an_image
 from sepconv.layers.ordinary import convolve, layer_refusal, refusal
@@ -126,14 +128,9 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
         kernel_shape, channels = tuple(kernel.shape), self._channels(inputs)
         if not floating or refusal(channels, kernel_shape, dtype, self.data_format):
             return super().convolution_op(inputs, kernel)
-        return convolve(
-            ops.cast(inputs, dtype),
-            kernel,
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
-        )
+        build = spec_builder(adapter(keras.backend.backend()))
+        spec = build(self.strides, self.padding, self.dilation_rate, self.data_format)
+        return convolve(ops.cast(inputs, dtype), kernel, spec)
 
     def _channels(self, inputs: Any) -> int | None:
         """Of inputs with four axes; Keras' layer takes more axes too, which are not ours."""

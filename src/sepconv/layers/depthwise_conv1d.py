@@ -67,7 +67,6 @@ class DepthwiseConv1D(DepthwiseMixin, keras.layers.DepthwiseConv1D):
     """
 
     _rank = 1
-    _function = "depthwise_conv1d"
     _stock = keras.layers.DepthwiseConv1D
 
     def __init__(

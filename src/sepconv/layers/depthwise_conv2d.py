@@ -67,7 +67,6 @@ class DepthwiseConv2D(DepthwiseMixin, keras.layers.DepthwiseConv2D):
     """
 
     _rank = 2
-    _function = "depthwise_conv2d"
     _stock = keras.layers.DepthwiseConv2D
 
     def __init__(

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["runs_on_cpu"]
+__all__ = ["runs_on_cpu", "supports_jit"]
 
 
 def runs_on_cpu(*arrays: Any) -> bool:
@@ -34,3 +34,11 @@ def runs_on_cpu(*arrays: Any) -> bool:
         # Keras leaves variables as they are.
         return calls.runs_on_cpu(convolution.as_array(arrays[0]))
     return True
+
+
+def supports_jit() -> bool:
+    """Whether Keras may compile what calls our kernels.
+
+    XLA cannot compile an operation that TensorFlow loaded from a library.
+    """
+    return keras.backend.backend() != "tensorflow"

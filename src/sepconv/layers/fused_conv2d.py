@@ -7,25 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from sepconv.engines import load
-from sepconv.fused import Operands, check_block
+from sepconv.engines import adapter
+from sepconv.engines.front import fuse
+from sepconv.fused import BLOCK_ACTIVATIONS, Operands, block, check_block
 from sepconv.geometry import conv_spec, positive_sizes
+from sepconv.layers.activations import kernel_activation
+from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
 
-__all__ = ["FusedConv2D", "kernel_activation"]
-
-
-def kernel_activation(activation: Any) -> str | None:
-    """The name under which the kernels apply one of Keras' activations themselves, or None.
-
-    Example:
-        >>> kernel_activation(keras.activations.get("swish"))
-        'silu'
-    """
-    for name in ("relu", "relu6", "hard_silu", "silu"):
-        if activation is getattr(keras.activations, name):
-            return name
-    return None
+__all__ = ["FusedConv2D"]
 
 
 def _activation(value: Any) -> Any:
@@ -123,7 +113,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
             self.padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
         self.depthwise_activation = _activation(depthwise_activation)
         self.depthwise_use_bias = bool(depthwise_use_bias)
-        between = kernel_activation(self.depthwise_activation)
+        between = kernel_activation(self.depthwise_activation, BLOCK_ACTIVATIONS)
         if self.depthwise_activation is not None and between is None:
             raise ValueError(
                 "depthwise_activation must be None, 'relu', 'relu6', 'hard_silu' or 'silu'. "
@@ -136,26 +126,16 @@ class FusedConv2D(NotExported, keras.layers.Layer):
             )
         self.use_bias = bool(use_bias)
         self.activation = _activation(activation)
-        fused = kernel_activation(self.activation)
+        fused = kernel_activation(self.activation, BLOCK_ACTIVATIONS)
         self._activation_after = None if fused else self.activation
-        self._options = {
-            "depthwise_activation": between,
-            "activation": fused,
-            "strides": self.strides,
-            "padding": self.padding,
-            "dilation_rate": self.dilation_rate,
-            "data_format": self.data_format,
-        }
-        self._fuse = load(keras.backend.backend()).fused_conv2d
+        # For `block` only matters what there is.
+        weights = Operands(None, depthwise_kernel=self.kernel_size, pointwise_kernel=self.filters)
+        self._block, self._steps = block(weights, spec, between, fused)
+        self._spec = spec
+        adapter(keras.backend.backend())  # so that one which is not there is missed here
         self.depthwise_kernel = self.pointwise_kernel = self.depthwise_bias = self.bias = None
         self.input_spec = keras.InputSpec(ndim=4)
-        if keras.backend.backend() == "tensorflow":
-            # XLA cannot compile an operation that TensorFlow loaded from a library.
-            self.supports_jit = False
-
-    @property
-    def _channel_axis(self) -> int:
-        return 1 if self.data_format == "channels_first" else 3
+        self.supports_jit = supports_jit()
 
     def _channels(self, inputs_shape: Any) -> int:
         """Those of inputs of a shape, which must be known."""
@@ -164,7 +144,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
                 f"The inputs of {self.name!r} must have 4 axes. "
                 f"Received: inputs_shape={tuple(inputs_shape)}"
             )
-        channels = inputs_shape[self._channel_axis]
+        channels = inputs_shape[self._spec.channel_axis]
         if channels is None:
             raise ValueError(
                 f"The number of channels of the inputs of {self.name!r} must be known, since its "
@@ -176,7 +156,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
     def build(self, inputs_shape: Any, residual_shape: Any = None) -> None:
         """Makes the weights."""
         channels = self._channels(inputs_shape)
-        self.input_spec = keras.InputSpec(ndim=4, axes={self._channel_axis: channels})
+        self.input_spec = keras.InputSpec(ndim=4, axes={self._spec.channel_axis: channels})
         if self.kernel_size is not None:
             shape = (*self.kernel_size, channels, self.depth_multiplier)
             self.depthwise_kernel = self.add_weight(
@@ -199,15 +179,15 @@ class FusedConv2D(NotExported, keras.layers.Layer):
     def call(self, inputs: Any, residual: Any = None) -> Any:
         """See the class."""
         tensor = self._tensor
-        outputs = self._fuse(
+        operands = Operands(
             inputs,
             tensor(self.depthwise_kernel),
+            tensor(self.depthwise_bias),
             tensor(self.pointwise_kernel),
-            depthwise_bias=tensor(self.depthwise_bias),
-            bias=tensor(self.bias),
-            residual=residual,
-            **self._options,
+            tensor(self.bias),
+            residual,
         )
+        outputs = fuse(adapter(keras.backend.backend()), operands, self._block, self._steps)
         return outputs if self._activation_after is None else self._activation_after(outputs)
 
     def _tensor(self, weight: Any) -> Any:
@@ -216,14 +196,13 @@ class FusedConv2D(NotExported, keras.layers.Layer):
     def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
         """The output's shape, None for sizes that are not known."""
         channels = self._channels(inputs_shape)
-        options = {k: v for k, v in self._options.items() if not k.endswith("activation")}
         shapes: dict[str, Any] = {"x": inputs_shape, "residual": residual_shape}
         if self.kernel_size is not None:
             shapes["depthwise_kernel"] = (*self.kernel_size, channels, self.depth_multiplier)
             channels *= self.depth_multiplier
         if self.filters is not None:
             shapes["pointwise_kernel"] = (1, 1, channels, self.filters)
-        return check_block(Operands(**shapes), conv_spec(**options))
+        return check_block(Operands(**shapes), self._spec)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -13,7 +13,10 @@ from typing import Any
 import keras
 
 from sepconv.arrays import DTYPES
-from sepconv.engines import load, load_pointwise
+from sepconv.engines import adapter
+from sepconv.engines.front import convolve_2d
+from sepconv.fused import strided
+from sepconv.geometry import ConvSpec
 
 __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
 
@@ -67,7 +70,9 @@ def refusal(
 
 def _pointwise_refusal(channels: int, filters: int, dtype: str, data_format: str) -> str | None:
     backend = keras.backend.backend()
-    if load_pointwise(backend) is None or (backend == "torch" and data_format == "channels_first"):
+    if adapter(backend).pointwise is None or (
+        backend == "torch" and data_format == "channels_first"
+    ):
         return f"a 1x1 convolution, which {backend} computes as fast in {data_format}"
     if min(channels, filters) < _CHANNELS:
         return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
@@ -82,26 +87,21 @@ def layer_refusal(layer: Any) -> str | None:
     return refusal(shape[2] * layer.groups, shape, layer.compute_dtype, layer.data_format)
 
 
-def convolve(inputs: Any, kernel: Any, *, data_format: str, **options: Any) -> Any:
+def convolve(inputs: Any, kernel: Any, spec: ConvSpec) -> Any:
     """Computes a convolution that `refusal` has nothing against, differentiably.
 
     Args:
         inputs: a tensor of four axes.
         kernel: a tensor of its dtype, of the shape that `refusal` takes.
-        data_format: ``"channels_last"`` or ``"channels_first"``.
-        **options: `strides` (two), `padding` and `dilation_rate` as `depthwise_conv2d` takes them.
+        spec: strides, padding, dilation_rate and data_format.
     """
-    name, first = keras.backend.backend(), data_format == "channels_first"
-    channels = inputs.shape[1 if first else 3]
+    engine = adapter(keras.backend.backend())
+    channels = inputs.shape[spec.channel_axis]
     height, width, depth, filters = kernel.shape
     if depth == channels > 1:
-        pointwise = load_pointwise(name)
-        assert pointwise is not None  # or it would have been refused
-        high, wide = options["strides"]
-        if (high, wide) != (1, 1):
-            inputs = inputs[..., ::high, ::wide] if first else inputs[:, ::high, ::wide]
-        return pointwise(inputs, kernel, data_format=data_format)
+        assert engine.pointwise is not None  # or it would have been refused
+        inputs = strided(inputs, (spec.stride_h, spec.stride_w), spec)
+        return engine.pointwise(inputs, kernel, data_format=spec.data_format)
     if channels > 1:
         kernel = keras.ops.reshape(kernel, (height, width, channels, filters // channels))
-    depthwise = load(name).depthwise_conv2d
-    return depthwise(inputs, kernel, data_format=data_format, **options)
+    return convolve_2d(engine, inputs, kernel, None, None, spec)

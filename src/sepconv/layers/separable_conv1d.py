@@ -71,7 +71,6 @@ class SeparableConv1D(SeparableMixin, keras.layers.SeparableConv1D):
     """
 
     _rank = 1
-    _function = "separable_conv1d"
     _stock = keras.layers.SeparableConv1D
 
     def __init__(

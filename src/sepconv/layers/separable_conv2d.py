@@ -71,7 +71,6 @@ class SeparableConv2D(SeparableMixin, keras.layers.SeparableConv2D):
     """
 
     _rank = 2
-    _function = "separable_conv2d"
     _stock = keras.layers.SeparableConv2D
 
     def __init__(

@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
+from sepconv.fused import BLOCK_ACTIVATIONS
+from sepconv.layers.activations import kernel_activation
 from sepconv.layers.batch_normalization import BatchNormalization
-from sepconv.layers.fused_conv2d import kernel_activation
 from sepconv.models.folding import Block, Convolution, Stock, affine_of
 from sepconv.models.graph import Graph, Step, Value
 
@@ -160,7 +161,7 @@ def activation_after(graph: Graph, step: Step) -> str | None:
         return "it is called with arguments of its own"
     producer = graph.producer(step.inputs[0])
     ours = producer is not None and isinstance(producer.operation, Block)
-    if ours and kernel_activation(activation) is None:
+    if ours and kernel_activation(activation, BLOCK_ACTIVATIONS) is None:
         return "the kernels do not know this activation"
     # A residual is added before the activation, so that it may still come.
     if ours and producer is not None and producer.operation.residual:
@@ -247,7 +248,10 @@ def pointwise_after(graph: Graph, step: Step) -> str | None:
     first = producer.operation
     if first.pointwise is not None or second.strides != (1, 1):
         return ""
-    if first.activation is not None and kernel_activation(first.activation) is None:
+    if (
+        first.activation is not None
+        and kernel_activation(first.activation, BLOCK_ACTIVATIONS) is None
+    ):
         return ""
     if first.data_format != second.data_format or not _alike(first.layer, second.layer):
         return ""

@@ -16,7 +16,7 @@ from typing import Any
 
 import keras
 
-from sepconv.engines import load
+from sepconv.engines import adapter
 from sepconv.models.exports import guard_exports
 from sepconv.models.patched import MAKERS
 
@@ -116,7 +116,7 @@ class _Switch:
     def acquire(self) -> int:
         with self._lock:
             if self._holders == 0:
-                load(keras.backend.backend())
+                adapter(keras.backend.backend())
                 self._holders = 1
                 self._unguard_exports = guard_exports(self._without_ours)
                 self._settle()
@@ -160,7 +160,7 @@ class _Switch:
     def _settle(self) -> None:
         wanted = self._holders > 0 and self._exports == 0
         if wanted and not self._originals:
-            engine = load(keras.backend.backend())
+            engine = adapter(keras.backend.backend())
             for (owner, name), make in MAKERS.items():
                 self._originals[owner, name] = getattr(owner, name)
                 setattr(owner, name, make(self._originals[owner, name], engine))

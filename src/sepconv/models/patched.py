@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import keras
 from keras.src.backend import nn
 
 from sepconv.arrays import DTYPES
+from sepconv.engines.contract import Engine
+from sepconv.engines.front import convolve_1d, convolve_2d, spec_builder
+from sepconv.geometry import ConvSpec, conv_spec_1d
 from sepconv.layers.batch_normalization import normalize
 from sepconv.layers.devices import runs_on_cpu
 from sepconv.layers.empty import is_empty, lend_an_image
@@ -42,19 +44,17 @@ def _with_one_kernel(
     return convolution
 
 
-def _depthwise_conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
+def _depthwise_conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
     """Keras' `depthwise_conv`, computed by an engine of ours where that serves the arguments."""
-    ours = engine.depthwise_conv1d, engine.depthwise_conv2d
 
     def compute(inputs: Any, kernel: Any, options: tuple[Any, ...]) -> Any:
-        return _compute(original, ours, (inputs, kernel), options)
+        return _compute(original, engine, (inputs, kernel), options)
 
     return _with_one_kernel(original, compute)
 
 
-def _separable_conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
+def _separable_conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
     """Keras' `separable_conv`, computed by an engine of ours where that serves the arguments."""
-    ours = engine.separable_conv1d, engine.separable_conv2d
 
     @functools.wraps(original)
     def separable_conv(
@@ -68,20 +68,20 @@ def _separable_conv(original: Callable[..., Any], engine: ModuleType) -> Callabl
     ) -> Any:
         operands = inputs, depthwise_kernel, pointwise_kernel
         options = strides, padding, data_format, dilation_rate
-        return _compute(original, ours, operands, options)
+        return _compute(original, engine, operands, options)
 
     return separable_conv
 
 
-def _conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any]:
+def _conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
     """Keras' `conv`, computed by an engine of ours where it is a convolution that we have."""
 
     def compute(inputs: Any, kernel: Any, options: tuple[Any, ...]) -> Any:
         if _rank(kernel) == 4 and not is_traced_for_export() and plausible(kernel.shape):
             arrays = [keras.ops.convert_to_tensor(operand) for operand in (inputs, kernel)]
-            served = _served(arrays, _ordinary_fits, *options)
+            served = _served(engine, arrays, _ordinary_fits, *options)
             if served is not None:
-                return convolve(*arrays, **served)
+                return convolve(arrays[0], arrays[1], served)
         if is_empty(inputs):  # not where that may turn out: it would cost every small network time
             return lend_an_image(lambda x: original(x, kernel, *options), inputs)
         return original(inputs, kernel, *options)
@@ -90,7 +90,7 @@ def _conv(original: Callable[..., Any], engine: ModuleType) -> Callable[..., Any
 
 
 def _call_of_batch_normalization(
-    original: Callable[..., Any], engine: ModuleType
+    original: Callable[..., Any], engine: Engine
 ) -> Callable[..., Any]:
     """`call` of Keras' BatchNormalization, which trains by our kernels."""
 
@@ -114,31 +114,34 @@ MAKERS = {
 
 def _compute(
     original: Callable[..., Any],
-    ours: tuple[Callable[..., Any], Callable[..., Any]],
+    engine: Engine,
     operands: tuple[Any, ...],
     options: tuple[Any, ...],
 ) -> Any:
     if is_traced_for_export():
         return original(*operands, *options)
     arrays = [keras.ops.convert_to_tensor(operand) for operand in operands]
-    served = _served(arrays, _shapes_fit, *options)
-    if served is None:
+    spec = _served(engine, arrays, _shapes_fit, *options)
+    if spec is None:
         return original(*operands, *options)
-    return ours[len(arrays[0].shape) - 3](*arrays, **served)
+    x, kernel, *pointwise = arrays
+    convolve = convolve_1d if len(x.shape) == 3 else convolve_2d
+    return convolve(engine, x, kernel, pointwise[0] if pointwise else None, None, spec)
 
 
 # ---- what we serve
 
 
 def _served(
+    engine: Engine,
     arrays: Sequence[Any],
     fit: Callable[[Sequence[Any], dict[str, Any]], bool],
     strides: Any,
     padding: Any,
     data_format: str | None,
     dilation_rate: Any,
-) -> dict[str, Any] | None:
-    """The options for our function, or None where Keras' own is to compute, or to complain.
+) -> ConvSpec | None:
+    """The convolution, or None where Keras' own is to compute, or to complain.
 
     `fit` says whether shapes do, given the options.
     """
@@ -160,7 +163,18 @@ def _served(
         and _dtypes_fit(arrays)
         and runs_on_cpu(*arrays)
     )
-    return options if served else None
+    if not served:
+        return None
+    build = spec_builder(engine)
+    arguments: tuple[Any, Any, Any, Any] = (
+        options["strides"],
+        options["padding"],
+        options["dilation_rate"],
+        options["data_format"],
+    )
+    if rank == 3:
+        return conv_spec_1d(arrays[1].shape[0], *arguments, build)
+    return build(*arguments)
 
 
 def _rank(array: Any) -> int | None:

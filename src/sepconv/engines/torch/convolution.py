@@ -32,7 +32,7 @@ from sepconv.geometry import (
     plan,
 )
 
-__all__ = ["CODES", "as_tensor", "convolve", "fake_result", "is_traced"]
+__all__ = ["CODES", "as_array", "convolve", "fake_result", "is_traced"]
 
 is_traced = torch.compiler.is_compiling
 
@@ -276,7 +276,7 @@ transforms.register_vmap(_library, _forward, _backward)
 # --- what the front calls --------------------------------------------------------------------
 
 
-def as_tensor(value: Any) -> Tensor:
+def as_array(value: Any) -> Tensor:
     """`value` as a tensor, in autocast's dtype where that is on, as PyTorch's convolutions do."""
     if not isinstance(value, Tensor):
         try:

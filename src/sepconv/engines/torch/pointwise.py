@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sepconv import _native
-from sepconv.engines.torch.convolution import CODES, as_tensor
+from sepconv.engines.torch.convolution import CODES, as_array
 from sepconv.engines.torch.transforms import add, autograd_kernel, call_below, leading
 from sepconv.geometry import ACTIVATIONS
 
@@ -238,7 +238,7 @@ def pointwise(x: Tensor, kernel: Tensor, *, data_format: str) -> Tensor:
 
     Both are of one dtype and fit each other. Half types, such as autocast makes, are PyTorch's.
     """
-    x, matrix = as_tensor(x), as_tensor(kernel).flatten(0, 2)
+    x, matrix = as_array(x), as_array(kernel).flatten(0, 2)
     first = data_format == "channels_first"
     if x.dtype not in _DTYPES:
         return _composed_product(x, matrix, first, False)

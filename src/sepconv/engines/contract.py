@@ -1,0 +1,81 @@
+"""What an engine's adapter is made of; mypy holds each of them against it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sepconv.fused import Block, Operands
+from sepconv.geometry import ConvSpec
+
+if TYPE_CHECKING:
+    from sepconv.engines import numpy
+    from sepconv.engines.jax import engine as jax
+    from sepconv.engines.tensorflow import engine as tensorflow
+    from sepconv.engines.torch import engine as torch
+
+__all__ = ["BatchNorm", "Engine", "Pointwise"]
+
+
+class Pointwise(Protocol):
+    """A 1x1 convolution."""
+
+    def __call__(self, x: Any, kernel: Any, *, data_format: str) -> Any:
+        """Multiplies the channels of every pixel of `x` by the matrix ``kernel[0, 0]``."""
+
+
+class BatchNorm(Protocol):
+    """Batch normalization in training."""
+
+    def __call__(
+        self, x: Any, gamma: Any, beta: Any, *, axis: int, epsilon: float
+    ) -> tuple[Any, Any, Any]:
+        """The result, and the mean and the variance of each channel of `x`."""
+
+
+class Engine(Protocol):
+    """An adapter, which is a module: differentiable functions of an engine's own arrays.
+
+    Their arguments have been checked; see `sepconv.engines.front`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The engine's name as its users write it."""
+
+    def as_array(self, value: Any, /) -> Any:
+        """An array of the engine from what a user passed."""
+
+    def is_traced(self) -> bool:
+        """Whether a compiler is reading the Python code that runs.
+
+        It must then meet neither caches nor C++, and `convolve` and `fuse` check shapes themselves.
+        """
+
+    def convolve(
+        self,
+        x: Any,
+        depthwise_kernel: Any,
+        pointwise_kernel: Any,
+        bias: Any,
+        spec: ConvSpec,
+        activation: str | None,
+    ) -> Any:
+        """A depthwise convolution of 4-D arrays, or with `pointwise_kernel` a separable one."""
+
+    def fuse(self, operands: Operands, block: Block, /) -> Any:
+        """A block of an inference network."""
+
+    @property
+    def pointwise(self) -> Pointwise | None:
+        """The 1x1 convolution; None where the engine's own is as fast."""
+
+    @property
+    def batch_norm(self) -> BatchNorm | None:
+        """Batch normalization; None where the engine does not train."""
+
+
+if TYPE_CHECKING:
+    _JAX: Engine = jax
+    _TORCH: Engine = torch
+    _TENSORFLOW: Engine = tensorflow
+    _NUMPY: Engine = numpy

@@ -1,0 +1,20 @@
+"""JAX's functions, as `sepconv.engines.contract` lists them."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from sepconv.engines.jax.batch_norm import batch_norm
+from sepconv.engines.jax.block import fuse
+from sepconv.engines.jax.convolution import convolve
+from sepconv.engines.jax.pointwise import pointwise
+
+__all__ = ["as_array", "batch_norm", "convolve", "fuse", "is_traced", "name", "pointwise"]
+
+name = "JAX"
+as_array = jnp.asarray
+
+
+def is_traced() -> bool:
+    """False: JAX runs the Python code that it traces."""
+    return False
