@@ -87,7 +87,12 @@ def test_a_kernel_of_unknown_size_is_checked_when_it_runs():
     @tf.function(input_signature=[tf.TensorSpec([2, 7, 6, 3]), tf.TensorSpec([None] * 4)])
     def function(x, kernel):
         y = convolution.convolve(x, kernel, None, None, spec, None)
-        assert y.shape.as_list() == [2, None, None, None]
+        assert y.shape.as_list() == [
+            2,
+            7,
+            6,
+            None,
+        ]  # at stride 1 "same" is that whatever the kernel
         return y
 
     expected = reference.depthwise_conv2d(x, kernel, padding="same")

@@ -22,6 +22,7 @@ def kernel_activation(activation: Any, known: Mapping[str | None, int] = ACTIVAT
 
     Example:
         >>> import keras
+        >>> from sepconv.fused import BLOCK_ACTIVATIONS
         >>> swish = keras.activations.get("swish")
         >>> kernel_activation(swish, BLOCK_ACTIVATIONS), kernel_activation(swish)
         ('silu', None)
