@@ -92,7 +92,7 @@ def test_a_kernel_of_unknown_size_is_checked_when_it_runs():
             7,
             6,
             None,
-        ]  # at stride 1 "same" is that whatever the kernel
+        ]  # "same": whatever the kernel
         return y
 
     expected = reference.depthwise_conv2d(x, kernel, padding="same")
