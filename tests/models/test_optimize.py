@@ -433,7 +433,11 @@ def test_a_record_is_one_line_a_layer():
     assert [change.layer for change in record] == ["c"]
 
 
-@pytest.mark.parametrize("between", [(), (keras.layers.Permute((1, 2)),)], ids=["next", "later"])
+@pytest.mark.parametrize(
+    "between",
+    [(), (keras.layers.Dropout(0.5), keras.layers.Permute((1, 2)))],
+    ids=["next", "later"],
+)
 def test_a_model_within_that_casts_its_input(between):
     """Keras says float of what a lookup makes integers, and the model within casts them."""
     inner = keras.Sequential(

@@ -229,7 +229,7 @@ def _functional(model: Any) -> Any:
 
 def _has_weights(step: Step) -> bool:
     """Whether it computes with weights, which makes integers floats."""
-    return bool(getattr(step.operation, "variables", ()))
+    return bool(getattr(step.operation, "weights", ()))
 
 
 def _dissolves(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
