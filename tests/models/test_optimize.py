@@ -433,14 +433,21 @@ def test_a_record_is_one_line_a_layer():
     assert [change.layer for change in record] == ["c"]
 
 
-def test_a_model_within_that_casts_its_input():
+@pytest.mark.parametrize(
+    "between",
+    [(), (keras.layers.Dropout(0.5), keras.layers.Permute((1, 2)))],
+    ids=["next", "later"],
+)
+def test_a_model_within_that_casts_its_input(between):
     """Keras says float of what a lookup makes integers, and the model within casts them."""
     inner = keras.Sequential(
         [keras.Input((4, 5)), keras.layers.Conv1D(3, 1, bias_initializer="normal")], name="inner"
     )
     tokens = keras.Input((4,), dtype="int32")
-    lookup = keras.layers.IntegerLookup(vocabulary=[3, 5, 7, 9], output_mode="one_hot")
-    model = keras.Model(tokens, inner(lookup(tokens)))
+    y = keras.layers.IntegerLookup(vocabulary=[3, 5, 7, 9], output_mode="one_hot")(tokens)
+    for layer in between:
+        y = layer(y)
+    model = keras.Model(tokens, inner(y))
     x = np.array([[3, 5, 7, 9], [1, 9, 3, 3]], "int32")
     served, record = sepconv.optimize(model, verify=x)
     assert record.verification.startswith("verified")

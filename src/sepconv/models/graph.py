@@ -23,7 +23,7 @@ class Value:
     Attributes:
         shape: with None for what is not known.
         dtype: as Keras names it; None where it is not known. Keras says float of what some lookup
-            layers make integers.
+            layers make integers, and of what layers without weights make of that.
         masked: whether a mask goes with it, which says what of it counts.
     """
 
@@ -127,7 +127,11 @@ class Graph:
                     outputs = self._trace(inner, tree.flatten(arguments[0]), here)
                 else:
                     outputs = [Value(tensor) for tensor in node.outputs]
-                    self.steps.append(Step(node.operation, arguments, outputs, here))
+                    step = Step(node.operation, arguments, outputs, here)
+                    self.steps.append(step)
+                    if any(value.dtype is None for value in step.inputs) and not _has_weights(step):
+                        for value in outputs:
+                            value.dtype = None
                 for tensor, value in zip(node.outputs, outputs, strict=True):
                     values[id(tensor)] = value
         return [values[id(tensor)] for tensor in model.outputs]
@@ -221,6 +225,11 @@ def _functional(model: Any) -> Any:
     if isinstance(model, Functional) and type(model).call is Functional.call:
         return model
     return None
+
+
+def _has_weights(step: Step) -> bool:
+    """Whether it computes with weights, which makes integers floats."""
+    return bool(getattr(step.operation, "weights", ()))
 
 
 def _dissolves(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
