@@ -243,24 +243,63 @@ void prepared_product(const sepconv::Prepared& prepared, int64_t images, int64_t
   prepared.product(images, pixels, bx.get(), br.get(), by.get(), sepconv::pool());
 }
 
-// How a pass of the depthwise step would go, by name.
-nb::dict plan(const sepconv::Geometry& g, int dtype, const std::string& pass, int threads) {
-  constexpr const char* kPasses[] = {"forward", "input_gradient", "kernel_gradient"};
-  constexpr const char* kKernels[] = {"flat", "planar", "small", "stride2", "channelwise"};
-  const auto* const found = std::find(std::begin(kPasses), std::end(kPasses), pass);
-  if (found == std::end(kPasses) || threads < 1 || threads > sepconv::kMaxThreads)
-    throw std::invalid_argument("There is no such pass, or no such number of threads.");
-  const sepconv::Plan made = sepconv::make_plan(
-      sepconv::dtype_of(dtype), g, static_cast<sepconv::Pass>(found - kPasses), threads);
-  nb::dict values;
-  values["kernel"] = kKernels[static_cast<int>(made.kernel)];
-  values["bands"] = made.bands;
-  values["band_rows"] = made.band_rows;
-  values["row_pieces"] = made.row_pieces;
-  values["channel_parts"] = made.channel_parts;
-  values["groups"] = made.groups;
-  values["tasks"] = made.tasks;
-  return values;
+sepconv::Pass pass_of(const std::string& name) {
+  constexpr const char* kPasses[] = {"forward", "input_gradient", "kernel_gradient",
+                                     "pointwise_kernel_gradient", "ordinary_forward"};
+  const auto* const found = std::find(std::begin(kPasses), std::end(kPasses), name);
+  if (found == std::end(kPasses))
+    throw std::invalid_argument("There is no such pass. Received: pass_=" + name);
+  return static_cast<sepconv::Pass>(found - kPasses);
+}
+
+// A plan by the names of its parts.
+nb::dict named(const sepconv::Plan& plan) {
+  constexpr const char* kKinds[] = {"depthwise", "pointwise", "fused_tiles", "fused_parts",
+                                    "patches"};
+  constexpr const char* kKernels[] = {"none", "flat", "planar", "small", "stride2", "channelwise"};
+  nb::list steps;
+  for (int64_t i = 0; i < plan.count; ++i) {
+    const sepconv::PlanStep& step = plan.steps[i];
+    nb::dict values;
+    values["kind"] = kKinds[static_cast<int>(step.kind)];
+    values["kernel"] = kKernels[static_cast<int>(step.kernel)];
+    values["bands"] = step.bands;
+    values["band_rows"] = step.band_rows;
+    values["row_pieces"] = step.row_pieces;
+    values["channel_parts"] = step.channel_parts;
+    values["filter_parts"] = step.filter_parts;
+    values["groups"] = step.groups;
+    values["tasks"] = step.tasks;
+    values["scratch_bytes"] = step.scratch_bytes;
+    values["kept_bytes"] = step.kept_bytes;
+    steps.append(values);
+  }
+  nb::dict all;
+  all["images"] = plan.images;
+  all["steps"] = steps;
+  return all;
+}
+
+void check_threads(int threads) {
+  if (threads < 1 || threads > sepconv::kMaxThreads)
+    throw std::invalid_argument("threads must be from 1 to " +
+                                std::to_string(sepconv::kMaxThreads) +
+                                ". Received: threads=" + std::to_string(threads));
+}
+
+nb::dict plan(const sepconv::Geometry& g, int dtype, const std::string& pass, int threads,
+              int64_t filters, bool packed) {
+  check_threads(threads);
+  const sepconv::Operation operation{pass_of(pass), filters, packed};
+  return named(sepconv::make_plan(sepconv::dtype_of(dtype), g, operation, threads));
+}
+
+nb::dict plan_pointwise(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
+                        bool channels_first, int dtype, const std::string& pass, int threads,
+                        bool packed) {
+  check_threads(threads);
+  const sepconv::Pointwise shape{images, pixels, channels, filters, channels_first};
+  return named(sepconv::make_plan(sepconv::dtype_of(dtype), shape, pass_of(pass), packed, threads));
 }
 
 sepconv::DType wide_dtype_of(int code) {
@@ -319,10 +358,7 @@ void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double 
 }
 
 void check_measure(int threads, double seconds) {
-  if (threads < 1 || threads > sepconv::kMaxThreads)
-    throw std::invalid_argument("threads must be from 1 to " +
-                                std::to_string(sepconv::kMaxThreads) +
-                                ". Received: threads=" + std::to_string(threads));
+  check_threads(threads);
   if (!(seconds > 0 && seconds <= 60))
     throw std::invalid_argument("seconds must be above 0 and at most 60. Received: seconds=" +
                                 std::to_string(seconds));
@@ -400,7 +436,10 @@ NB_MODULE(_native, m) {
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
         "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "depthwise_bias"_a.none(),
         "pointwise_kernel"_a.none(), "bias"_a.none(), "depthwise_activation"_a, "activation"_a);
-  m.def("plan", &plan, "geometry"_a, "dtype"_a, "pass_"_a, "threads"_a);
+  m.def("plan", &plan, "geometry"_a, "dtype"_a, "pass_"_a, "threads"_a, "filters"_a = 0,
+        "packed"_a = false);
+  m.def("plan_pointwise", &plan_pointwise, "images"_a, "pixels"_a, "channels"_a, "filters"_a,
+        "channels_first"_a, "dtype"_a, "pass_"_a, "threads"_a, "packed"_a = false);
   m.def("num_threads", &sepconv::num_threads);
   m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);

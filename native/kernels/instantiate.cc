@@ -4,6 +4,7 @@
 #include "batch_norm.h"
 #include "kernel_table.h"
 #include "patches.h"
+#include "plan.h"
 #include "roofline.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -76,7 +77,8 @@ void SEPCONV_REPLACE(KernelTable& table) {
            .backward = &backward_all<T>,
            .pointwise_forward = &product,
            .pointwise_backward = &product_backward,
-           .plan = &plan_pass<T>,
+           .plan = &plan_operation<T>,
+           .plan_pointwise = &plan_pointwise<T>,
            .packed_bytes = &packed_bytes,
            .pack_kernel = &pack_kernel,
            .batch_norm_forward = &batch_norm_forward<T>,
