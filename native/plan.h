@@ -16,16 +16,26 @@ enum class Pass {
   ordinary_forward
 };
 
-struct Operation {
-  Pass pass = Pass::forward;
-  int64_t filters = 0;  // 0: the depthwise step alone
-  bool packed = false;  // whether the pointwise kernel is packed already (pack_pointwise_kernel)
-};
-
 // Which kernel serves a depthwise step: along whole rows (flat_rows.h), a channel at a time
 // (planar.h), by tiles of a small kernel (small_kernel.h), by tiles at stride 2
 // (stride2_gradient.h), or a vector of channels at a time (correlate.h, kernel_gradient.h).
 enum class DepthwiseKernel { none, flat, planar, small, stride2, channelwise };
+
+// What a benchmark asks of a forward pass instead of what would be chosen: the kernel of a
+// depthwise step alone, and whether a separable convolution goes in two steps, or in one by tiles
+// or by parts of small images. What cannot serve a geometry is not taken; the plan tells.
+enum class Form { chosen, steps, tiles, parts };
+struct Overrule {
+  DepthwiseKernel kernel = DepthwiseKernel::none;
+  Form form = Form::chosen;
+};
+
+struct Operation {
+  Pass pass = Pass::forward;
+  int64_t filters = 0;  // 0: the depthwise step alone
+  bool packed = false;  // whether the pointwise kernel is packed already (pack_pointwise_kernel)
+  Overrule overrule = {};
+};
 
 // What runs over tasks at once: a depthwise step or a 1x1 product alone; or depthwise tiles, parts
 // of small images, or patches, that feed the product.

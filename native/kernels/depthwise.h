@@ -176,12 +176,13 @@ void depthwise_forward_first(const Geometry& g, const DepthwisePlan& plan, const
 
 template <class T>
 void depthwise_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
-                       Activation activation, T* y, Runner& runner) {
+                       Activation activation, T* y, Runner& runner,
+                       DepthwiseKernel wanted = DepthwiseKernel::none) {
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m)) {
     exact_forward(g, x, kernel, bias, activation, y, runner);
     return;
   }
-  const DepthwisePlan plan = plan_depthwise_forward<T>(g, runner.concurrency());
+  const DepthwisePlan plan = plan_depthwise_forward<T>(g, runner.concurrency(), wanted);
   if (g.channels_first)
     depthwise_forward_first(g, plan, x, kernel, bias, activation, y, runner);
   else

@@ -23,7 +23,7 @@ void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
     separable_forward<T>(g, args, runner);
   else
     depthwise_forward<T>(g, static_cast<const T*>(args.x), kernel, static_cast<const T*>(args.bias),
-                         args.activation, static_cast<T*>(args.y), runner);
+                         args.activation, static_cast<T*>(args.y), runner, args.overrule.kernel);
 }
 
 void product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {

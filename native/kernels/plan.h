@@ -13,12 +13,15 @@ int64_t bytes_of(int64_t elements) {
   return elements * static_cast<int64_t>(sizeof(T));
 }
 
+// What is in the largest part, whose last unit need not be whole.
+inline int64_t largest(const Cut& cut) { return min_of(cut.most, cut.total); }
+
 template <class T>
 PlanStep depthwise_step(const DepthwisePlan& plan) {
   return {.kind = StepKind::depthwise,
           .kernel = plan.band.kernel,
           .bands = plan.bands.count,
-          .band_rows = plan.bands.most,
+          .band_rows = largest(plan.bands),
           .row_pieces = plan.row_pieces,
           .channel_parts = plan.channel_parts,
           .groups = plan.groups,
@@ -31,7 +34,7 @@ template <class T>
 PlanStep product_step(const ProductPlan& plan) {
   return {.kind = StepKind::pointwise,
           .bands = plan.tiles.count,
-          .band_rows = plan.tiles.most,
+          .band_rows = largest(plan.tiles),
           .filter_parts = plan.blocks.count,
           .tasks = plan.tasks,
           .scratch_bytes = bytes_of<T>(plan.scratch),
@@ -43,7 +46,7 @@ PlanStep fused_step(const SeparablePlan& plan) {
   return {.kind = plan.in_parts ? StepKind::fused_parts : StepKind::fused_tiles,
           .kernel = plan.band.kernel,
           .bands = plan.tiles.bands.count,
-          .band_rows = plan.tiles.bands.most,
+          .band_rows = largest(plan.tiles.bands),
           .row_pieces = plan.tiles.pieces,
           .tasks = plan.tasks,
           .scratch_bytes = bytes_of<T>(plan.scratch),
@@ -55,7 +58,7 @@ PlanStep recompute_step(const RecomputePlan& plan) {
   return {.kind = StepKind::fused_tiles,
           .kernel = plan.band.kernel,
           .bands = plan.tiles.bands.count,
-          .band_rows = plan.tiles.bands.most,
+          .band_rows = largest(plan.tiles.bands),
           .row_pieces = plan.tiles.pieces,
           .channel_parts = plan.channel_parts,
           .groups = plan.groups,
@@ -67,7 +70,7 @@ template <class T>
 PlanStep patches_step(const PatchesPlan& plan) {
   return {.kind = StepKind::patches,
           .bands = plan.tiles.count,
-          .band_rows = plan.tiles.most,
+          .band_rows = largest(plan.tiles),
           .tasks = plan.tiles.count,
           .scratch_bytes = bytes_of<T>(plan.scratch),
           .kept_bytes = bytes_of<T>(plan.kept)};
@@ -83,15 +86,17 @@ Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
     return plan;
   }
   if (operation.filters != 0) {
-    const SeparablePlan whole =
-        plan_separable_forward<T>(g, operation.filters, operation.packed, threads);
+    const SeparablePlan whole = plan_separable_forward<T>(g, operation.filters, operation.packed,
+                                                          threads, operation.overrule.form);
     if (!whole.in_steps) {
       add_step(plan, fused_step<T>(whole));
       return plan;
     }
     g.n = plan.images = largest_part(g.n, images_between_steps<T>(g, operation.filters));
   }
-  add_step(plan, depthwise_step<T>(plan_depthwise_forward<T>(g, threads)));
+  const DepthwiseKernel wanted =
+      operation.filters == 0 ? operation.overrule.kernel : DepthwiseKernel::none;
+  add_step(plan, depthwise_step<T>(plan_depthwise_forward<T>(g, threads, wanted)));
   if (operation.filters != 0)
     add_step(plan, product_step<T>(plan_product<T>(g.n, g.ho * g.wo, g.channels_first, g.c * g.m,
                                                    operation.filters, operation.packed)));
@@ -131,7 +136,7 @@ Plan plan_pointwise(const Pointwise& p, Pass pass, bool packed, int64_t threads)
     const ProductGradientPlan gradient = plan_product_gradient<T>(p, threads);
     add_step(plan, {.kind = StepKind::pointwise,
                     .bands = gradient.tiles.count,
-                    .band_rows = gradient.tiles.most,
+                    .band_rows = largest(gradient.tiles),
                     .channel_parts = gradient.channel_parts,
                     .groups = gradient.groups,
                     .tasks = gradient.tasks,

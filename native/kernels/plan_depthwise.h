@@ -104,9 +104,8 @@ int64_t channel_parts(const Geometry& g, int64_t threads, int64_t tasks) {
 // thousand outputs, and but for flat ones long beside what they share with their neighbours, and so
 // that they leave tiles of dilated outputs whole.
 template <class T>
-int64_t row_pieces(const Geometry& g, int64_t bands, int64_t rows) {
+int64_t row_pieces(const Geometry& g, bool flat, int64_t bands, int64_t rows) {
   if (bands >= 4) return 1;
-  const bool flat = is_flat<T>(g);
   const int64_t outputs = rows * g.wo * g.c * g.m,
                 least = flat ? 1 : max_of(tuning::kPieceColumns, tuning::kPieceDilations * g.dw);
   const int64_t most =
@@ -123,6 +122,23 @@ int64_t planar_rows(const Geometry& g) {
 
 // A band of at least so many rows makes little of the rows that it shares with its neighbours.
 inline int64_t least_rows(const Geometry& g) { return 2 * ((g.kh - 1) * g.dh + 1); }
+
+// Whether a kernel can compute the forward pass at all.
+template <class T>
+bool can_serve(const Geometry& g, DepthwiseKernel kernel) {
+  switch (kernel) {
+    case DepthwiseKernel::flat:
+      return !g.channels_first && g.sw == 1 && g.wo * g.c >= kLanes<T>;
+    case DepthwiseKernel::planar:
+      return true;
+    case DepthwiseKernel::small:
+      return !is_narrow<T>(g) && pick_small<T>(forward_correlation(g)) != nullptr;
+    case DepthwiseKernel::channelwise:
+      return !is_narrow<T>(g);
+    default:
+      return false;
+  }
+}
 
 // Of the forward pass and of the kernel's gradient.
 template <class T>
@@ -152,10 +168,10 @@ bool wants_strip(const Correlation& g, bool small, int64_t rows, int64_t q0, int
   return edge * 12 > q1 - q0 || conflicts;
 }
 
-// Of boxes of at most `rows` rows, and of columns [q0, q1).
+// Of boxes of at most `rows` rows, and of columns [q0, q1), by tiles of a small kernel or not.
 template <class T>
-CorrelationPlan plan_correlation(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
-  const bool small = pick_small<T>(g) != nullptr;
+CorrelationPlan plan_correlation(const Correlation& g, bool small, int64_t rows, int64_t q0,
+                                 int64_t q1) {
   if (!wants_strip<T>(g, small, rows, q0, q1)) return {small, 0};
   const Window w = window_of(g, 0, rows, q0, q1);
   return {small, small ? copied_elements<T>(g, w) : strip_elements<T>(g, w)};
@@ -178,9 +194,9 @@ struct BandPlan {
 
 // Of the forward pass, where bands have at most `columns` columns.
 template <class T>
-BandPlan plan_band(const Geometry& g, int64_t rows, int64_t columns) {
-  BandPlan band{.kernel = pick_kernel<T>(g), .rows = rows};
-  switch (band.kernel) {
+BandPlan plan_band(const Geometry& g, DepthwiseKernel kernel, int64_t rows, int64_t columns) {
+  BandPlan band{.kernel = kernel, .rows = rows};
+  switch (kernel) {
     case DepthwiseKernel::flat:
       band.scratch = FlatRows<T>::scratch(flat_sizes<T>(g), rows, columns);
       band.spread = FlatRows<T>::weights(flat_sizes<T>(g));
@@ -191,7 +207,8 @@ BandPlan plan_band(const Geometry& g, int64_t rows, int64_t columns) {
     default:
       if (g.m != 1)
         band.expanded = min_of(g.h, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * g.c * g.m;
-      band.correlation = plan_correlation<T>(forward_correlation(g), rows, 0, columns);
+      band.correlation = plan_correlation<T>(forward_correlation(g),
+                                             kernel == DepthwiseKernel::small, rows, 0, columns);
       band.scratch = band.expanded + band.correlation.strip;
   }
   return band;
@@ -201,7 +218,9 @@ BandPlan plan_band(const Geometry& g, int64_t rows, int64_t columns) {
 template <class T>
 CorrelationPlan plan_phase(const Geometry& g, const GradientPhase& phase, int64_t rows) {
   if (phase.q.first >= phase.q.last) return {};
-  return plan_correlation<T>(phase.correlation, ceil_div(rows, g.sh), phase.q.first, phase.q.last);
+  const bool small = pick_small<T>(phase.correlation) != nullptr;
+  return plan_correlation<T>(phase.correlation, small, ceil_div(rows, g.sh), phase.q.first,
+                             phase.q.last);
 }
 
 // --- a pass --------------------------------------------------------------------------------------
@@ -213,22 +232,26 @@ struct DepthwisePlan {
   int64_t scratch = 0, kept = 0;  // elements of a task, and those that a thread keeps
 };
 
+// By the kernel `wanted` where there is one and it can, else by the best one.
 template <class T>
-DepthwisePlan plan_depthwise_forward(const Geometry& g, int64_t threads) {
+DepthwisePlan plan_depthwise_forward(const Geometry& g, int64_t threads,
+                                     DepthwiseKernel wanted = DepthwiseKernel::none) {
+  const DepthwiseKernel kernel = can_serve<T>(g, wanted) ? wanted : pick_kernel<T>(g);
   DepthwisePlan plan;
   if (g.channels_first) {
     plan.bands = cut_bands(g.ho, planar_rows<T>(g));
     plan.channel_parts = g.c;
   } else {
-    const bool may_split = may_split_channels<T>(g);
-    int64_t wanted = tuning::kBandElements / max_of(1, g.c * g.m * g.wo);
-    wanted = max_of(wanted, may_split ? least_rows(g) : g.kh);
-    plan.bands = cut_task_bands<T>(g, threads, g.ho, wanted, row_unit(g));
+    const bool flat = kernel == DepthwiseKernel::flat;
+    const bool may_split = g.m == 1 && !flat && kernel != DepthwiseKernel::planar;
+    int64_t rows = tuning::kBandElements / max_of(1, g.c * g.m * g.wo);
+    rows = max_of(rows, may_split ? least_rows(g) : g.kh);
+    plan.bands = cut_task_bands<T>(g, threads, g.ho, rows, row_unit(g));
     const int64_t bands = g.n * plan.bands.count;
-    if (is_flat<T>(g) || may_split) plan.row_pieces = row_pieces<T>(g, bands, plan.bands.most);
+    if (flat || may_split) plan.row_pieces = row_pieces<T>(g, flat, bands, plan.bands.most);
     if (may_split) plan.channel_parts = channel_parts<T>(g, threads, bands * plan.row_pieces);
   }
-  plan.band = plan_band<T>(g, plan.bands.most, g.wo);
+  plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
   plan.tasks = g.n * plan.bands.count * plan.row_pieces * plan.channel_parts;
   plan.scratch = plan.band.scratch;
   plan.kept = plan.band.spread;
@@ -307,18 +330,19 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw;
   const int64_t bytes = taps * channels * static_cast<int64_t>(sizeof(T));
   const int64_t wanted = tuning::kGradientBandElements / (channels * g.wo);
+  const DepthwiseKernel kernel = pick_kernel<T>(g);
   DepthwisePlan plan;
-  switch (pick_kernel<T>(g)) {
+  switch (kernel) {
     case DepthwiseKernel::flat:
       plan.bands = cut_bands(g.ho, max_of(g.kh, wanted), g.n);
-      plan.band = plan_band<T>(g, plan.bands.most, g.wo);
+      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
       plan.groups = group_count(g.n * plan.bands.count, bytes);
       plan.scratch = flat_gradient_scratch<T>(flat_sizes<T>(g), plan.bands.most);
       break;
     case DepthwiseKernel::planar:
       // Channels are tasks already; with enough of them no partial sums are needed.
       plan.bands = cut_bands(g.ho, planar_rows<T>(g));
-      plan.band = plan_band<T>(g, plan.bands.most, g.wo);
+      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
       plan.groups =
           min_of(group_count(g.n * plan.bands.count, bytes), ceil_div(tuning::kMostGroups, g.c));
       plan.channel_parts = g.c;
@@ -327,7 +351,7 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
     default:
       plan.bands =
           cut_bands(g.ho, max_of(wanted, g.m != 1 ? g.kh : least_rows(g)), g.n, row_unit(g));
-      plan.band = plan_band<T>(g, plan.bands.most, g.wo);
+      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
       plan.groups = group_count(g.n * plan.bands.count, bytes);
       plan.channel_parts = channel_parts<T>(g, threads, plan.groups);
       plan.scratch = taps * kLanes<T> + plan.band.scratch;

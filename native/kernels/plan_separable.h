@@ -50,7 +50,7 @@ Tiles usual_tiles(const Geometry& g) {
 // How the depthwise step computes such tiles.
 template <class T>
 BandPlan plan_tile_band(const Geometry& g, const Tiles& tiles) {
-  return plan_band<T>(g, tiles.bands.most, ceil_div(g.wo, tiles.pieces));
+  return plan_band<T>(g, pick_kernel<T>(g), tiles.bands.most, ceil_div(g.wo, tiles.pieces));
 }
 
 // Images cut into `each` parts of as many pixels, of which the rows that they share with the next
@@ -89,15 +89,21 @@ inline int64_t greatest_pitch(int64_t channels) {
 
 // --- forward -------------------------------------------------------------------------------------
 
+// Whether an image may be cut wherever it is: not where rows are gone along, whose sums depend on
+// where they are cut.
+template <class T>
+bool may_be_parts(const Geometry& g) {
+  return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g);
+}
+
 // Whether tiles are worth it however few they are: where each thread may have all weights to
 // itself, its own or ones packed before that the caches hold, what one step leaves for the next
 // need not go from core to core. Not where a kernel is so large that tiles share most of what they
-// see, nor where rows are gone along, whose sums depend on where they are cut, and here the number
-// of threads does that.
+// see, nor where an image may not be cut anywhere, since here the number of threads does that.
 template <class T>
 bool takes_few(const Geometry& g, int64_t filters, bool packed, bool kept) {
   const int64_t bytes = g.c * g.m * filters * static_cast<int64_t>(sizeof(T));
-  return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g) && g.kh * g.kw <= tuning::kWindowTaps &&
+  return may_be_parts<T>(g) && g.kh * g.kw <= tuning::kWindowTaps &&
          (kept || (packed && bytes <= tuning::kSharedWeightBytes));
 }
 
@@ -135,7 +141,7 @@ struct SeparablePlan {
 // `packed` says whether the pointwise kernel is packed already.
 template <class T>
 SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool packed,
-                                     int64_t threads) {
+                                     int64_t threads, Form form = Form::chosen) {
   const int64_t channels = g.c * g.m;
   const Tiles usual = usual_tiles<T>(g);
   SeparablePlan plan;
@@ -143,10 +149,14 @@ SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool pa
   plan.own_weights = !g.channels_first && plan.block.count == 1;
   const bool few = usual.count(g) < tuning::kFewTiles;
   const bool may_be_few = takes_few<T>(g, filters, packed, plan.own_weights);
-  // Too few tiles to share out, or windows too large.
-  plan.in_steps = (few && !may_be_few) || is_better_whole<T>(g);
+  // In steps: too few tiles to share out, or windows too large.
+  if (form == Form::chosen || (form == Form::parts && !may_be_parts<T>(g)))
+    form = (few && !may_be_few) || is_better_whole<T>(g) ? Form::steps
+           : may_be_few && usual.count(g) < 2 * threads  ? Form::parts
+                                                         : Form::tiles;
+  plan.in_steps = form == Form::steps;
   if (plan.in_steps) return plan;
-  plan.in_parts = may_be_few && usual.count(g) < 2 * threads;
+  plan.in_parts = form == Form::parts;
   plan.parts = cut_pixels(g, threads);
   plan.tiles = plan.in_parts ? tiles_of_parts(g, plan.parts) : usual;
   plan.band = plan_tile_band<T>(g, plan.tiles);

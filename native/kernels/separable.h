@@ -143,8 +143,8 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   T* y = static_cast<T*>(args.y);
   const Weights<T> weights = forward_weights(static_cast<const T*>(args.pointwise_kernel), channels,
                                              filters, args.packed_kernel);
-  const SeparablePlan plan =
-      plan_separable_forward<T>(g, filters, weights.packed != nullptr, runner.concurrency());
+  const SeparablePlan plan = plan_separable_forward<T>(g, filters, weights.packed != nullptr,
+                                                       runner.concurrency(), args.overrule.form);
   // Of weights that are not finite, see exact.h.
   if (plan.in_steps || !all_finite(kernel, g.kh * g.kw * channels)) {
     separable_in_steps<T>(g, args, weights, runner);

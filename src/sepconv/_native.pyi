@@ -31,8 +31,12 @@ def forward(
     filters: int,
     depthwise_activation: int,
     activation: int,
+    overrule: tuple[str, str] | None = None,
 ) -> None:
-    """A depthwise convolution where `filters` is 0, else a separable one."""
+    """A depthwise convolution where `filters` is 0, else a separable one.
+
+    `overrule` is for benchmarks, as in `plan`.
+    """
 
 def backward(
     geometry: Geometry,
@@ -126,6 +130,7 @@ def prepare(
     depthwise_activation: int,
     activation: int,
 ) -> Prepared: ...
+
 class PlanStep(TypedDict):
     """What runs over tasks at once; numbers as in native/plan.h."""
 
@@ -154,12 +159,16 @@ def plan(
     threads: int,
     filters: int = 0,
     packed: bool = False,
+    overrule: tuple[str, str] | None = None,
 ) -> Plan:
     """How a pass would go, without running it.
 
     `pass_` is "forward", "input_gradient", "kernel_gradient" (the depthwise kernel's) or, where
     there are `filters`, "pointwise_kernel_gradient" or "ordinary_forward"; `packed` says that the
-    weights are prepared.
+    weights are prepared. `overrule` is (kernel, form), against what would be chosen of a forward
+    pass: the kernel of a depthwise step alone ("flat", "planar", "small", "channelwise" or "none"),
+    and the form of a separable convolution ("steps", "tiles", "parts" or "chosen"). What cannot
+    serve the geometry is not taken.
     """
 
 def plan_pointwise(
