@@ -27,15 +27,17 @@ inline Cut cut_rows(int64_t rows, int64_t least = 1) {
 // enough.
 template <class T>
 Cut cut_outputs(int64_t depth, int64_t outputs, int64_t wanted) {
-  const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, depth);
+  const int64_t panel_bytes =
+      packed_elements<T>(max_of(1, depth), kPanel<T>) * static_cast<int64_t>(sizeof(T));
   const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes), all = panels<T>(outputs);
   const int64_t count = max_of(1, max_of(ceil_div(all, most), min_of(wanted, all)));
   return cut_into(outputs, count, kPanel<T>);
 }
 
 // Elements of a block that a thread packs for itself and keeps; none where weights are packed.
-inline int64_t kept_weights(const Cut& blocks, int64_t depth, bool packed) {
-  return packed ? 0 : max_of(1, blocks.most * depth);
+template <class T>
+int64_t kept_weights(const Cut& blocks, int64_t depth, bool packed) {
+  return packed ? 0 : max_of(1, packed_elements<T>(depth, blocks.most));
 }
 
 struct ProductPlan {
@@ -62,7 +64,7 @@ ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool
   plan.tiles = cut_rows(rows, tall ? min_of(wanted, 8) : plan.blocks.count % 2 == 0 ? 1 : 2);
   plan.ahead = rows * depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
   plan.tasks = plan.tiles.count * plan.blocks.count;
-  plan.kept = kept_weights(plan.blocks, depth, packed);
+  plan.kept = kept_weights<T>(plan.blocks, depth, packed);
   return plan;
 }
 

@@ -165,7 +165,7 @@ SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool pa
   plan.tile = g.channels_first ? packed_elements<T>(channels, most) : most * plan.pitch;
   plan.tasks = plan.tiles.count(g);
   plan.scratch = plan.tile + plan.band.scratch;
-  if (plan.own_weights) plan.kept = kept_weights(plan.block, channels, packed);
+  if (plan.own_weights) plan.kept = kept_weights<T>(plan.block, channels, packed);
   return plan;
 }
 
@@ -232,7 +232,7 @@ PatchesPlan plan_patches(const Geometry& g, int64_t filters) {
           .blocks = blocks,
           .pitch = pitch,
           .scratch = tiles.most * pitch,
-          .kept = kept_weights(blocks, depth, false)};
+          .kept = kept_weights<T>(blocks, depth, false)};
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE
