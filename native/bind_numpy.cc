@@ -13,6 +13,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "dispatch.h"
 #include "gil.h"
@@ -89,6 +90,30 @@ sepconv::Geometry make_geometry(nb::tuple spec, nb::tuple x_shape, nb::tuple ker
   return sepconv::resolve(plain, four(x_shape).data(), four(kernel_shape).data());
 }
 
+constexpr const char* kPasses[] = {"forward", "input_gradient", "kernel_gradient",
+                                   "pointwise_kernel_gradient", "ordinary_forward"};
+constexpr const char* kKinds[] = {"depthwise", "pointwise", "fused_tiles", "fused_parts",
+                                  "patches"};
+constexpr const char* kKernels[] = {"none", "flat", "planar", "small", "stride2", "channelwise"};
+constexpr const char* kForms[] = {"chosen", "steps", "tiles", "parts"};
+
+// The value of an `Enum` by its name, which stands in `names` in the order of the values.
+template <class Enum, size_t count>
+Enum by_name(const char* what, const char* const (&names)[count], const std::string& name) {
+  const auto* const found = std::find(std::begin(names), std::end(names), name);
+  if (found == std::end(names))
+    throw std::invalid_argument("There is no such " + std::string(what) + ". Received: " + name);
+  return static_cast<Enum>(found - names);
+}
+
+// From None or the names of a kernel and a form.
+sepconv::Overrule overrule_of(nb::handle names) {
+  if (names.is_none()) return {};
+  const auto [kernel, form] = nb::cast<std::tuple<std::string, std::string>>(names);
+  return {by_name<sepconv::DepthwiseKernel>("kernel", kKernels, kernel),
+          by_name<sepconv::Form>("form", kForms, form)};
+}
+
 // A separable convolution comes with its pointwise kernel, and any other without.
 void check_filters(int64_t filters, nb::handle pointwise_kernel) {
   if (filters < 0 || (filters != 0) == pointwise_kernel.is_none())
@@ -100,7 +125,7 @@ void check_filters(int64_t filters, nb::handle pointwise_kernel) {
 void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle depthwise_kernel,
              nb::handle depthwise_bias, nb::handle pointwise_kernel, nb::handle bias,
              nb::handle residual, nb::handle y, int64_t filters, int depthwise_activation,
-             int activation) {
+             int activation, nb::handle overrule) {
   check_filters(filters, pointwise_kernel);
   const sepconv::DType type = sepconv::dtype_of(dtype);
   const int64_t cm = g.c * g.m, out = filters != 0 ? filters : cm;
@@ -121,7 +146,8 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
                               .y = by.get(),
                               .filters = filters,
                               .depthwise_activation = sepconv::activation_of(depthwise_activation),
-                              .activation = sepconv::activation_of(activation)};
+                              .activation = sepconv::activation_of(activation),
+                              .overrule = overrule_of(overrule)};
   const sepconv::WithoutGil unlocked;
   sepconv::forward(type, g, args, sepconv::pool());
 }
@@ -243,24 +269,58 @@ void prepared_product(const sepconv::Prepared& prepared, int64_t images, int64_t
   prepared.product(images, pixels, bx.get(), br.get(), by.get(), sepconv::pool());
 }
 
-// How a pass of the depthwise step would go, by name.
-nb::dict plan(const sepconv::Geometry& g, int dtype, const std::string& pass, int threads) {
-  constexpr const char* kPasses[] = {"forward", "input_gradient", "kernel_gradient"};
-  constexpr const char* kKernels[] = {"flat", "planar", "small", "stride2", "channelwise"};
-  const auto* const found = std::find(std::begin(kPasses), std::end(kPasses), pass);
-  if (found == std::end(kPasses) || threads < 1 || threads > sepconv::kMaxThreads)
-    throw std::invalid_argument("There is no such pass, or no such number of threads.");
-  const sepconv::Plan made = sepconv::make_plan(
-      sepconv::dtype_of(dtype), g, static_cast<sepconv::Pass>(found - kPasses), threads);
-  nb::dict values;
-  values["kernel"] = kKernels[static_cast<int>(made.kernel)];
-  values["bands"] = made.bands;
-  values["band_rows"] = made.band_rows;
-  values["row_pieces"] = made.row_pieces;
-  values["channel_parts"] = made.channel_parts;
-  values["groups"] = made.groups;
-  values["tasks"] = made.tasks;
-  return values;
+// A plan by the names of its parts.
+nb::dict named(const sepconv::Plan& plan) {
+  nb::list steps;
+  for (int64_t i = 0; i < plan.count; ++i) {
+    const sepconv::PlanStep& step = plan.steps[i];
+    nb::dict values;
+    values["kind"] = kKinds[static_cast<int>(step.kind)];
+    values["kernel"] = kKernels[static_cast<int>(step.kernel)];
+    values["bands"] = step.bands;
+    values["band_rows"] = step.band_rows;
+    values["row_pieces"] = step.row_pieces;
+    values["channel_parts"] = step.channel_parts;
+    values["filter_parts"] = step.filter_parts;
+    values["groups"] = step.groups;
+    values["tasks"] = step.tasks;
+    values["scratch_bytes"] = step.scratch_bytes;
+    values["kept_bytes"] = step.kept_bytes;
+    steps.append(values);
+  }
+  nb::dict all;
+  all["images"] = plan.images;
+  all["steps"] = steps;
+  return all;
+}
+
+void check_threads(int threads) {
+  if (threads < 1 || threads > sepconv::kMaxThreads)
+    throw std::invalid_argument("threads must be from 1 to " +
+                                std::to_string(sepconv::kMaxThreads) +
+                                ". Received: threads=" + std::to_string(threads));
+}
+
+nb::dict plan(const sepconv::Geometry& g, int dtype, const std::string& pass, int threads,
+              int64_t filters, bool packed, nb::handle overrule) {
+  check_threads(threads);
+  if (filters < 0)
+    throw std::invalid_argument("filters must not be negative. Received: filters=" +
+                                std::to_string(filters));
+  const sepconv::Operation operation{by_name<sepconv::Pass>("pass", kPasses, pass), filters, packed,
+                                     overrule_of(overrule)};
+  return named(sepconv::make_plan(sepconv::dtype_of(dtype), g, operation, threads));
+}
+
+nb::dict plan_pointwise(int64_t images, int64_t pixels, int64_t channels, int64_t filters,
+                        bool channels_first, int dtype, const std::string& pass, int threads,
+                        bool packed) {
+  check_threads(threads);
+  if (images < 0 || pixels < 0 || channels <= 0 || filters <= 0)
+    throw std::invalid_argument("The sizes must be positive.");
+  const sepconv::Pointwise shape{images, pixels, channels, filters, channels_first};
+  return named(sepconv::make_plan(sepconv::dtype_of(dtype), shape,
+                                  by_name<sepconv::Pass>("pass", kPasses, pass), packed, threads));
 }
 
 sepconv::DType wide_dtype_of(int code) {
@@ -319,10 +379,7 @@ void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double 
 }
 
 void check_measure(int threads, double seconds) {
-  if (threads < 1 || threads > sepconv::kMaxThreads)
-    throw std::invalid_argument("threads must be from 1 to " +
-                                std::to_string(sepconv::kMaxThreads) +
-                                ". Received: threads=" + std::to_string(threads));
+  check_threads(threads);
   if (!(seconds > 0 && seconds <= 60))
     throw std::invalid_argument("seconds must be above 0 and at most 60. Received: seconds=" +
                                 std::to_string(seconds));
@@ -379,7 +436,8 @@ NB_MODULE(_native, m) {
       });
   m.def("forward", &forward, "geometry"_a, "dtype"_a, "x"_a, "depthwise_kernel"_a,
         "depthwise_bias"_a.none(), "pointwise_kernel"_a.none(), "bias"_a.none(),
-        "residual"_a.none(), "y"_a, "filters"_a, "depthwise_activation"_a, "activation"_a);
+        "residual"_a.none(), "y"_a, "filters"_a, "depthwise_activation"_a, "activation"_a,
+        "overrule"_a.none() = nb::none());
   m.def("backward", &backward, "geometry"_a, "dtype"_a, "x"_a.none(), "depthwise_kernel"_a.none(),
         "pointwise_kernel"_a.none(), "dy"_a, "dx"_a.none(), "ddepthwise"_a.none(),
         "dpointwise"_a.none(), "dbias"_a.none(), "filters"_a);
@@ -400,7 +458,10 @@ NB_MODULE(_native, m) {
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
         "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "depthwise_bias"_a.none(),
         "pointwise_kernel"_a.none(), "bias"_a.none(), "depthwise_activation"_a, "activation"_a);
-  m.def("plan", &plan, "geometry"_a, "dtype"_a, "pass_"_a, "threads"_a);
+  m.def("plan", &plan, "geometry"_a, "dtype"_a, "pass_"_a, "threads"_a, "filters"_a = 0,
+        "packed"_a = false, "overrule"_a.none() = nb::none());
+  m.def("plan_pointwise", &plan_pointwise, "images"_a, "pixels"_a, "channels"_a, "filters"_a,
+        "channels_first"_a, "dtype"_a, "pass_"_a, "threads"_a, "packed"_a = false);
   m.def("num_threads", &sepconv::num_threads);
   m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);

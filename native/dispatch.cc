@@ -119,8 +119,20 @@ void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackwar
   table(dtype).batch_norm_backward(s, args, runner);
 }
 
-Plan make_plan(DType dtype, const Geometry& g, Pass pass, int threads) {
-  return table(dtype).plan(g, pass, threads);
+Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads) {
+  const int64_t taps = g.kh * g.kw;
+  const bool ordinary = operation.pass == Pass::ordinary_forward;
+  if (operation.filters == 0 && (ordinary || operation.pass == Pass::pointwise_kernel_gradient))
+    throw std::invalid_argument("A depthwise step alone has no such pass.");
+  if (ordinary && (g.channels_first || g.m != taps || taps == 1))
+    throw std::invalid_argument("The geometry is not that of an ordinary convolution.");
+  return g.n == 0 ? Plan{} : table(dtype).plan(g, operation, threads);
+}
+
+Plan make_plan(DType dtype, const Pointwise& p, Pass pass, bool packed, int threads) {
+  if (pass == Pass::kernel_gradient || pass == Pass::ordinary_forward)
+    throw std::invalid_argument("A 1x1 convolution alone has no such pass.");
+  return p.images * p.pixels == 0 ? Plan{} : table(dtype).plan_pointwise(p, pass, packed, threads);
 }
 
 DType dtype_of(int64_t code) { return checked("dtype", code, DType::f16); }

@@ -30,9 +30,12 @@ SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_
 SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels,
                                        int64_t filters, const void* kernel, void* packed);
 
-// How a depthwise step would go on so many threads, found without running it. The half types',
-// which go through some images at a time, is that of float32 as if all went through together.
-SEPCONV_API Plan make_plan(DType dtype, const Geometry& g, Pass pass, int threads);
+// How an operation would go on so many threads, found without running it; of no images, in no
+// steps. The half types', which go through some images at a time, is that of float32 as if all went
+// through together. Weights or sums that are not finite are left to the loops of kernels/exact.h.
+// Throws std::invalid_argument where such an operation has no such pass.
+SEPCONV_API Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads);
+SEPCONV_API Plan make_plan(DType dtype, const Pointwise& p, Pass pass, bool packed, int threads);
 
 // The values of the numbers that bindings are given. They throw std::invalid_argument where a
 // number is that of none.

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "geometry.h"
+#include "plan.h"
 
 namespace sepconv {
 
@@ -39,6 +40,7 @@ struct Forward {
   Activation activation = Activation::none;
   // The pointwise kernel as pack_pointwise_kernel() put it, which is then not read itself.
   const void* packed_kernel = nullptr;
+  Overrule overrule = {};  // for benchmarks
 
   bool separable() const { return filters != 0; }
 };

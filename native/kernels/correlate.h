@@ -238,31 +238,16 @@ RunFunction<T> pick_run(int64_t taps, int64_t rows, int64_t stride, int64_t dila
   return run_general<T>;
 }
 
-// Whether a box of so many rows and columns is better computed from a strip: a copy of its window,
-// one vector of channels, padding included. It pays where a good part of the outputs has taps in
-// the padding, and where pixels lie so far apart that the rows of a window fall on the same few
-// sets of the first cache; with large dilation or few rows the copy costs too much.
-template <class T>
-bool wants_strip(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
-  if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
-  if (pick_small<T>(g) != nullptr) return wants_copy<T>(g);
-  const int64_t reach = (g.kh - 1) * g.dh + 1;
-  if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
-  TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
-  const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
-  const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
-  const bool conflicts = pixel % 512 == 0;
-  return edge * 12 > q1 - q0 || conflicts;
-}
+// How a correlation is computed, which plan_depthwise.h decides: by tiles of a small kernel or not,
+// and from copies of its windows in `strip` elements of scratch, or with 0 from the image itself.
+struct CorrelationPlan {
+  bool small = false;
+  int64_t strip = 0;
+};
 
-// A band of at least so many rows makes little of the rows that it shares with its neighbours.
-inline int64_t least_rows(const Geometry& g) { return 2 * ((g.kh - 1) * g.dh + 1); }
-
+// A strip of this window: one vector of channels of it, and of many weights.
 template <class T>
-int64_t strip_elements(const Correlation& g, int64_t rows, int64_t q0, int64_t q1) {
-  const Window w = window_of(g, 0, rows, q0, q1);
-  if (!wants_strip<T>(g, rows, q0, q1)) return 0;
-  if (pick_small<T>(g) != nullptr) return copied_elements<T>(g, w);
+int64_t strip_elements(const Correlation& g, const Window& w) {
   return (w.rows * w.columns + (g.kw >= tuning::kPaddedTaps ? g.kh * g.kw : 0)) * kLanes<T>;
 }
 
@@ -318,18 +303,20 @@ inline EdgeRun edge_run(const Correlation& g, int64_t q, int64_t end) {
   return run;
 }
 
-// Computes a box of outputs; `out` is where its first one goes. `bias` may be null. `strip` is
-// scratch of strip_elements() elements, or null to read the image itself.
+// Computes a box of outputs; `out` is where its first one goes. `bias` may be null. `scratch` is as
+// large as the plan's strip.
 template <class T>
-void correlate(const Correlation& g, const T* image, const T* weights, const T* bias,
-               Activation activation, const Box& box, T* out, int64_t out_row, int64_t out_pixel,
-               T* strip) {
+void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image, const T* weights,
+               const T* bias, Activation activation, const Box& box, T* out, int64_t out_row,
+               int64_t out_pixel, T* scratch) {
   constexpr int kVec = kLanes<T>;
   const auto [p0, p1, q0, q1, c0, c1] = box;
   const Window window = window_of(g, p0, p1, q0, q1);
-  if (const auto* small = pick_small<T>(g)) {
+  T* const strip = plan.strip == 0 ? nullptr : scratch;
+  if (plan.small) {
+    const SmallFunctions<T>& small = *pick_small<T>(g);
     each_small_part(g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
-      correlate_small(*small, g, in, weights + c, bias == nullptr ? nullptr : bias + c, activation,
+      correlate_small(small, g, in, weights + c, bias == nullptr ? nullptr : bias + c, activation,
                       Box{p0, p1, q0, q1, c, c + count}, out + (c - c0), out_row, out_pixel);
     });
     return;

@@ -1,17 +1,12 @@
-// The depthwise step over whole tensors, as plan.h has planned it.
+// The depthwise step over whole tensors, as plan_depthwise.h has planned it.
 #pragma once
 #include "correlate.h"
 #include "exact.h"
 #include "flat_rows.h"
-#include "plan.h"
+#include "plan_depthwise.h"
 #include "planar.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
-
-template <class T>
-FlatSizes flat_sizes(const Geometry& g) {
-  return {g.h, g.w, g.c, 1, g.m, g.kh, g.kw, g.sh, g.dh, g.dw, g.pt, g.pl, g.wo};
-}
 
 // The input rows [first, last) that output rows [p0, p1) see.
 inline TapRange input_rows(const Geometry& g, int64_t p0, int64_t p1) {
@@ -41,12 +36,6 @@ struct Expanded {
 };
 
 template <class T>
-int64_t expanded_elements(const Geometry& g, int64_t band_rows) {
-  if (g.m == 1) return 0;
-  return min_of(g.h, (band_rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * g.c * g.m;
-}
-
-template <class T>
 Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T* scratch) {
   Correlation correlation = forward_correlation(g);
   if (g.m == 1) return {correlation, image, p0};
@@ -63,40 +52,28 @@ Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T*
 template <class T>
 class DepthwiseBands {
  public:
-  // Bands of at most `band_rows` rows and pieces of at most `columns` columns; `bias` may be null.
-  // Where weights are repeated, all threads read the same ones, unless there is to be an own copy
-  // in the memory that each keeps: another core's cache is far.
-  DepthwiseBands(const Geometry& geometry, const T* kernel, const T* bias, int64_t band_rows,
-                 int64_t columns, bool own_weights = false)
+  // `bias` may be null. Where weights are repeated, all threads read the same ones, unless there is
+  // to be an own copy in the memory that each keeps: another core's cache is far.
+  DepthwiseBands(const Geometry& geometry, const BandPlan& band, const T* kernel, const T* bias,
+                 bool own_weights = false)
       : g(geometry),
-        way_(pick_kernel<T>(geometry)),
+        plan_(band),
         kernel_(kernel),
         bias_(bias),
-        kept_(own_weights ? spread_elements() : 0),
-        shared_(own_weights ? 0 : spread_elements()),
-        planar_(geometry, way_ == DepthwiseKernel::planar ? band_rows : 0) {
-    if (way_ == DepthwiseKernel::flat) {
-      if (!own_weights) spread(shared_.get());
-      scratch_ = FlatRows<T>::scratch(flat_sizes<T>(g), band_rows, columns);
-    } else if (way_ == DepthwiseKernel::planar) {
-      scratch_ = forward_scratch(planar_);
-    } else {
-      expanded_ = expanded_elements<T>(g, band_rows);
-      strip_ = strip_elements<T>(forward_correlation(g), band_rows, 0, columns);
-      scratch_ = expanded_ + strip_;
-    }
+        own_weights_(own_weights),
+        shared_(own_weights ? 0 : band.spread),
+        planar_(geometry, band.kernel == DepthwiseKernel::planar ? band.rows : 0) {
+    if (band.kernel == DepthwiseKernel::flat && !own_weights) spread(shared_.get());
   }
 
-  // Whether a box may have fewer than all channels.
-  bool may_split() const { return g.m == 1 && !is_narrow<T>(g); }
-  int64_t scratch() const { return scratch_; }
-  // Elements that a thread is to keep from task to task.
-  int64_t kept() const { return kept_; }
+  // Where the bands go a channel at a time.
+  const Planar<T>& planar() const { return planar_; }
 
-  // Outputs of one image; `x` is its start. `kept` is the thread's, where it is to keep something.
+  // Outputs of one image; `x` is its start, `scratch` is as the plan says. `kept` is the thread's,
+  // where it has weights of its own.
   void compute(const T* x, Activation activation, const Box& box, T* out, int64_t out_row,
                int64_t out_pixel, T* scratch, Kept* kept = nullptr) const {
-    if (way_ == DepthwiseKernel::planar) {
+    if (plan_.kernel == DepthwiseKernel::planar) {
       const int64_t rows = box.p1 - box.p0;
       each_forward_plane(planar_, x, 0, box.p0, rows, box.c0, box.c1, kernel_, bias_, activation,
                          scratch, [&](int64_t o, const T* flat) {
@@ -106,25 +83,21 @@ class DepthwiseBands {
                          });
       return;
     }
-    if (way_ == DepthwiseKernel::flat) {
+    if (plan_.kernel == DepthwiseKernel::flat) {
       const T* weights =
-          kept_ == 0 ? shared_.get() : filled_once<T>(kept, [&](T* to) { spread(to); });
+          own_weights_ ? filled_once<T>(kept, [&](T* to) { spread(to); }) : shared_.get();
       FlatRows<T>(flat_sizes<T>(g), bias_ != nullptr, weights)
           .compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
     } else {
       const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
       const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
-      correlate(band.correlation, band.image, kernel_, bias_, early(activation), local, out,
-                out_row, out_pixel, strip_ == 0 ? nullptr : scratch + expanded_);
+      correlate(plan_.correlation, band.correlation, band.image, kernel_, bias_, early(activation),
+                local, out, out_row, out_pixel, scratch + plan_.expanded);
     }
     if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
   }
 
  private:
-  int64_t spread_elements() const {
-    return way_ == DepthwiseKernel::flat ? FlatRows<T>::weights(flat_sizes<T>(g), bias_ != nullptr)
-                                         : 0;
-  }
   void spread(T* to) const {
     const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
       return kernel_[((i * g.kw + j) * g.c + c) * g.m + m];
@@ -145,50 +118,49 @@ class DepthwiseBands {
   }
 
   const Geometry& g;
-  const DepthwiseKernel way_;
+  const BandPlan plan_;
   const T* const kernel_;
   const T* const bias_;
-  const int64_t kept_;
+  const bool own_weights_;
   const Workspace<T> shared_;
   const Planar<T> planar_;
-  int64_t expanded_ = 0, strip_ = 0, scratch_;  // elements
 };
 
 template <class T>
-void depthwise_forward_last(const Geometry& g, const T* x, const T* kernel, const T* bias,
-                            Activation activation, T* y, Runner& runner) {
+void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const T* x,
+                            const T* kernel, const T* bias, Activation activation, T* y,
+                            Runner& runner) {
   const int64_t channels = g.c * g.m;
-  const DepthwisePlan plan = plan_forward<T>(g, runner.concurrency());
-  const Bands& bands = plan.bands;
+  const Cut& bands = plan.bands;
   const int64_t pieces = plan.row_pieces, split = plan.channel_parts;
-  const DepthwiseBands<T> depthwise(g, kernel, bias, bands.rows, g.wo, true);
-  parallel_keeping<T>(runner, plan.tasks, depthwise.scratch(), depthwise.kept(),
-                      [&](int64_t task, T* scratch, Kept* kept) {
-                        const int64_t part = task % split, piece = task / split % pieces;
-                        const int64_t band = task / split / pieces % bands.count;
-                        const int64_t n = task / split / pieces / bands.count;
-                        const TapRange c = split == 1 ? TapRange{0, channels}
-                                                      : channel_range<T>(channels, split, part);
-                        const Box box{bands.first(band),
-                                      bands.first(band + 1),
-                                      part_start(g.wo, pieces, piece),
-                                      part_start(g.wo, pieces, piece + 1),
-                                      c.first,
-                                      c.last};
-                        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
-                        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out,
-                                          g.wo * channels, channels, scratch, kept);
-                      });
+  const DepthwiseBands<T> depthwise(g, plan.band, kernel, bias, true);
+  parallel_keeping<T>(
+      runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T* scratch, Kept* kept) {
+        const int64_t part = task % split, piece = task / split % pieces;
+        const int64_t band = task / split / pieces % bands.count;
+        const int64_t n = task / split / pieces / bands.count;
+        const TapRange c =
+            split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+        const Box box{bands.first(band),
+                      bands.first(band + 1),
+                      part_start(g.wo, pieces, piece),
+                      part_start(g.wo, pieces, piece + 1),
+                      c.first,
+                      c.last};
+        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
+        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out, g.wo * channels, channels,
+                          scratch, kept);
+      });
 }
 
 template <class T>
-void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, const T* bias,
-                             Activation activation, T* y, Runner& runner) {
+void depthwise_forward_first(const Geometry& g, const DepthwisePlan& plan, const T* x,
+                             const T* kernel, const T* bias, Activation activation, T* y,
+                             Runner& runner) {
   const int64_t channels = g.c * g.m;
-  const DepthwisePlan plan = plan_forward<T>(g, runner.concurrency());
-  const Bands& bands = plan.bands;
-  const Planar<T> planar(g, bands.rows);
-  parallel<T>(runner, plan.tasks, forward_scratch(planar), [&](int64_t task, T* scratch) {
+  const Cut& bands = plan.bands;
+  const Planar<T> planar(g, plan.band.rows);
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const int64_t band = task % bands.count, c = task / bands.count % g.c;
     const int64_t n = task / bands.count / g.c;
     const int64_t p0 = bands.first(band);
@@ -204,13 +176,17 @@ void depthwise_forward_first(const Geometry& g, const T* x, const T* kernel, con
 
 template <class T>
 void depthwise_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
-                       Activation activation, T* y, Runner& runner) {
-  if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
+                       Activation activation, T* y, Runner& runner,
+                       DepthwiseKernel wanted = DepthwiseKernel::none) {
+  if (!all_finite(kernel, g.kh * g.kw * g.c * g.m)) {
     exact_forward(g, x, kernel, bias, activation, y, runner);
-  else if (g.channels_first)
-    depthwise_forward_first(g, x, kernel, bias, activation, y, runner);
+    return;
+  }
+  const DepthwisePlan plan = plan_depthwise_forward<T>(g, runner.concurrency(), wanted);
+  if (g.channels_first)
+    depthwise_forward_first(g, plan, x, kernel, bias, activation, y, runner);
   else
-    depthwise_forward_last(g, x, kernel, bias, activation, y, runner);
+    depthwise_forward_last(g, plan, x, kernel, bias, activation, y, runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

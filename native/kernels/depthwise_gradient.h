@@ -9,44 +9,6 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // --- input gradient ----------------------------------------------------------------------------
 
-inline int64_t greatest_common_divisor(int64_t a, int64_t b) {
-  while (b != 0) {
-    const int64_t r = a % b;
-    a = b;
-    b = r;
-  }
-  return a;
-}
-
-// Along one axis, the input positions x with (x + pad) % stride == residue are a correlation of dy
-// at stride 1 with those taps i for which i * dilation % stride == residue, flipped.
-struct AxisPhase {
-  int64_t taps;      // how many
-  int64_t first;     // the first such i
-  int64_t step;      // from one to the next
-  int64_t dilation;  // of dy
-  int64_t pad;       // of dy
-};
-
-inline AxisPhase axis_phase(int64_t kernel, int64_t stride, int64_t dilation, int64_t residue) {
-  const int64_t common = greatest_common_divisor(stride, dilation);
-  AxisPhase phase{0, 0, stride / common, dilation / common, 0};
-  while (phase.first < kernel && phase.first * dilation % stride != residue) {
-    if (++phase.first > phase.step) return phase;  // residues repeat after `step` taps
-  }
-  if (phase.first >= kernel) return phase;
-  phase.taps = (kernel - 1 - phase.first) / phase.step + 1;
-  phase.pad = (phase.first + (phase.taps - 1) * phase.step) * dilation / stride;
-  return phase;
-}
-
-// The positions of a residue as r * stride + residue - pad, for r in [first, last), within
-// [from, to).
-inline TapRange axis_range(int64_t from, int64_t to, int64_t stride, int64_t residue, int64_t pad) {
-  const int64_t first = ceil_div(from + pad - residue, stride);
-  return {first, max_of(first, ceil_div(to + pad - residue, stride))};
-}
-
 // The kernel, flipped and sorted by phase: phase (a, b)'s taps stand together.
 template <class T>
 class FlippedKernel {
@@ -91,41 +53,26 @@ void add_neighbours(const T* from, int64_t count, int64_t m, T* to) {
   }
 }
 
-// Phase (a, b) of the input gradient as a correlation of dy, whose columns are `q`.
-struct GradientPhase {
-  Correlation correlation;
-  TapRange q;
+// A phase, and how it is computed.
+struct PlannedPhase {
+  GradientPhase phase;
+  CorrelationPlan plan;
 };
-
-inline GradientPhase gradient_phase(const Geometry& g, int64_t a, int64_t b) {
-  const AxisPhase rows = axis_phase(g.kh, g.sh, g.dh, a);
-  const AxisPhase columns = axis_phase(g.kw, g.sw, g.dw, b);
-  const TapRange q = axis_range(0, g.w, g.sw, b, g.pl);
-  // Where there are no taps, zero rows of one tap make the correlation write zeros.
-  const bool none = rows.taps == 0 || columns.taps == 0;
-  return {{g.ho, g.wo, g.c * g.m, none ? 0 : rows.taps, none ? 1 : columns.taps, 1, 1,
-           rows.dilation, columns.dilation, rows.pad, columns.pad, q.last},
-          q};
-}
 
 template <class T>
 void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const T* dy,
                                 const T* kernel, T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
   FlippedKernel<T> flipped(g, kernel);
-  const Bands& bands = plan.bands;
+  const Cut& bands = plan.bands;
   const int64_t split = plan.channel_parts;
-  const int64_t wide_elements = g.m == 1 ? 0 : bands.rows * g.w * channels;
-  const int64_t phase_rows = ceil_div(bands.rows, g.sh);
-  int64_t strip_most = 0;
+  Workspace<PlannedPhase> phases(g.sh * g.sw);
   for (int64_t a = 0; a < g.sh; ++a)
     for (int64_t b = 0; b < g.sw; ++b) {
       const GradientPhase phase = gradient_phase(g, a, b);
-      if (phase.q.first < phase.q.last)
-        strip_most = max_of(strip_most, strip_elements<T>(phase.correlation, phase_rows,
-                                                          phase.q.first, phase.q.last));
+      phases.get()[a * g.sw + b] = {phase, plan_phase<T>(g, phase, bands.most)};
     }
-  parallel<T>(runner, plan.tasks, wide_elements + strip_most, [&](int64_t task, T* wide) {
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* wide) {
     const int64_t part = task % split, band = task / split % bands.count;
     const int64_t n = task / split / bands.count;
     const int64_t h0 = bands.first(band);
@@ -134,18 +81,16 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
     T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
     for (int64_t a = 0; a < g.sh; ++a)
       for (int64_t b = 0; b < g.sw; ++b) {
-        const GradientPhase phase = gradient_phase(g, a, b);
+        const auto& [phase, how] = phases.get()[a * g.sw + b];
         const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
         const TapRange q = phase.q;
         if (p.first == p.last || q.first == q.last) continue;
-        const bool strip = wants_strip<T>(phase.correlation, phase_rows, q.first, q.last);
         const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
         T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
                  (q.first * g.sw + b - g.pl) * channels + c.first;
-        correlate<T>(phase.correlation, dy + n * g.ho * g.wo * channels,
+        correlate<T>(how, phase.correlation, dy + n * g.ho * g.wo * channels,
                      flipped.phase(a * g.sw + b), nullptr, Activation::none, box, out,
-                     g.sh * g.w * channels, g.sw * channels,
-                     strip ? wide + wide_elements : nullptr);
+                     g.sh * g.w * channels, g.sw * channels, wide + plan.band.expanded);
       }
     if (g.m != 1) add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
   });
@@ -156,45 +101,41 @@ void input_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T
                            const T* kernel, T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
   // Bands of input rows; each takes the rows of outputs that see it.
-  const Bands& bands = plan.bands;
-  const int64_t most_rows = min_of(g.ho, (bands.rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
-  const Planar<T> planar(g, most_rows);
-  parallel<T>(runner, plan.tasks, planar.all_phases() + flat_elements(planar),
-              [&](int64_t task, T* phases) {
-                const int64_t band = task % bands.count, c = task / bands.count % g.c;
-                const int64_t n = task / bands.count / g.c;
-                const int64_t h0 = bands.first(band);
-                const int64_t h1 = bands.first(band + 1);
-                const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
-                const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
-                const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
-                if (out.pixel_step == 1)
-                  fill_zero(out.data + h0 * g.w, (h1 - h0) * g.w);
-                else
-                  for (int64_t h = h0; h < h1; ++h)
-                    for (int64_t w = 0; w < g.w; ++w)
-                      out.data[h * out.row_step + w * out.pixel_step] = 0;
-                if (p1 <= p0) return;
-                fill_zero(phases, planar.all_phases());
-                for (int64_t m = 0; m < g.m; ++m) {
-                  const int64_t o = c * g.m + m;
-                  const Plane<const T> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
-                  const T* flat = fill_flat(planar, p0, p1 - p0, in, phases + planar.all_phases());
-                  planar_input_gradient(planar, p1 - p0, flat, kernel + o, channels, phases);
-                }
-                for_phase_runs(planar, p0, p1 - p0,
-                               [&](int64_t element, int64_t h, int64_t w, int64_t count) {
-                                 if (h < h0 || h >= h1) return;
-                                 scatter_run(phases + element, count, g.sw * out.pixel_step,
-                                             out.data + h * out.row_step + w * out.pixel_step);
-                               });
-              });
+  const Cut& bands = plan.bands;
+  const Planar<T> planar(g, plan.band.rows);
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* phases) {
+    const int64_t band = task % bands.count, c = task / bands.count % g.c;
+    const int64_t n = task / bands.count / g.c;
+    const int64_t h0 = bands.first(band);
+    const int64_t h1 = bands.first(band + 1);
+    const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
+    const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
+    const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
+    if (out.pixel_step == 1)
+      fill_zero(out.data + h0 * g.w, (h1 - h0) * g.w);
+    else
+      for (int64_t h = h0; h < h1; ++h)
+        for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = 0;
+    if (p1 <= p0) return;
+    fill_zero(phases, planar.all_phases());
+    for (int64_t m = 0; m < g.m; ++m) {
+      const int64_t o = c * g.m + m;
+      const Plane<const T> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
+      const T* flat = fill_flat(planar, p0, p1 - p0, in, phases + planar.all_phases());
+      planar_input_gradient(planar, p1 - p0, flat, kernel + o, channels, phases);
+    }
+    for_phase_runs(planar, p0, p1 - p0, [&](int64_t element, int64_t h, int64_t w, int64_t count) {
+      if (h < h0 || h >= h1) return;
+      scatter_run(phases + element, count, g.sw * out.pixel_step,
+                  out.data + h * out.row_step + w * out.pixel_step);
+    });
+  });
 }
 
 template <class T>
 void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const T* dy,
                             const T* kernel, T* dx, Runner& runner) {
-  const Bands& bands = plan.bands;
+  const Cut& bands = plan.bands;
   const int64_t split = plan.channel_parts;
   parallel<T>(runner, plan.tasks, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
@@ -208,26 +149,13 @@ template <class T>
 void input_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T* dy, const T* kernel,
                          T* dx, Runner& runner) {
   const int64_t channels = g.c * g.m;
-  const FlatSizes sizes{g.ho,
-                        g.wo,
-                        g.c,
-                        g.m,
-                        1,
-                        g.kh,
-                        g.kw,
-                        1,
-                        g.dh,
-                        g.dw,
-                        (g.kh - 1) * g.dh - g.pt,
-                        (g.kw - 1) * g.dw - g.pl,
-                        g.w};
+  const FlatSizes sizes = gradient_flat_sizes(g);
   const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
     return kernel[((g.kh - 1 - i) * g.kw + g.kw - 1 - j) * channels + c * g.m + m];
   };
-  const Bands& bands = plan.bands;
+  const Cut& bands = plan.bands;
   parallel_keeping<T>(
-      runner, plan.tasks, FlatRows<T>::scratch(sizes, bands.rows, g.w),
-      FlatRows<T>::weights(sizes, false), [&](int64_t task, T* scratch, Kept* kept) {
+      runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T* scratch, Kept* kept) {
         const T* weights =
             filled_once<T>(kept, [&](T* to) { FlatRows<T>::spread(sizes, nullptr, weight, to); });
         const int64_t n = task / bands.count, band = task % bands.count;
@@ -244,11 +172,11 @@ void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T
   const DepthwisePlan plan = plan_input_gradient<T>(g, runner.concurrency());
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
     exact_input_gradient(g, dy, kernel, dx, runner);
-  else if (plan.kernel == DepthwiseKernel::flat)
+  else if (plan.band.kernel == DepthwiseKernel::flat)
     input_gradient_flat(g, plan, dy, kernel, dx, runner);
-  else if (plan.kernel == DepthwiseKernel::planar)
+  else if (plan.band.kernel == DepthwiseKernel::planar)
     input_gradient_planar(g, plan, dy, kernel, dx, runner);
-  else if (plan.kernel == DepthwiseKernel::stride2)
+  else if (plan.band.kernel == DepthwiseKernel::stride2)
     input_gradient_stride2(g, plan, dy, kernel, dx, runner);
   else
     input_gradient_channelwise(g, plan, dy, kernel, dx, runner);
@@ -260,14 +188,12 @@ template <class T>
 void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const T* x,
                                  const T* dy, T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
-  const Bands& bands = plan.bands;
+  const Cut& bands = plan.bands;
   const int64_t units = g.n * bands.count, groups = plan.groups, split = plan.channel_parts;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
   const int64_t sums = taps * kLanes<T>;
-  const int64_t expanded = expanded_elements<T>(g, bands.rows);
-  const int64_t strip = strip_elements<T>(forward_correlation(g), bands.rows, 0, g.wo);
-  parallel<T>(runner, plan.tasks, sums + expanded + strip, [&](int64_t task, T* scratch) {
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const int64_t part = task % split, group = task / split;
     const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
     const int64_t last = part_start(units, groups, group + 1);
@@ -276,10 +202,10 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
       const int64_t p0 = bands.first(band);
       const int64_t p1 = bands.first(band + 1);
       const Expanded<T> wide = expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
-      add_kernel_gradient(wide.correlation, wide.image, dy + (n * g.ho + p0) * g.wo * channels,
-                          wide.p0, wide.p0 + p1 - p0, c.first, c.last,
-                          partials.get() + group * size, reinterpret_cast<Vec<T>*>(scratch),
-                          strip == 0 ? nullptr : scratch + sums + expanded);
+      add_kernel_gradient(plan.band.correlation, wide.correlation, wide.image,
+                          dy + (n * g.ho + p0) * g.wo * channels, wide.p0, wide.p0 + p1 - p0,
+                          c.first, c.last, partials.get() + group * size,
+                          reinterpret_cast<Vec<T>*>(scratch), scratch + sums + plan.band.expanded);
     }
   });
   add_partials(partials.get(), groups, size, dk, runner);
@@ -290,21 +216,19 @@ void kernel_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T*
                           T* dk, Runner& runner) {
   const FlatSizes sizes = flat_sizes<T>(g);
   const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
-  const Bands& bands = plan.bands;
+  const Cut& bands = plan.bands;
   const int64_t units = g.n * bands.count, groups = plan.groups;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
-  parallel<T>(runner, plan.tasks, flat_gradient_scratch<T>(sizes, bands.rows),
-              [&](int64_t group, T* scratch) {
-                const int64_t last = part_start(units, groups, group + 1);
-                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
-                  const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = bands.first(band);
-                  add_flat_gradient(sizes, x + n * g.h * g.w * g.c,
-                                    dy + (n * g.ho + p0) * g.wo * channels, p0,
-                                    bands.first(band + 1), partials.get() + group * size, scratch);
-                }
-              });
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t group, T* scratch) {
+    const int64_t last = part_start(units, groups, group + 1);
+    for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+      const int64_t n = unit / bands.count, band = unit % bands.count;
+      const int64_t p0 = bands.first(band);
+      add_flat_gradient(sizes, x + n * g.h * g.w * g.c, dy + (n * g.ho + p0) * g.wo * channels, p0,
+                        bands.first(band + 1), partials.get() + group * size, scratch);
+    }
+  });
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
@@ -312,39 +236,37 @@ template <class T>
 void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T* x, const T* dy,
                             T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
-  const Bands& bands = plan.bands;
-  const Planar<T> planar(g, bands.rows);
+  const Cut& bands = plan.bands;
+  const Planar<T> planar(g, plan.band.rows);
   const int64_t units = g.n * bands.count, groups = plan.groups;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
-  parallel<T>(runner, plan.tasks, planar.all_phases() + flat_elements(planar),
-              [&](int64_t task, T* phases) {
-                const int64_t c = task % g.c, group = task / g.c;
-                T* sums = partials.get() + group * size;
-                const int64_t last = part_start(units, groups, group + 1);
-                for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
-                  const int64_t n = unit / bands.count, band = unit % bands.count;
-                  const int64_t p0 = bands.first(band);
-                  const int64_t rows = bands.first(band + 1) - p0;
-                  fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, c), phases);
-                  for (int64_t m = 0; m < g.m; ++m) {
-                    const int64_t o = c * g.m + m;
-                    const T* flat =
-                        fill_flat(planar, p0, rows, plane_of(g, dy, channels, g.ho, g.wo, n, o),
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* phases) {
+    const int64_t c = task % g.c, group = task / g.c;
+    T* sums = partials.get() + group * size;
+    const int64_t last = part_start(units, groups, group + 1);
+    for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
+      const int64_t n = unit / bands.count, band = unit % bands.count;
+      const int64_t p0 = bands.first(band);
+      const int64_t rows = bands.first(band + 1) - p0;
+      fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, c), phases);
+      for (int64_t m = 0; m < g.m; ++m) {
+        const int64_t o = c * g.m + m;
+        const T* flat = fill_flat(planar, p0, rows, plane_of(g, dy, channels, g.ho, g.wo, n, o),
                                   phases + planar.all_phases());
-                    planar_kernel_gradient(planar, rows, phases, flat, sums + o, channels);
-                  }
-                }
-              });
+        planar_kernel_gradient(planar, rows, phases, flat, sums + o, channels);
+      }
+    }
+  });
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
 template <class T>
 void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
   const DepthwisePlan plan = plan_kernel_gradient<T>(g, runner.concurrency());
-  if (plan.kernel == DepthwiseKernel::flat)
+  if (plan.band.kernel == DepthwiseKernel::flat)
     kernel_gradient_flat(g, plan, x, dy, dk, runner);
-  else if (plan.kernel == DepthwiseKernel::planar)
+  else if (plan.band.kernel == DepthwiseKernel::planar)
     kernel_gradient_planar(g, plan, x, dy, dk, runner);
   else
     kernel_gradient_channelwise(g, plan, x, dy, dk, runner);

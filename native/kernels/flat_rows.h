@@ -13,12 +13,6 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Whether `channels` of an input, times `m`, are few enough for it.
-template <class T>
-bool few_channels(int64_t channels, int64_t m) {
-  return channels * m < 128 && (m > 1 || channels < kLanes<T>);
-}
-
 // Sizes of a correlation: the image may have `planes` results of each channel side by side, which
 // are added up (an input gradient), the output `m` of them (a forward pass).
 struct FlatSizes {
@@ -188,10 +182,8 @@ class FlatRows {
         weights_(weights),
         bias_(biased ? weights + bias_at(sizes) : nullptr) {}
 
-  // How many elements spread() writes.
-  static int64_t weights(const FlatSizes& g, bool biased) {
-    return bias_at(g) + (biased ? g.m * tap(g) : 0);
-  }
+  // How many elements spread() writes at most: with biases.
+  static int64_t weights(const FlatSizes& g) { return bias_at(g) + g.m * tap(g); }
 
   // Repeats weights and biases as vectors read them; `weight(i, j, channel, plane or m)` is a
   // tap's.

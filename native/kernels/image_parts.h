@@ -27,6 +27,11 @@ inline int64_t units_together(int64_t units, int64_t elements, int64_t weights, 
   return max_of(1, min_of(units, max_of(room, 4 * weights) / max_of(1, elements)));
 }
 
+// The units of the largest of even parts of `units` of at most `together`.
+inline int64_t largest_part(int64_t units, int64_t together) {
+  return ceil_div(units, max_of(1, ceil_div(units, together)));
+}
+
 // Calls f(first, count, whether it is the first part) for even parts of `units` of at most
 // `together`. There is at least one unit.
 template <class F>

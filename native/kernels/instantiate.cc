@@ -4,6 +4,7 @@
 #include "batch_norm.h"
 #include "kernel_table.h"
 #include "patches.h"
+#include "plan.h"
 #include "roofline.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -22,7 +23,7 @@ void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
     separable_forward<T>(g, args, runner);
   else
     depthwise_forward<T>(g, static_cast<const T*>(args.x), kernel, static_cast<const T*>(args.bias),
-                         args.activation, static_cast<T*>(args.y), runner);
+                         args.activation, static_cast<T*>(args.y), runner, args.overrule.kernel);
 }
 
 void product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
@@ -76,7 +77,8 @@ void SEPCONV_REPLACE(KernelTable& table) {
            .backward = &backward_all<T>,
            .pointwise_forward = &product,
            .pointwise_backward = &product_backward,
-           .plan = &plan_pass<T>,
+           .plan = &plan_operation<T>,
+           .plan_pointwise = &plan_pointwise<T>,
            .packed_bytes = &packed_bytes,
            .pack_kernel = &pack_kernel,
            .batch_norm_forward = &batch_norm_forward<T>,

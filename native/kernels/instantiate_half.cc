@@ -226,8 +226,12 @@ int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
   return f32_kernels().packed_bytes(channels_first, channels, filters);
 }
 
-Plan plan(const Geometry& g, Pass pass, int64_t threads) {
-  return f32_kernels().plan(g, pass, threads);
+Plan plan(const Geometry& g, const Operation& operation, int64_t threads) {
+  return f32_kernels().plan(g, operation, threads);
+}
+
+Plan plan_pointwise(const Pointwise& p, Pass pass, bool packed, int64_t threads) {
+  return f32_kernels().plan_pointwise(p, pass, packed, threads);
 }
 
 template <class Half>
@@ -237,6 +241,7 @@ constexpr KernelTable half_table() {
           .pointwise_forward = &half_product<Half>,
           .pointwise_backward = &half_product_backward<Half>,
           .plan = &plan,
+          .plan_pointwise = &plan_pointwise,
           .packed_bytes = &packed_bytes,
           .pack_kernel = &pack_half_kernel<Half>};
 }

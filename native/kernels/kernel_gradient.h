@@ -139,16 +139,19 @@ GradientFunctions<T> pick_gradient(int64_t taps, int64_t stride, int64_t dilatio
 
 // Adds the part of outputs [p0, p1) x all columns to channels [c0, c1), at least kLanes of them, of
 // dk [kh, kw, channels]; `dy` is output (p0, 0, 0)'s gradient and dense. `sums` is scratch of
-// kh * kw vectors; `strip` as for correlate().
+// kh * kw vectors, `scratch` as for correlate().
 template <class T>
-void add_kernel_gradient(const Correlation& g, const T* image, const T* dy, int64_t p0, int64_t p1,
-                         int64_t c0, int64_t c1, T* dk, Vec<T>* sums, T* strip) {
+void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, const T* image,
+                         const T* dy, int64_t p0, int64_t p1, int64_t c0, int64_t c1, T* dk,
+                         Vec<T>* sums, T* scratch) {
   constexpr int kVec = kLanes<T>;
   const int64_t channels = g.channels;
   const Window window = window_of(g, p0, p1, 0, g.out_w);
-  if (const auto* small = pick_small_gradient<T>(g)) {
+  T* const strip = plan.strip == 0 ? nullptr : scratch;
+  if (plan.small) {
+    const SmallGradientFunctions<T>& small = *pick_small_gradient<T>(g);
     each_small_part(g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
-      add_small_gradient(*small, g, in, dy + c, p0, p1, count, dk + c);
+      add_small_gradient(small, g, in, dy + c, p0, p1, count, dk + c);
     });
     return;
   }

@@ -12,7 +12,8 @@ struct KernelTable {
   void (*backward)(const Geometry&, const Backward&, Runner&) = nullptr;
   void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&) = nullptr;
   void (*pointwise_backward)(const Pointwise&, const PointwiseBackward&, Runner&) = nullptr;
-  Plan (*plan)(const Geometry&, Pass, int64_t threads) = nullptr;  // of the depthwise step
+  Plan (*plan)(const Geometry&, const Operation&, int64_t threads) = nullptr;
+  Plan (*plan_pointwise)(const Pointwise&, Pass, bool packed, int64_t threads) = nullptr;
   int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters) = nullptr;
   void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
                       void* packed) = nullptr;

@@ -41,10 +41,11 @@ void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, i
       for (int64_t f = 0; f < filters; ++f)
         ordered.get()[(tap * g.c + c) * filters + f] =
             pointwise_kernel[(c * taps + tap) * filters + f];
-  const WeightBlocks<T> blocks(forward_weights<T>(ordered.get(), depth, filters), 1);
+  const PatchesPlan plan = plan_patches<T>(g, filters);
+  const Cut &tiles = plan.tiles, &blocks = plan.blocks;
+  const WeightBlocks<T> weights(forward_weights<T>(ordered.get(), depth, filters), blocks);
   const T* end = x + g.n * g.h * g.w * g.c;
-  const int64_t pitch = depth + kLanes<T>;  // room for copy_over
-  const RowTiles tiles(g.n * g.ho * g.wo);
+  const int64_t pitch = plan.pitch;
   const auto task = [&](int64_t tile, T* scratch, Kept* kept) {
     const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
     for (int64_t k = 0; k < count; ++k) {
@@ -73,10 +74,10 @@ void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, i
     for (int64_t block = 0; block < blocks.count; ++block) {
       const int64_t o0 = blocks.first(block), element = first * filters + o0;
       multiply(count, blocks.first(block + 1) - o0, depth, MatrixA<T>{scratch, pitch, 1},
-               blocks.get(block, kept), y + element, filters, finish.at(false, o0, element));
+               weights.get(block, kept), y + element, filters, finish.at(false, o0, element));
     }
   };
-  parallel_keeping<T>(runner, tiles.count, tiles.most() * pitch, blocks.elements(), task);
+  parallel_keeping<T>(runner, tiles.count, plan.scratch, plan.kept, task);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -55,18 +55,39 @@ struct PlanarTap {
 
 inline constexpr int kPlanarTile = 4;  // vectors of outputs computed together
 
-// What the bands of one convolution share. A band is at most `band_rows` rows of outputs.
+// The sizes of what bands of at most `band_rows` rows of outputs need.
 template <class T>
-class Planar {
- public:
-  Planar(const Geometry& geometry, int64_t band_rows)
-      : g(geometry),
-        phases_h(min_of(g.sh, (g.kh - 1) * g.dh + 1)),
+struct PlanarSizes {
+  PlanarSizes(const Geometry& g, int64_t band_rows)
+      : phases_h(min_of(g.sh, (g.kh - 1) * g.dh + 1)),
         phases_w(min_of(g.sw, (g.kw - 1) * g.dw + 1)),
         pitch(g.wo + (g.kw - 1) * g.dw / g.sw),
         extra_rows((g.kh - 1) * g.dh / g.sh),
-        phase_elements(round_up((band_rows + extra_rows + 1) * pitch + kStep, kLanes<T>)),
-        lead(round_up((extra_rows + 1) * pitch, kLanes<T>)),
+        phase_elements(
+            round_up((band_rows + extra_rows + 1) * pitch + kPlanarTile * kLanes<T>, kLanes<T>)),
+        lead(round_up((extra_rows + 1) * pitch, kLanes<T>)) {}
+
+  const int64_t phases_h, phases_w;  // phases that some tap sees
+  const int64_t pitch;               // elements of a flat row
+  const int64_t extra_rows;          // rows of a phase beyond the band's
+  const int64_t phase_elements;      // with room for a tile that reads past its end
+  const int64_t lead;                // zeros that planar_input_gradient reads before `flat`
+
+  int64_t phases() const { return phases_h * phases_w; }
+  int64_t all_phases() const { return phases() * phase_elements; }
+};
+
+// What the bands of one convolution share.
+template <class T>
+class Planar : public PlanarSizes<T> {
+ public:
+  using PlanarSizes<T>::phases_h;
+  using PlanarSizes<T>::phases_w;
+  using PlanarSizes<T>::pitch;
+
+  Planar(const Geometry& geometry, int64_t band_rows)
+      : PlanarSizes<T>(geometry, band_rows),
+        g(geometry),
         taps_(g.kh * g.kw),
         starts_(phases_h * phases_w + 1) {
     int64_t count = 0;
@@ -84,17 +105,8 @@ class Planar {
     starts_.get()[phases_h * phases_w] = count;
   }
 
-  static constexpr int64_t kStep = kPlanarTile * kLanes<T>;
-
   const Geometry& g;
-  const int64_t phases_h, phases_w;  // phases that some tap sees
-  const int64_t pitch;               // elements of a flat row
-  const int64_t extra_rows;          // rows of a phase beyond the band's
-  const int64_t phase_elements;      // with room for a tile that reads past its end
-  const int64_t lead;                // zeros that planar_input_gradient reads before `flat`
 
-  int64_t phases() const { return phases_h * phases_w; }
-  int64_t all_phases() const { return phases() * phase_elements; }
   const PlanarTap* taps() const { return taps_.get(); }
   int64_t first_tap(int64_t phase) const { return starts_.get()[phase]; }
 
@@ -247,8 +259,8 @@ Plane<T> plane_of(const Geometry& g, T* data, int64_t channels, int64_t h, int64
 
 // Elements of scratch that each_forward_plane needs.
 template <class T>
-int64_t forward_scratch(const Planar<T>& planar) {
-  return planar.all_phases() + planar.phase_elements;
+int64_t forward_scratch(const PlanarSizes<T>& sizes) {
+  return sizes.all_phases() + sizes.phase_elements;
 }
 
 // Calls f(o, flat) with the band of every output channel o in [o0, o1) of image n of `x`, laid out
@@ -271,8 +283,14 @@ void each_forward_plane(const Planar<T>& planar, const T* x, int64_t n, int64_t 
 
 // The size of `flat` with its leading zeros, and of what planar_forward writes.
 template <class T>
-int64_t flat_elements(const Planar<T>& planar) {
-  return planar.lead + planar.phase_elements;
+int64_t flat_elements(const PlanarSizes<T>& sizes) {
+  return sizes.lead + sizes.phase_elements;
+}
+
+// Elements of scratch that a gradient needs: phases, and a plane of output gradients.
+template <class T>
+int64_t gradient_scratch(const PlanarSizes<T>& sizes) {
+  return sizes.all_phases() + flat_elements(sizes);
 }
 
 // Lays a plane of output gradients out in rows of `pitch` behind `lead` zeros, with zeros in

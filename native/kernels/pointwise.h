@@ -1,33 +1,12 @@
-// The 1x1 convolution over whole tensors: product and kernel gradient, in either layout.
+// The 1x1 convolution over whole tensors, as plan_pointwise.h has planned it: product and kernel
+// gradient, in either layout.
 #pragma once
-#include "../operation.h"
-#include "../tuning.h"
 #include "gemm.h"
+#include "plan_pointwise.h"
 #include "sums.h"
 #include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
-
-// Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so
-// that the last few tasks leave no thread idle for long.
-class RowTiles {
- public:
-  // `least` tiles, where there are rows enough.
-  explicit RowTiles(int64_t rows, int64_t least = 1) : rows_(rows), units_(ceil_div(rows, kRows)) {
-    const bool many = rows >= tuning::kManyTiles * tuning::kTilePixels;
-    const int64_t wanted = many ? tuning::kTilePixels / 2 : tuning::kTilePixels;
-    count = max_of(ceil_div(units_, wanted / kRows), min_of(least, units_));
-    count = shareable(count, units_);
-  }
-  int64_t count;
-  int64_t first(int64_t tile) const {
-    return min_of(part_start(units_, count, tile) * kRows, rows_);
-  }
-  int64_t most() const { return ceil_div(units_, count) * kRows; }
-
- private:
-  int64_t rows_, units_;
-};
 
 // Asks for contiguous memory ahead of its use, where rows far apart would hide it from the
 // processor's own prefetching.
@@ -72,37 +51,25 @@ void pack_weights(const Weights<T>& w, bool channels_first, T* packed) {
 template <class T>
 class WeightBlocks {
  public:
-  // At least `wanted` blocks, where there are panels enough.
-  WeightBlocks(const Weights<T>& w, int64_t wanted) : w_(w), panels_(panels<T>(w.outputs)) {
-    const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, w.depth);
-    const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes);
-    count = max_of(1, max_of(ceil_div(panels_, most), min_of(wanted, panels_)));
-  }
+  WeightBlocks(const Weights<T>& w, const Cut& blocks) : w_(w), blocks_(blocks) {}
 
-  int64_t count;
-  int64_t first(int64_t block) const {
-    return min_of(part_start(panels_, count, block) * kPanel<T>, w_.outputs);
-  }
-  // Elements for one block, of a thread's own and kept from task to task.
-  int64_t elements() const {
-    return w_.packed != nullptr ? 0 : max_of(1, ceil_div(panels_, count) * kPanel<T> * w_.depth);
-  }
   // A block, for a product that may have to fill its panels.
   MatrixB<T> get(int64_t block, Kept* kept) const {
-    const int64_t begin = first(block);
+    const int64_t begin = blocks_.first(block);
     if (w_.packed != nullptr) return filled(w_.packed + begin * w_.depth);
     MatrixB<T> b{static_cast<T*>(kept->memory)};
     if (kept->content == block) return b;
     kept->content = block;
     const T* source = w_.data + begin * w_.output_step;
     if (w_.output_step == 1) return {b.panels, source, w_.depth_step};
-    pack(w_.depth, first(block + 1) - begin, source, w_.depth_step, w_.output_step, b.panels);
+    pack(w_.depth, blocks_.first(block + 1) - begin, source, w_.depth_step, w_.output_step,
+         b.panels);
     return b;
   }
 
  private:
   const Weights<T> w_;
-  const int64_t panels_;
+  const Cut blocks_;
 };
 
 // All weights, packed once a call by all threads.
@@ -148,12 +115,6 @@ class WeightRows {
   MatrixA<T> matrix_;
 };
 
-// Into how many groups of whole panels (or of kRows rows) `outputs` are cut to make enough tasks
-// of `tasks`.
-inline int64_t output_parts(int64_t tasks, int64_t outputs, int64_t granule) {
-  return max_of(1, min_of(tuning::kTasks / max_of(1, tasks), outputs / granule));
-}
-
 // What follows a product: y = activation(x * weights + bias + residual).
 template <class T>
 struct Finish {
@@ -173,26 +134,17 @@ struct Finish {
 
 // y[n, p, o] = sum_k x[n, p, k] * weights[k, o] and what follows, channels_last.
 template <class T>
-void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>& finish, T* y,
-                  Runner& runner) {
-  // Where there are more rows than outputs, rows are cut more finely: that each thread packs all
-  // weights costs less than that it reads all of x.
-  constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
-  const int64_t wanted = min_of(
-      tuning::kTasks, (min_of(rows, kMany) * min_of(w.depth, kMany) * min_of(w.outputs, kMany)) >>
-                          tuning::kTaskProductsLog2);
-  const bool tall = w.outputs <= rows;
-  const WeightBlocks<T> blocks(w, tall ? 1 : wanted / max_of(1, RowTiles(rows).count));
-  // An odd number of blocks is no even work for two threads, until the rows are cut.
-  const RowTiles tiles(rows, tall ? min_of(wanted, 8) : blocks.count % 2 == 0 ? 1 : 2);
-  const bool far = rows * w.depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
+void product_last(const ProductPlan& plan, const Weights<T>& w, const T* x, const Finish<T>& finish,
+                  T* y, Runner& runner) {
+  const WeightBlocks<T> weights(w, plan.blocks);
+  const Cut &tiles = plan.tiles, &blocks = plan.blocks;
   parallel_keeping<T>(
-      runner, tiles.count * blocks.count, 0, blocks.elements(), [&](int64_t task, T*, Kept* kept) {
+      runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T*, Kept* kept) {
         const int64_t block = task / tiles.count, tile = task % tiles.count;
         const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
         const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
-        const MatrixB<T> b = blocks.get(block, kept);
-        if (far && block == 0) prefetch(x + first * w.depth, count * w.depth);
+        const MatrixB<T> b = weights.get(block, kept);
+        if (plan.ahead && block == 0) prefetch(x + first * w.depth, count * w.depth);
         const int64_t element = first * w.outputs + o0;
         multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1}, b,
                  y + element, w.outputs, finish.at(false, o0, element));
@@ -201,62 +153,31 @@ void product_last(int64_t rows, const Weights<T>& w, const T* x, const Finish<T>
 
 // The same, channels_first.
 template <class T>
-void product_first(int64_t images, int64_t pixels, const Weights<T>& w, const T* x,
+void product_first(const ProductPlan& plan, int64_t pixels, const Weights<T>& w, const T* x,
                    const Finish<T>& finish, T* y, Runner& runner) {
   const WeightRows<T> weights(w);
-  const int64_t tiles = ceil_div(pixels, 2 * tuning::kTilePixels);
-  const int64_t split = output_parts(images * tiles, w.outputs, 4 * kRows);
-  const int64_t most = ceil_div(pixels, tiles);
-  parallel<T>(runner, images * tiles * split, packed_elements<T>(w.depth, most),
-              [&](int64_t task, T* packed) {
-                const int64_t part = task % split, tile = task / split % tiles;
-                const int64_t n = task / split / tiles;
-                const int64_t first = part_start(pixels, tiles, tile);
-                const int64_t count = part_start(pixels, tiles, tile + 1) - first;
-                const int64_t o0 = part_start(w.outputs, split, part);
-                const int64_t o1 = part_start(w.outputs, split, part + 1);
-                pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
-                const int64_t element = (n * w.outputs + o0) * pixels + first;
-                multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), MatrixB<T>{packed},
-                         y + element, pixels, finish.at(true, o0, element));
-              });
+  const int64_t tiles = plan.tiles.count, split = plan.blocks.count;
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* packed) {
+    const int64_t part = task % split, tile = task / split % tiles;
+    const int64_t n = task / split / tiles;
+    const int64_t first = plan.tiles.first(tile), count = plan.tiles.first(tile + 1) - first;
+    const int64_t o0 = plan.blocks.first(part), o1 = plan.blocks.first(part + 1);
+    pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
+    const int64_t element = (n * w.outputs + o0) * pixels + first;
+    multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), MatrixB<T>{packed}, y + element,
+             pixels, finish.at(true, o0, element));
+  });
 }
 
 template <class T>
 void pointwise_product(int64_t images, int64_t pixels, bool channels_first, const Weights<T>& w,
                        const T* x, const Finish<T>& finish, T* y, Runner& runner) {
+  const ProductPlan plan =
+      plan_product<T>(images, pixels, channels_first, w.depth, w.outputs, w.packed != nullptr);
   if (channels_first)
-    product_first(images, pixels, w, x, finish, y, runner);
+    product_first(plan, pixels, w, x, finish, y, runner);
   else
-    product_last(images * pixels, w, x, finish, y, runner);
-}
-
-// Pixels whose product is added to a kernel's gradient at a time.
-inline constexpr int64_t kGradientPixels = 4 * tuning::kTilePixels;
-
-// How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
-// sums of their own, times `split` ranges of channels.
-struct GradientCut {
-  int64_t groups, split;
-};
-
-// `units` of work over `pixels` pixels. Results depend on the groups, which hence are as many
-// whatever the threads: so few that adding them up costs little. Each range of channels reads all
-// of dy, so those are as many as keep the threads busy, all of them to the end if it can be.
-template <class T>
-GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
-                         bool may_split, int64_t threads) {
-  const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
-  const int64_t most = group_count(min_of(units, pixels / tuning::kGroupPixels), bytes);
-  int64_t groups = 1;
-  while (2 * groups <= most) groups *= 2;
-  if (!may_split) return {groups, 1};
-  int64_t split = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
-  if (groups * split < 2 * threads)
-    split = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
-  for (int64_t even = split; groups * even >= threads; --even)
-    if (groups * even % threads == 0) return {groups, even};
-  return {groups, max_of(1, split)};
+    product_last(plan, w, x, finish, y, runner);
 }
 
 // The product of `pixels` pixels, added to dkernel [channels, filters] or put there: `a` is
@@ -288,53 +209,35 @@ Ahead next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int
 }
 
 template <class T>
-int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, bool channels_first) {
-  return packed_elements<T>(pixels, channels_first ? filters : kPanel<T>) +
-         round_up(channels * pixels + kLanes<T>, kLanes<T>);
-}
-
-// The widest of `split` ranges of channels: the last takes what is no whole vector.
-template <class T>
-int64_t widest_range(int64_t channels, int64_t split) {
-  return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;
-}
-
-template <class T>
 void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* dkernel,
                                Runner& runner) {
-  const int64_t images = s.channels_first ? s.images : 1;
-  const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;
-  const int64_t least = ceil_div(pixels, kGradientPixels);
-  const auto [groups, split] = gradient_cut<T>(images * least, images * pixels, s.channels,
-                                               s.filters, true, runner.concurrency());
-  const int64_t tiles = images == 1 ? round_up(least, groups) : least;
-  const int64_t units = images * tiles;
+  const ProductGradientPlan plan = plan_product_gradient<T>(s, runner.concurrency());
+  const int64_t groups = plan.groups, split = plan.channel_parts;
+  const int64_t tiles = plan.tiles.count, pixels = plan.tiles.total;
+  const int64_t units = plan.images * tiles;
   const int64_t size = s.channels * s.filters;
   const GroupSums<T> sums(groups, size, dkernel);
-  const int64_t most = ceil_div(pixels, tiles);
-  parallel<T>(
-      runner, groups * split,
-      gradient_elements<T>(widest_range<T>(s.channels, split), s.filters, most, s.channels_first),
-      [&, groups = groups, split = split](int64_t task, T* packed) {
-        const TapRange c = channel_range<T>(s.channels, split, task % split);
-        const int64_t group = task / split, begin = part_start(units, groups, group);
-        for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {
-          const int64_t n = unit / tiles, tile = unit % tiles;
-          const int64_t first = part_start(pixels, tiles, tile);
-          const int64_t count = part_start(pixels, tiles, tile + 1) - first;
-          T* to = sums.of(group) + c.first * s.filters;
-          if (s.channels_first)
-            add_pointwise_gradient(
-                c.last - c.first, s.filters, count,
-                MatrixA<T>{x + (n * s.channels + c.first) * pixels + first, pixels, 1},
-                dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed);
-          else
-            add_pointwise_gradient(c.last - c.first, s.filters, count,
-                                   MatrixA<T>{x + first * s.channels + c.first, 1, s.channels},
-                                   dy + first * s.filters, s.filters, int64_t{1}, unit != begin, to,
-                                   packed, next_rows(dy, s.filters, first + count, pixels, most));
-        }
-      });
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* packed) {
+    const TapRange c = channel_range<T>(s.channels, split, task % split);
+    const int64_t group = task / split, begin = part_start(units, groups, group);
+    for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {
+      const int64_t n = unit / tiles, tile = unit % tiles;
+      const int64_t first = plan.tiles.first(tile);
+      const int64_t count = plan.tiles.first(tile + 1) - first;
+      T* to = sums.of(group) + c.first * s.filters;
+      if (s.channels_first)
+        add_pointwise_gradient(
+            c.last - c.first, s.filters, count,
+            MatrixA<T>{x + (n * s.channels + c.first) * pixels + first, pixels, 1},
+            dy + n * s.filters * pixels + first, int64_t{1}, pixels, unit != begin, to, packed);
+      else
+        add_pointwise_gradient(c.last - c.first, s.filters, count,
+                               MatrixA<T>{x + first * s.channels + c.first, 1, s.channels},
+                               dy + first * s.filters, s.filters, int64_t{1}, unit != begin, to,
+                               packed,
+                               next_rows(dy, s.filters, first + count, pixels, plan.tiles.most));
+    }
+  });
   sums.add_up(runner);
 }
 

@@ -11,13 +11,6 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 inline constexpr int kStride2Columns = 4;  // pairs of input columns in a tile
 
-template <class T>
-bool wants_stride2_gradient(const Geometry& g) {
-  // Without 32 registers the weights would not stay in them.
-  return sizeof(T) == 4 && kRegisters == 32 && g.kh == 3 && g.kw == 3 && g.sh == 2 && g.sw == 2 &&
-         g.dh == 1 && g.dw == 1 && g.m == 1;
-}
-
 // Ranges say which of the tile's rows and columns exist: of dy's two rows and five columns, and of
 // dx's two rows and eight columns.
 template <class T>

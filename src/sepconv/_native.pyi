@@ -1,6 +1,6 @@
 """The compiled kernels. A buffer is an object with the buffer protocol, an address, or None."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 class Geometry:
     """A ConvSpec applied to shapes; see `sepconv.geometry.resolve`."""
@@ -31,8 +31,12 @@ def forward(
     filters: int,
     depthwise_activation: int,
     activation: int,
+    overrule: tuple[str, str] | None = None,
 ) -> None:
-    """A depthwise convolution where `filters` is 0, else a separable one."""
+    """A depthwise convolution where `filters` is 0, else a separable one.
+
+    `overrule` is for benchmarks, as in `plan`.
+    """
 
 def backward(
     geometry: Geometry,
@@ -126,10 +130,61 @@ def prepare(
     depthwise_activation: int,
     activation: int,
 ) -> Prepared: ...
-def plan(geometry: Geometry, dtype: int, pass_: str, threads: int) -> dict[str, str | int]:
-    """How a depthwise pass would go, without running it: which kernel, and how work is cut.
 
-    `pass_` is "forward", "input_gradient" or "kernel_gradient".
+class PlanStep(TypedDict):
+    """What runs over tasks at once; numbers as in native/plan.h."""
+
+    kind: str  # "depthwise", "pointwise", "fused_tiles", "fused_parts" or "patches"
+    kernel: str  # "flat", "planar", "small", "stride2", "channelwise" or "none"
+    bands: int
+    band_rows: int
+    row_pieces: int
+    channel_parts: int
+    filter_parts: int
+    groups: int
+    tasks: int
+    scratch_bytes: int
+    kept_bytes: int
+
+class Plan(TypedDict):
+    """The steps of an operation, and how many images go through them at a time."""
+
+    images: int
+    steps: list[PlanStep]
+
+def plan(
+    geometry: Geometry,
+    dtype: int,
+    pass_: str,
+    threads: int,
+    filters: int = 0,
+    packed: bool = False,
+    overrule: tuple[str, str] | None = None,
+) -> Plan:
+    """How a pass would go, without running it.
+
+    `pass_` is "forward", "input_gradient", "kernel_gradient" (the depthwise kernel's) or, where
+    there are `filters`, "pointwise_kernel_gradient" or "ordinary_forward"; `packed` says that the
+    weights are prepared. `overrule` is (kernel, form), against what would be chosen of a forward
+    pass: the kernel of a depthwise step alone ("flat", "planar", "small", "channelwise" or "none"),
+    and the form of a separable convolution ("steps", "tiles", "parts" or "chosen"). What cannot
+    serve the geometry is not taken.
+    """
+
+def plan_pointwise(
+    images: int,
+    pixels: int,
+    channels: int,
+    filters: int,
+    channels_first: bool,
+    dtype: int,
+    pass_: str,
+    threads: int,
+    packed: bool = False,
+) -> Plan:
+    """The same of a 1x1 convolution alone.
+
+    `pass_` is "forward", "input_gradient" or "pointwise_kernel_gradient".
     """
 
 def num_threads() -> int: ...

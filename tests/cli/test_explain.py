@@ -83,6 +83,48 @@ def test_numbers_of_a_small_network(network, explain):
     assert all(row.seconds > 0 for row in found.rows)
 
 
+def test_plans_of_a_small_network(network, explain):
+    plans = {row.name: row.steps for row in explain(network, 2, 8, 8, 4).rows}
+    # Kernels for ordinary convolutions in groups and for dense layers there are none.
+    assert {name: len(steps) > 0 for name, steps in plans.items()} == {
+        "dw": True,
+        "sep": True,
+        "conv": False,
+        "fc": False,
+    }
+    (step,) = plans["dw"]
+    assert step.kind == "depthwise"
+    assert step.kernel in ("flat", "small")  # four channels are few for wide vectors alone
+    assert step.tile[1:] == (8, 4)
+    assert 1 <= step.tile[0] <= 8
+    assert step.tasks >= 1
+    assert step.scratch >= 0
+
+
+def test_plans_of_every_kind_of_layer(keras, explain):
+    from sepconv import layers
+
+    inputs = keras.Input((8, 8, 64))
+    x = keras.layers.Conv2D(96, 1, name="product")(inputs)
+    x = keras.layers.Conv2D(96, 3, padding="same", groups=96, name="grouped")(x)
+    x = layers.FusedConv2D(32, 3, padding=((1, 1), (0, 2)), name="fused")(x)
+    x = keras.layers.Reshape((64, 32))(x)
+    x = layers.SeparableConv1D(16, 3, padding="causal", name="sequence")(x)
+    x = keras.layers.Conv1D(16, 3, name="ordinary")(x)
+    found = explain(keras.Model(inputs, x), 1, 8, 8, 64)
+    plans = {row.name: row.steps for row in found.rows}
+    (step,) = plans["product"]
+    assert (step.kind, step.kernel) == ("pointwise", "product")
+    assert 0 < step.tile[1] <= 96
+    assert [step.kind for step in plans["grouped"]] == ["depthwise"]
+    for name, tile in (("fused", (8, 96)), ("sequence", (64, 32))):
+        kinds = [step.kind for step in plans[name]]
+        assert kinds in (["depthwise", "pointwise"], ["fused tiles"], ["fused parts"])
+        assert all(size <= most for size, most in zip(plans[name][0].tile[1:], tile, strict=True))
+    assert plans["ordinary"] == ()
+    assert found.threads >= 1
+
+
 def test_the_floor_is_the_larger_of_two_times():
     pytest.importorskip("keras")
     from sepconv.explain.analysis import floor
@@ -173,6 +215,8 @@ def test_it_prints_a_table_and_draws_a_picture(network, tmp_path, capsys, monkey
     shown = capsys.readouterr().out
     for words in ("batch 3", "dw", "depthwise", "8x8x4", "floor ms", "time ms", "all of them"):
         assert words in shown
+    for words in ("sepconv's kernels", "8x8x4", "tasks", "scratch KiB"):
+        assert words in shown
     svg = picture.read_text(encoding="utf-8")
     assert svg.startswith("<svg")
     assert "prefers-color-scheme: dark" in svg
@@ -216,10 +260,10 @@ def test_only_the_slowest_of_many_layers_are_drawn_alone():
     from sepconv.models.cost import Cost
 
     rows = [
-        Row(f"layer{i}", "dense", (1, 1), Cost(0, 1, 1, 1, 1), 1e-9, 1e-3 * (i + 1))
+        Row(f"layer{i}", "dense", (1, 1), Cost(0, 1, 1, 1, 1), 1e-9, 1e-3 * (i + 1), ())
         for i in range(70)
     ]
-    svg = picture(Explanation("big", "jax", 1, rows, 70, 1.0))
+    svg = picture(Explanation("big", "jax", 1, rows, 70, 1.0, 2))
     assert "layer69 " in svg
     assert "layer9 " not in svg
     assert "the others together" in svg

@@ -1,5 +1,6 @@
 // Which kernel serves which geometry, and how its work is cut, pinned in a table. Nothing runs.
 #include <cstdio>
+#include <stdexcept>
 #include <string>
 
 #include "../../native/dispatch.h"
@@ -10,7 +11,11 @@ namespace test {
 namespace {
 
 using sepconv::DepthwiseKernel;
+using sepconv::DType;
 using sepconv::Pass;
+using sepconv::Plan;
+using sepconv::PlanStep;
+using sepconv::StepKind;
 
 struct Layer {
   const char* name;
@@ -36,76 +41,232 @@ sepconv::Geometry geometry_of(const Layer& l) {
 
 struct Row {
   Layer layer;
-  // Of the forward pass, the input's gradient and the kernel's, of float32 on AVX-512.
+  // Of the depthwise step alone: the forward pass, the input's gradient and the kernel's, of
+  // float32 on AVX-512 and two threads.
   DepthwiseKernel kernels[3];
-  int64_t tasks[3];  // on two threads
+  int64_t tasks[3];
+  // Of the separable convolution to so many filters: how its forward pass begins, and the tasks of
+  // that and of the pointwise kernel's gradient.
+  int64_t filters;
+  StepKind kind;
+  int64_t separable_tasks[2];
 };
 
 constexpr auto kFlat = DepthwiseKernel::flat, kPlanar = DepthwiseKernel::planar,
                kSmall = DepthwiseKernel::small, kStride2 = DepthwiseKernel::stride2,
                kChannelwise = DepthwiseKernel::channelwise;
+constexpr auto kSteps = StepKind::depthwise, kTiles = StepKind::fused_tiles,
+               kParts = StepKind::fused_parts;
 
 // A layer of each network of bench/workloads.py, and what none of them has.
 const Row kRows[] = {
     {{"mobilenet_v1/1", 1, 112, 112, 32, 3, 3, 1, 1, 1, false},
-     {kSmall, kChannelwise, kSmall},
-     {16, 16, 20}},
+     {kSmall, kSmall, kSmall},
+     {16, 16, 20},
+     64,
+     kTiles,
+     {112, 8}},
     {{"mobilenet_v1/2", 1, 112, 112, 64, 3, 3, 1, 2, 1, false},
      {kSmall, kStride2, kSmall},
-     {8, 28, 12}},
+     {8, 28, 12},
+     128,
+     kTiles,
+     {28, 4}},
     {{"mobilenet_v1/13", 1, 7, 7, 1024, 3, 3, 1, 1, 1, false},
-     {kSmall, kChannelwise, kSmall},
-     {2, 2, 2}},
+     {kSmall, kSmall, kSmall},
+     {2, 2, 2},
+     1024,
+     kSteps,
+     {2, 4}},
     {{"xception/middle", 8, 19, 19, 728, 3, 3, 1, 1, 1, false},
-     {kSmall, kChannelwise, kSmall},
-     {32, 32, 32}},
+     {kSmall, kSmall, kSmall},
+     {32, 8, 8},
+     728,
+     kTiles,
+     {32, 6}},
     {{"efficientnet_b0/3b", 1, 28, 28, 240, 5, 5, 1, 1, 1, false},
      {kChannelwise, kChannelwise, kChannelwise},
-     {16, 16, 16}},
-    {{"eegnet/spatial", 1, 64, 128, 8, 64, 1, 2, 1, 1, false}, {kFlat, kFlat, kFlat}, {16, 1, 1}},
+     {16, 16, 16},
+     40,
+     kTiles,
+     {8, 4}},
+    {{"mobilenet_v3_small/10", 1, 7, 7, 576, 5, 5, 1, 1, 1, false},
+     {kChannelwise, kChannelwise, kChannelwise},
+     {16, 16, 16},
+     96,
+     kParts,
+     {2, 4}},
+    {{"eegnet/spatial", 1, 64, 128, 8, 64, 1, 2, 1, 1, false},
+     {kFlat, kFlat, kFlat},
+     {16, 1, 1},
+     16,
+     kSteps,
+     {16, 8}},
     {{"convnext_tiny/2", 1, 28, 28, 192, 7, 7, 1, 1, 1, false},
      {kChannelwise, kChannelwise, kChannelwise},
-     {12, 12, 12}},
+     {12, 12, 12},
+     768,
+     kSteps,
+     {12, 4}},
     {{"replknet_31b/4", 1, 7, 7, 1024, 13, 13, 1, 1, 1, false},
      {kChannelwise, kChannelwise, kChannelwise},
-     {16, 16, 16}},
+     {16, 16, 16},
+     1024,
+     kSteps,
+     {16, 4}},
     {{"deeplab_v3+/rate-6", 1, 33, 33, 2048, 3, 3, 1, 1, 6, false},
-     {kSmall, kChannelwise, kSmall},
-     {8, 8, 8}},
+     {kSmall, kSmall, kSmall},
+     {8, 8, 8},
+     256,
+     kTiles,
+     {20, 8}},
     {{"conv_tasnet/dilation-8", 1, 1, 1600, 512, 1, 3, 1, 1, 8, false},
-     {kSmall, kChannelwise, kSmall},
-     {16, 8, 8}},
-    {{"three channels", 1, 32, 32, 3, 3, 3, 1, 1, 1, false}, {kFlat, kFlat, kFlat}, {3, 1, 1}},
+     {kSmall, kSmall, kSmall},
+     {16, 8, 8},
+     128,
+     kTiles,
+     {23, 4}},
+    {{"three channels", 1, 32, 32, 3, 3, 3, 1, 1, 1, false},
+     {kFlat, kFlat, kFlat},
+     {3, 1, 1},
+     8,
+     kSteps,
+     {3, 1}},
     {{"three channels at stride 2", 1, 32, 32, 3, 3, 3, 1, 2, 1, false},
      {kPlanar, kPlanar, kPlanar},
-     {1, 3, 3}},
+     {1, 3, 3},
+     8,
+     kSteps,
+     {1, 1}},
     {{"channels first", 2, 28, 28, 64, 3, 3, 1, 1, 1, true},
      {kPlanar, kPlanar, kPlanar},
-     {128, 128, 64}},
+     {128, 128, 64},
+     64,
+     kTiles,
+     {16, 2}},
 };
+
+// 1x1 convolutions alone: the forward pass, and the kernel's gradient on two threads.
+struct ProductRow {
+  sepconv::Pointwise shape;
+  int64_t tiles, blocks, tasks;
+  int64_t groups, gradient_tasks;
+};
+
+const ProductRow kProducts[] = {
+    {{1, 12544, 32, 64, false}, 264, 1, 264, 8, 8},
+    {{1, 49, 1024, 1024, false}, 1, 16, 16, 1, 4},
+    {{8, 361, 728, 728, false}, 64, 12, 768, 2, 6},
+    {{2, 784, 64, 64, true}, 5, 1, 10, 1, 2},
+};
+
+long long number(int64_t value) { return value; }
+
+bool on_avx512() { return std::string(sepconv::isa_name()) == "x86-64-v4"; }
+
+Plan plan(const sepconv::Geometry& g, Pass pass, int threads, int64_t filters = 0) {
+  return sepconv::make_plan(DType::f32, g, {.pass = pass, .filters = filters}, threads);
+}
+
+// Every task has one part of each of these.
+void check_count(const Plan& plan, const PlanStep& step) {
+  const int64_t parts = step.groups != 0 ? step.groups : plan.images * step.bands * step.row_pieces;
+  CHECK(step.tasks == parts * step.channel_parts);
+}
+
+void check_depthwise(const Row& row, const sepconv::Geometry& g) {
+  for (int pass = 0; pass < 3; ++pass) {
+    const Plan two = plan(g, static_cast<Pass>(pass), 2);
+    const PlanStep& step = two.steps[0];
+    check_count(two, step);
+    if (on_avx512() &&
+        !CHECK(two.count == 1 && step.kernel == row.kernels[pass] && step.tasks == row.tasks[pass]))
+      std::fprintf(stderr, "  %s, pass %d: kernel %d, %lld tasks\n", row.layer.name, pass,
+                   static_cast<int>(step.kernel), number(step.tasks));
+    // What is summed up over tasks is not cut by the number of threads.
+    for (const int threads : {1, 3, 64}) {
+      const PlanStep other = plan(g, static_cast<Pass>(pass), threads).steps[0];
+      CHECK(other.kernel == step.kernel && other.groups == step.groups);
+      if (pass == 2) CHECK(other.bands == step.bands && other.band_rows == step.band_rows);
+    }
+  }
+}
+
+void check_separable(const Row& row, const sepconv::Geometry& g) {
+  const Plan forward = plan(g, Pass::forward, 2, row.filters);
+  const Plan gradient = plan(g, Pass::pointwise_kernel_gradient, 2, row.filters);
+  const PlanStep &first = forward.steps[0], &anew = gradient.steps[0];
+  CHECK(forward.count == (first.kind == StepKind::depthwise ? 2 : 1));
+  CHECK(gradient.count == 1 && anew.kind == StepKind::fused_tiles);
+  check_count(forward, first);
+  check_count(gradient, anew);
+  if (on_avx512() && !CHECK(first.kind == row.kind && first.tasks == row.separable_tasks[0] &&
+                            anew.tasks == row.separable_tasks[1]))
+    std::fprintf(stderr, "  %s -> %lld: kind %d, %lld and %lld tasks\n", row.layer.name,
+                 number(row.filters), static_cast<int>(first.kind), number(first.tasks),
+                 number(anew.tasks));
+  for (const int threads : {1, 3, 64}) {
+    const Plan other = plan(g, Pass::pointwise_kernel_gradient, threads, row.filters);
+    CHECK(other.images == gradient.images && other.steps[0].groups == anew.groups);
+    CHECK(other.steps[0].bands == anew.bands && other.steps[0].row_pieces == anew.row_pieces);
+  }
+  // The product gives what the depthwise gradients begin with.
+  for (const Pass pass : {Pass::input_gradient, Pass::kernel_gradient}) {
+    const Plan two = plan(g, pass, 2, row.filters);
+    CHECK(two.count == 2 && two.steps[0].kind == StepKind::pointwise);
+    CHECK(two.steps[1].kernel == plan(g, pass, 2).steps[0].kernel);
+  }
+}
+
+void check_product(const ProductRow& row) {
+  const auto gradient = [&](int threads) {
+    return sepconv::make_plan(DType::f32, row.shape, Pass::pointwise_kernel_gradient, false,
+                              threads);
+  };
+  const Plan forward = sepconv::make_plan(DType::f32, row.shape, Pass::forward, false, 2);
+  const PlanStep &step = forward.steps[0], two = gradient(2).steps[0];
+  if (on_avx512() && !CHECK(step.bands == row.tiles && step.filter_parts == row.blocks &&
+                            step.tasks == row.tasks && two.groups == row.groups &&
+                            two.tasks == row.gradient_tasks))
+    std::fprintf(
+        stderr,
+        "  1x1, %lld x %lld: %lld tiles, %lld blocks, %lld tasks; %lld groups, %lld tasks\n",
+        number(row.shape.images * row.shape.pixels), number(row.shape.channels), number(step.bands),
+        number(step.filter_parts), number(step.tasks), number(two.groups), number(two.tasks));
+  for (const int threads : {1, 3, 64}) {
+    const PlanStep other = gradient(threads).steps[0];
+    CHECK(other.groups == two.groups && other.bands == two.bands);
+  }
+}
+
+// Packed weights are kept by nobody, and what there is no pass of is refused.
+void check_operations() {
+  const sepconv::Geometry g = geometry_of(kRows[0].layer);
+  const auto packed = [&](bool packed) {
+    return sepconv::make_plan(DType::f32, g, {.filters = 64, .packed = packed}, 2).steps[0];
+  };
+  CHECK(packed(true).kept_bytes == 0 && packed(false).kept_bytes > 0);
+  CHECK_THROWS(plan(g, Pass::pointwise_kernel_gradient, 2), std::invalid_argument, "no such pass");
+  CHECK_THROWS(plan(g, Pass::ordinary_forward, 2, 8), std::invalid_argument,
+               "not that of an ordinary convolution");
+  CHECK_THROWS(sepconv::make_plan(DType::f32, kProducts[0].shape, Pass::kernel_gradient, false, 2),
+               std::invalid_argument, "no such pass");
+  const sepconv::Geometry patches = geometry_of({"", 2, 32, 32, 3, 3, 3, 9, 2, 1, false});
+  const Plan ordinary = plan(patches, Pass::ordinary_forward, 2, 8);
+  CHECK(ordinary.count == 1 && ordinary.steps[0].kind == StepKind::patches);
+  CHECK(plan(geometry_of({"", 0, 8, 8, 4, 3, 3, 1, 1, 1, false}), Pass::forward, 2).count == 0);
+}
 
 }  // namespace
 
 void check_plans() {
   for (const Row& row : kRows) {
     const sepconv::Geometry g = geometry_of(row.layer);
-    for (int pass = 0; pass < 3; ++pass) {
-      const auto plan = [&](int threads) {
-        return sepconv::make_plan(sepconv::DType::f32, g, static_cast<Pass>(pass), threads);
-      };
-      const sepconv::Plan two = plan(2);
-      if (std::string(sepconv::isa_name()) == "x86-64-v4" &&
-          !CHECK(two.kernel == row.kernels[pass] && two.tasks == row.tasks[pass]))
-        std::fprintf(stderr, "  %s, pass %d: kernel %d, %lld tasks\n", row.layer.name, pass,
-                     static_cast<int>(two.kernel), static_cast<long long>(two.tasks));
-      // What is summed up over tasks is not cut by the number of threads.
-      for (const int threads : {1, 3, 64}) {
-        const sepconv::Plan other = plan(threads);
-        CHECK(other.kernel == two.kernel && other.groups == two.groups);
-        if (pass == 2) CHECK(other.bands == two.bands && other.band_rows == two.band_rows);
-      }
-    }
+    check_depthwise(row, g);
+    check_separable(row, g);
   }
+  for (const ProductRow& row : kProducts) check_product(row);
+  check_operations();
 }
 
 }  // namespace test

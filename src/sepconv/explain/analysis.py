@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sepconv import _native
 from sepconv.bench.roofline import Machine
+from sepconv.explain.plans import Step, steps
 from sepconv.explain.timing import compiled, example, median_seconds
 from sepconv.models.cost import Call, Cost, calls, cost
 from sepconv.models.verify import refusal
@@ -24,6 +26,7 @@ class Row(NamedTuple):
         cost: what it needs.
         floor: seconds that it takes at least on this machine.
         seconds: what it took, alone; the median of several runs.
+        steps: how sepconv's kernels compute it, or would; none where there is no kernel for it.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Row(NamedTuple):
     cost: Cost
     floor: float
     seconds: float
+    steps: tuple[Step, ...]
 
 
 class Explanation(NamedTuple):
@@ -44,6 +48,7 @@ class Explanation(NamedTuple):
         rows: in the order of computing.
         parameters: of the whole network, other layers included.
         seconds: one prediction of the whole network.
+        threads: the bound on threads that the rows' steps are for.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Explanation(NamedTuple):
     rows: list[Row]
     parameters: int
     seconds: float
+    threads: int
 
     @property
     def total(self) -> Cost:
@@ -110,24 +116,23 @@ def explain(
     except Exception as error:
         raise ValueError(refusal(inputs, error)) from error
     whole = median_seconds(predict, seconds=1.0)
-    steps = len(found) + 1
+    threads, measurements = _native.num_threads(), len(found) + 1
     rows = []
     # Equal layers on equal inputs are timed once: networks repeat their blocks.
     known: dict[Any, float] = {}
     for index, call in enumerate(found, 1):
-        progress(index, steps, call.name)
+        progress(index, measurements, call.name)
         key = _likeness(call)
         if key not in known:
             tensors = tuple(map(example, call.input_shapes))
             known[key] = median_seconds(compiled(call.layer, tensors, xla))
         needs = cost(call)
-        rows.append(
-            Row(call.name, call.kind, call.output_shape, needs, floor(needs, machine), known[key])
-        )
-    progress(steps, steps, "")
+        least, plan = floor(needs, machine), steps(call, threads)
+        rows.append(Row(call.name, call.kind, call.output_shape, needs, least, known[key], plan))
+    progress(measurements, measurements, "")
     batch = keras.tree.flatten(inputs)[0].shape[0]
     return Explanation(
-        model.name, keras.backend.backend(), batch, rows, model.count_params(), whole
+        model.name, keras.backend.backend(), batch, rows, model.count_params(), whole, threads
     )
 
 

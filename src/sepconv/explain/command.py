@@ -26,6 +26,18 @@ A table of a model's convolutions and dense layers, one use a row:
   time            measured, the layer alone, compiled as Keras does it in
                   predict; the median of several runs
 
+A second table says how sepconv's kernels compute the layers, or would where
+they are Keras' own, one step a row:
+
+  step            depthwise and pointwise one after the other; or fused, in
+                  tiles or in parts of small images that go through both
+  kernel          which kernel computes the depthwise step; `product` is the
+                  matrix product of a 1x1 convolution alone
+  tile            the most that a task computes at a time: rows, columns and
+                  channels, or of a product pixels and filters
+  tasks           how many there are to share among threads
+  scratch         what a thread works in beside the tensors
+
 --output draws where the time goes. A model of keras.applications gets random
 weights, which take the same time; nothing is downloaded.
 """
@@ -219,7 +231,30 @@ def _shown(found: Any, width: int) -> list[Any]:
         )
         pairs = zip(columns, cells, strict=True)
         table.add_row(*(cell for (header, _, _), cell in pairs if header not in left_out))
-    return [table, *_notes(found)]
+    return [table, *_notes(found), *_plans(found)]
+
+
+def _plans(found: Any) -> list[Any]:
+    """How our kernels compute the layers, where there are some for any."""
+    from rich import box
+    from rich.table import Table
+
+    threads = f"{found.threads} thread{'s' if found.threads > 1 else ''}"
+    table = Table(
+        title=f"sepconv's kernels for these layers, on {threads}",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    numbers = ("tile", "tasks", "scratch KiB")
+    for header in ("layer", "step", "kernel", *numbers):
+        justify: Literal["left", "right"] = "right" if header in numbers else "left"
+        table.add_column(header, justify=justify, no_wrap=header != "layer")
+    for row in found.rows:
+        for step in row.steps:
+            tile = "x".join(map(str, step.tile))
+            scratch = f"{step.scratch / 1024:,.0f}"
+            table.add_row(row.name, step.kind, step.kernel, tile, str(step.tasks), scratch)
+    return [table] if table.rows else []
 
 
 def _notes(found: Any) -> list[str]:

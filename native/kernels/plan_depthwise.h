@@ -1,0 +1,363 @@
+// How a depthwise step goes: which kernel serves a geometry, how its work is cut into tasks, and
+// how much memory a task takes. All of it follows from values (the geometry, the type, the level's
+// vectors and the number of threads) and no memory is read, so that a plan can be made, printed and
+// tested without running it.
+//
+// What is added up over tasks is cut by the geometry alone, and in a fixed order, so that results
+// do not depend on the number of threads; where a task has whole sums, that number may decide on
+// the cut.
+#pragma once
+#include "../plan.h"
+#include "../tuning.h"
+#include "correlate.h"
+#include "cut.h"
+#include "flat_rows.h"
+#include "gradient_phase.h"
+#include "planar.h"
+#include "sums.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// --- what a geometry is good for -----------------------------------------------------------------
+
+// Whether vectors along the channels would not be full, or not be there.
+template <class T>
+bool is_narrow(const Geometry& g) {
+  return g.channels_first || g.c * g.m < kLanes<T>;
+}
+
+// Whether the forward pass and the kernel's gradient go along whole rows: few channels, at stride 1
+// along the width.
+template <class T>
+bool is_flat(const Geometry& g) {
+  const bool few = g.c * g.m < 128 && (g.m > 1 || g.c < kLanes<T>);
+  return !g.channels_first && g.sw == 1 && few && g.wo * g.c >= kLanes<T>;
+}
+
+// Whether the input gradient goes by tiles at stride 2. Without 32 registers their weights would
+// not stay in them.
+template <class T>
+bool wants_stride2_gradient(const Geometry& g) {
+  return sizeof(T) == 4 && kRegisters == 32 && g.kh == 3 && g.kw == 3 && g.sh == 2 && g.sw == 2 &&
+         g.dh == 1 && g.dw == 1 && g.m == 1;
+}
+
+// Whether a range of channels can be computed apart from the others.
+template <class T>
+bool may_split_channels(const Geometry& g) {
+  return g.m == 1 && (g.channels_first || !is_narrow<T>(g));
+}
+
+inline Correlation forward_correlation(const Geometry& g) {
+  return {g.h, g.w, g.c * g.m, g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.pt, g.pl, g.wo};
+}
+
+// How many rows of outputs are best computed together, and bands cut between.
+inline int64_t row_unit(const Geometry& g) { return g.kh > 1 && g.dh == 1 ? kSmallRows : 1; }
+
+// Whether bands may be as low as a tile: where the rows that they share with their neighbours are
+// few, and read from the image as it is.
+template <class T>
+bool may_be_low(const Geometry& g) {
+  return g.m == 1 && !is_narrow<T>(g) && g.dh == 1 &&
+         pick_small<T>(forward_correlation(g)) != nullptr;
+}
+
+// How many tasks a pass is worth. Where that makes bands or parts of channels that are less than
+// whole ones to go through: one a thread if all is a matter of microseconds, some for each if it is
+// not.
+template <class T>
+int64_t wanted_tasks(const Geometry& g, int64_t threads) {
+  if (!may_be_low<T>(g)) return tuning::kTasks;
+  const int64_t all = g.n * g.ho * g.wo * ceil_div(g.c, kLanes<T>) * g.kh * g.kw;
+  return threads *
+         min_of(max_of(1, all / tuning::kTaskVectorProducts / threads), tuning::kTasksAThread);
+}
+
+// Bands of about `rows` rows of `total`, or lower ones where that makes fewer tasks than wanted.
+template <class T>
+Cut cut_task_bands(const Geometry& g, int64_t threads, int64_t total, int64_t rows, int64_t unit) {
+  const Cut bands = cut_bands(total, rows, g.n, unit);
+  const int64_t wanted = wanted_tasks<T>(g, threads);
+  if (g.n * bands.count >= wanted || !may_be_low<T>(g)) return bands;
+  return cut_bands(total, max_of(unit, ceil_div(total, ceil_div(wanted, max_of(1, g.n)))), g.n,
+                   unit);
+}
+
+// How many parts the channels are cut into where `tasks` are fewer than wanted. Parts begin at
+// whole vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at
+// less.
+template <class T>
+int64_t channel_parts(const Geometry& g, int64_t threads, int64_t tasks) {
+  const int64_t wanted = wanted_tasks<T>(g, threads);
+  if (is_narrow<T>(g) || g.m != 1 || tasks >= wanted) return 1;
+  const int64_t vectors = g.c / kLanes<T>;
+  const int64_t pixel = g.c * static_cast<int64_t>(sizeof(T));
+  const int64_t most =
+      g.h * g.w * pixel > tuning::kFarBytes
+          ? min_of(wanted, max_of(tuning::kPixelParts, pixel / tuning::kPixelPartBytes))
+          : wanted;
+  return max_of(1, min_of(most / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
+}
+
+// How many pieces the rows of a band are cut into where there are few bands: pieces of some
+// thousand outputs, and but for flat ones long beside what they share with their neighbours, and so
+// that they leave tiles of dilated outputs whole.
+template <class T>
+int64_t row_pieces(const Geometry& g, bool flat, int64_t bands, int64_t rows) {
+  if (bands >= 4) return 1;
+  const int64_t outputs = rows * g.wo * g.c * g.m,
+                least = flat ? 1 : max_of(tuning::kPieceColumns, tuning::kPieceDilations * g.dw);
+  const int64_t most =
+      min_of(g.wo / least, outputs / (flat ? tuning::kFlatPieceOutputs : tuning::kPieceOutputs));
+  return max_of(1, min_of(tuning::kTasks / max_of(1, bands), most));
+}
+
+// Rows a band of a plane may have so that its phases stay in a cache.
+template <class T>
+int64_t planar_rows(const Geometry& g) {
+  const int64_t row = (g.wo + (g.kw - 1) * g.dw / g.sw) * g.sh * g.sw;
+  return max_of(1, max_of((g.kh - 1) * g.dh / g.sh, tuning::kPlaneElements / max_of(1, row)));
+}
+
+// A band of at least so many rows makes little of the rows that it shares with its neighbours.
+inline int64_t least_rows(const Geometry& g) { return 2 * ((g.kh - 1) * g.dh + 1); }
+
+// Whether a kernel can compute the forward pass at all.
+template <class T>
+bool can_serve(const Geometry& g, DepthwiseKernel kernel) {
+  switch (kernel) {
+    case DepthwiseKernel::flat:
+      return !g.channels_first && g.sw == 1 && g.wo * g.c >= kLanes<T>;
+    case DepthwiseKernel::planar:
+      return true;
+    case DepthwiseKernel::small:
+      return !is_narrow<T>(g) && pick_small<T>(forward_correlation(g)) != nullptr;
+    case DepthwiseKernel::channelwise:
+      return !is_narrow<T>(g);
+    default:
+      return false;
+  }
+}
+
+// Of the forward pass and of the kernel's gradient.
+template <class T>
+DepthwiseKernel pick_kernel(const Geometry& g) {
+  if (is_flat<T>(g)) return DepthwiseKernel::flat;
+  if (is_narrow<T>(g)) return DepthwiseKernel::planar;
+  return pick_small<T>(forward_correlation(g)) != nullptr ? DepthwiseKernel::small
+                                                          : DepthwiseKernel::channelwise;
+}
+
+// --- what a band needs ---------------------------------------------------------------------------
+
+// Whether a box of so many rows and columns is better computed from a strip: a copy of its window,
+// one vector of channels, padding included. It pays where a good part of the outputs has taps in
+// the padding, and where pixels lie so far apart that the rows of a window fall on the same few
+// sets of the first cache; with large dilation or few rows the copy costs too much.
+template <class T>
+bool wants_strip(const Correlation& g, bool small, int64_t rows, int64_t q0, int64_t q1) {
+  if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
+  if (small) return wants_copy<T>(g);
+  const int64_t reach = (g.kh - 1) * g.dh + 1;
+  if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
+  TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
+  const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
+  const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
+  const bool conflicts = pixel % 512 == 0;
+  return edge * 12 > q1 - q0 || conflicts;
+}
+
+// Of boxes of at most `rows` rows, and of columns [q0, q1), by tiles of a small kernel or not.
+template <class T>
+CorrelationPlan plan_correlation(const Correlation& g, bool small, int64_t rows, int64_t q0,
+                                 int64_t q1) {
+  if (!wants_strip<T>(g, small, rows, q0, q1)) return {small, 0};
+  const Window w = window_of(g, 0, rows, q0, q1);
+  return {small, small ? copied_elements<T>(g, w) : strip_elements<T>(g, w)};
+}
+
+template <class T>
+FlatSizes flat_sizes(const Geometry& g) {
+  return {g.h, g.w, g.c, 1, g.m, g.kh, g.kw, g.sh, g.dh, g.dw, g.pt, g.pl, g.wo};
+}
+
+// How bands of one result go, of at most `rows` rows. All but these are elements.
+struct BandPlan {
+  DepthwiseKernel kernel = DepthwiseKernel::none;
+  int64_t rows = 0;
+  CorrelationPlan correlation = {};  // of a small or channelwise kernel
+  int64_t expanded = 0;              // scratch for a band with every channel repeated m times
+  int64_t scratch = 0;               // in all
+  int64_t spread = 0;                // the weights as flat rows read them
+};
+
+// Of the forward pass, where bands have at most `columns` columns.
+template <class T>
+BandPlan plan_band(const Geometry& g, DepthwiseKernel kernel, int64_t rows, int64_t columns) {
+  BandPlan band{.kernel = kernel, .rows = rows};
+  switch (kernel) {
+    case DepthwiseKernel::flat:
+      band.scratch = FlatRows<T>::scratch(flat_sizes<T>(g), rows, columns);
+      band.spread = FlatRows<T>::weights(flat_sizes<T>(g));
+      break;
+    case DepthwiseKernel::planar:
+      band.scratch = forward_scratch(PlanarSizes<T>(g, rows));
+      break;
+    default:
+      if (g.m != 1)
+        band.expanded = min_of(g.h, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * g.c * g.m;
+      band.correlation = plan_correlation<T>(forward_correlation(g),
+                                             kernel == DepthwiseKernel::small, rows, 0, columns);
+      band.scratch = band.expanded + band.correlation.strip;
+  }
+  return band;
+}
+
+// Of a phase of the input gradient, in bands of at most `rows` rows of the input.
+template <class T>
+CorrelationPlan plan_phase(const Geometry& g, const GradientPhase& phase, int64_t rows) {
+  if (phase.q.first >= phase.q.last) return {};
+  const bool small = pick_small<T>(phase.correlation) != nullptr;
+  return plan_correlation<T>(phase.correlation, small, ceil_div(rows, g.sh), phase.q.first,
+                             phase.q.last);
+}
+
+// --- a pass --------------------------------------------------------------------------------------
+
+struct DepthwisePlan {
+  Cut bands = {};                                                    // of an image
+  int64_t row_pieces = 1, channel_parts = 1, groups = 0, tasks = 0;  // as in PlanStep
+  BandPlan band = {};
+  int64_t scratch = 0, kept = 0;  // elements of a task, and those that a thread keeps
+};
+
+// By the kernel `wanted` where there is one and it can, else by the best one.
+template <class T>
+DepthwisePlan plan_depthwise_forward(const Geometry& g, int64_t threads,
+                                     DepthwiseKernel wanted = DepthwiseKernel::none) {
+  const DepthwiseKernel kernel = can_serve<T>(g, wanted) ? wanted : pick_kernel<T>(g);
+  DepthwisePlan plan;
+  if (g.channels_first) {
+    plan.bands = cut_bands(g.ho, planar_rows<T>(g));
+    plan.channel_parts = g.c;
+  } else {
+    const bool flat = kernel == DepthwiseKernel::flat;
+    const bool may_split = g.m == 1 && !flat && kernel != DepthwiseKernel::planar;
+    int64_t rows = tuning::kBandElements / max_of(1, g.c * g.m * g.wo);
+    rows = max_of(rows, may_split ? least_rows(g) : g.kh);
+    plan.bands = cut_task_bands<T>(g, threads, g.ho, rows, row_unit(g));
+    const int64_t bands = g.n * plan.bands.count;
+    if (flat || may_split) plan.row_pieces = row_pieces<T>(g, flat, bands, plan.bands.most);
+    if (may_split) plan.channel_parts = channel_parts<T>(g, threads, bands * plan.row_pieces);
+  }
+  plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+  plan.tasks = g.n * plan.bands.count * plan.row_pieces * plan.channel_parts;
+  plan.scratch = plan.band.scratch;
+  plan.kept = plan.band.spread;
+  return plan;
+}
+
+// Of flat rows, which see dy as an image with the results of each channel side by side.
+inline FlatSizes gradient_flat_sizes(const Geometry& g) {
+  return {g.ho,
+          g.wo,
+          g.c,
+          g.m,
+          1,
+          g.kh,
+          g.kw,
+          1,
+          g.dh,
+          g.dw,
+          (g.kh - 1) * g.dh - g.pt,
+          (g.kw - 1) * g.dw - g.pl,
+          g.w};
+}
+
+// The input gradient as one correlation a phase, by vectors of channels.
+template <class T>
+void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& plan) {
+  const int64_t channels = g.c * g.m;
+  int64_t wanted = max_of(g.sh, tuning::kBandElements / (channels * g.w));
+  if (g.m == 1) wanted = max_of(wanted, least_rows(g));
+  plan.bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
+  plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
+  bool small = true;
+  for (int64_t a = 0; a < g.sh; ++a)
+    for (int64_t b = 0; b < g.sw; ++b) {
+      const CorrelationPlan phase = plan_phase<T>(g, gradient_phase(g, a, b), plan.bands.most);
+      small = small && phase.small;
+      plan.band.correlation.strip = max_of(plan.band.correlation.strip, phase.strip);
+    }
+  plan.band.kernel = small ? DepthwiseKernel::small : DepthwiseKernel::channelwise;
+  plan.band.expanded = g.m == 1 ? 0 : plan.bands.most * g.w * channels;
+  plan.scratch = plan.band.expanded + plan.band.correlation.strip;
+}
+
+// The bands of an input gradient are of rows of the input.
+template <class T>
+DepthwisePlan plan_input_gradient(const Geometry& g, int64_t threads) {
+  const int64_t rows = tuning::kBandElements / (g.c * g.m * g.w);
+  DepthwisePlan plan;
+  if (is_flat<T>(g) && g.sh == 1) {
+    const FlatSizes sizes = gradient_flat_sizes(g);
+    plan.bands = cut_bands(g.h, max_of(g.kh, rows), g.n);
+    plan.band.kernel = DepthwiseKernel::flat;
+    plan.scratch = FlatRows<T>::scratch(sizes, plan.bands.most, g.w);
+    plan.kept = FlatRows<T>::weights(sizes);
+  } else if (is_narrow<T>(g)) {
+    plan.bands = cut_bands(g.h, planar_rows<T>(g) * g.sh);
+    plan.channel_parts = g.c;
+    plan.band.kernel = DepthwiseKernel::planar;
+    // The rows of outputs that see the largest band.
+    plan.band.rows = min_of(g.ho, (plan.bands.most - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
+    plan.scratch = gradient_scratch(PlanarSizes<T>(g, plan.band.rows));
+  } else if (wants_stride2_gradient<T>(g)) {
+    plan.bands = cut_task_bands<T>(g, threads, g.h, max_of(4, rows), 2);
+    plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
+    plan.band.kernel = DepthwiseKernel::stride2;
+  } else {
+    plan_gradient_phases<T>(g, threads, plan);
+  }
+  plan.tasks = g.n * plan.bands.count * plan.channel_parts;
+  return plan;
+}
+
+// Groups of bands have partial sums of their own, and are the geometry's alone.
+template <class T>
+DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
+  const int64_t channels = g.c * g.m, taps = g.kh * g.kw;
+  const int64_t bytes = taps * channels * static_cast<int64_t>(sizeof(T));
+  const int64_t wanted = tuning::kGradientBandElements / (channels * g.wo);
+  const DepthwiseKernel kernel = pick_kernel<T>(g);
+  DepthwisePlan plan;
+  switch (kernel) {
+    case DepthwiseKernel::flat:
+      plan.bands = cut_bands(g.ho, max_of(g.kh, wanted), g.n);
+      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+      plan.groups = group_count(g.n * plan.bands.count, bytes);
+      plan.scratch = flat_gradient_scratch<T>(flat_sizes<T>(g), plan.bands.most);
+      break;
+    case DepthwiseKernel::planar:
+      // Channels are tasks already; with enough of them no partial sums are needed.
+      plan.bands = cut_bands(g.ho, planar_rows<T>(g));
+      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+      plan.groups =
+          min_of(group_count(g.n * plan.bands.count, bytes), ceil_div(tuning::kMostGroups, g.c));
+      plan.channel_parts = g.c;
+      plan.scratch = gradient_scratch(PlanarSizes<T>(g, plan.bands.most));
+      break;
+    default:
+      plan.bands =
+          cut_bands(g.ho, max_of(wanted, g.m != 1 ? g.kh : least_rows(g)), g.n, row_unit(g));
+      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+      plan.groups = group_count(g.n * plan.bands.count, bytes);
+      plan.channel_parts = channel_parts<T>(g, threads, plan.groups);
+      plan.scratch = taps * kLanes<T> + plan.band.scratch;
+  }
+  plan.tasks = plan.groups * plan.channel_parts;
+  return plan;
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,158 @@
+// How a 1x1 convolution goes: the tiles of pixels, blocks of weights and groups of partial sums
+// that its tasks are, and the memory that a task takes. As in plan_depthwise.h, all of it follows
+// from sizes and no memory is read; and what is added up over tasks is cut by sizes alone, in a
+// fixed order.
+#pragma once
+#include "../operation.h"
+#include "../tuning.h"
+#include "cut.h"
+#include "gemm.h"
+#include "sums.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so
+// that the last few tasks leave no thread idle for long; `least` tiles, where there are rows
+// enough.
+inline Cut cut_rows(int64_t rows, int64_t least = 1) {
+  const int64_t units = ceil_div(rows, kRows);
+  const bool many = rows >= tuning::kManyTiles * tuning::kTilePixels;
+  const int64_t wanted = many ? tuning::kTilePixels / 2 : tuning::kTilePixels;
+  const int64_t count = max_of(ceil_div(units, wanted / kRows), min_of(least, units));
+  return cut_into(rows, shareable(count, units), kRows);
+}
+
+// The outputs of a [depth, outputs] matrix of weights cut into blocks of whole panels, so small
+// that a thread keeps one in its second cache: at least `wanted` of them, where there are panels
+// enough.
+template <class T>
+Cut cut_outputs(int64_t depth, int64_t outputs, int64_t wanted) {
+  const int64_t panel_bytes =
+      packed_elements<T>(max_of(1, depth), kPanel<T>) * static_cast<int64_t>(sizeof(T));
+  const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes), all = panels<T>(outputs);
+  const int64_t count = max_of(1, max_of(ceil_div(all, most), min_of(wanted, all)));
+  return cut_into(outputs, count, kPanel<T>);
+}
+
+// Elements of a block that a thread packs for itself and keeps; none where weights are packed.
+template <class T>
+int64_t kept_weights(const Cut& blocks, int64_t depth, bool packed) {
+  return packed ? 0 : max_of(1, packed_elements<T>(depth, blocks.most));
+}
+
+struct ProductPlan {
+  Cut tiles;           // of pixels: of all images, or where channels come first of each
+  Cut blocks;          // of outputs
+  bool ahead = false;  // whether a tile of x is asked for ahead of its use
+  int64_t tasks = 0;
+  int64_t scratch = 0, kept = 0;  // elements of a task, and those that a thread keeps
+};
+
+// Of `rows` pixels, channels last. `packed` says whether weights are packed already.
+template <class T>
+ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool packed) {
+  // Where there are more rows than outputs, rows are cut more finely: that each thread packs all
+  // weights costs less than that it reads all of x.
+  constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
+  const int64_t wanted = min_of(
+      tuning::kTasks, (min_of(rows, kMany) * min_of(depth, kMany) * min_of(outputs, kMany)) >>
+                          tuning::kTaskProductsLog2);
+  const bool tall = outputs <= rows;
+  ProductPlan plan;
+  plan.blocks = cut_outputs<T>(depth, outputs, tall ? 1 : wanted / max_of(1, cut_rows(rows).count));
+  // An odd number of blocks is no even work for two threads, until the rows are cut.
+  plan.tiles = cut_rows(rows, tall ? min_of(wanted, 8) : plan.blocks.count % 2 == 0 ? 1 : 2);
+  plan.ahead = rows * depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
+  plan.tasks = plan.tiles.count * plan.blocks.count;
+  plan.kept = kept_weights<T>(plan.blocks, depth, packed);
+  return plan;
+}
+
+// Of `images` images of `pixels` pixels, channels first: a task packs its pixels.
+template <class T>
+ProductPlan plan_product_first(int64_t images, int64_t pixels, int64_t depth, int64_t outputs) {
+  ProductPlan plan;
+  plan.tiles = cut_into(pixels, ceil_div(pixels, 2 * tuning::kTilePixels));
+  const int64_t tiles = images * plan.tiles.count;
+  // Outputs are shared out, in some micro-kernels' rows at least, to make enough tasks.
+  const int64_t parts = max_of(1, min_of(tuning::kTasks / max_of(1, tiles), outputs / (4 * kRows)));
+  plan.blocks = cut_into(outputs, parts);
+  plan.tasks = tiles * parts;
+  plan.scratch = packed_elements<T>(depth, plan.tiles.most);
+  return plan;
+}
+
+template <class T>
+ProductPlan plan_product(int64_t images, int64_t pixels, bool channels_first, int64_t depth,
+                         int64_t outputs, bool packed) {
+  return channels_first ? plan_product_first<T>(images, pixels, depth, outputs)
+                        : plan_product_last<T>(images * pixels, depth, outputs, packed);
+}
+
+// --- the kernel's gradient -----------------------------------------------------------------------
+
+// Pixels whose product is added to a kernel's gradient at a time.
+inline constexpr int64_t kGradientPixels = 4 * tuning::kTilePixels;
+
+// How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
+// sums of their own, times `split` ranges of channels.
+struct GradientCut {
+  int64_t groups, split;
+};
+
+// `units` of work over `pixels` pixels. Results depend on the groups, which hence are as many
+// whatever the threads: so few that adding them up costs little. Each range of channels reads all
+// of dy, so those are as many as keep the threads busy, all of them to the end if it can be.
+template <class T>
+GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
+                         bool may_split, int64_t threads) {
+  const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
+  const int64_t most = group_count(min_of(units, pixels / tuning::kGroupPixels), bytes);
+  int64_t groups = 1;
+  while (2 * groups <= most) groups *= 2;
+  if (!may_split) return {groups, 1};
+  int64_t split = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
+  if (groups * split < 2 * threads)
+    split = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
+  for (int64_t even = split; groups * even >= threads; --even)
+    if (groups * even % threads == 0) return {groups, even};
+  return {groups, max_of(1, split)};
+}
+
+// Scratch elements of add_pointwise_gradient (pointwise.h).
+template <class T>
+int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, bool channels_first) {
+  return packed_elements<T>(pixels, channels_first ? filters : kPanel<T>) +
+         round_up(channels * pixels + kLanes<T>, kLanes<T>);
+}
+
+// The widest of `split` ranges of channels: the last takes what is no whole vector.
+template <class T>
+int64_t widest_range(int64_t channels, int64_t split) {
+  return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;
+}
+
+struct ProductGradientPlan {
+  int64_t images;  // 1 where pixels follow each other from image to image
+  Cut tiles;       // of the pixels of an image
+  int64_t groups, channel_parts, tasks, scratch;  // as in PlanStep; scratch in elements
+};
+
+template <class T>
+ProductGradientPlan plan_product_gradient(const Pointwise& s, int64_t threads) {
+  const int64_t images = s.channels_first ? s.images : 1;
+  const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;
+  const int64_t least = ceil_div(pixels, kGradientPixels);
+  const GradientCut cut =
+      gradient_cut<T>(images * least, images * pixels, s.channels, s.filters, true, threads);
+  const Cut tiles = cut_into(pixels, images == 1 ? round_up(least, cut.groups) : least);
+  const int64_t widest = widest_range<T>(s.channels, cut.split);
+  return {.images = images,
+          .tiles = tiles,
+          .groups = cut.groups,
+          .channel_parts = cut.split,
+          .tasks = cut.groups * cut.split,
+          .scratch = gradient_elements<T>(widest, s.filters, tiles.most, s.channels_first)};
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,238 @@
+// How a separable convolution goes: in one step, whose depthwise tiles feed the product, or in two;
+// how its work is cut into tasks, and how many images go through several passes together. As in
+// plan_depthwise.h, all of it follows from sizes and no memory is read.
+#pragma once
+#include "image_parts.h"
+#include "plan_depthwise.h"
+#include "plan_pointwise.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// --- tiles of the depthwise result ---------------------------------------------------------------
+
+// Tiles of outputs of about `pixels` pixels: whole rows, or pieces of long rows.
+struct Tiles {
+  Cut bands;
+  int64_t pieces;  // of a row
+  int64_t count(const Geometry& g) const { return g.n * bands.count * pieces; }
+  int64_t pixels(const Geometry& g) const { return bands.most * ceil_div(g.wo, pieces); }
+};
+
+struct Tile {
+  int64_t n, p0, p1, q0, q1;
+  int64_t pixels() const { return (p1 - p0) * (q1 - q0); }
+};
+
+// Pieces are of two rows, which share most of the input that they see.
+inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
+  if (pieces && 2 * g.wo > pixels + pixels / 2)
+    return {cut_bands(g.ho, 2, g.n, 2), ceil_div(2 * g.wo, pixels + pixels / 2)};
+  // An odd row would be computed alone, or twice.
+  const int64_t rows = pixels / g.wo;
+  if (pieces && rows % 2 != 0 && row_unit(g) == 2) return {cut_bands(g.ho, rows + 1, g.n, 2), 1};
+  return {cut_bands(g.ho, rows, g.n), 1};
+}
+
+inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
+  const int64_t piece = index % tiles.pieces, band = index / tiles.pieces % tiles.bands.count;
+  return {index / tiles.pieces / tiles.bands.count, tiles.bands.first(band),
+          tiles.bands.first(band + 1), part_start(g.wo, tiles.pieces, piece),
+          part_start(g.wo, tiles.pieces, piece + 1)};
+}
+
+// The tiles of a layout and of how the depthwise step goes.
+template <class T>
+Tiles usual_tiles(const Geometry& g) {
+  if (g.channels_first) return cut_tiles(g, 2 * tuning::kTilePixels, false);
+  return cut_tiles(g, tuning::kTilePixels, is_flat<T>(g) || may_split_channels<T>(g));
+}
+
+// How the depthwise step computes such tiles.
+template <class T>
+BandPlan plan_tile_band(const Geometry& g, const Tiles& tiles) {
+  return plan_band<T>(g, pick_kernel<T>(g), tiles.bands.most, ceil_div(g.wo, tiles.pieces));
+}
+
+// Images cut into `each` parts of as many pixels, of which the rows that they share with the next
+// are computed twice: for images so small that parts of whole rows would not be even.
+struct PixelParts {
+  int64_t each;
+  int64_t first(const Geometry& g, int64_t part) const {
+    return part_start(g.ho * g.wo, each, part);
+  }
+};
+
+inline PixelParts cut_pixels(const Geometry& g, int64_t threads) {
+  const int64_t pixels = g.ho * g.wo, parts = ceil_div(pixels * g.n, tuning::kPartPixels);
+  return {min_of(pixels, ceil_div(round_up(max_of(1, parts), threads), max_of(1, g.n)))};
+}
+
+// The sizes of the tile around the largest part.
+inline Tiles tiles_of_parts(const Geometry& g, const PixelParts& parts) {
+  const int64_t rows = ceil_div(ceil_div(g.ho * g.wo, parts.each), g.wo) + 1;
+  return {{g.ho, 1, min_of(rows, g.ho), parts.each}, 1};
+}
+
+// Elements from a pixel of a tile to the next: with many channels a power of two would put all
+// pixels on the same few sets of the first cache.
+template <class T>
+inline int64_t pixel_pitch(int64_t channels) {
+  const int64_t bytes = channels * static_cast<int64_t>(sizeof(T));
+  return bytes % 1024 == 0 ? channels + kLanes<T> : channels;
+}
+
+// The greatest that it is for so many channels or fewer.
+template <class T>
+inline int64_t greatest_pitch(int64_t channels) {
+  return channels + kLanes<T>;
+}
+
+// --- forward -------------------------------------------------------------------------------------
+
+// Whether an image may be cut wherever it is: not where rows are gone along, whose sums depend on
+// where they are cut.
+template <class T>
+bool may_be_parts(const Geometry& g) {
+  return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g);
+}
+
+// Whether tiles are worth it however few they are: where each thread may have all weights to
+// itself, its own or ones packed before that the caches hold, what one step leaves for the next
+// need not go from core to core. Not where a kernel is so large that tiles share most of what they
+// see, nor where an image may not be cut anywhere, since here the number of threads does that.
+template <class T>
+bool takes_few(const Geometry& g, int64_t filters, bool packed, bool kept) {
+  const int64_t bytes = g.c * g.m * filters * static_cast<int64_t>(sizeof(T));
+  return may_be_parts<T>(g) && g.kh * g.kw <= tuning::kWindowTaps &&
+         (kept || (packed && bytes <= tuning::kSharedWeightBytes));
+}
+
+// Whether a kernel is so large that a tile's window is many times the tile, and an image small
+// enough that the whole of it between the steps stays in a cache.
+template <class T>
+bool is_better_whole(const Geometry& g) {
+  const int64_t bytes = g.ho * g.wo * g.c * g.m * static_cast<int64_t>(sizeof(T));
+  return g.kh * g.kw >= tuning::kWindowTaps && bytes <= 2 * tuning::kPartBytes;
+}
+
+// How many images go through both steps, one after the other, before the next: as many as a cache
+// holds what is between the steps.
+template <class T>
+int64_t images_between_steps(const Geometry& g, int64_t filters) {
+  constexpr int64_t kRoom = tuning::kPartBytes / static_cast<int64_t>(sizeof(T));
+  const int64_t channels = g.c * g.m;
+  return units_together(g.n, g.ho * g.wo * channels, channels * filters, kRoom);
+}
+
+// Elements of scratch come in this order: a tile, and what the depthwise step needs for it.
+struct SeparablePlan {
+  bool in_steps = false;     // the depthwise step and then the product; what follows is of one step
+  bool in_parts = false;     // parts of small images, not tiles
+  bool own_weights = false;  // whether each thread packs all weights for itself
+  Tiles tiles = {};          // or, of parts, the sizes of the tile around the largest
+  PixelParts parts = {};
+  BandPlan band = {};
+  Cut block = {};     // of outputs, where each thread has its own weights: the only one
+  int64_t pitch = 0;  // from a pixel of a tile to the next
+  int64_t tile = 0;   // elements of the largest
+  int64_t tasks = 0, scratch = 0, kept = 0;
+};
+
+// `packed` says whether the pointwise kernel is packed already.
+template <class T>
+SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool packed,
+                                     int64_t threads, Form form = Form::chosen) {
+  const int64_t channels = g.c * g.m;
+  const Tiles usual = usual_tiles<T>(g);
+  SeparablePlan plan;
+  plan.block = cut_outputs<T>(channels, filters, 1);
+  plan.own_weights = !g.channels_first && plan.block.count == 1;
+  const bool few = usual.count(g) < tuning::kFewTiles;
+  const bool may_be_few = takes_few<T>(g, filters, packed, plan.own_weights);
+  // In steps: too few tiles to share out, or windows too large.
+  if (form == Form::chosen || (form == Form::parts && !may_be_parts<T>(g)))
+    form = (few && !may_be_few) || is_better_whole<T>(g) ? Form::steps
+           : may_be_few && usual.count(g) < 2 * threads  ? Form::parts
+                                                         : Form::tiles;
+  plan.in_steps = form == Form::steps;
+  if (plan.in_steps) return plan;
+  plan.in_parts = form == Form::parts;
+  plan.parts = cut_pixels(g, threads);
+  plan.tiles = plan.in_parts ? tiles_of_parts(g, plan.parts) : usual;
+  plan.band = plan_tile_band<T>(g, plan.tiles);
+  plan.pitch = pixel_pitch<T>(channels);
+  const int64_t most = plan.tiles.pixels(g);
+  plan.tile = g.channels_first ? packed_elements<T>(channels, most) : most * plan.pitch;
+  plan.tasks = plan.tiles.count(g);
+  plan.scratch = plan.tile + plan.band.scratch;
+  if (plan.own_weights) plan.kept = kept_weights<T>(plan.block, channels, packed);
+  return plan;
+}
+
+// --- backward ------------------------------------------------------------------------------------
+
+// The pointwise kernel's gradient, its depthwise tiles computed anew. Elements of scratch come in
+// this order: what the product packs, a tile, and what the depthwise step needs for it.
+struct RecomputePlan {
+  Tiles tiles;
+  BandPlan band;
+  int64_t groups, channel_parts;  // as in PlanStep
+  int64_t packed, tile;           // elements
+  int64_t tasks, scratch;
+};
+
+template <class T>
+RecomputePlan plan_recompute(const Geometry& g, int64_t filters, int64_t threads) {
+  const int64_t channels = g.c * g.m;
+  const Tiles tiles = usual_tiles<T>(g);
+  const BandPlan band = plan_tile_band<T>(g, tiles);
+  const int64_t most = tiles.pixels(g);
+  const GradientCut cut = gradient_cut<T>(tiles.count(g), g.n * g.ho * g.wo, channels, filters,
+                                          may_split_channels<T>(g), threads);
+  const int64_t widest = widest_range<T>(channels, cut.split);
+  const int64_t packed = gradient_elements<T>(widest, filters, most, g.channels_first);
+  const int64_t tile = most * greatest_pitch<T>(widest);
+  return {.tiles = tiles,
+          .band = band,
+          .groups = cut.groups,
+          .channel_parts = cut.split,
+          .packed = packed,
+          .tile = tile,
+          .tasks = cut.groups * cut.split,
+          .scratch = packed + tile + band.scratch};
+}
+
+// How many images go through all gradients before the next: each of them reads dy, or what the
+// product made of it, so as many as the caches hold. `filters` is 0 of a depthwise step alone.
+template <class T>
+int64_t images_backward(const Geometry& g, int64_t filters) {
+  const int64_t channels = g.c * g.m, pixels = g.ho * g.wo;
+  const int64_t outputs = filters != 0 ? filters : channels;
+  const int64_t weights = channels * filters, middle = filters != 0 ? pixels * channels : 0;
+  const int64_t image = 2 * g.h * g.w * g.c + pixels * outputs + middle;
+  constexpr int64_t kRoom = tuning::kPartBytes / static_cast<int64_t>(sizeof(T));
+  return units_together(g.n, image, 4 * weights, kRoom);
+}
+
+// --- an ordinary convolution ---------------------------------------------------------------------
+
+// From tiles of patches (patches.h), of which each task multiplies one by all weights.
+struct PatchesPlan {
+  Cut tiles;      // of the pixels of all images
+  Cut blocks;     // of outputs
+  int64_t pitch;  // elements from a patch to the next, with room for what copies write over
+  int64_t scratch, kept;
+};
+
+template <class T>
+PatchesPlan plan_patches(const Geometry& g, int64_t filters) {
+  const int64_t depth = g.kh * g.kw * g.c, pitch = depth + kLanes<T>;
+  const Cut tiles = cut_rows(g.n * g.ho * g.wo), blocks = cut_outputs<T>(depth, filters, 1);
+  return {.tiles = tiles,
+          .blocks = blocks,
+          .pitch = pitch,
+          .scratch = tiles.most * pitch,
+          .kept = kept_weights<T>(blocks, depth, false)};
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE
