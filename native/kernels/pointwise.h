@@ -74,7 +74,8 @@ class WeightBlocks {
  public:
   // At least `wanted` blocks, where there are panels enough.
   WeightBlocks(const Weights<T>& w, int64_t wanted) : w_(w), panels_(panels<T>(w.outputs)) {
-    const int64_t panel_bytes = kPanel<T> * static_cast<int64_t>(sizeof(T)) * max_of(1, w.depth);
+    const int64_t panel_bytes =
+        panel_elements<T>(max_of(1, w.depth)) * static_cast<int64_t>(sizeof(T));
     const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes);
     count = max_of(1, max_of(ceil_div(panels_, most), min_of(wanted, panels_)));
   }
@@ -85,12 +86,13 @@ class WeightBlocks {
   }
   // Elements for one block, of a thread's own and kept from task to task.
   int64_t elements() const {
-    return w_.packed != nullptr ? 0 : max_of(1, ceil_div(panels_, count) * kPanel<T> * w_.depth);
+    return w_.packed != nullptr ? 0
+                                : max_of(1, ceil_div(panels_, count) * panel_elements<T>(w_.depth));
   }
   // A block, for a product that may have to fill its panels.
   MatrixB<T> get(int64_t block, Kept* kept) const {
     const int64_t begin = first(block);
-    if (w_.packed != nullptr) return filled(w_.packed + begin * w_.depth);
+    if (w_.packed != nullptr) return filled(w_.packed + panel_start<T>(w_.depth, begin));
     MatrixB<T> b{static_cast<T*>(kept->memory)};
     if (kept->content == block) return b;
     kept->content = block;
@@ -118,7 +120,7 @@ class PackedWeights {
       const int64_t first = part_start(count, tasks, task) * kPanel<T>;
       const int64_t last = min_of(part_start(count, tasks, task + 1) * kPanel<T>, w.outputs);
       pack(w.depth, last - first, w.data + first * w.output_step, w.depth_step, w.output_step,
-           packed_.get() + first * w.depth);
+           packed_.get() + panel_start<T>(w.depth, first));
     });
   }
   MatrixB<T> all() const { return filled<T>(given_ != nullptr ? given_ : packed_.get()); }
@@ -162,8 +164,8 @@ struct Finish {
   Activation activation = Activation::none;
 
   // For outputs from channel `channel` on, of which the first is element `element` of y.
-  Epilogue<T> at(bool channels_first, int64_t channel, int64_t element) const {
-    Epilogue<T> e;
+  typename ProductOf<T>::Epilogue at(bool channels_first, int64_t channel, int64_t element) const {
+    typename ProductOf<T>::Epilogue e;
     e.activation = activation;
     if (residual != nullptr) e.addend = residual + element;
     if (bias != nullptr) (channels_first ? e.row_bias : e.column_bias) = bias + channel;
@@ -270,7 +272,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels, c
   if (!rows_of_filters) pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   const MatrixB<T> b =
       rows_of_filters ? MatrixB<T>{packed, dy, dy_pixel, true} : MatrixB<T>{packed};
-  Epilogue<T> e;
+  typename ProductOf<T>::Epilogue e;
   if (accumulate) e.addend = dkernel;
   if (a.row != 1) {
     multiply(channels, filters, pixels, a, b, dkernel, filters, e, next);
@@ -290,7 +292,7 @@ Ahead next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int
 template <class T>
 int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, bool channels_first) {
   return packed_elements<T>(pixels, channels_first ? filters : kPanel<T>) +
-         round_up(channels * pixels + kLanes<T>, kLanes<T>);
+         packed_rows_elements<T>(channels, pixels);
 }
 
 // The widest of `split` ranges of channels: the last takes what is no whole vector.
