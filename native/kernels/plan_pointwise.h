@@ -123,7 +123,7 @@ GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_
 template <class T>
 int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, bool channels_first) {
   return packed_elements<T>(pixels, channels_first ? filters : kPanel<T>) +
-         round_up(channels * pixels + kLanes<T>, kLanes<T>);
+         packed_rows_elements<T>(channels, pixels);
 }
 
 // The widest of `split` ranges of channels: the last takes what is no whole vector.

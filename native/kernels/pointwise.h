@@ -56,7 +56,7 @@ class WeightBlocks {
   // A block, for a product that may have to fill its panels.
   MatrixB<T> get(int64_t block, Kept* kept) const {
     const int64_t begin = blocks_.first(block);
-    if (w_.packed != nullptr) return filled(w_.packed + begin * w_.depth);
+    if (w_.packed != nullptr) return filled(w_.packed + panel_start<T>(w_.depth, begin));
     MatrixB<T> b{static_cast<T*>(kept->memory)};
     if (kept->content == block) return b;
     kept->content = block;
@@ -85,7 +85,7 @@ class PackedWeights {
       const int64_t first = part_start(count, tasks, task) * kPanel<T>;
       const int64_t last = min_of(part_start(count, tasks, task + 1) * kPanel<T>, w.outputs);
       pack(w.depth, last - first, w.data + first * w.output_step, w.depth_step, w.output_step,
-           packed_.get() + first * w.depth);
+           packed_.get() + panel_start<T>(w.depth, first));
     });
   }
   MatrixB<T> all() const { return filled<T>(given_ != nullptr ? given_ : packed_.get()); }
@@ -123,8 +123,8 @@ struct Finish {
   Activation activation = Activation::none;
 
   // For outputs from channel `channel` on, of which the first is element `element` of y.
-  Epilogue<T> at(bool channels_first, int64_t channel, int64_t element) const {
-    Epilogue<T> e;
+  typename ProductOf<T>::Epilogue at(bool channels_first, int64_t channel, int64_t element) const {
+    typename ProductOf<T>::Epilogue e;
     e.activation = activation;
     if (residual != nullptr) e.addend = residual + element;
     if (bias != nullptr) (channels_first ? e.row_bias : e.column_bias) = bias + channel;
@@ -191,7 +191,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels, c
   if (!rows_of_filters) pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   const MatrixB<T> b =
       rows_of_filters ? MatrixB<T>{packed, dy, dy_pixel, true} : MatrixB<T>{packed};
-  Epilogue<T> e;
+  typename ProductOf<T>::Epilogue e;
   if (accumulate) e.addend = dkernel;
   if (a.row != 1) {
     multiply(channels, filters, pixels, a, b, dkernel, filters, e, next);

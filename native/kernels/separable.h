@@ -58,7 +58,8 @@ class DepthwiseTiles {
 
   // All channels as panels of pixels, [pixel / kPanel][channel][kPanel].
   void packed(const Tile& t, T* out, T* scratch) const {
-    const int64_t channels = g.c * g.m, panel = channels * kPanel<T>;
+    static_assert(ProductOf<T>::kSteps == 1, "a channel is a row of a panel");
+    const int64_t channels = g.c * g.m, panel = panel_elements<T>(channels);
     const int64_t last = t.pixels() / kPanel<T>;
     if (t.pixels() % kPanel<T> != 0) fill_zero(out + last * panel, panel);
     each_plane(t, 0, channels, scratch, [&](int64_t o, const T* flat) {

@@ -1,0 +1,80 @@
+// What happens to the finished sums of a product, on the way from registers to memory.
+//
+// An epilogue, of whatever types, has
+//
+//   kMayBePlain, plain()   whether sums may be stored as they are, and whether these are: that is
+//                     worth micro-kernels of its own
+//   early()           itself without what is done to a stored tile
+//   from(m, n, c_row) itself for the tile that begins at row m and column n of C
+//   put<PLAIN>(sums, i, n, c_row, to)   stores a vector of sums, of row i of the tile and of the
+//                     columns from n on, at `to`
+//   put_partial(rows, columns, sums, sums_row, c, c_row)   stores a tile whose columns are no whole
+//                     vectors; `sums` has rows of `sums_row`, which are read as whole vectors
+//   late(), finish_late(c, count)   whether something is done to a stored tile, and that, for a row
+//
+// What it adds to a sum, it adds in one order: the row's bias, the column's, the addend.
+#pragma once
+#include "../tuning.h"
+#include "activation.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// Of sums that are stored in their own type.
+template <class T>
+struct Epilogue {
+  const T* addend = nullptr;       // a matrix with the rows of C, or C itself
+  const T* column_bias = nullptr;  // one value a column
+  const T* row_bias = nullptr;     // one value a row
+  Activation activation = Activation::none;
+
+  static constexpr bool kMayBePlain = true;
+  bool plain() const {
+    return addend == nullptr && column_bias == nullptr && row_bias == nullptr &&
+           activation == Activation::none;
+  }
+
+  Epilogue early() const {
+    Epilogue e = *this;
+    e.activation = sepconv::SEPCONV_ISA_NAMESPACE::early(activation);
+    return e;
+  }
+
+  Epilogue from(int64_t m, int64_t n, int64_t c_row) const {
+    Epilogue e = *this;
+    if (e.addend != nullptr) e.addend += m * c_row + n;
+    if (e.column_bias != nullptr) e.column_bias += n;
+    if (e.row_bias != nullptr) e.row_bias += m;
+    return e;
+  }
+
+  template <bool PLAIN>
+  [[gnu::always_inline]] void put(Vec<T> value, int i, int64_t n, int64_t c_row, T* to) const {
+    if constexpr (!PLAIN) {
+      if (row_bias != nullptr) value += row_bias[i];
+      if (column_bias != nullptr) value += load(column_bias + n);
+      if (addend != nullptr) value += load(addend + i * c_row + n);
+      value = activate<T>(value, activation);
+    }
+    store(to, value);
+  }
+
+  [[gnu::noinline]] void put_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c,
+                                     int64_t c_row) const {
+    for (int64_t n = 0; n < columns; n += kLanes<T>) {
+      const int64_t count = min_of(kLanes<T>, columns - n);
+      const Vec<T> bias = column_bias == nullptr ? zero<T>() : load_first(column_bias + n, count);
+      for (int i = 0; i < rows; ++i) {
+        Vec<T> value = load(sums + i * sums_row + n);
+        if (row_bias != nullptr) value += row_bias[i];
+        value += bias;
+        if (addend != nullptr) value += load_first(addend + i * c_row + n, count);
+        store_first(c + i * c_row + n, activate<T>(value, activation), count);
+      }
+    }
+  }
+
+  bool late() const { return is_late(activation); }
+  void finish_late(T* c, int64_t count) const { activate_late(c, count, activation); }
+};
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE
