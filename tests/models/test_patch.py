@@ -171,13 +171,13 @@ def test_training_goes_on_through_a_patch():
     """The same losses, though the steps were compiled before, and the optimizer has state."""
     x, y = numbers(8, 8, 8, 3), np.arange(8) % 3
     losses = []
-    for patched in (False, True):
+    for is_patched in (False, True):
         keras.utils.set_random_seed(1)
         model = network()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.01), loss)
         curve = [float(model.train_on_batch(x, y))]
-        if patched:
+        if is_patched:
             sepconv.patch_keras()
         curve += [float(model.train_on_batch(x, y)) for _ in range(4)]
         curve.append(float(model.evaluate(x, y, verbose=0)))
