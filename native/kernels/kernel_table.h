@@ -13,8 +13,8 @@ struct KernelTable {
   void (*pointwise_forward)(const Pointwise&, const PointwiseForward&, Runner&) = nullptr;
   void (*pointwise_backward)(const Pointwise&, const PointwiseBackward&, Runner&) = nullptr;
   Plan (*plan)(const Geometry&, Pass, int64_t threads) = nullptr;  // of the depthwise step
-  int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters) = nullptr;
-  void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+  int64_t (*packed_bytes)(bool channels_first, int64_t depth, int64_t filters) = nullptr;
+  void (*pack_kernel)(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
                       void* packed) = nullptr;
   // The half types have neither these nor what follows.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;

@@ -32,7 +32,7 @@ def forward(
     depthwise_activation: int,
     activation: int,
 ) -> None:
-    """A depthwise convolution where `filters` is 0, else a separable one."""
+    """A depthwise convolution where `filters` is 0; a separable one; or an ordinary one."""
 
 def backward(
     geometry: Geometry,
@@ -110,7 +110,6 @@ class Prepared:
     """Copies of a convolution's weights, in the order in which kernels read them."""
 
     def forward(self, geometry: Geometry, x: Any, residual: Any, y: Any) -> None: ...
-    def product(self, images: int, pixels: int, x: Any, residual: Any, y: Any) -> None: ...
 
 def prepare(
     dtype: int,
