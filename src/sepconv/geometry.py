@@ -339,12 +339,7 @@ def check_pointwise_kernel(shape: Sequence[Any], channels: Any) -> Any:
 
 
 def _ordinary_window(shape: Sequence[Any], channels: Any) -> tuple[Any, ...]:
-    """The shape of the depthwise kernel whose geometry an ordinary convolution has.
-
-    Args:
-        shape: of the kernel, (kernel_height, kernel_width, channels, filters).
-        channels: those of the input.
-    """
+    """The shape of the depthwise kernel whose geometry an ordinary one of `shape` has."""
     if len(shape) != 4 or differs(shape[2], channels) or not _positive(shape):
         height, width = shape[:2] if len(shape) == 4 else ("kernel_height", "kernel_width")
         raise ValueError(

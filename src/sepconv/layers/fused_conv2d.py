@@ -130,7 +130,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
                 "depthwise_activation must be None, 'relu', 'relu6', 'hard_silu' or 'silu'. "
                 f"Received: depthwise_activation={depthwise_activation!r}"
             )
-        separable = filters is not None and self._is_depthwise
+        separable = filters is not None and self._depthwise_size is not None
         if (between or depthwise_use_bias) and not separable:
             raise ValueError(
                 "depthwise_use_bias and depthwise_activation are for a depthwise convolution that "
@@ -142,8 +142,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         fused = kernel_activation(self.activation, BLOCK_ACTIVATIONS)
         self._activation_after = None if fused else self.activation
         # For `block` only matters what there is.
-        depthwise = self.kernel_size if self._is_depthwise else None
-        weights = Operands(None, depthwise_kernel=depthwise, pointwise_kernel=self.filters)
+        weights = Operands(None, self._depthwise_size, pointwise_kernel=self.filters)
         ordinary = depth_multiplier is None and self.kernel_size != (1, 1)
         self._block, self._steps = block(weights, spec, between, fused, ordinary=ordinary)
         self._spec = spec
@@ -153,14 +152,14 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         self.supports_jit = supports_jit()
 
     @property
-    def _is_depthwise(self) -> bool:
-        """Whether its first convolution is a depthwise one."""
-        return self.kernel_size is not None and self.depth_multiplier is not None
+    def _depthwise_size(self) -> Any:
+        """The height and width of the depthwise kernel; None where there is none."""
+        return None if self.depth_multiplier is None else self.kernel_size
 
     def _kernel_shapes(self, channels: int) -> tuple[Any, Any]:
         """Those of the depthwise kernel and of the one that mixes channels, None for none."""
         depthwise, size = None, self.kernel_size or (1, 1)
-        if self._is_depthwise:
+        if self.depth_multiplier is not None and self.kernel_size is not None:
             depthwise = (*size, channels, self.depth_multiplier)
             channels, size = channels * self.depth_multiplier, (1, 1)
         return depthwise, None if self.filters is None else (*size, channels, self.filters)
@@ -211,7 +210,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         weights = [store[key] for key in map(str, range(len(store.keys())))]
         kernel = ordinary_kernel(weights, self)
         if kernel is not None:
-            if self._is_depthwise:
+            if self.depth_multiplier is not None:
                 self._become_ordinary(kernel.shape[2])
             store = {str(i): array for i, array in enumerate([kernel, *weights[2:]])}
         super().load_own_variables(store)
