@@ -24,21 +24,20 @@ def ordinary_kernel(weights: Sequence[Any], layer: Any) -> np.ndarray | None:
     Returns:
         None where the weights are not those of an ordinary convolution as a separable one.
     """
-    between = layer.depthwise_use_bias or layer.depthwise_activation is not None
-    if between or layer.filters is None or layer.kernel_size is None:
+    first = layer.pointwise_kernel if layer.depthwise_kernel is None else layer.depthwise_kernel
+    if first is None or layer.kernel_size is None or layer.data_format != "channels_last":
         return None
-    taps = layer.kernel_size[0] * layer.kernel_size[1]
-    separable = 2 + layer.use_bias  # so many weights
-    if layer.data_format != "channels_last" or taps == 1 or len(weights) != separable:
+    height, width = layer.kernel_size
+    channels, taps = first.shape[2], height * width
+    if layer.depth_multiplier not in (taps, None) or taps == 1:
         return None
-    if layer.depth_multiplier not in (taps, None):
+    if layer.depthwise_use_bias or layer.depthwise_activation is not None:
+        return None
+    shapes = [(height, width, channels, taps), (1, 1, channels * taps, layer.filters)]
+    if len(weights) != 2 + layer.use_bias or [tuple(a.shape) for a in weights[:2]] != shapes:
         return None
     depthwise, pointwise = (np.asarray(array) for array in weights[:2])
-    height, width = layer.kernel_size
-    selecting = np.eye(taps).reshape(height, width, 1, taps)
-    if depthwise.ndim != 4 or depthwise.shape[:2] != (height, width) or depthwise.shape[3] != taps:
+    if not (depthwise == np.eye(taps).reshape(height, width, 1, taps)).all():
         return None
-    if not (depthwise == selecting).all():
-        return None
-    by_channel = pointwise.reshape(-1, height, width, layer.filters)
+    by_channel = pointwise.reshape(channels, height, width, layer.filters)
     return np.ascontiguousarray(by_channel.transpose(1, 2, 0, 3))
