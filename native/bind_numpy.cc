@@ -114,8 +114,10 @@ sepconv::Overrule overrule_of(nb::handle names) {
           by_name<sepconv::Form>("form", kForms, form)};
 }
 
-// A separable convolution comes with its pointwise kernel, and any other without.
-void check_filters(int64_t filters, nb::handle pointwise_kernel) {
+// There is a kernel, and as many filters as it has where it mixes channels.
+void check_kernels(nb::handle depthwise_kernel, nb::handle pointwise_kernel, int64_t filters) {
+  if (depthwise_kernel.is_none() && pointwise_kernel.is_none())
+    throw std::invalid_argument("There is no kernel.");
   if (filters < 0 || (filters != 0) == pointwise_kernel.is_none())
     throw std::invalid_argument(
         "filters must be 0 where there is no pointwise_kernel, and only there. Received: filters=" +
@@ -126,13 +128,14 @@ void forward(const sepconv::Geometry& g, int dtype, nb::handle x, nb::handle dep
              nb::handle depthwise_bias, nb::handle pointwise_kernel, nb::handle bias,
              nb::handle residual, nb::handle y, int64_t filters, int depthwise_activation,
              int activation, nb::handle overrule) {
-  check_filters(filters, pointwise_kernel);
+  check_kernels(depthwise_kernel, pointwise_kernel, filters);
   const sepconv::DType type = sepconv::dtype_of(dtype);
   const int64_t cm = g.c * g.m, out = filters != 0 ? filters : cm;
+  const int64_t depth = depthwise_kernel.is_none() ? g.kh * g.kw * g.c : cm;
   Buffer bx("x", x, g.n * g.h * g.w * g.c, type, false);
   Buffer bk("depthwise_kernel", depthwise_kernel, g.kh * g.kw * cm, type, false);
   Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
-  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, depth * filters, type, false);
   Buffer bb("bias", bias, out, type, false);
   Buffer br("residual", residual, g.n * g.ho * g.wo * out, type, false);
   Buffer by("out", y, g.n * g.ho * g.wo * out, type, true);
@@ -224,12 +227,13 @@ sepconv::Prepared prepare(int dtype, bool channels_first, int64_t taps, int64_t 
                           int64_t depth_multiplier, int64_t filters, nb::handle depthwise_kernel,
                           nb::handle depthwise_bias, nb::handle pointwise_kernel, nb::handle bias,
                           int depthwise_activation, int activation) {
-  check_filters(filters, pointwise_kernel);
+  check_kernels(depthwise_kernel, pointwise_kernel, filters);
   const sepconv::DType type = sepconv::dtype_of(dtype);
   const int64_t cm = channels * depth_multiplier;
+  const int64_t depth = depthwise_kernel.is_none() ? taps * channels : cm;
   Buffer bk("depthwise_kernel", depthwise_kernel, taps * cm, type, false);
   Buffer bdb("depthwise_bias", depthwise_bias, cm, type, false);
-  Buffer bp("pointwise_kernel", pointwise_kernel, cm * filters, type, false);
+  Buffer bp("pointwise_kernel", pointwise_kernel, depth * filters, type, false);
   Buffer bb("bias", bias, filters != 0 ? filters : cm, type, false);
   const sepconv::Forward args{.depthwise_kernel = bk.get(),
                               .depthwise_bias = bdb.get(),
@@ -245,28 +249,15 @@ void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry
                       nb::handle residual, nb::handle y) {
   const sepconv::Prepared::Weights& w = prepared.weights();
   if (g.kh * g.kw != w.taps || g.c != w.channels || g.m != w.depth_multiplier ||
-      g.channels_first != w.channels_first || w.args.depthwise_kernel == nullptr)
+      g.channels_first != w.channels_first)
     throw std::invalid_argument("The geometry is not that of the prepared weights.");
-  const int64_t out = w.args.separable() ? w.args.filters : g.c * g.m;
+  const int64_t out = w.args.mixes() ? w.args.filters : g.c * g.m;
   Buffer bx("x", x, g.n * g.h * g.w * g.c, w.dtype, false);
   Buffer by("out", y, g.n * g.ho * g.wo * out, w.dtype, true);
   Buffer br("residual", residual, g.n * g.ho * g.wo * out, w.dtype, false);
   by.check_apart({&bx, &br});
   const sepconv::WithoutGil unlocked;
   prepared.forward(g, bx.get(), br.get(), by.get(), sepconv::pool());
-}
-
-void prepared_product(const sepconv::Prepared& prepared, int64_t images, int64_t pixels,
-                      nb::handle x, nb::handle residual, nb::handle y) {
-  const sepconv::Prepared::Weights& w = prepared.weights();
-  if (!w.args.separable() || w.args.depthwise_kernel != nullptr)
-    throw std::invalid_argument("The prepared weights are not those of a 1x1 convolution alone.");
-  Buffer bx("x", x, images * pixels * w.channels, w.dtype, false);
-  Buffer by("out", y, images * pixels * w.args.filters, w.dtype, true);
-  Buffer br("residual", residual, images * pixels * w.args.filters, w.dtype, false);
-  by.check_apart({&bx, &br});
-  const sepconv::WithoutGil unlocked;
-  prepared.product(images, pixels, bx.get(), br.get(), by.get(), sepconv::pool());
 }
 
 // A plan by the names of its parts.
@@ -434,7 +425,7 @@ NB_MODULE(_native, m) {
         const int64_t right = (g.wo - 1) * g.sw + (g.kw - 1) * g.dw + 1 - g.w - g.pl;
         return nb::make_tuple(nb::make_tuple(g.pt, bottom), nb::make_tuple(g.pl, right));
       });
-  m.def("forward", &forward, "geometry"_a, "dtype"_a, "x"_a, "depthwise_kernel"_a,
+  m.def("forward", &forward, "geometry"_a, "dtype"_a, "x"_a, "depthwise_kernel"_a.none(),
         "depthwise_bias"_a.none(), "pointwise_kernel"_a.none(), "bias"_a.none(),
         "residual"_a.none(), "y"_a, "filters"_a, "depthwise_activation"_a, "activation"_a,
         "overrule"_a.none() = nb::none());
@@ -453,8 +444,7 @@ NB_MODULE(_native, m) {
         "epsilon"_a, "dtype"_a, "x"_a, "gamma"_a.none(), "mean"_a, "variance"_a, "dy"_a, "dx"_a,
         "dgamma"_a, "dbeta"_a);
   nb::class_<sepconv::Prepared>(m, "Prepared")
-      .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a)
-      .def("product", &prepared_product, "images"_a, "pixels"_a, "x"_a, "residual"_a.none(), "y"_a);
+      .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a);
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
         "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "depthwise_bias"_a.none(),
         "pointwise_kernel"_a.none(), "bias"_a.none(), "depthwise_activation"_a, "activation"_a);

@@ -102,6 +102,7 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, Operation operation,
       a.residual = integer(ctx, "num_residual", 1, status) != 0;
       a.depthwise_activation = activation("depthwise_activation");
       if (!a.convolved && !a.separable) fail("There is no kernel.");
+      if (!a.convolved && a.depthwise_biased) fail("depthwise_bias comes with depthwise_kernel.");
     }
   } else {
     TF_Bool wanted[4];
@@ -145,24 +146,29 @@ class Call {
       : attributes(a), ctx_(ctx), status_(status) {
     x_ = input(next++);
     const Sizes x_shape = four("x", x_.get());
-    // Without a depthwise step the geometry is that of one which changes nothing.
-    depthwise_shape = {1, 1, x_shape[a.spec.channels_first ? 1 : 3], 1};
     if (a.convolved) {
       depthwise_ = input(next++);
       depthwise_shape = four("depthwise_kernel", depthwise_.get());
+      g = sepconv::resolve(a.spec, x_shape.data(), depthwise_shape.data());
     }
-    g = sepconv::resolve(a.spec, x_shape.data(), depthwise_shape.data());
-    const int64_t channels = g.c * g.m;
-    if (a.depthwise_biased) depthwise_bias_ = vector("depthwise_bias", channels);
+    if (a.depthwise_biased) depthwise_bias_ = vector("depthwise_bias", g.c * g.m);
     if (a.separable) {
       pointwise_ = input(next++);
       pointwise_shape = four("pointwise_kernel", pointwise_.get());
       const Sizes& p = pointwise_shape;
-      if (p[0] != 1 || p[1] != 1 || p[2] != channels || p[3] < 1)
-        fail("pointwise_kernel must have the shape (1, 1, " + std::to_string(channels) +
+      const int64_t depth = a.convolved ? g.c * g.m : x_shape[a.spec.channels_first ? 1 : 3];
+      if ((a.convolved && (p[0] != 1 || p[1] != 1)) || p[0] < 1 || p[1] < 1 || p[2] != depth ||
+          p[3] < 1)
+        fail(std::string("pointwise_kernel must have the shape (") +
+             (a.convolved ? "1, 1, " : "kernel_height, kernel_width, ") + std::to_string(depth) +
              ", filters). Received: pointwise_kernel.shape=" + shape_text(pointwise_.get()));
       filters = p[3];
+      if (!a.convolved) {  // an ordinary convolution
+        const Sizes window{p[0], p[1], depth, 1};
+        g = sepconv::resolve(a.spec, x_shape.data(), window.data());
+      }
     }
+    const int64_t channels = g.c * g.m;
     outputs = a.separable ? filters : channels;
     if (a.biased) bias_ = vector("bias", outputs);
     // resolve() has checked c * m channels. An output that overflows would abort in TensorFlow.
@@ -244,33 +250,20 @@ class Call {
 
 void run_forward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
   Call call(a, ctx, status);
-  const sepconv::Geometry& g = call.g;
   Tensor residual;
   if (a.residual) residual = call.like_output("residual");
   void* y = call.output(0, call.y_sizes().data(), 4);
-  if (a.convolved) {
-    const sepconv::Forward args{.x = call.x(),
-                                .depthwise_kernel = call.depthwise(),
-                                .depthwise_bias = call.depthwise_bias(),
-                                .pointwise_kernel = call.pointwise(),
-                                .bias = call.bias(),
-                                .residual = Call::data(residual),
-                                .y = y,
-                                .filters = call.filters,
-                                .depthwise_activation = a.depthwise_activation,
-                                .activation = a.activation};
-    sepconv::forward(a.dtype(), g, args, sepconv::pool());
-    return;
-  }
-  if (g.h != g.ho || g.w != g.wo) fail("spec must be that of no depthwise convolution.");
-  const sepconv::PointwiseForward args{.x = call.x(),
-                                       .pointwise_kernel = call.pointwise(),
-                                       .bias = call.bias(),
-                                       .residual = Call::data(residual),
-                                       .y = y,
-                                       .activation = a.activation};
-  sepconv::pointwise_forward(a.dtype(), {g.n, g.h * g.w, g.c, call.filters, g.channels_first}, args,
-                             sepconv::pool());
+  const sepconv::Forward args{.x = call.x(),
+                              .depthwise_kernel = call.depthwise(),
+                              .depthwise_bias = call.depthwise_bias(),
+                              .pointwise_kernel = call.pointwise(),
+                              .bias = call.bias(),
+                              .residual = Call::data(residual),
+                              .y = y,
+                              .filters = call.filters,
+                              .depthwise_activation = a.depthwise_activation,
+                              .activation = a.activation};
+  sepconv::forward(a.dtype(), call.g, args, sepconv::pool());
 }
 
 void run_backward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {

@@ -125,8 +125,16 @@ ffi::Error guarded(Work work) {
   }
 }
 
-// y from x and those of the operands that `given` names: without depthwise_kernel it is the 1x1
-// product alone, and without pointwise_kernel the depthwise convolution alone.
+// The shape of the depthwise kernel whose geometry an ordinary convolution of x has: its own
+// kernel's height and width. A matrix of weights is the kernel of a 1x1 convolution.
+std::array<int64_t, 4> window_of(Integers kernel_shape, int64_t channels) {
+  if (kernel_shape.size() == 2) return {1, 1, channels, 1};
+  if (kernel_shape.size() != 4) fail("pointwise_kernel must have 4 axes.");
+  return {kernel_shape.begin()[0], kernel_shape.begin()[1], channels, 1};
+}
+
+// y from x and those of the operands that `given` names: without depthwise_kernel it is an ordinary
+// convolution, and without pointwise_kernel the depthwise convolution alone.
 ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs rest,
                    ffi::Result<ffi::AnyBuffer> y, Integers spec, int64_t given,
                    int64_t depthwise_activation, int64_t activation) {
@@ -137,25 +145,27 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs re
     if (spec.size() != sepconv::kSpecSize) fail("spec has a wrong number of integers.");
     const bool first = spec.begin()[sepconv::kSpecSize - 1] != 0;
     const bool convolved = (given & kDepthwise) != 0, separable = (given & kPointwise) != 0;
+    if (!separable && !convolved) fail("There is no kernel.");
+    if (!convolved && (given & kDepthwiseBias)) fail("There is no depthwise_kernel.");
     Operands operands(rest);
-    // Without a depthwise step the geometry is that of one which changes nothing.
-    const std::array<int64_t, 4> identity{1, 1, x_dims[first ? 1 : 3], 1};
-    ffi::AnyBuffer depthwise_kernel = convolved ? operands.next() : x;
-    const auto g = geometry_of(
-        spec, x_dims, convolved ? depthwise_kernel.dimensions() : Integers(identity.data(), 4));
+    ffi::AnyBuffer kernel = operands.next();  // the first, and without a depthwise one the only
+    const auto window = convolved ? std::array<int64_t, 4>{}
+                                  : window_of(kernel.dimensions(), x_dims[first ? 1 : 3]);
+    const auto g =
+        geometry_of(spec, x_dims, convolved ? kernel.dimensions() : Integers(window.data(), 4));
     const auto dtype = dtype_of(x);
     const int64_t cm = g.c * g.m, pixels = g.n * g.ho * g.wo;
     const int64_t filters = separable ? y_dims[first ? 1 : 3] : cm;
     sepconv::Forward args{};
     args.x = address("x", x, dtype, g.n * g.h * g.w * g.c);
     if (convolved)
-      args.depthwise_kernel =
-          address("depthwise_kernel", depthwise_kernel, dtype, g.kh * g.kw * cm);
+      args.depthwise_kernel = address("depthwise_kernel", kernel, dtype, g.kh * g.kw * cm);
     if (given & kDepthwiseBias)
       args.depthwise_bias = address("depthwise_bias", operands.next(), dtype, cm);
     if (separable) {
       if (filters < 1) fail("pointwise_kernel must have filters.");
-      args.pointwise_kernel = address("pointwise_kernel", operands.next(), dtype, cm * filters);
+      args.pointwise_kernel = address("pointwise_kernel", convolved ? operands.next() : kernel,
+                                      dtype, args.depth(g) * filters);
       args.filters = filters;
     }
     if (given & kBias) args.bias = address("bias", operands.next(), dtype, filters);
@@ -167,16 +177,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::RemainingArgs re
     sepconv::prefer_huge_pages(y->untyped_data(), y->size_bytes());
     args.y = address("y", *y, dtype, pixels * filters);
     auto runner = runner_on(pool);
-    if (convolved) return sepconv::forward(dtype, g, args, runner);
-    if (!separable || g.h != g.ho || g.w != g.wo) fail("There is no kernel that fits.");
-    sepconv::pointwise_forward(dtype, {g.n, g.ho * g.wo, cm, filters, first},
-                               {.x = args.x,
-                                .pointwise_kernel = args.pointwise_kernel,
-                                .bias = args.bias,
-                                .residual = args.residual,
-                                .y = args.y,
-                                .activation = args.activation},
-                               runner);
+    sepconv::forward(dtype, g, args, runner);
   });
 }
 

@@ -58,6 +58,15 @@ void fill_zeros(DType dtype, void* sums, int64_t elements) {
   if (sums != nullptr) std::memset(sums, 0, static_cast<size_t>(elements * itemsize(dtype)));
 }
 
+// Whether an ordinary convolution sees one pixel an output, every pixel in turn: a 1x1 product.
+bool is_product(const Geometry& g) {
+  return g.kh == 1 && g.kw == 1 && g.sh == 1 && g.sw == 1 && g.h == g.ho && g.w == g.wo;
+}
+
+Pointwise product_of(const Geometry& g, int64_t filters) {
+  return {g.n, g.h * g.w, g.c, filters, g.channels_first};
+}
+
 // A value of `Enum`, whose values are 0 to `last`.
 template <class Enum>
 Enum checked(const char* what, int64_t code, Enum last) {
@@ -71,7 +80,19 @@ Enum checked(const char* what, int64_t code, Enum last) {
 
 void forward(DType dtype, const Geometry& g, const Forward& args, Runner& runner) {
   if (g.n == 0) return;  // there may be no memory for one of these images
-  table(dtype).forward(g, args, runner);
+  if (args.depthwise_kernel != nullptr || !is_product(g)) {
+    table(dtype).forward(g, args, runner);
+    return;
+  }
+  table(dtype).pointwise_forward(product_of(g, args.filters),
+                                 {.x = args.x,
+                                  .pointwise_kernel = args.pointwise_kernel,
+                                  .bias = args.bias,
+                                  .residual = args.residual,
+                                  .y = args.y,
+                                  .activation = args.activation,
+                                  .packed_kernel = args.packed_kernel},
+                                 runner);
 }
 
 void backward(DType dtype, const Geometry& g, const Backward& args, Runner& runner) {
@@ -100,13 +121,13 @@ void pointwise_backward(DType dtype, const Pointwise& p, const PointwiseBackward
   fill_zeros(dtype, args.dbias, p.filters);
 }
 
-int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t channels, int64_t filters) {
-  return table(dtype).packed_bytes(channels_first, channels, filters);
+int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t depth, int64_t filters) {
+  return table(dtype).packed_bytes(channels_first, depth, filters);
 }
 
-void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels, int64_t filters,
+void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t depth, int64_t filters,
                            const void* kernel, void* packed) {
-  table(dtype).pack_kernel(channels_first, channels, filters, kernel, packed);
+  table(dtype).pack_kernel(channels_first, depth, filters, kernel, packed);
 }
 
 void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward& args,
@@ -120,12 +141,14 @@ void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackwar
 }
 
 Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads) {
-  const int64_t taps = g.kh * g.kw;
   const bool ordinary = operation.pass == Pass::ordinary_forward;
   if (operation.filters == 0 && (ordinary || operation.pass == Pass::pointwise_kernel_gradient))
     throw std::invalid_argument("A depthwise step alone has no such pass.");
-  if (ordinary && (g.channels_first || g.m != taps || taps == 1))
+  if (ordinary && g.m != 1)
     throw std::invalid_argument("The geometry is not that of an ordinary convolution.");
+  if (ordinary && is_product(g))
+    return make_plan(dtype, product_of(g, operation.filters), Pass::forward, operation.packed,
+                     threads);
   return g.n == 0 ? Plan{} : table(dtype).plan(g, operation, threads);
 }
 

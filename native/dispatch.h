@@ -22,12 +22,12 @@ SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const Batch
 SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
                                      Runner& runner);
 
-// A pointwise kernel [channels, filters] in the order in which the products of such a layout read
-// it, for who calls with the same one again and again. In the types that sums are made in: the half
-// types' is float32.
-SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t channels,
+// A kernel that mixes channels, as a matrix [depth, filters] (see operation.h), in the order in
+// which the products of such a layout read it, for who calls with the same one again and again. In
+// the types that sums are made in: the half types' is float32.
+SEPCONV_API int64_t packed_kernel_bytes(DType dtype, bool channels_first, int64_t depth,
                                         int64_t filters);
-SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t channels,
+SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t depth,
                                        int64_t filters, const void* kernel, void* packed);
 
 // How an operation would go on so many threads, found without running it; of no images, in no

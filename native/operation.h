@@ -23,17 +23,20 @@ enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2, hard_silu = 3, 
 //   y, residual, dy [n, ho, wo, filters], or [n, ho, wo, CM] of a depthwise step alone
 //   depthwise_bias [CM]   bias [filters] or [CM]
 //
-// A convolution is separable where it has filters: a pointwise step follows the depthwise one.
+// A convolution is separable where it has both kernels: a pointwise step follows the depthwise one.
+// Without a depthwise kernel it is an ordinary one: the kernel that mixes channels is then
+//   pointwise_kernel [kh, kw, C, filters]
+// and the geometry that of a depthwise kernel [kh, kw, C, 1].
 
 // y = activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual),
-// or activation(depthwise(x) + bias).
+// or activation(depthwise(x) + bias), or activation(ordinary(x) + bias + residual).
 struct Forward {
   const void* x = nullptr;
-  const void* depthwise_kernel = nullptr;
-  const void* depthwise_bias = nullptr;  // null: none; of a separable convolution only
+  const void* depthwise_kernel = nullptr;  // null: an ordinary convolution
+  const void* depthwise_bias = nullptr;    // null: none; of a separable convolution only
   const void* pointwise_kernel = nullptr;
   const void* bias = nullptr;      // null: none
-  const void* residual = nullptr;  // null: none; of a separable convolution only
+  const void* residual = nullptr;  // null: none; not of a depthwise step alone
   void* y = nullptr;
   int64_t filters = 0;                                 // 0: the depthwise step alone
   Activation depthwise_activation = Activation::none;  // of a separable convolution only
@@ -42,7 +45,11 @@ struct Forward {
   const void* packed_kernel = nullptr;
   Overrule overrule = {};  // for benchmarks
 
-  bool separable() const { return filters != 0; }
+  bool mixes() const { return filters != 0; }  // has a kernel that mixes channels
+  // The rows of that kernel as a matrix: of how many products each of its outputs is the sum.
+  int64_t depth(const Geometry& g) const {
+    return depthwise_kernel != nullptr ? g.c * g.m : g.kh * g.kw * g.c;
+  }
 };
 
 // Gradients of sum(y * dy), where y has no activation. Each output may be null and is then not

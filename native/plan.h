@@ -6,8 +6,8 @@
 
 namespace sepconv {
 
-// What is computed: the result, or one of its gradients. An ordinary convolution is one in its
-// separable form (kernels/patches.h), of which there is a forward pass alone.
+// What is computed: the result, or one of its gradients. Of an ordinary convolution
+// (kernels/patches.h) there is a forward pass alone; its geometry is operation.h's.
 enum class Pass {
   forward,
   input_gradient,

@@ -1,5 +1,5 @@
-// A convolution whose weights do not change: copies of them, the pointwise kernel in the order in
-// which products read it.
+// A convolution whose weights do not change: copies of them, the kernel that mixes channels in the
+// order in which products read it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -10,8 +10,9 @@ namespace sepconv {
 
 class SEPCONV_API Prepared {
  public:
-  // `args` is what `forward` takes but for x, residual and y; without a depthwise kernel it is the
-  // 1x1 product alone. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
+  // `args` is what `forward` takes but for x, residual and y. `taps` is kh * kw, of whichever
+  // kernel has a size; `depth_multiplier` is 1 without a depthwise kernel. Throws std::bad_alloc
+  // where there is no memory.
   struct Weights {
     DType dtype;
     bool channels_first;
@@ -22,9 +23,6 @@ class SEPCONV_API Prepared {
 
   // `g` has the kernel size, channels and multiplier that the weights have.
   void forward(const Geometry& g, const void* x, const void* residual, void* y,
-               Runner& runner) const;
-  // The same without a depthwise kernel.
-  void product(int64_t images, int64_t pixels, const void* x, const void* residual, void* y,
                Runner& runner) const;
 
   const Weights& weights() const { return weights_; }
@@ -38,7 +36,7 @@ class SEPCONV_API Prepared {
   Memory copy(const void* from, int64_t elements) const;
 
   Weights weights_;
-  Memory depthwise_, pointwise_, packed_, bias_, depthwise_bias_;
+  Memory depthwise_, packed_, bias_, depthwise_bias_;
 };
 
 }  // namespace sepconv

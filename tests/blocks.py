@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sepconv.fused import Block, Operands, block, is_ordinary
+from sepconv.geometry import conv_spec
+
 ACTIVATIONS = (None, "relu", "relu6", "hard_silu", "silu")
 ARRAYS = ("depthwise_kernel", "pointwise_kernel", "depthwise_bias", "bias", "residual")
 
@@ -14,9 +17,13 @@ def random_block(seed: int, dtype: str | None = None) -> tuple[dict[str, Any], d
     """(arrays, options) for `fused_conv2d`; every kind, layout and activation comes up in turn."""
     rng = np.random.default_rng(seed)
     kind = ("both", "both", "depthwise", "pointwise")[seed % 4]
+    if kind == "pointwise" and seed // 16 % 2 == 1:
+        kind = "ordinary"
     first = seed // 4 % 2 == 1
     dtype = dtype or ("float32", "float64")[seed // 8 % 2]
     kernel = tuple(int(k) for k in rng.integers(1, 6, 2))
+    if kind == "ordinary" and kernel == (1, 1):
+        kernel = (1, 2)
     multiplier = int(rng.choice([1, 1, 2, 3]))
     channels, filters = (int(c) for c in rng.choice([1, 3, 7, 8, 16, 17, 33], 2))
     size = tuple(int(n) for n in rng.integers(1, 12, 2))
@@ -40,12 +47,13 @@ def random_block(seed: int, dtype: str | None = None) -> tuple[dict[str, Any], d
 
     arrays: dict[str, Any] = {"x": image(*size, channels)}
     middle = channels
-    if kind != "pointwise":
+    if kind in ("both", "depthwise"):
         arrays["depthwise_kernel"] = rng.standard_normal((*kernel, channels, multiplier))
         middle = channels * multiplier
     outputs = middle
     if kind != "depthwise":
-        arrays["pointwise_kernel"] = rng.standard_normal((1, 1, middle, filters))
+        size_of_it = kernel if kind == "ordinary" else (1, 1)
+        arrays["pointwise_kernel"] = rng.standard_normal((*size_of_it, middle, filters))
         outputs = filters
     if kind == "both":
         options["depthwise_activation"] = ACTIVATIONS[seed // 5 % 5]
@@ -63,3 +71,20 @@ def random_block(seed: int, dtype: str | None = None) -> tuple[dict[str, Any], d
             ]
         arrays["residual"] = image(*out, outputs)
     return {name: np.ascontiguousarray(a, dtype) for name, a in arrays.items()}, options
+
+
+def selecting_kernel(
+    kernel_height: int, kernel_width: int, channels: int, dtype: Any
+) -> np.ndarray:
+    """A depthwise kernel whose output channel c * taps + tap is input channel c under that tap."""
+    taps = kernel_height * kernel_width
+    eye = np.eye(taps, dtype=dtype).reshape(kernel_height, kernel_width, 1, taps)
+    return np.tile(eye, (1, 1, channels, 1))
+
+
+def block_of(arrays: dict[str, Any], options: dict[str, Any]) -> Block:
+    """What an engine is told of a random block."""
+    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
+    activations = options.get("depthwise_activation"), options["activation"]
+    operands = Operands(**arrays)
+    return block(operands, spec, *activations, ordinary=is_ordinary(operands))[0]

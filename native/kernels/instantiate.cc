@@ -14,12 +14,9 @@ using T = SEPCONV_REAL;
 
 void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
   const T* kernel = static_cast<const T*>(args.depthwise_kernel);
-  if (args.separable() && args.packed_kernel == nullptr && args.depthwise_bias == nullptr &&
-      args.depthwise_activation == Activation::none && selects_patches(g, kernel))
-    patches_forward<T>(g, static_cast<const T*>(args.x),
-                       static_cast<const T*>(args.pointwise_kernel), args.filters,
-                       finish_of<T>(args), static_cast<T*>(args.y), runner);
-  else if (args.separable())
+  if (kernel == nullptr)
+    patches_forward<T>(g, args, runner);
+  else if (args.mixes())
     separable_forward<T>(g, args, runner);
   else
     depthwise_forward<T>(g, static_cast<const T*>(args.x), kernel, static_cast<const T*>(args.bias),
@@ -49,14 +46,14 @@ void product_backward(const Pointwise& p, const PointwiseBackward& args, Runner&
                      static_cast<T*>(args.dbias), runner);
 }
 
-int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
-  const Weights<T> w = forward_weights<T>(nullptr, channels, filters);
+int64_t packed_bytes(bool channels_first, int64_t depth, int64_t filters) {
+  const Weights<T> w = forward_weights<T>(nullptr, depth, filters);
   return packed_weights_elements(w, channels_first) * static_cast<int64_t>(sizeof(T));
 }
 
-void pack_kernel(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+void pack_kernel(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
                  void* packed) {
-  pack_weights(forward_weights(static_cast<const T*>(kernel), channels, filters), channels_first,
+  pack_weights(forward_weights(static_cast<const T*>(kernel), depth, filters), channels_first,
                static_cast<T*>(packed));
 }
 

@@ -75,8 +75,8 @@ class Summed {
 template <class Half>
 void half_forward(const Geometry& g, const Forward& args, Runner& runner) {
   const int64_t cm = g.c * g.m, taps = g.kh * g.kw * cm;
-  const int64_t filters = args.separable() ? args.filters : cm;
-  const int64_t weights = args.separable() ? cm * filters : 0;
+  const int64_t filters = args.mixes() ? args.filters : cm;
+  const int64_t weights = args.mixes() ? args.depth(g) * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
   const int64_t image = in + out + (args.residual == nullptr ? 0 : out);
   const int64_t together = units_together(g.n, image, weights, tuning::kHalfPartElements);
@@ -214,16 +214,16 @@ void half_product_backward(const Pointwise& p, const PointwiseBackward& args, Ru
 }
 
 template <class Half>
-void pack_half_kernel(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+void pack_half_kernel(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
                       void* packed) {
-  const int64_t count = channels * filters;
+  const int64_t count = depth * filters;
   const Workspace<float> wide(count);
   widen_run<Half>(static_cast<const uint16_t*>(kernel), count, wide.get());
-  f32_kernels().pack_kernel(channels_first, channels, filters, wide.get(), packed);
+  f32_kernels().pack_kernel(channels_first, depth, filters, wide.get(), packed);
 }
 
-int64_t packed_bytes(bool channels_first, int64_t channels, int64_t filters) {
-  return f32_kernels().packed_bytes(channels_first, channels, filters);
+int64_t packed_bytes(bool channels_first, int64_t depth, int64_t filters) {
+  return f32_kernels().packed_bytes(channels_first, depth, filters);
 }
 
 Plan plan(const Geometry& g, const Operation& operation, int64_t threads) {

@@ -14,8 +14,8 @@ struct KernelTable {
   void (*pointwise_backward)(const Pointwise&, const PointwiseBackward&, Runner&) = nullptr;
   Plan (*plan)(const Geometry&, const Operation&, int64_t threads) = nullptr;
   Plan (*plan_pointwise)(const Pointwise&, Pass, bool packed, int64_t threads) = nullptr;
-  int64_t (*packed_bytes)(bool channels_first, int64_t channels, int64_t filters) = nullptr;
-  void (*pack_kernel)(bool channels_first, int64_t channels, int64_t filters, const void* kernel,
+  int64_t (*packed_bytes)(bool channels_first, int64_t depth, int64_t filters) = nullptr;
+  void (*pack_kernel)(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
                       void* packed) = nullptr;
   // The half types have neither these nor what follows.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;

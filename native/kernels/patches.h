@@ -1,23 +1,13 @@
-// An ordinary convolution, in the form in which a separable one can express it: a depthwise kernel
-// whose output channel c * kh * kw + tap is the input channel c under that tap, and a pointwise
-// kernel with the weights. The depthwise step then only copies, which is done here a whole row of
-// taps at a time: tiles of patches, [pixel][tap][channel], feed the product.
+// The ordinary convolution: what an output sees of the image, its patch, times the kernel as a
+// matrix [tap * channel][filter]. Tiles of patches are copied into cache and feed the product; for
+// channels_last a whole row of taps is copied at a time.
+//
+// Padding is copied as zeros, of which a weight that is infinite or NaN makes NaN: the loops of
+// exact.h are of the depthwise step alone.
 #pragma once
 #include "separable.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
-
-// Whether the depthwise kernel has ones where each output channel has its tap, and zeros elsewhere.
-template <class T>
-bool selects_patches(const Geometry& g, const T* kernel) {
-  const int64_t taps = g.kh * g.kw;
-  if (g.channels_first || g.m != taps || taps == 1) return false;
-  for (int64_t tap = 0; tap < taps; ++tap)
-    for (int64_t c = 0; c < g.c; ++c)
-      for (int64_t m = 0; m < taps; ++m)
-        if (*kernel++ != T(m == tap)) return false;
-  return true;
-}
 
 // Copies `count` values a vector at a time where that reads nothing past `end`; the vector that
 // ends the copy may write over what follows.
@@ -30,20 +20,13 @@ inline void copy_over(const T* from, int64_t count, const T* end, T* to) {
   for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, load(from + i));
 }
 
+// Patches as [pixel][tap][channel].
 template <class T>
-void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, int64_t filters,
-                     const Finish<T>& finish, T* y, Runner& runner) {
-  const int64_t taps = g.kh * g.kw, depth = taps * g.c, row = g.kw * g.c;
-  // The weights, from [channel][tap] to the order of the patches.
-  Workspace<T> ordered(depth * filters);
-  for (int64_t tap = 0; tap < taps; ++tap)
-    for (int64_t c = 0; c < g.c; ++c)
-      for (int64_t f = 0; f < filters; ++f)
-        ordered.get()[(tap * g.c + c) * filters + f] =
-            pointwise_kernel[(c * taps + tap) * filters + f];
-  const PatchesPlan plan = plan_patches<T>(g, filters);
-  const Cut &tiles = plan.tiles, &blocks = plan.blocks;
-  const WeightBlocks<T> weights(forward_weights<T>(ordered.get(), depth, filters), blocks);
+void patches_last(const Geometry& g, const PatchesPlan& plan, const T* x, const Weights<T>& w,
+                  const Finish<T>& finish, T* y, Runner& runner) {
+  const int64_t depth = w.depth, filters = w.outputs, row = g.kw * g.c;
+  const Cut &tiles = plan.product.tiles, &blocks = plan.product.blocks;
+  const WeightBlocks<T> weights(w, blocks);
   const T* end = x + g.n * g.h * g.w * g.c;
   const int64_t pitch = plan.pitch;
   const auto task = [&](int64_t tile, T* scratch, Kept* kept) {
@@ -77,7 +60,63 @@ void patches_forward(const Geometry& g, const T* x, const T* pointwise_kernel, i
                weights.get(block, kept), y + element, filters, finish.at(false, o0, element));
     }
   };
-  parallel_keeping<T>(runner, tiles.count, plan.scratch, plan.kept, task);
+  parallel_keeping<T>(runner, plan.product.tasks, plan.product.scratch, plan.product.kept, task);
+}
+
+// Of an image [channel][pixel], what outputs [first, first + count) see: [tap][channel][pixel], in
+// panels of pixels as pack() leaves them.
+template <class T>
+void pack_patches(const Geometry& g, const T* image, int64_t first, int64_t count, T* packed) {
+  const int64_t depth = g.kh * g.kw * g.c, panel = panel_elements<T>(depth);
+  static_assert(ProductOf<T>::kSteps == 1, "a tap of a channel is a row of a panel");
+  if (count % kPanel<T> != 0) fill_zero(packed + count / kPanel<T> * panel, panel);
+  for (int64_t k = 0; k < depth; ++k) {
+    const int64_t tap = k / g.c, down = tap / g.kw * g.dh - g.pt, right = tap % g.kw * g.dw - g.pl;
+    const T* plane = image + k % g.c * g.h * g.w;
+    T* to = packed + k * kPanel<T>;
+    int64_t p = first / g.wo, q = first % g.wo, lane = 0;
+    for (int64_t pixel = 0; pixel < count; ++p, q = 0) {
+      const int64_t h = p * g.sh + down;
+      const bool inside = h >= 0 && h < g.h;
+      for (; q < g.wo && pixel < count; ++q, ++pixel) {
+        const int64_t w = q * g.sw + right;
+        to[lane] = inside && w >= 0 && w < g.w ? plane[h * g.w + w] : T(0);
+        if (++lane == kPanel<T>) {
+          lane = 0;
+          to += panel;
+        }
+      }
+    }
+  }
+}
+
+// The same, channels_first: cut as product_first() is.
+template <class T>
+void patches_first(const Geometry& g, const PatchesPlan& plan, const T* x, const Weights<T>& w,
+                   const Finish<T>& finish, T* y, Runner& runner) {
+  const WeightRows<T> weights(w);
+  const Cut &tiles = plan.product.tiles, &blocks = plan.product.blocks;
+  const int64_t pixels = g.ho * g.wo;
+  parallel<T>(runner, plan.product.tasks, plan.product.scratch, [&](int64_t task, T* packed) {
+    const int64_t block = task % blocks.count, tile = task / blocks.count % tiles.count;
+    const int64_t n = task / blocks.count / tiles.count;
+    const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
+    const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
+    pack_patches(g, x + n * g.c * g.h * g.w, first, count, packed);
+    const int64_t element = (n * w.outputs + o0) * pixels + first;
+    multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), MatrixB<T>{packed}, y + element,
+             pixels, finish.at(true, o0, element));
+  });
+}
+
+template <class T>
+void patches_forward(const Geometry& g, const Forward& args, Runner& runner) {
+  const T* x = static_cast<const T*>(args.x);
+  const Weights<T> weights = forward_weights(static_cast<const T*>(args.pointwise_kernel),
+                                             args.depth(g), args.filters, args.packed_kernel);
+  const PatchesPlan plan = plan_patches<T>(g, args.filters, args.packed_kernel != nullptr);
+  const auto compute = g.channels_first ? &patches_first<T> : &patches_last<T>;
+  compute(g, plan, x, weights, finish_of<T>(args), static_cast<T*>(args.y), runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

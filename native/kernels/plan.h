@@ -67,13 +67,12 @@ PlanStep recompute_step(const RecomputePlan& plan) {
 }
 
 template <class T>
-PlanStep patches_step(const PatchesPlan& plan) {
-  return {.kind = StepKind::patches,
-          .bands = plan.tiles.count,
-          .band_rows = largest(plan.tiles),
-          .tasks = plan.tiles.count,
-          .scratch_bytes = bytes_of<T>(plan.scratch),
-          .kept_bytes = bytes_of<T>(plan.kept)};
+PlanStep patches_step(const ProductPlan& plan) {
+  PlanStep step = product_step<T>(plan);
+  step.kind = StepKind::patches;
+  // Channels last, a task has all filters, part after part.
+  if (plan.tasks == plan.tiles.count) step.filter_parts = 1;
+  return step;
 }
 
 inline void add_step(Plan& plan, const PlanStep& step) { plan.steps[plan.count++] = step; }
@@ -82,7 +81,8 @@ template <class T>
 Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
   Plan plan{.images = g.n};
   if (operation.pass == Pass::ordinary_forward) {
-    add_step(plan, patches_step<T>(plan_patches<T>(g, operation.filters)));
+    add_step(plan,
+             patches_step<T>(plan_patches<T>(g, operation.filters, operation.packed).product));
     return plan;
   }
   if (operation.filters != 0) {

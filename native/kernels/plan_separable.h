@@ -216,23 +216,26 @@ int64_t images_backward(const Geometry& g, int64_t filters) {
 
 // --- an ordinary convolution ---------------------------------------------------------------------
 
-// From tiles of patches (patches.h), of which each task multiplies one by all weights.
+// The product of patches (patches.h) and the kernel as a matrix. Channels last, a task copies a
+// tile of patches and multiplies it by all weights; channels first, it packs them as it would
+// pixels.
 struct PatchesPlan {
-  Cut tiles;      // of the pixels of all images
-  Cut blocks;     // of outputs
-  int64_t pitch;  // elements from a patch to the next, with room for what copies write over
-  int64_t scratch, kept;
+  ProductPlan product;
+  int64_t pitch =
+      0;  // channels last: elements from a patch to the next, with what copies write over
 };
 
 template <class T>
-PatchesPlan plan_patches(const Geometry& g, int64_t filters) {
+PatchesPlan plan_patches(const Geometry& g, int64_t filters, bool packed) {
   const int64_t depth = g.kh * g.kw * g.c, pitch = depth + kLanes<T>;
+  if (g.channels_first) return {plan_product_first<T>(g.n, g.ho * g.wo, depth, filters)};
   const Cut tiles = cut_rows(g.n * g.ho * g.wo), blocks = cut_outputs<T>(depth, filters, 1);
-  return {.tiles = tiles,
-          .blocks = blocks,
-          .pitch = pitch,
-          .scratch = tiles.most * pitch,
-          .kept = kept_weights<T>(blocks, depth, false)};
+  return {.product = {.tiles = tiles,
+                      .blocks = blocks,
+                      .tasks = tiles.count,
+                      .scratch = tiles.most * pitch,
+                      .kept = kept_weights<T>(blocks, depth, packed)},
+          .pitch = pitch};
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -33,7 +33,7 @@ def forward(
     activation: int,
     overrule: tuple[str, str] | None = None,
 ) -> None:
-    """A depthwise convolution where `filters` is 0, else a separable one.
+    """A depthwise convolution where `filters` is 0; a separable one; or an ordinary one.
 
     `overrule` is for benchmarks, as in `plan`.
     """
@@ -114,7 +114,6 @@ class Prepared:
     """Copies of a convolution's weights, in the order in which kernels read them."""
 
     def forward(self, geometry: Geometry, x: Any, residual: Any, y: Any) -> None: ...
-    def product(self, images: int, pixels: int, x: Any, residual: Any, y: Any) -> None: ...
 
 def prepare(
     dtype: int,

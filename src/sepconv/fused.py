@@ -1,12 +1,12 @@
 """A convolution block of an inference network as one operation: of NumPy arrays, and its checks.
 
-A block is a depthwise convolution, a 1x1 convolution or the one and then the other, each with a
-bias and an activation, and what a residual connection adds before the last activation.
+A block is a depthwise convolution, an ordinary one (1x1 mostly), or a depthwise and then a 1x1 one,
+each with a bias and an activation, and what a residual connection adds before the last activation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from sepconv.geometry import (
     conv_spec,
     differs,
     output_shape,
-    resolve,
+    plan,
 )
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "block",
     "check_block",
     "fused_conv2d",
+    "is_ordinary",
+    "is_product",
     "strided",
 ]
 
@@ -59,7 +61,10 @@ class Block(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """A block's arrays; None for what there is not. Kernels take them in this order everywhere."""
+    """A block's arrays; None for what there is not. Kernels take them in this order everywhere.
+
+    Without a depthwise kernel the pointwise one is an ordinary convolution's, [kh, kw, C, F].
+    """
 
     x: Any
     depthwise_kernel: Any = None
@@ -86,16 +91,39 @@ def _code(name: str, activation: str | None) -> int:
         ) from None
 
 
+def is_ordinary(operands: Operands) -> bool:
+    """Whether a block is an ordinary convolution of more than a pixel, or may turn out to be one.
+
+    A size that an engine does not know while it traces may be any.
+    """
+    kernel = operands.pointwise_kernel
+    if operands.depthwise_kernel is not None or kernel is None:
+        return False
+    shape = kernel.shape if hasattr(kernel, "shape") else np.shape(kernel)
+    return len(shape) == 4 and not (shape[0] == 1 and shape[1] == 1)
+
+
+def is_product(kernel_shape: Sequence[Any], spec: ConvSpec) -> bool:
+    """Whether an ordinary convolution is the product of each pixel's channels with a matrix."""
+    return tuple(kernel_shape[:2]) == (1, 1) == spec[:2] and not any(spec[5:9])
+
+
 def block(
-    operands: Operands, spec: ConvSpec, depthwise_activation: str | None, activation: str | None
+    operands: Operands,
+    spec: ConvSpec,
+    depthwise_activation: str | None,
+    activation: str | None,
+    *,
+    ordinary: bool,
 ) -> tuple[Block, tuple[int, int]]:
     """Checks what of a block's arguments needs no shape.
 
     Args:
         operands: only which of them are None matters; x is not looked at.
-        spec: of the depthwise convolution; of strides alone where there is none.
+        spec: of the depthwise or ordinary convolution; of strides alone for a 1x1 one.
         depthwise_activation: as for `fused_conv2d`.
         activation: see there.
+        ordinary: what `is_ordinary` says of the operands.
 
     Returns:
         The block, and the strides by which its input must be thinned out first.
@@ -120,9 +148,9 @@ def block(
                 )
     if operands.residual is not None and pointwise is None:
         raise ValueError(
-            "residual can be added to a 1x1 convolution alone: give a pointwise_kernel."
+            "residual cannot be added to a depthwise convolution alone: give a pointwise_kernel."
         )
-    if depthwise is not None:
+    if depthwise is not None or ordinary:
         return Block(spec, between, last), (1, 1)
     if any(spec[5:9]):
         padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
@@ -147,7 +175,7 @@ def check_block(shapes: Operands, spec: ConvSpec) -> tuple[Any, ...]:
 
     Args:
         shapes: of the arrays; sizes as for `sepconv.geometry.output_shape`.
-        spec: the arguments of the depthwise convolution; of strides alone where there is none.
+        spec: the arguments of the depthwise or ordinary convolution.
 
     Raises:
         ValueError: a shape does not fit.
@@ -189,7 +217,8 @@ def fused_conv2d(
 
     With both kernels it computes
     ``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual)``
-    and with one of them ``activation(convolution(x) + bias + residual)``.
+    and with one of them ``activation(convolution(x) + bias + residual)``: a depthwise convolution,
+    or without `depthwise_kernel` an ordinary one.
 
     It is for running a network that has been trained: batch normalisation folded into kernels and
     biases, as `sepconv.optimize` does with a Keras model.
@@ -198,7 +227,9 @@ def fused_conv2d(
         x: input, (batch, height, width, C), or (batch, C, height, width) where `data_format` is
             ``"channels_first"``; float32, float64, float16 or bfloat16.
         depthwise_kernel: (kernel_height, kernel_width, C, M), or None.
-        pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
+        pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed. Without a
+            `depthwise_kernel` it is that of an ordinary convolution,
+            (kernel_height, kernel_width, C, F).
         depthwise_bias: None, or (C * M,); where both kernels are given.
         depthwise_activation: see `activation`; where both kernels are given.
         bias: None, or one value an output channel.
@@ -206,10 +237,9 @@ def fused_conv2d(
             ``"silu"`` (or ``"swish"``).
         residual: None, or an array of the output's shape that is added before `activation`; where
             there is a pointwise_kernel.
-        strides: a positive integer, or two: (height, width), of the depthwise convolution where
-            there is one.
+        strides: a positive integer, or two: (height, width), of the first convolution.
         padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``, around what the
-            depthwise convolution sees; none is possible without that.
+            first convolution sees; none is possible around a 1x1 convolution alone.
         dilation_rate: a positive integer, or two.
         data_format: ``"channels_last"`` or ``"channels_first"``.
         out: an array for the result, C-contiguous and apart from the inputs.
@@ -231,7 +261,8 @@ def fused_conv2d(
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
-    form, steps = block(operands, spec, depthwise_activation, activation)
+    ordinary = is_ordinary(operands)
+    form, steps = block(operands, spec, depthwise_activation, activation, ordinary=ordinary)
     x = as_array("x", x)
     check_rank("x", x.shape, 4, "(batch, height, width, channels) in the order of data_format")
     return fuse(operands._replace(x=strided(x, steps, form.spec)), form, out)
@@ -242,35 +273,18 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
     x = as_array("x", operands.x)
     named = zip(operands._fields[1:], operands[1:], strict=True)
     operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))
-    kernel, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
-    shape = check_block(operands.shapes(), form.spec)
+    shapes = operands.shapes()
+    shape = check_block(shapes, form.spec)
+    kernels = shapes.depthwise_kernel, shapes.pointwise_kernel
+    geometry, channels, _ = plan(form.spec, x.shape, *kernels)
     y = output_array(out, shape, x)
-    first = bool(form.spec.channels_first)
-    channels = shape[form.spec.channel_axis]
-    if kernel is not None:
-        _native.forward(
-            resolve(form.spec, x.shape, kernel.shape),
-            dtype_code(x.dtype),
-            *operands,
-            y,
-            0 if pointwise is None else channels,
-            form.depthwise_activation,
-            form.activation,
-        )
-    else:
-        height, width = shape[2:] if first else shape[1:3]
-        _native.pointwise_forward(
-            x.shape[0],
-            height * width,
-            x.shape[form.spec.channel_axis],
-            channels,
-            first,
-            dtype_code(x.dtype),
-            x,
-            pointwise,
-            operands.bias,
-            operands.residual,
-            y,
-            form.activation,
-        )
+    _native.forward(
+        geometry,
+        dtype_code(x.dtype),
+        *operands,
+        y,
+        0 if operands.pointwise_kernel is None else channels,
+        form.depthwise_activation,
+        form.activation,
+    )
     return y

@@ -338,6 +338,18 @@ def check_pointwise_kernel(shape: Sequence[Any], channels: Any) -> Any:
     return shape[3]
 
 
+def _ordinary_window(shape: Sequence[Any], channels: Any) -> tuple[Any, ...]:
+    """The shape of the depthwise kernel whose geometry an ordinary one of `shape` has."""
+    if len(shape) != 4 or differs(shape[2], channels) or not _positive(shape):
+        height, width = shape[:2] if len(shape) == 4 else ("kernel_height", "kernel_width")
+        raise ValueError(
+            f"pointwise_kernel must have the shape ({height}, {width}, {channels}, filters), where "
+            f"{channels} is the input's channels. "
+            f"Received: pointwise_kernel.shape={tuple(shape)} and no depthwise_kernel"
+        )
+    return shape[0], shape[1], channels, 1
+
+
 KernelShapes = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
 
@@ -372,7 +384,8 @@ def output_shape(
         x_shape: (batch, height, width, channels), or (batch, channels, height, width).
         kernel_shapes: (kernel_height, kernel_width, channels, depth_multiplier) of the depthwise
             kernel and (1, 1, channels * depth_multiplier, filters) of the pointwise kernel; None
-            for a step that there is not.
+            for a step that there is not. Without a depthwise kernel the second is that of an
+            ordinary convolution, (kernel_height, kernel_width, channels, filters).
 
     Raises:
         ValueError: shapes do not fit each other, or the output would be empty.
@@ -384,8 +397,8 @@ def output_shape(
     depthwise, pointwise = kernel_shapes
     check_rank("x", x_shape, 4, _X_AXES)
     channels = x_shape[spec.channel_axis]
-    kernel = (1, 1, channels, 1) if depthwise is None else tuple(depthwise)
-    check_rank("depthwise_kernel", kernel, 4, _KERNEL_AXES)
+    if depthwise is not None:
+        check_rank("depthwise_kernel", depthwise, 4, _KERNEL_AXES)
     batch, *sizes = x_shape
     data_format = f"with data_format='{spec.data_format}'"
     if (isinstance(batch, int) and batch < 0) or not _positive(sizes):
@@ -393,6 +406,11 @@ def output_shape(
             "The input's height, width and channels must be positive. "
             f"Received: x.shape={tuple(x_shape)} {data_format}."
         )
+    if depthwise is None:
+        assert pointwise is not None
+        kernel = _ordinary_window(tuple(pointwise), channels)
+    else:
+        kernel = tuple(depthwise)
     if not _positive(kernel):
         raise ValueError(
             "depthwise_kernel must have positive sizes (kernel_height, kernel_width, channels, "
@@ -415,7 +433,8 @@ def output_shape(
     inner = channels if kernel[2] is None else kernel[2]
     outputs = None if inner is None or kernel[3] is None else inner * kernel[3]
     if pointwise is not None:
-        outputs = check_pointwise_kernel(tuple(pointwise), outputs)
+        pointwise = tuple(pointwise)
+        outputs = pointwise[3] if depthwise is None else check_pointwise_kernel(pointwise, outputs)
     if spec.channels_first:
         return batch, outputs, height, width
     return batch, height, width, outputs
@@ -429,11 +448,9 @@ def checked_shape(
     spec: ConvSpec, x_shape: Sequence[Any], kernel_shapes: KernelShapes
 ) -> tuple[Any, ...]:
     """`output_shape`, which also sees where known shapes are more than memory can address."""
-    depthwise, pointwise = kernel_shapes
     if all(isinstance(size, int) for shape in (x_shape, *kernel_shapes) for size in shape or ()):
-        if depthwise is None and len(x_shape) == 4:
-            depthwise = (1, 1, x_shape[spec.channel_axis], 1)
-        return plan(spec, tuple(x_shape), tuple(depthwise or ()), pointwise and tuple(pointwise))[2]
+        depthwise, pointwise = (shape and tuple(shape) for shape in kernel_shapes)
+        return plan(spec, tuple(x_shape), depthwise, pointwise)[2]
     return output_shape(spec, x_shape, kernel_shapes)
 
 
@@ -441,7 +458,7 @@ def checked_shape(
 def plan(
     spec: ConvSpec,
     x_shape: tuple[int, ...],
-    depthwise_kernel_shape: tuple[int, ...],
+    depthwise_kernel_shape: tuple[int, ...] | None,
     pointwise_kernel_shape: tuple[int, ...] | None,
 ) -> tuple[Geometry, int, tuple[int, ...]]:
     """The geometry of a call, its output's channels and its output's shape.
@@ -449,7 +466,7 @@ def plan(
     Args:
         spec: as for `resolve`.
         x_shape: see there.
-        depthwise_kernel_shape: see there.
+        depthwise_kernel_shape: see there; None for an ordinary convolution.
         pointwise_kernel_shape: None for the depthwise step alone.
 
     Raises:
@@ -459,10 +476,16 @@ def plan(
         >>> plan(conv_spec(), (1, 9, 9, 4), (3, 3, 4, 2), (1, 1, 8, 5))[1:]
         (5, (1, 7, 7, 5))
     """
-    geometry = resolve(spec, x_shape, depthwise_kernel_shape)
-    channels = geometry.depthwise_channels
-    if pointwise_kernel_shape is not None:
-        channels = check_pointwise_kernel(pointwise_kernel_shape, channels)
+    if depthwise_kernel_shape is None:
+        assert pointwise_kernel_shape is not None
+        check_rank("x", x_shape, 4, _X_AXES)
+        window = _ordinary_window(pointwise_kernel_shape, x_shape[spec.channel_axis])
+        geometry, channels = resolve(spec, x_shape, window), pointwise_kernel_shape[3]
+    else:
+        geometry = resolve(spec, x_shape, depthwise_kernel_shape)
+        channels = geometry.depthwise_channels
+        if pointwise_kernel_shape is not None:
+            channels = check_pointwise_kernel(pointwise_kernel_shape, channels)
     return geometry, channels, geometry.output_shape(channels)
 
 

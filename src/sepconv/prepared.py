@@ -8,8 +8,8 @@ import numpy as np
 
 from sepconv import _native
 from sepconv.arrays import as_array, dtype_code, output_array
-from sepconv.fused import Operands, block, check_block, strided
-from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, conv_spec, resolve
+from sepconv.fused import Operands, block, check_block, is_ordinary, strided
+from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, conv_spec, plan
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
 
@@ -18,11 +18,9 @@ _MOST_PLANS = 64
 
 
 class _Plan(NamedTuple):
-    """What follows from an input's shape; no geometry for a 1x1 convolution alone."""
+    """What follows from an input's shape."""
 
-    geometry: _native.Geometry | None
-    images: int
-    pixels: int
+    geometry: _native.Geometry
     shape: tuple[int, ...]
 
 
@@ -51,14 +49,12 @@ class PreparedConv2D:
 
     def _plan(self, x_shape: tuple[int, ...]) -> _Plan:
         shape = check_block(self._shapes._replace(x=x_shape), self._spec)
-        kernel = self._shapes.depthwise_kernel
-        geometry = None if kernel is None else resolve(self._spec, x_shape, kernel)
-        height, width = shape[2:] if self._spec.channels_first else shape[1:3]
-        plan = _Plan(geometry, shape[0], height * width, shape)
+        kernels = self._shapes.depthwise_kernel, self._shapes.pointwise_kernel
+        made = _Plan(plan(self._spec, x_shape, *kernels)[0], shape)
         if len(self._plans) >= _MOST_PLANS:
             self._plans.clear()
-        self._plans[x_shape] = plan
-        return plan
+        self._plans[x_shape] = made
+        return made
 
     def __call__(
         self,
@@ -86,19 +82,16 @@ class PreparedConv2D:
         if self._steps != (1, 1):
             check_rank("x", x.shape, 4, "(batch, height, width, channels)")
             x = as_array("x", strided(x, self._steps, self._spec), self.dtype)
-        plan = self._plans.get(x.shape) or self._plan(x.shape)
+        geometry, shape = self._plans.get(x.shape) or self._plan(x.shape)
         if residual is not None:
             residual = as_array("residual", residual, self.dtype)
-            if self._shapes.pointwise_kernel is None or residual.shape != plan.shape:
+            if self._shapes.pointwise_kernel is None or residual.shape != shape:
                 raise ValueError(
-                    f"residual must have the shape of the output, {plan.shape}, and there must be "
+                    f"residual must have the shape of the output, {shape}, and there must be "
                     f"a pointwise kernel. Received: residual.shape={residual.shape}"
                 )
-        y = output_array(out, plan.shape, x)
-        if plan.geometry is not None:
-            self._native.forward(plan.geometry, x, residual, y)
-        else:
-            self._native.product(plan.images, plan.pixels, x, residual, y)
+        y = output_array(out, shape, x)
+        self._native.forward(geometry, x, residual, y)
         return y
 
 
@@ -117,15 +110,17 @@ def prepare_conv2d(
 ) -> PreparedConv2D:
     """Makes a convolution of fixed weights, for calling it again and again.
 
-    It computes what `sepconv.fused_conv2d` does with the same arguments: a depthwise convolution, a
-    1x1 convolution, or the one and then the other. The weights are copied, the pointwise kernel in
-    the order in which the kernels read it, so that no call has to do that: that is up to a tenth of
-    the time where images are small and channels many. Changing the arrays later changes nothing.
+    It computes what `sepconv.fused_conv2d` does with the same arguments: a depthwise convolution,
+    an ordinary one, or a depthwise and then a 1x1 one. The weights are copied, the pointwise kernel
+    in the order in which the kernels read it, so that no call has to do that: that is up to a tenth
+    of the time where images are small and channels many. Changing the arrays later changes nothing.
 
     Args:
         depthwise_kernel: (kernel_height, kernel_width, C, M), or None; float32, float64, float16 or
             bfloat16.
-        pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
+        pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed. Without a
+            `depthwise_kernel` it is that of an ordinary convolution,
+            (kernel_height, kernel_width, C, F).
         depthwise_bias: None, or (C * M,); where both kernels are given.
         depthwise_activation: see `activation`; where both kernels are given.
         bias: None, or one value an output channel.
@@ -150,7 +145,8 @@ def prepare_conv2d(
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     given = Operands(None, depthwise_kernel, depthwise_bias, pointwise_kernel, bias)
-    form, steps = block(given, spec, depthwise_activation, activation)
+    ordinary = is_ordinary(given)
+    form, steps = block(given, spec, depthwise_activation, activation, ordinary=ordinary)
     dtype = None
     arrays: dict[str, np.ndarray] = {}
     for name, array in zip(given._fields, given, strict=True):
@@ -160,10 +156,11 @@ def prepare_conv2d(
     operands = given._replace(**arrays)
     channels = _check(operands, form.spec)
     kernel, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
+    height, width = (pointwise if kernel is None else kernel).shape[:2]
     native = _native.prepare(
         dtype_code(next(iter(arrays.values())).dtype),
         bool(form.spec.channels_first),
-        1 if kernel is None else kernel.shape[0] * kernel.shape[1],
+        height * width,
         channels,
         1 if kernel is None else kernel.shape[3],
         0 if pointwise is None else pointwise.shape[3],
@@ -189,7 +186,8 @@ def _check(operands: Operands, spec: ConvSpec) -> int:
         )
         channels = kernel.shape[2]
     else:
-        check_rank("pointwise_kernel", pointwise.shape, 4, "(1, 1, channels, filters)")
+        meaning = "(kernel_height, kernel_width, channels, filters)"
+        check_rank("pointwise_kernel", pointwise.shape, 4, meaning)
         channels = pointwise.shape[2]
     x_shape = [None] * 4
     x_shape[spec.channel_axis] = channels

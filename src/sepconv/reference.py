@@ -202,7 +202,9 @@ def fused_conv2d(
     dilation_rate: int | Sequence[int] = 1,
     data_format: str = "channels_last",
 ) -> np.ndarray:
-    """The depthwise convolution or the 1x1 one, or the one after the other, and what is around.
+    """A depthwise, an ordinary or a separable convolution, and what is around it.
+
+    An ordinary convolution counts padding as zeros, of which an infinite weight makes NaN.
 
     Example:
         >>> ones = np.ones((1, 1, 1, 1))
@@ -219,13 +221,15 @@ def fused_conv2d(
     if pointwise_kernel is None:
         assert depthwise_kernel is not None
         return depthwise_conv2d(x, depthwise_kernel, bias, activation=activation, **options)
+    kernel = np.asarray(pointwise_kernel, np.float64)
     if depthwise_kernel is None:
-        # A depthwise convolution that changes nothing, but for the pixels that strides leave out.
-        depthwise_kernel = np.ones((1, 1, x.shape[axis], 1))
-    y = depthwise_conv2d(
-        x, depthwise_kernel, depthwise_bias, activation=depthwise_activation, **options
-    )
-    y = np.moveaxis(y, axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
+        taps = _Taps(x, (kernel.shape[0], kernel.shape[1]), **options)
+        y = sum(taps.padded[:, rows, columns] @ kernel[i, j] for i, j, rows, columns in taps)
+    else:
+        y = depthwise_conv2d(
+            x, depthwise_kernel, depthwise_bias, activation=depthwise_activation, **options
+        )
+        y = np.moveaxis(y, axis, 3) @ kernel[0, 0]
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
     y = np.moveaxis(y, 3, axis)

@@ -79,11 +79,14 @@ def test_what_there_is_no_plan_of_is_named():
         (("sideways", 2), "no such pass"),
         (("forward", 0), "threads must be from 1"),
         (("pointwise_kernel_gradient", 2), "no such pass"),
-        (("ordinary_forward", 2, 8), "not that of an ordinary convolution"),
+        (("ordinary_forward", 2), "no such pass"),
         (("forward", 2, -1), "filters"),
     ):
         with pytest.raises(ValueError, match=message):
             _native.plan(geometry, F32, *arguments)
+    twice = resolve(conv_spec(), (1, 8, 8, 4), (3, 3, 4, 2))
+    with pytest.raises(ValueError, match="not that of an ordinary convolution"):
+        _native.plan(twice, F32, "ordinary_forward", 2, 8)
     with pytest.raises(ValueError, match="no such pass"):
         _native.plan_pointwise(1, 64, 8, 8, False, F32, "kernel_gradient", 2)
     with pytest.raises(ValueError, match="sizes must be positive"):

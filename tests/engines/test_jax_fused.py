@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks import ARRAYS, random_block
+from blocks import ARRAYS, block_of, random_block, selecting_kernel
 from configurations import assert_near
 
 import sepconv.jax
 from sepconv import reference
 from sepconv.engines.jax import block
 from sepconv.fused import Operands
-from sepconv.geometry import conv_spec
 
 
 def _apply(names, options):
@@ -47,8 +46,10 @@ def _composed(names, options):
         given = dict.fromkeys(ARRAYS) | dict(zip(names, arrays, strict=True))
         y, pointwise = given["x"], given["pointwise_kernel"]
         kernel = given["depthwise_kernel"]
-        if kernel is None:
-            kernel = jnp.ones((1, 1, y.shape[axis], 1), y.dtype)
+        if kernel is None:  # an ordinary convolution, as a depthwise one that selects
+            *size, channels, filters = pointwise.shape
+            kernel = jnp.asarray(selecting_kernel(*size, channels, y.dtype))
+            pointwise = pointwise.transpose(2, 0, 1, 3).reshape(1, 1, -1, filters)
         bias = given["bias"] if pointwise is None else given["depthwise_bias"]
         y = sepconv.jax.depthwise_conv2d(y, kernel, bias, **geometry)
         if pointwise is not None:
@@ -61,7 +62,7 @@ def _composed(names, options):
     return run
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [*range(20), 23, 31, 51])
 def test_gradients(x64, seed):
     arrays, options = random_block(seed, "float64")
     ours, composed = _apply(arrays, options), _composed(arrays, options)
@@ -96,8 +97,9 @@ def test_vmap_over_images_is_one_call(x64, seed):
     assert str(jax.make_jaxpr(mapped)(*stacked)).count("sepconv_fused") == 1
 
 
-def test_vmap_over_everything(x64):
-    arrays, options = random_block(0)
+@pytest.mark.parametrize("seed", [0, 19])
+def test_vmap_over_everything(x64, seed):
+    arrays, options = random_block(seed)
     stacked = [np.stack([a, 0.5 * a]) for a in arrays.values()]
     y = jax.vmap(_apply(arrays, options))(*stacked)
     for i in range(2):
@@ -127,12 +129,11 @@ def test_one_custom_call():
     assert "dot" not in text
 
 
-def test_elsewhere_it_is_composed(x64):
-    arrays, options = random_block(1)
+@pytest.mark.parametrize("seed", [1, 19, 23])
+def test_elsewhere_it_is_composed(x64, seed):
+    arrays, options = random_block(seed)
     expected = reference.fused_conv2d(**arrays, **options)
-    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
-    activations = options["depthwise_activation"], options["activation"]
-    form, _ = sepconv.fused.block(Operands(**arrays), spec, *activations)
+    form = block_of(arrays, options)
     names = Operands._fields
     given = tuple(name in arrays for name in names)
     shape = block._composed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from blocks import random_block
+from blocks import random_block, selecting_kernel
 from configurations import assert_near
 
 import sepconv.tensorflow
@@ -35,8 +35,11 @@ def _composed(x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, resid
     }
     geometry = {k: v for k, v in options.items() if not k.endswith("activation")}
     first = options["data_format"] == "channels_first"
-    if depthwise_kernel is None:
-        depthwise_kernel = tf.ones((1, 1, x.shape[1 if first else 3], 1), x.dtype)
+    if depthwise_kernel is None:  # an ordinary convolution, as a depthwise one that selects
+        *size, channels, filters = pointwise_kernel.shape
+        depthwise_kernel = tf.constant(selecting_kernel(*size, channels, x.dtype.name))
+        by_channel = tf.transpose(pointwise_kernel, [2, 0, 1, 3])
+        pointwise_kernel = tf.reshape(by_channel, (1, 1, -1, filters))
     middle = bias if pointwise_kernel is None else depthwise_bias
     y = sepconv.tensorflow.depthwise_conv2d(x, depthwise_kernel, middle, **geometry)
     if pointwise_kernel is not None:
@@ -50,7 +53,7 @@ def _composed(x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, resid
 
 
 @pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(12), 19, 23, 31, 51])
 def test_gradients(seed, graph):
     arrays, options = random_block(seed, "float64")
     names = ("x", "depthwise_kernel", "pointwise_kernel", "depthwise_bias", "bias", "residual")
@@ -130,11 +133,45 @@ def test_the_operation_checks_what_it_is_given():
         (([], [], [tf.ones((1, 1, 3, 2))], [tf.ones(3)], []), {}, "bias must have"),
         (([], [], [tf.ones((1, 1, 3, 2))], [], [tf.ones((1, 2, 2, 3))]), {}, "residual must have"),
         (([], [], [tf.ones((1, 1, 3, 2))], [], []), {"activation": 5}, "activation must be"),
+        (([], [], [tf.ones((3, 3, 3, 2))], [], []), {}, "The output would be empty"),
+        (([], [], [tf.ones((0, 1, 3, 2))], [], []), {}, "pointwise_kernel must have"),
+        (([], [tf.ones(3)], [tf.ones((1, 1, 3, 2))], [], []), {}, "comes with depthwise_kernel"),
         (
-            ([], [], [tf.ones((1, 1, 3, 2))], [], []),
-            {"spec": [2, 2, *spec[2:]]},
-            "no depthwise convolution",
+            ([tf.ones((1, 1, 3, 1))], [], [tf.ones((2, 2, 3, 2))], [], []),
+            {},
+            "pointwise_kernel must have",
         ),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             fused(x, *arrays, **({"spec": spec} | options))
+    y = fused(x, [], [], [tf.ones((1, 1, 3, 2))], [], [], spec=[2, 2, *spec[2:]])
+    np.testing.assert_array_equal(y, np.full((1, 1, 1, 2), 3))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_kernel_whose_size_is_not_known_before(strides):
+    """A 1x1 convolution has derivatives then too; any other says that it has none."""
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 5, 6, 3)), tf.TensorSpec((None, None, 3, 4))])
+    def value(x, kernel):
+        return sepconv.tensorflow.fused_conv2d(x, None, kernel, padding="same", strides=strides)
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 5, 6, 3)), tf.TensorSpec((None, None, 3, 4))])
+    def gradient(x, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = sepconv.tensorflow.fused_conv2d(x, None, kernel, padding="same", strides=strides)
+        return tape.gradient(y, x)
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 6, 3)).astype("float32")
+    for size in ((1, 1), (3, 2)):
+        kernel = rng.standard_normal((*size, 3, 4)).astype("float32")
+        options = {"padding": "same", "strides": strides}
+        assert_near(value(x, kernel), reference.fused_conv2d(x, None, kernel, **options), "float32")
+    kernel = kernel[:1, :1]
+    expected = np.zeros_like(x)
+    expected[:, ::strides, ::strides] = kernel[0, 0].sum(1)
+    assert_near(gradient(x, kernel), expected, "float32")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="size is not known"):
+        gradient(x, np.ones((3, 2, 3, 4), "float32"))

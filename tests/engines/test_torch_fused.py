@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from blocks import random_block
+from blocks import block_of, random_block, selecting_kernel
 from configurations import assert_near
 from torch.nn import functional
 
@@ -13,7 +13,6 @@ import sepconv.torch
 from sepconv import reference
 from sepconv.engines.torch import block
 from sepconv.fused import Operands
-from sepconv.geometry import conv_spec
 
 
 def _tensors(arrays, grad=False):
@@ -39,8 +38,10 @@ def _composed(x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, resid
     }
     geometry = {k: v for k, v in options.items() if not k.endswith("activation")}
     axis = 1 if options["data_format"] == "channels_first" else 3
-    if depthwise_kernel is None:
-        depthwise_kernel = torch.ones((1, 1, x.shape[axis], 1), dtype=x.dtype)
+    if depthwise_kernel is None:  # an ordinary convolution, as a depthwise one that selects
+        *size, channels, filters = pointwise_kernel.shape
+        depthwise_kernel = torch.tensor(selecting_kernel(*size, channels, "float64")).to(x.dtype)
+        pointwise_kernel = pointwise_kernel.permute(2, 0, 1, 3).reshape(1, 1, -1, filters)
     first = bias if pointwise_kernel is None else depthwise_bias
     y = sepconv.torch.depthwise_conv2d(x, depthwise_kernel, first, **geometry)
     if pointwise_kernel is not None:
@@ -51,7 +52,7 @@ def _composed(x, depthwise_kernel, pointwise_kernel, depthwise_bias, bias, resid
     return functions[options["activation"]](y)
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", [*range(24), 31, 51, 55])
 def test_gradients(seed):
     arrays, options = random_block(seed, "float64")
     ours, theirs = _tensors(arrays, True), _tensors(arrays, True)
@@ -78,7 +79,7 @@ def test_without_gradients_it_is_one_operation():
     assert "aten::matmul" not in names
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 2, 3, 4, 19, 23])
 def test_compile_without_breaks(seed):
     arrays, options = random_block(seed, "float32")
     tensors = _tensors(arrays)
@@ -88,18 +89,17 @@ def test_compile_without_breaks(seed):
     assert_near(run(tensors), reference.fused_conv2d(**arrays, **options), "float32")
 
 
-def test_the_registration_holds():
-    arrays, options = random_block(1, "float32")
+@pytest.mark.parametrize("seed", [1, 19])
+def test_the_registration_holds(seed):
+    arrays, options = random_block(seed, "float32")
     tensors = _tensors(arrays, True)
-    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
-    activations = options["depthwise_activation"], options["activation"]
-    form, _ = sepconv.fused.block(Operands(**arrays), spec, *activations)
+    form = block_of(arrays, options)
     names = Operands._fields
     arguments = (*(tensors.get(n) for n in names), list(form.spec), *form[1:])
     torch.library.opcheck(torch.ops.sepconv.fused.default, arguments)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(4), 19])
 @pytest.mark.parametrize("kernels", [False, True])
 def test_vmap(seed, kernels):
     arrays, options = random_block(seed)
@@ -126,16 +126,15 @@ def test_channels_last_memory_stays():
     assert_near(y, reference.fused_conv2d(**arrays, **options), "float32")
 
 
-def test_on_other_devices_it_is_composed():
-    arrays, options = random_block(0, "float64")
+@pytest.mark.parametrize("seed", [0, 19, 23])
+def test_on_other_devices_it_is_composed(seed):
+    arrays, options = random_block(seed, "float64")
     meta = {name: a.to("meta") for name, a in _tensors(arrays).items()}
     y = sepconv.torch.fused_conv2d(**meta, **options)
     assert y.shape == reference.fused_conv2d(**arrays, **options).shape
     tensors = _tensors(arrays)
     names = Operands._fields
-    spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
-    activations = options["depthwise_activation"], options["activation"]
-    form, _ = sepconv.fused.block(Operands(**arrays), spec, *activations)
+    form = block_of(arrays, options)
     y = block._composed(*(tensors.get(n) for n in names), list(form.spec), *form[1:])
     assert_near(y, reference.fused_conv2d(**arrays, **options), "float64")
 
@@ -145,6 +144,10 @@ def test_the_operation_checks_what_it_is_given():
     fused = torch.ops.sepconv.fused.default
     with pytest.raises(ValueError, match="pointwise_kernel must have"):
         fused(x, None, None, torch.ones(1, 1, 4, 2), None, None, spec, 0, 0)
+    with pytest.raises(ValueError, match="There is no kernel"):
+        fused(x, None, None, None, None, None, spec, 0, 0)
+    with pytest.raises(ValueError, match="comes with a depthwise_kernel"):
+        fused(x, None, torch.ones(3), torch.ones(1, 1, 3, 2), None, None, spec, 0, 0)
     with pytest.raises(ValueError, match="activation"):
         fused(x, None, None, torch.ones(1, 1, 3, 2), None, None, spec, 0, 9)
     with pytest.raises(TypeError, match="one dtype"):

@@ -14,6 +14,8 @@ from keras.src.backend import nn
 
 import sepconv
 from sepconv.engines import adapter
+from sepconv.layers import ordinary
+from sepconv.models import patched
 
 RANDOM = np.random.default_rng(0)
 
@@ -28,7 +30,6 @@ def unpatched():
 def calls(monkeypatch):
     """A list that the names of our functions are added to as Keras calls them."""
     made = []
-    engine = adapter(keras.backend.backend())
 
     def noting(original, name):
         def function(*args, **kwargs):
@@ -37,10 +38,20 @@ def calls(monkeypatch):
 
         return function
 
-    def convolution(x, depthwise_kernel, pointwise_kernel, *_):
-        return f"{'depthwise' if pointwise_kernel is None else 'separable'}_conv2d"
+    def convolution(rank):
+        def name(engine, x, depthwise_kernel, pointwise_kernel, *_):
+            kind = "depthwise" if pointwise_kernel is None else "separable"
+            return f"{kind}_conv{rank}d"
 
-    monkeypatch.setattr(engine, "convolve", noting(engine.convolve, convolution))
+        return name
+
+    # Of the functions that a patch calls, for one dimension and for two; the former calls the
+    # latter by its name in another module, which is left as it is.
+    for module, rank in ((patched, 1), (patched, 2), (ordinary, 2)):
+        name = f"convolve_{rank}d"
+        noted = noting(getattr(module, name), convolution(rank))
+        monkeypatch.setattr(module, name, noted)
+    engine = adapter(keras.backend.backend())
     if engine.pointwise is not None:
         pointwise = noting(engine.pointwise, lambda *_: "pointwise")
         monkeypatch.setattr(engine, "pointwise", pointwise)
@@ -91,7 +102,8 @@ def test_a_layer_built_before_computes_the_same_with_our_kernels(make, shape, ca
     assert not calls
     with sepconv.patch_keras():
         received = layer(x)
-    assert len(calls) == 1
+    kind = type(layer).__name__.removesuffix(f"Conv{len(shape) - 2}D").lower()
+    assert calls == [f"{kind}_conv{len(shape) - 2}d"]
     assert keras.backend.standardize_dtype(received.dtype) == layer.compute_dtype
     assert_near(received, expected, 1e-5 if layer.compute_dtype != "bfloat16" else 1e-2)
     layer(x)
@@ -159,13 +171,13 @@ def test_training_goes_on_through_a_patch():
     """The same losses, though the steps were compiled before, and the optimizer has state."""
     x, y = numbers(8, 8, 8, 3), np.arange(8) % 3
     losses = []
-    for patched in (False, True):
+    for is_patched in (False, True):
         keras.utils.set_random_seed(1)
         model = network()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(0.01), loss)
         curve = [float(model.train_on_batch(x, y))]
-        if patched:
+        if is_patched:
             sepconv.patch_keras()
         curve += [float(model.train_on_batch(x, y)) for _ in range(4)]
         curve.append(float(model.evaluate(x, y, verbose=0)))

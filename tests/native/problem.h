@@ -50,12 +50,19 @@ struct Problem {
   Numbers numbers;
   uint32_t seed;
   bool selecting;  // output channel c * taps + tap is input channel c under that tap
+  bool ordinary;   // forward is called for the ordinary convolution that this is
 
   int64_t depthwise_channels() const { return g.c * g.m; }
   int64_t outputs() const { return separable ? filters : depthwise_channels(); }
   int64_t x_elements() const { return g.n * g.h * g.w * g.c; }
   int64_t y_elements() const { return g.n * g.ho * g.wo * outputs(); }
   int64_t depthwise_elements() const { return g.kh * g.kw * depthwise_channels(); }
+  // The geometry that forward is called with.
+  sepconv::Geometry forward_geometry() const {
+    sepconv::Geometry of = g;
+    if (ordinary) of.m = 1;
+    return of;
+  }
   int64_t pointwise_elements() const { return separable ? depthwise_channels() * filters : 0; }
   int64_t products() const {
     const int64_t pixels = g.n * g.ho * g.wo * depthwise_channels();
@@ -115,6 +122,8 @@ inline Problem read_problem(const uint8_t* data, size_t size) {
     kw = std::min<int64_t>(kw, 4);
     m = kh * kw;
   }
+  p.ordinary = p.selecting && !spec.channels_first && !p.depthwise_bias &&
+               p.depthwise_activation == sepconv::Activation::none;
   for (;;) {
     const int64_t x[4] = {n, spec.channels_first ? c : h, spec.channels_first ? h : w,
                           spec.channels_first ? w : c};

@@ -22,6 +22,7 @@ enum Slot {
   kDbias,
   kDepthwiseBias,
   kResidual,
+  kOrdinary,
   kSlots
 };
 
@@ -101,6 +102,18 @@ std::vector<T> copied(const T* from, int64_t count) {
   return from == nullptr ? std::vector<T>() : std::vector<T>(from, from + count);
 }
 
+// The kernel [kh, kw, C, filters] of the ordinary convolution that a selecting one is.
+template <class T>
+std::vector<T> ordinary_kernel(const Problem& p, const Inputs<T>& in) {
+  const int64_t taps = p.g.kh * p.g.kw;
+  std::vector<T> kernel(in.pointwise.size());
+  for (int64_t c = 0; c < p.g.c; ++c)
+    for (int64_t tap = 0; tap < taps; ++tap)
+      std::copy_n(in.pointwise.begin() + (c * taps + tap) * p.filters, p.filters,
+                  kernel.begin() + (tap * p.g.c + c) * p.filters);
+  return kernel;
+}
+
 // y of a convolution whose weights were prepared, and are gone when it is called.
 template <class T>
 std::vector<T> run_prepared(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner,
@@ -113,13 +126,16 @@ std::vector<T> run_prepared(const Problem& p, const Inputs<T>& in, sepconv::Runn
   args.filters = p.filters;
   args.depthwise_activation = p.depthwise_activation;
   args.activation = p.activation;
-  const sepconv::Prepared prepared(
-      {p.dtype, p.g.channels_first, p.g.kh * p.g.kw, p.g.c, p.g.m, args});
-  buffers.output<T>(kKernel, 0);
-  buffers.output<T>(kPointwise, 0);
+  if (p.ordinary) {
+    args.depthwise_kernel = nullptr;
+    args.pointwise_kernel = buffers.input(kOrdinary, ordinary_kernel(p, in));
+  }
+  const sepconv::Geometry g = p.forward_geometry();
+  const sepconv::Prepared prepared({p.dtype, g.channels_first, g.kh * g.kw, g.c, g.m, args});
+  for (const Slot slot : {kKernel, kPointwise, kOrdinary}) buffers.output<T>(slot, 0);
   const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
   T* y = buffers.output<T>(kY, p.y_elements());
-  prepared.forward(p.g, buffers.input(kX, in.x), residual, y, runner);
+  prepared.forward(g, buffers.input(kX, in.x), residual, y, runner);
   if (!buffers.intact()) *why += "memory beside a buffer was written to; ";
   return std::vector<T>(y, y + p.y_elements());
 }
@@ -149,7 +165,11 @@ Results<T> run(const Problem& p, const Inputs<T>& in, sepconv::Runner& runner, B
                            .activation = p.activation};
   if (p.depthwise_bias) forward.depthwise_bias = buffers.input(kDepthwiseBias, in.depthwise_bias);
   if (p.residual) forward.residual = buffers.input(kResidual, in.residual);
-  sepconv::forward(p.dtype, p.g, forward, runner);
+  if (p.ordinary) {
+    forward.depthwise_kernel = nullptr;
+    forward.pointwise_kernel = buffers.input(kOrdinary, ordinary_kernel(p, in));
+  }
+  sepconv::forward(p.dtype, p.forward_geometry(), forward, runner);
   sepconv::Backward call{.x = x,
                          .depthwise_kernel = kernel,
                          .pointwise_kernel = pointwise,

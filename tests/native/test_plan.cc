@@ -247,13 +247,24 @@ void check_operations() {
   };
   CHECK(packed(true).kept_bytes == 0 && packed(false).kept_bytes > 0);
   CHECK_THROWS(plan(g, Pass::pointwise_kernel_gradient, 2), std::invalid_argument, "no such pass");
-  CHECK_THROWS(plan(g, Pass::ordinary_forward, 2, 8), std::invalid_argument,
-               "not that of an ordinary convolution");
+  CHECK_THROWS(
+      plan(geometry_of({"", 2, 8, 8, 4, 3, 3, 2, 1, 1, false}), Pass::ordinary_forward, 2, 8),
+      std::invalid_argument, "not that of an ordinary convolution");
   CHECK_THROWS(sepconv::make_plan(DType::f32, kProducts[0].shape, Pass::kernel_gradient, false, 2),
                std::invalid_argument, "no such pass");
-  const sepconv::Geometry patches = geometry_of({"", 2, 32, 32, 3, 3, 3, 9, 2, 1, false});
-  const Plan ordinary = plan(patches, Pass::ordinary_forward, 2, 8);
-  CHECK(ordinary.count == 1 && ordinary.steps[0].kind == StepKind::patches);
+  for (const bool first : {false, true}) {
+    const auto ordinary = [&](int size) {
+      const Layer layer{"", 2, 32, 32, 3, size, size, 1, size == 1 ? 1 : 2, 1, first};
+      const Plan made = plan(geometry_of(layer), Pass::ordinary_forward, 2, 8);
+      CHECK(made.count == 1);
+      return made.steps[0];
+    };
+    const PlanStep tiles = ordinary(3);
+    const int64_t images = first ? 2 : 1;
+    CHECK(tiles.kind == StepKind::patches && tiles.scratch_bytes > 0);
+    CHECK(tiles.tasks == images * tiles.bands * tiles.filter_parts);
+    CHECK(ordinary(1).kind == StepKind::pointwise);
+  }
   CHECK(plan(geometry_of({"", 0, 8, 8, 4, 3, 3, 1, 1, 1, false}), Pass::forward, 2).count == 0);
 }
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sepconv.arrays import DTYPES
 from sepconv.engines.contract import Engine
-from sepconv.fused import Block, Operands, block, check_block, strided
+from sepconv.fused import Block, Operands, block, check_block, is_ordinary, strided
 from sepconv.geometry import (
     ConvSpec,
     Padding,
@@ -286,13 +286,16 @@ _FUSED_DOC = """A block of an inference network in one operation; for {engine}.
 
 With both kernels it computes
 ``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual)``
-and with one of them ``activation(convolution(x) + bias + residual)``.
+and with one of them ``activation(convolution(x) + bias + residual)``: a depthwise convolution, or
+without `depthwise_kernel` an ordinary one.
 
 Args:
     x: {engine} array, (batch, height, width, C), or with the channels second where `data_format`
         is ``"channels_first"``; float32, float64, bfloat16 or float16 (computed in float32).
     depthwise_kernel: (kernel_height, kernel_width, C, M), of the dtype of `x`, or None.
-    pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed.
+    pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed. Without a
+        `depthwise_kernel` it is that of an ordinary convolution,
+        (kernel_height, kernel_width, C, F).
     depthwise_bias: None, or (C * M,); where both kernels are given.
     depthwise_activation: as `activation`; where both kernels are given.
     bias: None, or one value an output channel.
@@ -300,9 +303,9 @@ Args:
         (or ``"swish"``).
     residual: None, or an array of the output's shape that is added before `activation`; where
         there is a pointwise_kernel.
-    strides: a positive integer, or two, of the depthwise convolution where there is one.
-    padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``; around what the
-        depthwise convolution sees.
+    strides: a positive integer, or two, of the first convolution.
+    padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``, around what the first
+        convolution sees; none is possible around a 1x1 convolution alone.
     dilation_rate: a positive integer, or two.
     data_format: ``"channels_last"`` or ``"channels_first"``.
 
@@ -349,7 +352,8 @@ def fused_function(engine: Engine) -> Callable[..., Any]:
     ) -> Any:
         spec = spec_builder(engine)(strides, padding, dilation_rate, data_format)
         operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
-        form, steps = block(operands, spec, depthwise_activation, activation)
+        ordinary = is_ordinary(operands)
+        form, steps = block(operands, spec, depthwise_activation, activation, ordinary=ordinary)
         return fuse(engine, operands, form, steps)
 
     fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine.name)

@@ -14,6 +14,7 @@ from sepconv.geometry import conv_spec, positive_sizes
 from sepconv.layers.activations import kernel_activation
 from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
+from sepconv.layers.selecting import ordinary_kernel
 
 __all__ = ["FusedConv2D"]
 
@@ -26,21 +27,24 @@ def _activation(value: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="sepconv")
 class FusedConv2D(NotExported, keras.layers.Layer):
-    """Depthwise convolution, 1x1 convolution or both, with all that stands around them.
+    """Depthwise, 1x1 or ordinary convolution, or the first two, with all that stands around them.
 
     It computes ``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias +
-    residual)``, or with one of the two convolutions ``activation(convolution(x) + bias +
-    residual)``, in one pass over memory. `sepconv.optimize` makes networks of it. It can be
+    residual)``, or with one convolution alone ``activation(convolution(x) + bias + residual)``, in
+    one pass over memory. `sepconv.optimize` makes networks of it. It can be
     trained, at the speed of the layers that it stands for.
 
     Args:
-        filters: the number of output channels of the 1x1 convolution; None for none.
-        kernel_size: (height, width) of the depthwise kernel, or one integer; None for none.
+        filters: the number of output channels of the convolution that mixes channels; None for
+            none.
+        kernel_size: (height, width) of the first convolution's kernel, or one integer; None for a
+            1x1 convolution alone.
         strides: a positive integer, or two, of the first convolution.
         padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``, around the inputs of
-            the depthwise convolution.
+            the first convolution.
         dilation_rate: a positive integer, or two.
-        depth_multiplier: the number of depthwise outputs of every input channel.
+        depth_multiplier: the number of depthwise outputs of every input channel; None for an
+            ordinary convolution, whose kernel of `kernel_size` mixes channels.
         data_format: ``"channels_last"``, ``"channels_first"``, or None for the `image_data_format`
             of Keras' config file.
         depthwise_use_bias: whether a bias is added after the depthwise convolution; only where a
@@ -50,13 +54,13 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         use_bias: whether a bias is added last.
         activation: applied last; any of Keras' activations.
         depthwise_initializer: initializer of the depthwise kernel.
-        pointwise_initializer: initializer of the pointwise kernel.
+        pointwise_initializer: initializer of the kernel that mixes channels.
         **kwargs: `name`, `trainable`, `dtype` and what else `keras.layers.Layer` takes.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`, or with the channels second.
         residual: None, or a tensor of the output's shape that is added before the activation;
-            only where there is a 1x1 convolution.
+            only where a convolution mixes channels.
 
     Output shape:
         `(batch, new_height, new_width, filters)`, or with the channels second.
@@ -84,7 +88,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         strides: int | tuple[int, int] = (1, 1),
         padding: Any = "valid",
         dilation_rate: int | tuple[int, int] = (1, 1),
-        depth_multiplier: int = 1,
+        depth_multiplier: int | None = 1,
         data_format: str | None = None,
         depthwise_use_bias: bool = False,
         depthwise_activation: Any = None,
@@ -103,7 +107,14 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         self.kernel_size = None
         if kernel_size is not None:
             self.kernel_size = positive_sizes("kernel_size", kernel_size, 2)
-        (self.depth_multiplier,) = positive_sizes("depth_multiplier", depth_multiplier, 1)
+        self.depth_multiplier = None
+        if depth_multiplier is not None:
+            (self.depth_multiplier,) = positive_sizes("depth_multiplier", depth_multiplier, 1)
+        elif filters is None or kernel_size is None:
+            raise ValueError(
+                "depth_multiplier=None is for an ordinary convolution, which has filters and a "
+                f"kernel_size. Received: filters={filters}, kernel_size={kernel_size}"
+            )
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         spec = conv_spec(strides, padding, dilation_rate, self.data_format)
         self.strides = spec.stride_h, spec.stride_w
@@ -119,23 +130,39 @@ class FusedConv2D(NotExported, keras.layers.Layer):
                 "depthwise_activation must be None, 'relu', 'relu6', 'hard_silu' or 'silu'. "
                 f"Received: depthwise_activation={depthwise_activation!r}"
             )
-        if (between or depthwise_use_bias) and (self.filters is None or kernel_size is None):
+        separable = filters is not None and self._depthwise_size is not None
+        if (between or depthwise_use_bias) and not separable:
             raise ValueError(
                 "depthwise_use_bias and depthwise_activation are for a depthwise convolution that "
-                f"a 1x1 convolution follows. Received: filters={filters}, kernel_size={kernel_size}"
+                f"a 1x1 convolution follows. Received: filters={filters}, "
+                f"kernel_size={kernel_size}, depth_multiplier={depth_multiplier}"
             )
         self.use_bias = bool(use_bias)
         self.activation = _activation(activation)
         fused = kernel_activation(self.activation, BLOCK_ACTIVATIONS)
         self._activation_after = None if fused else self.activation
         # For `block` only matters what there is.
-        weights = Operands(None, depthwise_kernel=self.kernel_size, pointwise_kernel=self.filters)
-        self._block, self._steps = block(weights, spec, between, fused)
+        weights = Operands(None, self._depthwise_size, pointwise_kernel=self.filters)
+        ordinary = depth_multiplier is None and self.kernel_size != (1, 1)
+        self._block, self._steps = block(weights, spec, between, fused, ordinary=ordinary)
         self._spec = spec
         adapter(keras.backend.backend())  # so that one which is not there is missed here
         self.depthwise_kernel = self.pointwise_kernel = self.depthwise_bias = self.bias = None
         self.input_spec = keras.InputSpec(ndim=4)
         self.supports_jit = supports_jit()
+
+    @property
+    def _depthwise_size(self) -> Any:
+        """The height and width of the depthwise kernel; None where there is none."""
+        return None if self.depth_multiplier is None else self.kernel_size
+
+    def _kernel_shapes(self, channels: int) -> tuple[Any, Any]:
+        """Those of the depthwise kernel and of the one that mixes channels, None for none."""
+        depthwise, size = None, self.kernel_size or (1, 1)
+        if self.depth_multiplier is not None and self.kernel_size is not None:
+            depthwise = (*size, channels, self.depth_multiplier)
+            channels, size = channels * self.depth_multiplier, (1, 1)
+        return depthwise, None if self.filters is None else (*size, channels, self.filters)
 
     def _channels(self, inputs_shape: Any) -> int:
         """Those of inputs of a shape, which must be known."""
@@ -157,24 +184,45 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         """Makes the weights."""
         channels = self._channels(inputs_shape)
         self.input_spec = keras.InputSpec(ndim=4, axes={self._spec.channel_axis: channels})
-        if self.kernel_size is not None:
-            shape = (*self.kernel_size, channels, self.depth_multiplier)
+        self._add_weights(channels)
+
+    def _add_weights(self, channels: int) -> None:
+        depthwise, pointwise = self._kernel_shapes(channels)
+        if depthwise is not None:
             self.depthwise_kernel = self.add_weight(
-                name="depthwise_kernel", shape=shape, initializer=self.depthwise_initializer
+                name="depthwise_kernel", shape=depthwise, initializer=self.depthwise_initializer
             )
-            channels *= self.depth_multiplier
+            channels = depthwise[2] * depthwise[3]
             if self.depthwise_use_bias:
                 self.depthwise_bias = self.add_weight(
                     name="depthwise_bias", shape=(channels,), initializer="zeros"
                 )
-        if self.filters is not None:
-            shape = (1, 1, channels, self.filters)
+        if pointwise is not None:
             self.pointwise_kernel = self.add_weight(
-                name="pointwise_kernel", shape=shape, initializer=self.pointwise_initializer
+                name="pointwise_kernel", shape=pointwise, initializer=self.pointwise_initializer
             )
-            channels = self.filters
+            channels = pointwise[3]
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(channels,), initializer="zeros")
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the weights; see `sepconv.layers.selecting` for those of older files."""
+        weights = [store[key] for key in map(str, range(len(store.keys())))]
+        kernel = ordinary_kernel(weights, self)
+        if kernel is not None:
+            if self.depth_multiplier is not None:
+                self._become_ordinary(kernel.shape[2])
+            store = {str(i): array for i, array in enumerate([kernel, *weights[2:]])}
+        super().load_own_variables(store)
+
+    def _become_ordinary(self, channels: int) -> None:
+        """Has new weights in the place of those of a separable convolution."""
+        for weight in self.weights:
+            self._untrack_variable(weight)
+        self._tracker.unlock()
+        self.depthwise_kernel = self.depth_multiplier = None
+        self._add_weights(channels)
+        self._tracker.lock()
 
     def call(self, inputs: Any, residual: Any = None) -> Any:
         """See the class."""
@@ -196,13 +244,11 @@ class FusedConv2D(NotExported, keras.layers.Layer):
     def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
         """The output's shape, None for sizes that are not known."""
         channels = self._channels(inputs_shape)
-        shapes: dict[str, Any] = {"x": inputs_shape, "residual": residual_shape}
-        if self.kernel_size is not None:
-            shapes["depthwise_kernel"] = (*self.kernel_size, channels, self.depth_multiplier)
-            channels *= self.depth_multiplier
-        if self.filters is not None:
-            shapes["pointwise_kernel"] = (1, 1, channels, self.filters)
-        return check_block(Operands(**shapes), self._spec)
+        depthwise, pointwise = self._kernel_shapes(channels)
+        shapes = Operands(
+            inputs_shape, depthwise, pointwise_kernel=pointwise, residual=residual_shape
+        )
+        return check_block(shapes, self._spec)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

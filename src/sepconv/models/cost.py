@@ -106,7 +106,7 @@ def calls(model: Any, predict: Callable[[], Any]) -> list[Call]:
 
 def _kind(layer: Any) -> str | None:
     if isinstance(layer, layers.FusedConv2D):
-        if layer.kernel_size is None:
+        if layer.kernel_size is None or layer.depth_multiplier is None:
             return "convolution"
         return "depthwise" if layer.filters is None else "separable"
     return next((kind for kind, classes in _KINDS.items() if isinstance(layer, classes)), None)

@@ -60,13 +60,13 @@ class Convolution:
 
 @dataclass
 class Block(Convolution):
-    """What a `FusedConv2D` computes: a depthwise convolution, a 1x1 convolution or both.
+    """What a `FusedConv2D` computes: a depthwise, an ordinary or a separable convolution.
 
     Attributes:
         depthwise: [kh, kw, C, M], or None.
-        pointwise: [C * M, F], or None.
+        pointwise: [1, 1, C * M, F], or None; without `depthwise` [kh, kw, C, F].
         strides: of the first of the two.
-        padding: ``"valid"``, ``"same"`` or explicit, of the depthwise one.
+        padding: ``"valid"``, ``"same"`` or explicit, see there.
         dilation_rate: see there.
         depthwise_bias: between the two, or None.
         depthwise_activation: between the two, one of Keras', or None.
@@ -86,9 +86,21 @@ class Block(Convolution):
     def outputs(self) -> int:
         """The number of output channels."""
         if self.pointwise is not None:
-            return self.pointwise.shape[1]
+            return self.pointwise.shape[3]
         assert self.depthwise is not None
         return self.depthwise.shape[2] * self.depthwise.shape[3]
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """That of the first of the two."""
+        kernel = self.pointwise if self.depthwise is None else self.depthwise
+        assert kernel is not None
+        return kernel.shape[0], kernel.shape[1]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is a 1x1 convolution alone."""
+        return self.depthwise is None and self.kernel_size == (1, 1)
 
     @property
     def open(self) -> bool:
@@ -98,7 +110,7 @@ class Block(Convolution):
     @property
     def unpadded(self) -> bool:
         """Whether every input that it sees is one of the tensor's, and no zero around it."""
-        if self.depthwise is None or self.depthwise.shape[:2] == (1, 1):
+        if self.kernel_size == (1, 1):
             return isinstance(self.padding, str)
         return self.padding == "valid"
 
@@ -117,13 +129,12 @@ class Block(Convolution):
         """Makes it take x where it took ``scale * x + shift``."""
         if self.depthwise is None:
             assert self.pointwise is not None
-            self.add_to_bias(affine.shift @ self.pointwise)
+            self.add_to_bias(affine.shift @ self.pointwise.sum((0, 1)))
             self.pointwise = self.pointwise * affine.scale[:, None]
             return
         shift = (self.depthwise.sum((0, 1)) * affine.shift[:, None]).reshape(-1)
         if self.pointwise is not None and self.depthwise_activation is None:
-            # So that a depthwise kernel which only selects goes on doing that.
-            self.add_to_bias(shift @ self.pointwise)
+            self.add_to_bias(shift @ self.pointwise[0, 0])
             scale = np.repeat(affine.scale, self.depthwise.shape[3])
             self.pointwise = self.pointwise * scale[:, None]
             return
@@ -258,8 +269,8 @@ def _depthwise_conv2d(layer: Any, rank: int) -> Block:
 
 
 def _separable_conv2d(layer: Any, rank: int) -> Block:
-    pointwise = _array(layer.pointwise_kernel)[0, 0]
-    return Block(*_common(layer), _array(layer.depthwise_kernel), pointwise, *_geometry(layer))
+    kernels = _array(layer.depthwise_kernel), _array(layer.pointwise_kernel)
+    return Block(*_common(layer), *kernels, *_geometry(layer))
 
 
 def _conv2d(layer: Any, rank: int) -> Block | Stock:
@@ -267,24 +278,20 @@ def _conv2d(layer: Any, rank: int) -> Block | Stock:
     height, width, depth, filters = kernel.shape
     if (height, width) == (1, 1) and layer.groups == 1:
         strides, _, _ = _geometry(layer)
-        return Block(*_common(layer), None, kernel[0, 0], strides, "valid", (1, 1))
+        return Block(*_common(layer), None, kernel, strides, "valid", (1, 1))
     if depth == 1 and layer.groups > 1:  # a depthwise convolution by another name
         depthwise = kernel.reshape(height, width, layer.groups, filters // layer.groups)
         return Block(*_common(layer), depthwise, None, *_geometry(layer))
-    taps = height * width
-    if layer.groups == 1 and layer.data_format == "channels_last" and taps * depth <= _MOST_PATCHES:
-        # Output channel c * taps + tap of the depthwise step is input channel c under that tap: the
-        # kernels know such a kernel, and compute the whole as an ordinary convolution.
-        selecting = np.tile(np.eye(taps).reshape(height, width, 1, taps), (1, 1, depth, 1))
-        pointwise = kernel.transpose(2, 0, 1, 3).reshape(depth * taps, filters)
-        return Block(*_common(layer), selecting, pointwise, *_geometry(layer))
+    small = height * width * depth <= _MOST_PATCHES
+    if layer.groups == 1 and layer.data_format == "channels_last" and small:
+        return Block(*_common(layer), None, kernel, *_geometry(layer))
     return Stock(*_common(layer), [kernel])
 
 
 def _dense(layer: Any, rank: int) -> Block | Stock:
     kernel = _array(layer.kernel)
     if rank == 4:
-        return Block(*_common(layer), None, kernel, (1, 1), "valid", (1, 1))
+        return Block(*_common(layer), None, kernel[None, None], (1, 1), "valid", (1, 1))
     return Stock(*_common(layer), [kernel])
 
 

@@ -209,7 +209,7 @@ def padding_before(graph: Graph, step: Step) -> str | None:
             return ""
         convolution.config["padding"] = "same"
     else:
-        if convolution.depthwise is None or convolution.padding == "same":
+        if convolution.is_pointwise or convolution.padding == "same":
             return ""
         inner = ((0, 0), (0, 0)) if convolution.padding == "valid" else convolution.padding
         convolution.padding = tuple(
@@ -240,7 +240,7 @@ def _is_same_padding(convolution: Stock, pads: Any, shape: tuple[int | None, ...
 def pointwise_after(graph: Graph, step: Step) -> str | None:
     """A 1x1 convolution follows a depthwise one in the same layer."""
     second = step.operation
-    if not isinstance(second, Block) or second.depthwise is not None:
+    if not isinstance(second, Block) or not second.is_pointwise:
         return ""
     producer = graph.only_before(step, step.inputs[0])
     if producer is None or not isinstance(producer.operation, Block):
@@ -306,7 +306,7 @@ def _same_sized(graph: Graph, value: Value) -> set[Value]:
         operation = producer.operation
         if isinstance(operation, Block):
             keeps = operation.strides == (1, 1) and (
-                operation.padding == "same" or operation.depthwise is None
+                operation.padding == "same" or operation.is_pointwise
             )
         else:
             keeps = _activation_of(operation) is not None or isinstance(

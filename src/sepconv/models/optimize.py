@@ -193,14 +193,15 @@ class _Report:
 
 
 def _fused_layer(block: Block, name: str, between: Any, activation: Any) -> FusedConv2D:
-    depthwise, pointwise = block.depthwise, block.pointwise
+    depthwise = block.depthwise
+    multiplier = 1 if block.is_pointwise else None
     return FusedConv2D(
-        filters=None if pointwise is None else pointwise.shape[1],
-        kernel_size=None if depthwise is None else depthwise.shape[:2],
+        filters=None if block.pointwise is None else block.outputs,
+        kernel_size=None if block.is_pointwise else block.kernel_size,
         strides=block.strides,
         padding=block.padding,
         dilation_rate=block.dilation_rate,
-        depth_multiplier=1 if depthwise is None else depthwise.shape[3],
+        depth_multiplier=multiplier if depthwise is None else depthwise.shape[3],
         data_format=block.data_format,
         depthwise_use_bias=block.depthwise_bias is not None,
         depthwise_activation=between,
@@ -232,8 +233,7 @@ def _fill(step: Step, layer: Any) -> None:
     """Gives a new layer its weights."""
     source = step.operation
     if isinstance(source, Block):
-        pointwise = None if source.pointwise is None else source.pointwise[None, None]
-        arrays = [source.depthwise, source.depthwise_bias, pointwise, source.bias]
+        arrays = [source.depthwise, source.depthwise_bias, source.pointwise, source.bias]
         layer.set_weights([a for a in arrays if a is not None])
     elif isinstance(source, Stock):
         layer.set_weights([*source.kernels, *([] if source.bias is None else [source.bias])])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import align, forward_call, make_primitive, output_aval
-from sepconv.engines.jax.composed import add_bias, depthwise, mix, shape_of
+from sepconv.engines.jax.composed import add_bias, convolve, depthwise, mix, shape_of
 from sepconv.engines.jax.transforms import composed_batch, composed_jvp, fold_batch, is_zero
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 from sepconv.geometry import output_shape
@@ -59,7 +59,9 @@ def _composed(*operands: Any, form: _Form) -> Any:
         if depthwise_bias is not None:
             y = add_bias(y, depthwise_bias, spec)
         y = activate(y, form.block.depthwise_activation)
-    if pointwise is not None:
+    if kernel is None:
+        y = convolve(y, pointwise, spec)
+    elif pointwise is not None:
         y = mix(y, pointwise[0, 0], spec)
     if bias is not None:
         y = add_bias(y, bias, spec)

@@ -26,11 +26,12 @@ from sepconv.engines.jax.transforms import (
     unfold_batch,
     unfold_outputs,
 )
-from sepconv.fused import Operands
+from sepconv.fused import Operands, is_product
 from sepconv.geometry import ConvSpec, output_shape, resolve
 
 __all__ = [
     "add_bias",
+    "convolve",
     "correlate",
     "depthwise",
     "input_gradient",
@@ -137,24 +138,38 @@ def add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
     return y + (bias[:, None, None] if spec.channels_first else bias)
 
 
+def convolve(x: Any, kernel: Any, spec: ConvSpec) -> Any:
+    """An ordinary convolution by a kernel [kh, kw, C, F]."""
+    if is_product(kernel.shape, spec):
+        return mix(x, kernel[0, 0], spec)
+    return _lax_convolution(x, kernel, spec, 1)
+
+
+def _lax_convolution(x: Any, kernel: Any, spec: ConvSpec, groups: int) -> Any:
+    """JAX's own convolution, by a kernel [kh, kw, C / groups, F]."""
+    channels = x.shape[spec.channel_axis]
+    pads = resolve(spec, tuple(x.shape), (*kernel.shape[:2], channels, 1)).pads
+    layout = "NCHW" if spec.channels_first else "NHWC"
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (spec.stride_h, spec.stride_w),
+        # What follows the last window is cut off: a negative pad there would say the same.
+        [(before, max(after, 0)) for before, after in pads],
+        rhs_dilation=(spec.dilation_h, spec.dilation_w),
+        dimension_numbers=(layout, "HWIO", layout),
+        feature_group_count=groups,
+    )
+
+
 # --- The depthwise ones in JAX's own operations, for other devices than a CPU --------------------
 
 
 def lax_depthwise(x: Any, kernel: Any, *, spec: ConvSpec) -> Any:
     """`depthwise` as a grouped convolution of JAX's."""
     kh, kw, channels, multiplier = kernel.shape
-    pads = resolve(spec, tuple(x.shape), tuple(kernel.shape)).pads
-    layout = "NCHW" if spec.channels_first else "NHWC"
-    return lax.conv_general_dilated(
-        x,
-        kernel.reshape(kh, kw, 1, channels * multiplier),
-        (spec.stride_h, spec.stride_w),
-        # What follows the last window is cut off: a negative pad there would say the same.
-        [(before, max(after, 0)) for before, after in pads],
-        rhs_dilation=(spec.dilation_h, spec.dilation_w),
-        dimension_numbers=(layout, "HWIO", layout),
-        feature_group_count=channels,
-    )
+    grouped = kernel.reshape(kh, kw, 1, channels * multiplier)
+    return _lax_convolution(x, grouped, spec, channels)
 
 
 def lax_input_gradient(dy: Any, kernel: Any, *, spec: ConvSpec, size: tuple[int, int]) -> Any:

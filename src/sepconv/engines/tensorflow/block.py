@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from sepconv.engines.tensorflow.calls import Array, operations, runs_on_cpu, static_shape
+from sepconv.engines.tensorflow.composed import ordinary
 from sepconv.engines.tensorflow.convolution import convolve
 from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
 from sepconv.geometry import ConvSpec
@@ -40,7 +41,10 @@ def _composed(operands: Operands, block: Block) -> Array:
         y = _activate(y, between)
         if spec.channels_first:
             y = tf.transpose(y, [0, 2, 3, 1])
-        y = tf.tensordot(y, pointwise_kernel[0, 0], 1)
+        if depthwise_kernel is None:
+            y = ordinary(y, pointwise_kernel, spec)
+        else:
+            y = tf.tensordot(y, pointwise_kernel[0, 0], 1)
         if bias is not None:
             y = y + bias
         if spec.channels_first:

@@ -1,4 +1,4 @@
-"""TensorFlow's own operations in the place of ours: for other devices than a CPU, and for XLA."""
+"""TensorFlow's own operations in the place of ours: for derivatives, other devices and XLA."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import tensorflow as tf
 
 from sepconv.engines.tensorflow.calls import Array
+from sepconv.fused import is_product
 from sepconv.geometry import ACTIVATIONS, ConvSpec, activation_code
 
-__all__ = ["stock"]
+__all__ = ["ordinary", "stock"]
 
 
 def stock(
@@ -56,6 +57,41 @@ def stock(
     elif code == ACTIVATIONS["relu6"]:
         y = tf.nn.relu6(y)
     return tf.transpose(y, [0, 3, 1, 2]) if spec.channels_first else y
+
+
+def ordinary(x: Array, kernel: Array, spec: ConvSpec) -> Array:
+    """An ordinary convolution by a kernel [kh, kw, C, F], channels last whatever `spec` says.
+
+    It is a product with patches: TensorFlow's own has no gradient with dilation on a CPU.
+    """
+    height, width, channels, filters = kernel.shape
+    if height is None or width is None:
+        # Nothing but a 1x1 convolution may have a size that is known only at run time.
+        ones = tf.debugging.assert_equal(tf.shape(kernel)[:2], 1, "The kernel's size is not known.")
+        with tf.control_dependencies([] if ones is None else [ones]):
+            kernel, height, width = tf.identity(kernel), 1, 1
+    if is_product((height, width), spec):
+        return tf.tensordot(x, kernel[0, 0], 1)
+    strides, dilations = spec[0:2], spec[2:4]
+    pads = [spec[5:7], spec[7:9]]
+    if spec.same:
+        pads = [
+            _same_padding(_size(x, i + 1), (height, width)[i], strides[i], dilations[i])
+            for i in range(2)
+        ]
+    x = tf.pad(x, [(0, 0), *pads, (0, 0)])
+
+    def seen(tap: int, taps: int, axis: int) -> slice:
+        """What one tap sees along an axis."""
+        after = (taps - 1 - tap) * dilations[axis]
+        return slice(tap * dilations[axis], -after if after else None, strides[axis])
+
+    patches = [
+        x[:, seen(i, height, 0), seen(j, width, 1)] for i in range(height) for j in range(width)
+    ]
+    rows = -1 if channels is None else height * width * channels
+    matrix = tf.reshape(kernel, [rows, tf.shape(kernel)[3] if filters is None else filters])
+    return tf.tensordot(tf.concat(patches, -1), matrix, 1)
 
 
 def _size(array: Array, axis: int) -> Any:

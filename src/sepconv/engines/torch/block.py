@@ -15,13 +15,14 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from sepconv import _native
+from sepconv.engines.torch.composed import convolve
 from sepconv.engines.torch.convolution import (
     CODES,
     fake_result,
 )
 from sepconv.engines.torch.transforms import leading
-from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block
-from sepconv.geometry import ConvSpec, Geometry, resolve
+from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block, is_product
+from sepconv.geometry import ConvSpec, Geometry, plan
 
 __all__ = ["fuse"]
 
@@ -67,7 +68,11 @@ def _composed(
         y = _forward(y, depthwise_kernel, None, only, spec, _NONE)
     if pointwise_kernel is not None:
         y = _activate(y, depthwise_activation)
-        y = (y.movedim(axis, -1) @ pointwise_kernel[0, 0]).movedim(-1, axis)
+        alone = depthwise_kernel is None
+        if alone and not is_product(pointwise_kernel.shape, ConvSpec(*spec)):
+            y = convolve(y, pointwise_kernel, spec)
+        else:
+            y = (y.movedim(axis, -1) @ pointwise_kernel[0, 0]).movedim(-1, axis)
         if bias is not None:
             y = y + (bias[:, None, None] if spec[9] else bias)
         if residual is not None:
@@ -84,12 +89,15 @@ def _plan(
         raise TypeError(f"Tensors of one of {[*CODES]} were expected. Received: {dtype}")
     if not all(code == _NONE or code in _FUNCTIONS for code in activations):
         raise ValueError(f"There is no activation of such a number. Received: {activations}")
-    conv = ConvSpec(*spec)
-    shape = check_block(Operands(*shapes), conv)
-    x_shape = shapes[0]
-    identity = (1, 1, x_shape[conv.channel_axis], 1)
-    kernel = identity if shapes[1] is None else shapes[1]
-    return resolve(conv, tuple(x_shape), tuple(kernel)), CODES[dtype], shape
+    conv, operands = ConvSpec(*spec), Operands(*shapes)
+    if operands.depthwise_kernel is None and operands.pointwise_kernel is None:
+        raise ValueError("There is no kernel.")
+    if operands.depthwise_kernel is None and operands.depthwise_bias is not None:
+        raise ValueError("depthwise_bias comes with a depthwise_kernel.")
+    shape = check_block(operands, conv)
+    x, kernel, _, pointwise, *_ = (None if s is None else tuple(s) for s in shapes)
+    assert x is not None
+    return plan(conv, x, kernel, pointwise)[0], CODES[dtype], shape
 
 
 def _fused_cpu(
@@ -112,34 +120,15 @@ def _fused_cpu(
     operands = operands.map(Tensor.contiguous)  # kept until the kernel has returned
     addresses = operands.map(Tensor.data_ptr)
     y = torch.empty(shape, dtype=dtype)
-    first = spec[9]
-    channels = shape[1] if first else shape[3]
-    if depthwise_kernel is not None:
-        _native.forward(
-            geometry,
-            code,
-            *addresses,
-            y.data_ptr(),
-            0 if pointwise_kernel is None else channels,
-            depthwise_activation,
-            activation,
-        )
-    else:
-        height, width = shape[2:] if first else shape[1:3]
-        _native.pointwise_forward(
-            shape[0],
-            height * width,
-            x.shape[1] if first else x.shape[3],
-            channels,
-            bool(first),
-            code,
-            addresses.x,
-            addresses.pointwise_kernel,
-            addresses.bias,
-            addresses.residual,
-            y.data_ptr(),
-            activation,
-        )
+    _native.forward(
+        geometry,
+        code,
+        *addresses,
+        y.data_ptr(),
+        0 if pointwise_kernel is None else shape[1 if spec[9] else 3],
+        depthwise_activation,
+        activation,
+    )
     return y
 
 

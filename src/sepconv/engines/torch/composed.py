@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from sepconv.geometry import ACTIVATIONS, ConvSpec, resolve
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "convolve", "forward"]
 
 
 @lru_cache(maxsize=1024)
@@ -129,3 +130,33 @@ def backward(
         dy.new_empty((0,)) if grad is None else _dense(grad)
         for grad in (dx, dkernel, dpointwise, dbias)
     )
+
+
+def _same_padding(size: Any, kernel: int, stride: int, dilation: int) -> tuple[Any, Any]:
+    """What ``native/geometry.cc`` computes, for sizes that may be symbols."""
+    if stride == 1:
+        total = (kernel - 1) * dilation
+    else:
+        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def convolve(x: Tensor, kernel: Tensor, spec: list[int]) -> Tensor:
+    """An ordinary convolution by a kernel [kh, kw, C, F], in the layout of `spec`."""
+    conv = ConvSpec(*spec)
+    image = x if conv.channels_first else x.permute(0, 3, 1, 2)
+    rows, columns = conv[5:7], conv[7:9]
+    if conv.same:
+        rows, columns = (
+            _same_padding(image.shape[axis + 2], kernel.shape[axis], conv[axis], conv[axis + 2])
+            for axis in (0, 1)
+        )
+    y = functional.conv2d(
+        functional.pad(image, [*columns, *rows]),
+        kernel.permute(3, 2, 0, 1),
+        None,
+        conv[0:2],
+        0,
+        conv[2:4],
+    )
+    return y if conv.channels_first else y.permute(0, 2, 3, 1)
