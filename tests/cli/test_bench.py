@@ -16,8 +16,8 @@ import pytest
 from sepconv import cli
 from sepconv.bench import (
     bars,
+    benchmark,
     cases,
-    command,
     measure,
     peers,
     plot,
@@ -359,7 +359,7 @@ def test_bars_go_to_the_side_of_who_is_faster():
 def test_a_run_from_the_command_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(workloads, "WORKLOADS", (SMALL,))
     folder = tmp_path / "out"
-    monkeypatch.setattr(command, "chosen_peers", lambda against: [])
+    monkeypatch.setattr(benchmark, "chosen_peers", lambda against: [])
     arguments = ["bench", "--quick", "--threads", "1", "--mode", "separable,depthwise-training"]
     assert cli.main([*arguments, "--workloads", "small", "--output", str(folder)]) == 0
     shown = capsys.readouterr().out
@@ -378,7 +378,7 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(measure, "run", interrupted)
-    monkeypatch.setattr(command, "chosen_peers", lambda against: [])
+    monkeypatch.setattr(benchmark, "chosen_peers", lambda against: [])
     arguments = ["bench", "--quick", "--workloads", "eegnet", "--output", str(tmp_path / "out")]
     assert cli.main(arguments) == 130
     assert len(json.loads((tmp_path / "out" / "bench.json").read_text())["results"]) == 1
@@ -403,8 +403,8 @@ def test_a_peer_that_is_not_installed_is_told_with_its_cure(monkeypatch, tmp_pat
     monkeypatch.setattr(peers.load("openvino"), "available", classmethod(lambda cls: False))
     assert cli.main(["bench", "--against", "openvino", "--output", str(tmp_path)]) == 2
     assert "pip install openvino onnx" in capsys.readouterr().err
-    assert any("OpenVINO is not installed" in hint for hint in command.missing())
-    assert "openvino" not in command.chosen_peers(None)
+    assert any("OpenVINO is not installed" in hint for hint in benchmark.missing())
+    assert "openvino" not in benchmark.chosen_peers(None)
 
 
 def test_the_output_must_be_a_folder(tmp_path, capsys):

@@ -63,6 +63,10 @@ def test_importing_the_command_line_is_quick_and_imports_little():
     heavy = {"jax", "torch", "tensorflow", "keras", "rich", "sklearn", "matplotlib"}
     assert "sepconv.cli" in modules
     assert not modules & heavy
+    # Of the commands' packages only what says their options.
+    for name in ("bench", "demo", "explain", "models"):
+        of_command = {m for m in modules if m.startswith(f"sepconv.{name}.")}
+        assert of_command == {f"sepconv.{name}.command"}
 
 
 FINDINGS = [
