@@ -36,6 +36,9 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 
 # What the tests need: the package, whose warnings are errors, the engines, and what examples need.
 TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export $(TEST_ENGINES))
+# Tests that need no engine, or one whichever it is, run once; the others once an engine.
+ONCE := $(addprefix tests/,core cli bench demo explain docs)
+EACH_ENGINE := $(addprefix tests/,engines layers models)
 # Tests are shared among two processes, which keeps two cores busy.
 PYTEST = -m pytest -n 2 --dist worksteal
 CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/*) tests/*/*.h tests/*/*.cc)
@@ -48,10 +51,10 @@ test: $(TESTED) ## check style and types and run the whole suite, on every engin
 	run "formatting of C++" $(CLANG_FORMAT); \
 	run "style" $(PY) -m ruff check .; \
 	run "types" $(PY) -m mypy; \
-	run "core and command line" $(PY) $(PYTEST) tests/core tests/cli; \
+	run "core, commands and documents" $(PY) $(PYTEST) $(ONCE); \
 	for engine in $(TEST_ENGINES); do \
 	  run "engines, layers and models on $$engine" SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
-	    $(PY) $(PYTEST) tests/engines tests/layers tests/models; \
+	    $(PY) $(PYTEST) $(EACH_ENGINE); \
 	done; \
 	if [ -n "$$failed" ]; then echo "make test: FAILED"; exit 1; fi; \
 	echo "make test: all passed on $(TEST_ENGINES)"
@@ -162,7 +165,7 @@ coverage-native: $(TESTED) $(STAMPS)/extra-coverage
 	find $(COVERED) -name '*.gcda' -delete
 	$(COVERED)/native/tests/native/sepconv_native_test 0.3
 	$(COUNTED) tests/core --deselect tests/core/test_stress.py --deselect tests/core/test_imports.py
-	$(COUNTED) tests/cli/test_bench.py -k 'machine_is_measured or measuring'
+	$(COUNTED) tests/bench/test_roofline.py -k 'machine_is_measured or measuring'
 	for engine in $(TEST_ENGINES); do \
 	  SEPCONV_TEST_ENGINES=$$engine KERAS_BACKEND=$$engine \
 	    $(COUNTED) tests/engines/test_$${engine}_values.py tests/engines/test_$${engine}_errors.py \

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from blocks import random_block
-from configurations import assert_near
+from helpers.blocks import random_block
+from helpers.configurations import assert_near
 from torch.nn import functional
 
 import sepconv.torch

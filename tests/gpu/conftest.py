@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("keras")
 
 import keras  # noqa: E402
-from devices import ENGINES  # noqa: E402
+from helpers.devices import ENGINES  # noqa: E402
 
 BACKEND = keras.backend.backend()
 DEVICE = ENGINES[BACKEND]() if BACKEND in ENGINES and BACKEND in SELECTED else None

@@ -4,9 +4,9 @@ import ast
 import json
 import re
 
-import documents
 import pytest
-from documents import ROOT
+from helpers import documents
+from helpers.documents import ROOT
 
 PAGES = [*documents.PAGES, ROOT / "CONTRIBUTING.md"]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
