@@ -22,7 +22,7 @@ export PY PYTHON
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test bits coverage sanitize fuzz fuzz-models stress aarch64 keras-tests
+.PHONY: help demo doctor test lint bench clean docs figures notebooks release gpu-test native-test bits coverage sanitize fuzz fuzz-models stress aarch64 keras-tests tidy
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of:"
@@ -97,6 +97,9 @@ bits: ## print a hash of the C++ code's results a level and a number of threads,
 
 sanitize: $(STAMPS)/build $(STAMPS)/extra-dev ## the C++ tests and the core tests under Address-, UndefinedBehavior- and ThreadSanitizer
 	tools/sanitize.sh
+
+tidy: $(STAMPS)/build $(STAMPS)/extra-tidy ## look for mistakes and waste in the C++ code with clang-tidy
+	tools/tidy.sh
 
 # Of Python: the lines of the package that `make test` runs, in whatever process. Of the C++: see
 # tools/coverage_native.sh.
