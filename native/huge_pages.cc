@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #endif
 
@@ -48,10 +49,9 @@ Range mapping_of(uintptr_t address) {
     range.last = std::strtoull(rest + 1, &rest, 16);
     if (!range.holds(address)) continue;
     // What follows is its permissions, offset, device, inode and name.
-    char name[2] = "";
-    long inode = 1;
-    const int fields = std::sscanf(rest, " %*s %*s %*s %ld %1s", &inode, name);
-    return fields == 1 && inode == 0 ? range : Range{};
+    char inode[3] = "", name[2] = "";
+    const int fields = std::sscanf(rest, " %*s %*s %*s %2s %1s", inode, name);
+    return fields == 1 && std::strcmp(inode, "0") == 0 ? range : Range{};
   }
   return {};
 }

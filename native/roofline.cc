@@ -27,6 +27,10 @@ double best_rate(int threads, double seconds, F burst) {
   const int windows = std::max(1, static_cast<int>(seconds / kWindowSeconds));
   const std::chrono::duration<double> window(seconds / windows);
   std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(windows));
+  const auto rate_of = [&](int index, int thread) -> double& {
+    return rates[static_cast<size_t>(index) * static_cast<size_t>(threads) +
+                 static_cast<size_t>(thread)];
+  };
   std::barrier together(threads);
   const auto work = [&](int thread) {
     burst(thread);
@@ -39,8 +43,7 @@ double best_rate(int threads, double seconds, F burst) {
         done += burst(thread);
         elapsed = Clock::now() - start;
       } while (elapsed < window);
-      rates[static_cast<size_t>(index * threads + thread)] =
-          static_cast<double>(done) / elapsed.count();
+      rate_of(index, thread) = static_cast<double>(done) / elapsed.count();
     }
   };
   std::vector<std::thread> others;
@@ -50,8 +53,7 @@ double best_rate(int threads, double seconds, F burst) {
   double best = 0;
   for (int index = 0; index < windows; ++index) {
     double sum = 0;
-    for (int thread = 0; thread < threads; ++thread)
-      sum += rates[static_cast<size_t>(index * threads + thread)];
+    for (int thread = 0; thread < threads; ++thread) sum += rate_of(index, thread);
     best = std::max(best, sum);
   }
   return best;

@@ -1,15 +1,16 @@
-"""Which files are collected for the engines that are tested, and where tests find helpers."""
+"""Which files are collected for the engines that are tested, and what all tests find."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from selection import ENGINES, selected
+from helpers.selection import ENGINES, import_keras, selected
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -23,3 +24,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         if collection_path.name.startswith(f"test_{engine}") and engine not in selected():
             return True
     return None
+
+
+@pytest.fixture(scope="session")
+def keras() -> ModuleType:
+    """Keras, on the first of the engines that are tested unless KERAS_BACKEND says otherwise."""
+    return import_keras()

@@ -1,17 +1,27 @@
-"""Finds out what sepconv runs on here, whether each engine's adapter works, and how to mend it."""
+"""Finds out what runs here, whether each engine works, and how to mend it: `sepconv doctor`."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Finding", "cpu_model", "examine", "machine", "main", "probe"]
+__all__ = ["Finding", "add_parsers", "cpu_model", "examine", "machine", "main", "probe", "run"]
+
+_ABOUT = """\
+Says what sepconv found here: processor, instruction set, threads, engines and
+versions. On every engine that is installed it computes a tiny convolution and
+holds it against the reference; each in a process of its own, so that a crash
+is shown, too. Ends with exit code 1 if something is broken; an engine that is
+not installed is not broken.
+"""
 
 #: Engine -> (the distributions that may bring it, the name that its users know it by).
 ENGINES = {
@@ -146,6 +156,45 @@ def examine() -> list[Finding]:
     else:
         rows.append(Finding("Keras", "ok", keras))
     return rows + [_examine_engine(engine) for engine in ENGINES]
+
+
+def add_parsers(commands: Any) -> None:
+    """Adds the command to an `argparse` parser's subparsers."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say what was found here, and how to mend what is missing",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carries out the command; returns the exit code, as `sepconv.cli.main` does."""
+    findings = examine()
+    _print(findings)
+    return 1 if any(finding.state == "broken" for finding in findings) else 0
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    """As a table where rich is installed; as plain lines where not, for it must work anywhere."""
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        for what, state, found, mend in findings:
+            print(f"{state:8}{what:16}{found}" + (f"\n{'':24}{mend}" if mend else ""))
+        return
+    shown = Table(box=box.SIMPLE_HEAD, show_header=False)
+    styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    for what, state, found, mend in findings:
+        text = Text(found)
+        if mend:
+            text.append(f"\n{mend}", style="bold")
+        shown.add_row(Text(state, style=styles[state]), what, text)
+    Console().print(shown)
 
 
 def main(arguments: list[str]) -> None:

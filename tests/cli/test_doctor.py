@@ -1,8 +1,17 @@
-"""The doctor: NumPy's kernels are right, and what is missing or broken is told apart."""
+"""The doctor: NumPy's kernels are right, what is missing or broken is told apart, and shown."""
+
+import sys
 
 import pytest
 
-from sepconv import doctor, isa_name
+from sepconv import cli, doctor, isa_name
+from sepconv.doctor import Finding
+
+FINDINGS = [
+    Finding("NumPy kernels", "ok", "loaded"),
+    Finding("JAX", "missing", "not installed", "pip install 'sepconv[jax]'"),
+]
+BROKEN = Finding("PyTorch", "broken", "2.0, but sepconv.torch fails: no [symbol]", "build anew")
 
 
 def test_machine_names_the_kernels_in_use():
@@ -37,3 +46,23 @@ def test_an_engine_that_is_not_there_is_missing_and_not_broken(monkeypatch):
     finding = doctor._examine_engine("torch")
     assert finding.state == "missing"
     assert finding.mend == "pip install 'sepconv[torch]'"
+
+
+@pytest.mark.parametrize(("findings", "code"), [(FINDINGS, 0), ([*FINDINGS, BROKEN], 1)])
+def test_doctor_fails_only_for_what_is_broken(findings, code, monkeypatch, capsys):
+    monkeypatch.setattr("sepconv.doctor.examine", lambda: findings)
+    assert cli.main(["doctor"]) == code
+    shown = capsys.readouterr().out
+    for what, state, *_ in findings:
+        assert what in shown
+        assert state in shown
+    assert "pip install 'sepconv[jax]'" in shown
+
+
+def test_doctor_needs_no_rich(monkeypatch, capsys):
+    monkeypatch.setattr("sepconv.doctor.examine", lambda: [*FINDINGS, BROKEN])
+    monkeypatch.setitem(sys.modules, "rich", None)
+    assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["ok", "NumPy", "kernels", "loaded"]
+    assert lines[-2].endswith("no [symbol]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from configurations import configurations
+from helpers.configurations import configurations
 
 import sepconv
 

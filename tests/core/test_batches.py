@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from configurations import TOLERANCE
+from helpers.configurations import TOLERANCE
 
 import sepconv
 from sepconv import reference

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import docstrings
 import pytest
+from helpers import docstrings
 
 import sepconv
 

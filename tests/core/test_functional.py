@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from configurations import Configuration, assert_near, configurations
+from helpers.configurations import Configuration, assert_near, configurations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

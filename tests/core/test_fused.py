@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from blocks import random_block
-from configurations import assert_near
+from helpers.blocks import random_block
+from helpers.configurations import assert_near
 
 import sepconv
 from sepconv import engines, reference

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from configurations import configurations
+from helpers.configurations import configurations
 
 import sepconv
 

@@ -14,17 +14,17 @@ ROOT = Path(sepconv.__file__).parent
 
 #: From the lowest to the highest; a file may import its own layer and lower ones.
 LAYERS = (
-    ("_native", "_xla", "_types"),
+    ("_native", "_xla", "_types", "_commands"),
     ("arrays", "geometry", "reference"),
     ("functional", "fused", "pointwise", "prepared"),
     ("engines",),
     ENGINES,
     ("layers",),
     ("_registration",),
+    ("doctor",),
     ("models",),
     ("bench", "demo"),
     ("explain",),
-    ("doctor",),
     ("cli",),
 )
 

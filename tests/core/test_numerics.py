@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hostile
-import hostile_engines
 import numpy as np
 import pytest
-from configurations import configurations
+from helpers import hostile, hostile_engines
+from helpers.configurations import configurations
 from hypothesis import HealthCheck, given, seed, settings
 
 import sepconv

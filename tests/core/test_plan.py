@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from plans import LEVELS, PASSES, of_level, plan
+from helpers.plans import LEVELS, PASSES, of_level, plan
 
 from sepconv import _native
 from sepconv.bench.workloads import WORKLOADS
 from sepconv.geometry import conv_spec, resolve
 
-TABLE = Path(__file__).parent.parent / "plans.txt"
+TABLE = Path(__file__).parent.parent / "helpers" / "plans.txt"
 F32 = 0
 
 

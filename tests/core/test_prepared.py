@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from blocks import random_block
+from helpers.blocks import random_block
 
 import sepconv
 

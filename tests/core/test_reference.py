@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from configurations import configurations
+from helpers.configurations import configurations
 
 from sepconv import reference
 

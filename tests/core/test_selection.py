@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-import selection
+from helpers import selection
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Those whose library is not installed are skipped, and so are engines that are no
 """
 
 import pytest
-from selection import selected
+from helpers.selection import selected
 
 from sepconv.bench import cases, measure, peers
 from sepconv.bench.worker import encode

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from selection import keras_backend_is_selected
+from helpers.selection import keras_backend_is_selected
 
 from sepconv import doctor, layers
 from sepconv.demo.data import Pictures

@@ -2,8 +2,8 @@
 
 import os
 
-import documents
 import pytest
+from helpers import documents
 
 import sepconv
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hostile
-import hostile_engines
 import numpy as np
 import pytest
+from helpers import hostile, hostile_engines
+from helpers.selection import selected
 from hypothesis import HealthCheck, given, seed, settings
-from selection import selected
 
 
 @pytest.fixture(params=selected())

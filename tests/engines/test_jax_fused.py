@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from blocks import ARRAYS, block_of, random_block, selecting_kernel
-from configurations import assert_near
+from helpers.blocks import ARRAYS, block_of, random_block, selecting_kernel
+from helpers.configurations import assert_near
 
 import sepconv.jax
 from sepconv import reference

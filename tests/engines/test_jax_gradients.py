@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configurations import normal
+from helpers.configurations import normal
 from jax import lax
 from jax.test_util import check_grads
 

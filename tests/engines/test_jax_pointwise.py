@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configurations import assert_near
+from helpers.configurations import assert_near
 from jax.test_util import check_grads
 
 from sepconv.engines.jax import pointwise as engine

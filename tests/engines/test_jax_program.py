@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configurations import normal
+from helpers.configurations import normal
 
 import sepconv
 import sepconv.jax

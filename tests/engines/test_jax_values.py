@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from configurations import TOLERANCE
+from helpers.configurations import TOLERANCE
 from jax import lax
 
 import sepconv

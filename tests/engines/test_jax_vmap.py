@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configurations import normal
+from helpers.configurations import normal
 
 import sepconv.jax
 from sepconv.engines.jax import composed as bilinear

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from blocks import random_block, selecting_kernel
-from configurations import assert_near
+from helpers.blocks import random_block, selecting_kernel
+from helpers.configurations import assert_near
 
 import sepconv.tensorflow
 from sepconv import reference

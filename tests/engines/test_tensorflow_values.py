@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from configurations import TOLERANCE
+from helpers.configurations import TOLERANCE
 
 tf = pytest.importorskip("tensorflow")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from configurations import configurations
+from helpers.configurations import configurations
 
 from sepconv.torch import depthwise_conv2d, separable_conv2d
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from configurations import TOLERANCE, configurations
+from helpers.configurations import TOLERANCE, configurations
 
 from sepconv.engines.torch import composed
 from sepconv.geometry import ACTIVATIONS, conv_spec

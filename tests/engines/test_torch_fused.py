@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from blocks import block_of, random_block, selecting_kernel
-from configurations import assert_near
+from helpers.blocks import block_of, random_block, selecting_kernel
+from helpers.configurations import assert_near
 from torch.nn import functional
 
 import sepconv.torch

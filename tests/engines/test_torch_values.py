@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from configurations import Configuration, assert_near, configurations
+from helpers.configurations import Configuration, assert_near, configurations
 from torch.nn import functional
 
 import sepconv.torch

@@ -1,4 +1,4 @@
-"""A property-based fuzzer of the public functions, for a time: see `tests/hostile.py`.
+"""A property-based fuzzer of the public functions, for a time: see `tests/helpers/hostile.py`.
 
 python tests/fuzz/api.py --seconds 60 --engine numpy
 """
@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import hostile
-import hostile_engines
+from helpers import hostile, hostile_engines
 
 ROUND = 100  # examples between two looks at the clock
 

@@ -22,8 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import quick
 from generated_models import cases, checks
+from helpers import quick
 
 #: The first seed: those before it are in the suite.
 FIRST = 60

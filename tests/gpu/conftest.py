@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from helpers.devices import ENGINES
+from helpers.selection import import_keras, selected
 
-SELECTED = os.environ.get("SEPCONV_TEST_ENGINES", "jax,torch,tensorflow").split(",")
-os.environ.setdefault("KERAS_BACKEND", SELECTED[0] or "jax")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-pytest.importorskip("keras")
-
-import keras  # noqa: E402
-from devices import ENGINES  # noqa: E402
-
+SELECTED = selected()
+keras = import_keras()
 BACKEND = keras.backend.backend()
 DEVICE = ENGINES[BACKEND]() if BACKEND in ENGINES and BACKEND in SELECTED else None
 

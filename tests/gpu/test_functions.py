@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import blocks
 import keras
 import numpy as np
 import pytest
-from devices import float64
+from helpers import blocks
+from helpers.devices import float64
 
 import sepconv
 from sepconv.engines import adapter, load

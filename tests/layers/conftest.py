@@ -6,11 +6,11 @@ import contextlib
 
 import numpy as np
 import pytest
-from selection import import_keras, skip_unless_selected
+from helpers.selection import import_keras, skip_unless_selected
 
 keras = import_keras()
 
-import quick  # noqa: E402 - it imports Keras, whose backend is chosen now
+from helpers import quick  # noqa: E402 - it imports Keras, whose backend is chosen now
 
 BACKEND = keras.backend.backend()
 

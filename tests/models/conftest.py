@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from selection import import_keras, skip_unless_selected
+from helpers.selection import import_keras, skip_unless_selected
 
 keras = import_keras()
 
-import quick  # noqa: E402 - it imports Keras, whose backend is chosen now
+from helpers import quick  # noqa: E402 - it imports Keras, whose backend is chosen now
 
 
 def pytest_collection_modifyitems(items):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras import layers
-from networks import (
+from helpers.networks import (
     Subclassed,
     assert_near,
     functional,
@@ -16,6 +15,7 @@ from networks import (
     sequential,
     subclassed,
 )
+from keras import layers
 
 import sepconv
 from sepconv.models.copying import named_layers

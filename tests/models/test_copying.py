@@ -7,8 +7,8 @@ import threading
 import keras
 import numpy as np
 import pytest
+from helpers.networks import assert_near, numbers
 from keras import layers, ops
-from networks import assert_near, numbers
 
 import sepconv
 from sepconv.models.copying import copy_model

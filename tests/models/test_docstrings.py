@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import docstrings
 import keras
 import pytest
+from helpers import docstrings
 
 import sepconv
 from sepconv import layers

@@ -8,8 +8,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import quick
 from generated_models import cases, checks
+from helpers import quick
 
 JAX = keras.backend.backend() == "jax"
 #: JAX compiles each operation once a shape, which is nearly all of the time: it gets fewer.

@@ -5,8 +5,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from helpers.networks import (
+    assert_near,
+    functional,
+    inputs,
+    numbers,
+    randomize,
+    sequential,
+    subclassed,
+)
 from keras import layers
-from networks import assert_near, functional, inputs, numbers, randomize, sequential, subclassed
 
 import sepconv
 from sepconv.models.copying import named_layers

@@ -9,8 +9,8 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from helpers.networks import functional, numbers, randomize, sequential, subclassed
 from keras import layers
-from networks import functional, numbers, randomize, sequential, subclassed
 
 import sepconv
 from sepconv.models.comparing import allowed, difference, differences, moved

@@ -1,180 +1,143 @@
-"""What `sepconv bench` does, from its options to its files."""
+"""`sepconv bench`: options and exit codes; the benchmark itself is imported when it runs."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sepconv.bench import measure, peers, report, roofline
-from sepconv.bench.workloads import MODES, WORKLOADS, Case, select
+from sepconv._commands import fail, positive_int, problem_with_output
 
-__all__ = ["UsageError", "available_threads", "cases", "chosen_peers", "missing", "run"]
+__all__ = ["add_parsers", "run"]
 
-#: `--quick` begins no case after this many seconds, so that it ends within three minutes.
-_QUICK_SECONDS = 145
+_ABOUT = """\
+Times sepconv, the libraries installed here and the machine itself, in one run:
+layers of published networks, alone and with the 1x1 convolution that follows,
+forward and in training. All have the same inputs, cores and number of threads,
+each takes the fastest of its ways, and they take turns. Whoever does not
+compute the right values is told of, not timed.
 
+Prints tables and writes bench.json, bench.md, roofline.svg and speedup.svg.
+Ctrl-C ends a run early and keeps what was measured. All of it takes hours;
+--quick shows a little of each in less than three minutes.
+"""
+_EXAMPLES = """\
+examples:
+  sepconv bench --quick
+  sepconv bench --against torch,onnxruntime --workloads mobilenet_v1
+  sepconv bench --workloads 'xception/*,eegnet' --mode 'separable*' --batch 1
+  sepconv bench --mode pointwise,pointwise-training --threads 1
 
-class UsageError(ValueError):
-    """Options that cannot be met; the message says which and what would do."""
-
-
-def available_threads() -> int:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def chosen_peers(against: str | None) -> list[str]:
-    """The peers named in a comma-separated list, or all that are installed.
-
-    Raises:
-        UsageError: a name is unknown, or is not installed here.
-    """
-    if against is None:
-        return [name for name in peers.PEERS if peers.load(name).available()]
-    names = [name.strip() for name in against.split(",") if name.strip()]
-    unknown = [name for name in names if name not in peers.PEERS]
-    if unknown or not names:
-        raise UsageError(
-            f"--against must name some of {', '.join(peers.PEERS)}. Received: {against!r}"
-        )
-    for name in names:
-        kind = peers.load(name)
-        if not kind.available():
-            raise UsageError(
-                f"--against: {kind.title} is not installed; try: pip install {kind.install}"
-            )
-    return list(dict.fromkeys(names))
+peers: {peers}
+modes: {modes}
+networks: {networks}
+"""
 
 
-def missing() -> list[str]:
-    """Of each peer that is not installed, how to install it."""
-    kinds = map(peers.load, peers.PEERS)
-    return [
-        f"{kind.title} is not installed, so it is left out: pip install {kind.install}"
-        for kind in kinds
-        if not kind.available()
-    ]
+def _batches(text: str) -> tuple[int, ...]:
+    return tuple(positive_int(part) for part in text.split(","))
 
 
-def cases(
-    workloads: str | None, modes: str | None, batches: tuple[int, ...] | None, quick: bool
-) -> list[Case]:
-    """`select`, where nothing selected is an error.
-
-    Raises:
-        UsageError: no workload or no mode fits.
-    """
-    found = select(workloads, modes, batches, quick)
-    if not found:
-        networks = dict.fromkeys(workload.name.split("/")[0] for workload in WORKLOADS)
-        raise UsageError(
-            f"nothing to measure for --workloads {workloads!r} --mode {modes!r}. "
-            f"Workloads are such as {WORKLOADS[0].name}, of: {', '.join(networks)}. "
-            f"Modes are: {', '.join(MODES)}."
-        )
-    return found
-
-
-def run(
-    chosen: list[Case],
-    names: Sequence[str],
-    threads: int,
-    quick: bool,
-    folder: Path,
-    facts: list[tuple[str, str]],
-    console: Any,
-) -> bool:
-    """Measures, shows the tables and writes the files.
-
-    Args:
-        chosen: the cases.
-        names: the peers.
-        threads: for everybody.
-        quick: a little of everything, within three minutes.
-        folder: where to write.
-        facts: rows (what, value) on where this runs.
-        console: a `rich.console.Console`.
-
-    Returns:
-        Whether all was measured: False where the user interrupted it. What had been measured by
-        then is shown and written all the same.
-
-    Raises:
-        sepconv.bench.measure.WorkerError: sepconv's own process does not start.
-    """
-    begun = time.monotonic()
-    plan = measure.Plan()
-    if quick:
-        plan = measure.Plan(seconds=0.1, rounds=4, patience=30, thorough=False)
-    interrupted = False
-    with measure.pinned(threads):
-        console.print("Measuring the machine's limits ...")
-        seconds = 0.4 if quick else 2.0
-        machine = roofline.measure(threads, seconds)
-        found = report.Report(facts, machine, plan, dict.fromkeys(names, ""))
-        try:
-            console.print(f"Starting sepconv and {len(names)} peers, each in its own process ...")
-            with measure.workers(list(names), threads, 120) as team:
-                versions = {name: team[name].version or "did not start" for name in names}
-                found.versions = versions
-                if quick:
-                    left = max(0.0, _QUICK_SECONDS - (time.monotonic() - begun))
-                    plan = measure.Plan(**vars(plan) | {"deadline": left})
-                    found.plan = plan
-                _measure(chosen, found, team, console)
-        except KeyboardInterrupt:
-            interrupted = True
-        # Again, for the first time may have been a bad one. A second Ctrl-C ends this alone.
-        try:
-            found.machine = machine.best_of(roofline.measure(threads, seconds))
-        except KeyboardInterrupt:
-            interrupted = True
-    for result in found.results:
-        result.floor = roofline.floor(result.case, found.machine)
-    console.print(report.limits(found.machine))
-    found.left_out = len(chosen) - len(found.results)
-    _show(found, console)
-    if found.results:
-        for path in report.write(folder, found):
-            console.print(f"Written: {path}")
-    return not interrupted
-
-
-def _measure(
-    chosen: list[Case], found: report.Report, team: dict[str, measure.Worker], console: Any
-) -> None:
-    """Fills a report under a progress bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeElapsedColumn as Elapsed
-
-    columns = (
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        Elapsed(),
-        TextColumn("{task.description}"),
+def add_parsers(commands: Any) -> None:
+    """Adds the command to an `argparse` parser's subparsers."""
+    parser = commands.add_parser(
+        "bench",
+        help="time sepconv against other libraries and the machine's limits",
+        description=_ABOUT,
+        formatter_class=_Help,
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(chosen))
+    parser.add_argument("--quick", action="store_true", help="a little of each, in three minutes")
+    parser.add_argument(
+        "--against",
+        metavar="PEER,...",
+        help="the libraries to compare with (default: all that are installed)",
+    )
+    parser.add_argument(
+        "--workloads",
+        metavar="PATTERN,...",
+        help="which layers: a network or a pattern of network/block (default: all)",
+    )
+    parser.add_argument(
+        "--mode",
+        metavar="PATTERN,...",
+        help="what to do with them (default: all modes; with --quick, four)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_batches,
+        metavar="N,...",
+        help="batch sizes (default: 1 and 8, for EEGNet 1 and 32; with --quick, 1)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="threads and cores for everybody (default: all of this process' cores)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("sepconv-bench"),
+        metavar="DIR",
+        help="the folder to write to (default: sepconv-bench)",
+    )
+    parser.set_defaults(run=run)
 
-        def show(index: int, case: Case, result: measure.Result | None) -> None:
-            text = f"{case.workload.name}, batch {case.batch}, {case.mode}"
-            if result is not None and result.speed_up is not None:
-                text += f": {result.speed_up:.2f}x"
-            progress.update(task, description=text, completed=index + (result is not None))
 
-        for result in measure.run(chosen, found.machine, found.plan, team, show):
-            found.results.append(result)
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Adds the names of everything that can be chosen, which only the benchmark knows."""
+
+    def format_help(self) -> str:
+        import textwrap
+
+        from sepconv.bench.peers import PEERS
+        from sepconv.bench.workloads import MODES, WORKLOADS
+
+        networks = dict.fromkeys(workload.name.split("/")[0] for workload in WORKLOADS)
+        names: dict[str, Iterable[str]] = {"peers": PEERS, "modes": MODES, "networks": networks}
+        shown = {
+            what: textwrap.fill(
+                ", ".join(found), 78, subsequent_indent="  ", break_on_hyphens=False
+            )
+            for what, found in names.items()
+        }
+        return super().format_help() + "\n" + _EXAMPLES.format(**shown)
 
 
-def _show(found: report.Report, console: Any) -> None:
-    for shown in report.table(found):
-        console.print(shown)
-    for case, title, reason in report.failures(found.results):
-        console.print(f"{title} was not timed on {case}: {reason}", style="yellow", markup=False)
-    if found.left_out:
-        console.print(f"{found.left_out} cases were left out for want of time.", style="yellow")
+def run(options: argparse.Namespace) -> int:
+    """Carries out the command; returns the exit code, as `sepconv.cli.main` does."""
+    from sepconv.bench import benchmark
+    from sepconv.bench.measure import WorkerError
+
+    folder = options.output
+    if folder.exists() and not folder.is_dir():
+        return fail(f"--output: {folder} is not a folder", 2)
+    wrong = problem_with_output(folder / "bench.md" if folder.exists() else folder)
+    if wrong:
+        return fail(wrong, 2)
+    cores = benchmark.available_threads()
+    threads = options.threads or cores
+    if threads > cores:
+        return fail(f"--threads: this process has {cores} cores, received {threads}", 2)
+    try:
+        chosen = benchmark.cases(options.workloads, options.mode, options.batch, options.quick)
+        names = benchmark.chosen_peers(options.against)
+        from rich.console import Console
+
+        from sepconv import doctor
+
+        console = Console()
+        for hint in benchmark.missing() if options.against is None else ():
+            console.print(hint, style="yellow", markup=False)
+        facts = [row for row in doctor.machine() if row[0] != "threads"]
+        whole = benchmark.run(chosen, names, threads, options.quick, folder, facts, console)
+    except benchmark.UsageError as error:
+        return fail(str(error), 2)
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "matplotlib"):
+            raise
+        return fail(f"the benchmark needs {error.name}: pip install rich matplotlib", 2)
+    except WorkerError as error:
+        return fail(f"{error}\n`sepconv doctor` may know more.", 1)
+    return 0 if whole else fail("stopped before the end.", 130)

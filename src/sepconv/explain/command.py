@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from sepconv._commands import fail, positive_int
 from sepconv.models.command import EngineError, add_engine, add_imports, use_engine
 
-__all__ = ["add_parser", "run"]
+__all__ = ["add_parsers", "run"]
 
 _HELP = "say what every layer of a model costs, and where its time goes"
 _ABOUT = """\
@@ -61,14 +62,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     return values
 
 
-def _batch(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    return value
-
-
-def add_parser(commands: Any) -> None:
+def add_parsers(commands: Any) -> None:
     """Adds the command to an `argparse` parser's subparsers."""
     parser = commands.add_parser(
         "explain",
@@ -81,7 +75,7 @@ def add_parser(commands: Any) -> None:
         "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
     )
     parser.add_argument(
-        "--batch", type=_batch, default=1, metavar="N", help="examples at a time (default: 1)"
+        "--batch", type=positive_int, default=1, metavar="N", help="examples at a time (default: 1)"
     )
     parser.add_argument(
         "--size",
@@ -96,6 +90,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="replace the picture if it is there")
     add_engine(parser)
     add_imports(parser)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,19 +111,14 @@ def run(options: argparse.Namespace) -> int:
                 draft.write_text(picture(found), encoding="utf-8")
             print(f"The picture: {options.output}")
     except (FileError, EngineError) as error:
-        return _fail(str(error), 2)
+        return fail(str(error), 2)
     except ModuleNotFoundError as error:
         if error.name not in ("rich", "matplotlib"):
             raise
-        return _fail(f"explain needs {error.name}: pip install rich matplotlib", 2)
+        return fail(f"explain needs {error.name}: pip install rich matplotlib", 2)
     except KeyboardInterrupt:
-        return _fail("stopped; nothing was written.", 130)
+        return fail("stopped; nothing was written.", 130)
     return 0
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"sepconv: {message}", file=sys.stderr)
-    return code
 
 
 def _explain(options: argparse.Namespace) -> Any:
@@ -137,7 +127,7 @@ def _explain(options: argparse.Namespace) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from sepconv.bench import roofline
-    from sepconv.bench.command import available_threads
+    from sepconv.bench.benchmark import available_threads
     from sepconv.explain.analysis import explain
     from sepconv.models.files import FileError
     from sepconv.models.verify import random_inputs

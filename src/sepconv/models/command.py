@@ -6,13 +6,14 @@ import argparse
 import importlib.util
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from sepconv._commands import fail, positive_int
 
 __all__ = [
     "COMMANDS",
@@ -199,13 +200,6 @@ def _positive(text: str) -> float:
     return value
 
 
-def _rank(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    return value
-
-
 def add_parsers(commands: Any) -> None:
     """Adds the three commands to an `argparse` parser's subparsers."""
     for name, command in COMMANDS.items():
@@ -227,12 +221,16 @@ def add_parsers(commands: Any) -> None:
         )
         add_engine(parser)
         add_imports(parser)
+        parser.set_defaults(run=run)
 
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument(
-        "--rank", type=_rank, metavar="N", help="depthwise filters an input channel, in every layer"
+        "--rank",
+        type=positive_int,
+        metavar="N",
+        help="depthwise filters an input channel, in every layer",
     )
     budget.add_argument(
         "--energy",
@@ -271,14 +269,14 @@ def run(options: argparse.Namespace) -> int:
         with _terminable():
             return _convert(options)
     except (FileError, EngineError) as error:
-        return _fail(str(error), 2)
+        return fail(str(error), 2)
     except _DiffersError as error:
-        return _fail(str(error), 1)
+        return fail(str(error), 1)
     except OSError as error:
-        return _fail(f"{options.target} cannot be written: {error.strerror or error}", 1)
+        return fail(f"{options.target} cannot be written: {error.strerror or error}", 1)
     except (KeyboardInterrupt, _TerminatedError) as error:
         code = 130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
-        return _fail(f"stopped; {options.target} was not written.", code)
+        return fail(f"stopped; {options.target} was not written.", code)
 
 
 @contextmanager
@@ -297,11 +295,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"sepconv: {message}", file=sys.stderr)
-    return code
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -1,49 +1,7 @@
-"""`sepconv explain`: numbers of known networks, the table, the picture, what is refused."""
-
-import math
-import os
+"""What layers cost: numbers of known networks, and which of many are drawn."""
 
 import numpy as np
 import pytest
-
-from sepconv import cli
-from sepconv.bench.roofline import Level, Machine
-
-MACHINE = Machine(1, 1e9, (Level("L2", 4000, 1e9), Level("memory", math.inf, 1e8)))
-
-
-@pytest.fixture(scope="module")
-def network(keras):
-    """One layer of each kind, where everything can be counted by hand."""
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 4)),
-            layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="dw"),
-            layers.BatchNormalization(),
-            layers.SeparableConv2D(6, 3, strides=2, name="sep"),
-            layers.Conv2D(8, 3, groups=2, name="conv"),
-            layers.Flatten(),
-            layers.Dense(5, name="fc"),
-        ],
-        name="small",
-    )
-
-
-@pytest.fixture(scope="module")
-def explain(keras):
-    from sepconv.explain import analysis
-
-    def run(model, *shape):
-        return analysis.explain(model, np.ones(shape, "float32"), MACHINE, lambda *_: None)
-
-    return run
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """The command without its measurement of the machine."""
-    monkeypatch.setattr("sepconv.bench.roofline.measure", lambda threads, seconds: MACHINE)
 
 
 def test_numbers_of_a_small_network(network, explain):
@@ -125,14 +83,14 @@ def test_plans_of_every_kind_of_layer(keras, explain):
     assert found.threads >= 1
 
 
-def test_the_floor_is_the_larger_of_two_times():
+def test_the_floor_is_the_larger_of_two_times(machine):
     pytest.importorskip("keras")
     from sepconv.explain.analysis import floor
     from sepconv.models.cost import Cost
 
-    assert floor(Cost(0, 0, 0, operations=5000, bytes=4000), MACHINE) == 5000 / 1e9
-    assert floor(Cost(0, 0, 0, operations=1000, bytes=4000), MACHINE) == 4000 / 1e9
-    assert floor(Cost(0, 0, 0, operations=1000, bytes=4001), MACHINE) == 4001 / 1e8
+    assert floor(Cost(0, 0, 0, operations=5000, bytes=4000), machine) == 5000 / 1e9
+    assert floor(Cost(0, 0, 0, operations=1000, bytes=4000), machine) == 4000 / 1e9
+    assert floor(Cost(0, 0, 0, operations=1000, bytes=4001), machine) == 4001 / 1e8
 
 
 def test_one_axis_dilation_and_causal_padding(keras, explain):
@@ -206,53 +164,6 @@ def test_mobilenet_has_the_multiply_adds_of_its_paper(keras):
     assert round(sum(cost.parameters for cost in found) / 1e6, 1) == 0.5
 
 
-@pytest.mark.usefixtures("quick")
-def test_it_prints_a_table_and_draws_a_picture(network, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    path, picture = tmp_path / "small.keras", tmp_path / "small.svg"
-    network.save(path)
-    assert cli.main(["explain", str(path), "--output", str(picture), "--batch", "3"]) == 0
-    shown = capsys.readouterr().out
-    for words in ("batch 3", "dw", "depthwise", "8x8x4", "floor ms", "time ms", "all of them"):
-        assert words in shown
-    for words in ("sepconv's kernels", "8x8x4", "tasks", "scratch KiB"):
-        assert words in shown
-    svg = picture.read_text(encoding="utf-8")
-    assert svg.startswith("<svg")
-    assert "prefers-color-scheme: dark" in svg
-    for words in ("sep", "convolution", "floor", "milliseconds"):
-        assert words in svg
-    assert sorted(os.listdir(tmp_path)) == ["small.keras", "small.svg"]
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("width", [80, 110])
-def test_no_column_is_cut(width, network, explain):
-    from rich.console import Console
-
-    from sepconv.explain import command
-
-    console = Console(width=width, record=True)
-    for part in command._shown(explain(network, 1, 8, 8, 4), width):
-        console.print(part)
-    shown = console.export_text()
-    assert "…" not in shown
-    assert all(f"  {name} " in shown for name in ("dw", "sep", "conv", "fc"))
-    assert ("standard" in shown) == (width == 110)
-
-
-def test_a_picture_is_not_overwritten_unless_forced(network, tmp_path, capsys):
-    path, picture = tmp_path / "small.keras", tmp_path / "small.svg"
-    network.save(path)
-    picture.write_text("precious")
-    arguments = ["explain", str(path), "--output", str(picture)]
-    assert cli.main(arguments) == 2
-    assert "--force replaces it" in capsys.readouterr().err
-    assert picture.read_text() == "precious"
-    assert cli.main([*arguments, "--force"]) == 0
-    assert picture.read_text().startswith("<svg")
-
-
 def test_only_the_slowest_of_many_layers_are_drawn_alone():
     pytest.importorskip("keras")
     from sepconv.explain.analysis import Explanation, Row
@@ -267,41 +178,3 @@ def test_only_the_slowest_of_many_layers_are_drawn_alone():
     assert "layer69 " in svg
     assert "layer9 " not in svg
     assert "the others together" in svg
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_size_is_taken_where_the_model_leaves_it_open(keras, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "160")
-    path = tmp_path / "open.keras"
-    keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3)]).save(path)
-    assert cli.main(["explain", str(path), "--size", "12x10"]) == 0
-    assert "10x8x2" in capsys.readouterr().out
-    assert cli.main(["explain", str(path), "--size", "2"]) == 2
-    assert str(path) in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("keras", "quick")
-def test_unknown_models_are_named(tmp_path, capsys):
-    assert cli.main(["explain", "MobileNett"]) == 2
-    said = capsys.readouterr().err
-    assert "MobileNett is no file and not in keras.applications" in said
-    assert "MobileNetV2" in said
-    assert cli.main(["explain", str(tmp_path / "no.keras")]) == 2
-    assert "no such file" in capsys.readouterr().err
-
-
-def test_wrong_usage_is_named(capsys):
-    for option, message in (("--batch", "at least 1"), ("--size", "at least 1")):
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["explain", "MobileNet", option, "0"])
-        assert ended.value.code == 2
-        assert message in capsys.readouterr().err
-
-
-def test_help_teaches_with_examples(capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["explain", "--help"])
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    assert "sepconv explain MobileNet" in shown
-    assert "multiply-adds" in shown

@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from documents import ROOT
+from helpers.documents import ROOT
 
 FIGURES = ROOT / "docs" / "figures"
 DRAW_AGAIN = "run `make figures`"

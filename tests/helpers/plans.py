@@ -1,6 +1,6 @@
 """Prints which kernel serves each layer of the benchmark, and how its work is cut, at every level.
 
-    python tests/plans.py > tests/plans.txt
+    python tests/helpers/plans.py > tests/helpers/plans.txt
 
 A line has a level, a layer of `sepconv.bench.workloads` and a batch size, then the plans of its
 passes in the order of `PASSES`, the last two of layers with a 1x1 convolution alone. All are of

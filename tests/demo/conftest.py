@@ -1,8 +1,7 @@
-"""What the tests of the command line share: the outcome of a demo that nobody had to wait for."""
+"""The outcome of a demo that nobody had to wait for."""
 
 import numpy as np
 import pytest
-from selection import import_keras
 
 from sepconv.demo.compare import Comparison
 from sepconv.demo.training import Run
@@ -30,9 +29,3 @@ def comparison():
         )
 
     return Comparison("jax", "digits", 0, run("keras", 4.0), run("sepconv", 0.4))
-
-
-@pytest.fixture(scope="session")
-def keras():
-    """Keras, on the first of the engines that are tested unless KERAS_BACKEND says otherwise."""
-    return import_keras()

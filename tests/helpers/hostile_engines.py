@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from configurations import configurations
-from hostile import Engine
+
+from helpers.configurations import configurations
+from helpers.hostile import Engine
 
 
 def numpy_engine() -> Engine:

@@ -4,9 +4,9 @@ import ast
 import json
 import re
 
-import documents
 import pytest
-from documents import ROOT
+from helpers import documents
+from helpers.documents import ROOT
 
 PAGES = [*documents.PAGES, ROOT / "CONTRIBUTING.md"]
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
@@ -48,9 +48,34 @@ def test_commands_that_it_names_exist(page):
 @pytest.mark.parametrize("page", TEXTS)
 def test_files_that_it_names_exist(page):
     for path in re.findall(
-        r"`((?:src|native|docs|tests|examples|benchmarks)/[\w/.]*)`", TEXTS[page]
+        r"`((?:src|native|docs|tests|examples|benchmarks|tools)/[\w/.]*)`", TEXTS[page]
     ):
         assert (ROOT / path).exists(), path
+
+
+def test_what_the_makefile_its_scripts_and_ci_run_is_there():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflows = [path.read_text() for path in (ROOT / ".github/workflows").glob("*.yml")]
+    targets = re.findall(r"\bmake ([a-z][a-z0-9-]*)$", "\n".join(workflows), flags=re.MULTILINE)
+    assert {"test", "native-test", "sanitize", "tidy", "aarch64", "coverage"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
+    scripts = [path.read_text() for path in (ROOT / "tools").glob("*.sh")]
+    paths = re.findall(
+        r"\b((?:tools|tests|benchmarks)/[\w/]+(?:\.\w+)?)(?![\w/*.$%{])",
+        "\n".join([makefile, *scripts]),
+    )
+    assert len(set(paths)) > 20
+    for path in paths:
+        built = path.startswith("tests/native/sepconv_")  # below a folder of build/
+        assert built or (ROOT / path).exists(), path
+
+
+def test_every_folder_of_tests_is_run():
+    script = (ROOT / "tools/test.sh").read_text(encoding="utf-8")
+    run = set(re.findall(r"\btests/(\w+)", script))
+    # `make gpu-test` runs those that need a GPU.
+    assert run == {path.parent.name for path in ROOT.glob("tests/*/test_*.py")} - {"gpu"}
 
 
 @pytest.mark.parametrize("page", TEXTS)

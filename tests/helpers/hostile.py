@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from configurations import Configuration, assert_near, configurations
 from hypothesis import strategies as st
 
+from helpers.configurations import Configuration, assert_near, configurations
 from sepconv import reference
 
 

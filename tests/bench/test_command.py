@@ -1,0 +1,77 @@
+"""`sepconv bench`: a run, an interrupted one, and what is refused."""
+
+import json
+
+import pytest
+from helpers.benchmarks import SMALL, result
+
+from sepconv import cli
+from sepconv.bench import benchmark, measure, peers, workloads
+
+
+def test_a_run_from_the_command_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(workloads, "WORKLOADS", (SMALL,))
+    folder = tmp_path / "out"
+    monkeypatch.setattr(benchmark, "chosen_peers", lambda against: [])
+    arguments = ["bench", "--quick", "--threads", "1", "--mode", "separable,depthwise-training"]
+    assert cli.main([*arguments, "--workloads", "small", "--output", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "small/1" in shown
+    assert "Geometric means" in shown
+    data = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    assert [r["mode"] for r in data["results"]] == ["separable", "depthwise-training"]
+    assert all(r["samples"]["sepconv"]["error"] < 1e-5 for r in data["results"])
+    assert data["machine"]["threads"] == 1
+    assert data["left_out"] == 0
+
+
+def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
+    def interrupted(chosen, machine, plan, team, show):
+        yield result(chosen[0], [1e-3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "run", interrupted)
+    monkeypatch.setattr(benchmark, "chosen_peers", lambda against: [])
+    arguments = ["bench", "--quick", "--workloads", "eegnet", "--output", str(tmp_path / "out")]
+    assert cli.main(arguments) == 130
+    assert len(json.loads((tmp_path / "out" / "bench.json").read_text())["results"]) == 1
+    assert "stopped before the end" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--against", "mxnet"], "--against must name some of torch, tensorflow"),
+        (["--workloads", "resnet"], "nothing to measure for --workloads 'resnet'"),
+        (["--mode", "sideways"], "Modes are: separable,"),
+        (["--threads", "100000"], "cores, received 100000"),
+    ],
+)
+def test_wrong_choices_are_named(arguments, message, tmp_path, capsys):
+    assert cli.main(["bench", *arguments, "--output", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_peer_that_is_not_installed_is_told_with_its_cure(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(peers.load("openvino"), "available", classmethod(lambda cls: False))
+    assert cli.main(["bench", "--against", "openvino", "--output", str(tmp_path)]) == 2
+    assert "pip install openvino onnx" in capsys.readouterr().err
+    assert any("OpenVINO is not installed" in hint for hint in benchmark.missing())
+    assert "openvino" not in benchmark.chosen_peers(None)
+
+
+def test_the_output_must_be_a_folder(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.touch()
+    assert cli.main(["bench", "--output", str(path)]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert cli.main(["bench", "--output", str(tmp_path / "no" / "out")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_help_names_everything_to_choose_from(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["bench", "--help"])
+    shown = capsys.readouterr().out
+    for words in ("keras-jax", "depthwise-training+relu6", "replknet_31b", "--quick"):
+        assert words in shown

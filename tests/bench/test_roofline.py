@@ -1,0 +1,75 @@
+"""The machine's limits: a case's operations and bytes, its floor, and how limits are measured."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers.benchmarks import MACHINE, MULTIPLIED, SMALL
+
+from sepconv.bench import cases, roofline
+from sepconv.bench.workloads import WORKLOADS, Case
+
+
+@pytest.mark.parametrize("workload", [SMALL, MULTIPLIED])
+def test_work_counts_the_taps_that_lie_on_the_input(workload):
+    from sepconv import reference
+
+    ones = np.ones(workload.x_shape(2)), np.ones(workload.kernel_shape)
+    options = {"strides": workload.strides, "padding": workload.padding}
+    taps = reference.depthwise_conv2d(*ones, **options).sum()
+    assert roofline.work(Case(workload, 2, "depthwise")) == 2 * taps
+    assert roofline.work(Case(workload, 2, "depthwise-training")) == 6 * taps
+
+
+def test_traffic_is_that_of_the_arrays():
+    case = Case(SMALL, 2, "separable-training")
+    inputs, answers = cases.make(case)
+    x, y = inputs["x"].size, answers["y"].size
+    weights = inputs["depthwise_kernel"].size + inputs["pointwise_kernel"].size
+    assert roofline.traffic(case) == 4 * ((x + y + weights) + (2 * x + y + 3 * weights))
+    assert roofline.traffic(case._replace(mode="separable")) == 4 * (x + y + weights)
+
+
+def test_the_floor_is_the_dearer_of_operations_and_bytes():
+    large = next(w for w in WORKLOADS if w.name == "mobilenet_v1/3")
+    product = roofline.floor(Case(large, 8, "pointwise"), MACHINE)
+    assert (product.bound, product.level) == ("operations", "memory")
+    assert product.seconds == 2 * 8 * 56 * 56 * 128 * 128 / 100e9
+    alone = roofline.floor(Case(large, 8, "depthwise"), MACHINE)
+    assert alone.bound == "bytes"
+    assert alone.seconds == alone.bytes / 10e9
+    assert roofline.floor(Case(SMALL, 1, "depthwise"), MACHINE).level == "L2"
+
+
+def test_the_machine_is_measured():
+    machine = roofline.measure(1, 0.02)
+    assert machine.peak > 1e8
+    assert [level.name for level in machine.levels][-1] == "memory"
+    assert all(level.bandwidth > 1e8 for level in machine.levels)
+    sizes = [level.size for level in machine.levels]
+    assert sizes == sorted(sizes)
+
+
+def test_of_two_measurements_the_higher_limits_count():
+    other = roofline.Machine(
+        2, 90e9, (roofline.Level("L2", 1e6, 99e9), roofline.Level("memory", math.inf, 9e9))
+    )
+    best = MACHINE.best_of(other)
+    assert best.peak == 100e9
+    assert [level.bandwidth for level in best.levels] == [99e9, 10e9]
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        ("measure_fma", (0, 1.0), "threads must be from 1"),
+        ("measure_fma", (1, 0.0), "seconds must be above 0"),
+        ("measure_fma", (1, math.nan), "seconds must be above 0"),
+        ("measure_bandwidth", (0, 1, 1.0), "bytes must be at least 1"),
+    ],
+)
+def test_measuring_refuses_what_makes_no_sense(function, arguments, message):
+    from sepconv import _native
+
+    with pytest.raises(ValueError, match=message):
+        getattr(_native, function)(*arguments)

@@ -1,0 +1,1 @@
+"""What tests share. `tests/conftest.py` puts the folder above this one on the path."""
