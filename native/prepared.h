@@ -1,5 +1,5 @@
-// A convolution whose weights do not change: copies of them, the pointwise kernel in the order in
-// which products read it.
+// A convolution of fixed weights. It keeps copies of them, the pointwise kernel packed: in the
+// order in which the matrix product reads it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -10,8 +10,8 @@ namespace sepconv {
 
 class SEPCONV_API Prepared {
  public:
-  // `args` is what `forward` takes but for x, residual and y; without a depthwise kernel it is the
-  // 1x1 product alone. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
+  // `args` has what `forward` takes, except x, residual and y. Without a depthwise kernel it
+  // describes a 1x1 convolution. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
   struct Weights {
     DType dtype;
     bool channels_first;
@@ -20,10 +20,10 @@ class SEPCONV_API Prepared {
   };
   explicit Prepared(const Weights& weights);
 
-  // `g` has the kernel size, channels and multiplier that the weights have.
+  // `g` has the kernel size, channels and depth multiplier of the weights.
   void forward(const Geometry& g, const void* x, const void* residual, void* y,
                Runner& runner) const;
-  // The same without a depthwise kernel.
+  // The 1x1 convolution, for weights without a depthwise kernel.
   void product(int64_t images, int64_t pixels, const void* x, const void* residual, void* y,
                Runner& runner) const;
 

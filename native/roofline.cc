@@ -1,6 +1,6 @@
-// The clockwork of the roofline's measurements: threads that start together, and the best of many
-// windows, since whatever else runs on a machine can only make a window worse. Windows are as short
-// as an operating system's time slices, so that some are spared.
+// Times the loops of kernels/roofline.h: threads start together, and the best of many short
+// intervals counts, since other work on a machine can only lower a rate. Intervals are as short as
+// an operating system's time slices, so that some are undisturbed.
 #include "roofline.h"
 
 #include <algorithm>
@@ -16,21 +16,21 @@
 namespace sepconv {
 namespace {
 
-constexpr double kWindowSeconds = 0.004;
-constexpr int64_t kBlock = 4096;  // bytes: a multiple of every unrolled loop's step
+constexpr double kIntervalSeconds = 0.004;
+constexpr int64_t kStepBytes = 4096;  // a multiple of every unrolled loop's step
 
-// The best window's sum over threads of work a second, where burst(thread) does some work and
+// The best interval's work per second, summed over threads. burst(thread) does some work and
 // returns how much.
 template <class F>
 double best_rate(int threads, double seconds, F burst) {
   using Clock = std::chrono::steady_clock;
-  const int windows = std::max(1, static_cast<int>(seconds / kWindowSeconds));
-  const std::chrono::duration<double> window(seconds / windows);
-  std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(windows));
+  const int intervals = std::max(1, static_cast<int>(seconds / kIntervalSeconds));
+  const std::chrono::duration<double> interval(seconds / intervals);
+  std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(intervals));
   std::barrier together(threads);
   const auto work = [&](int thread) {
     burst(thread);
-    for (int index = 0; index < windows; ++index) {
+    for (int index = 0; index < intervals; ++index) {
       together.arrive_and_wait();
       const auto start = Clock::now();
       std::chrono::duration<double> elapsed{};
@@ -38,7 +38,7 @@ double best_rate(int threads, double seconds, F burst) {
       do {
         done += burst(thread);
         elapsed = Clock::now() - start;
-      } while (elapsed < window);
+      } while (elapsed < interval);
       rates[static_cast<size_t>(index * threads + thread)] =
           static_cast<double>(done) / elapsed.count();
     }
@@ -48,7 +48,7 @@ double best_rate(int threads, double seconds, F burst) {
   work(0);
   for (std::thread& other : others) other.join();
   double best = 0;
-  for (int index = 0; index < windows; ++index) {
+  for (int index = 0; index < intervals; ++index) {
     double sum = 0;
     for (int thread = 0; thread < threads; ++thread)
       sum += rates[static_cast<size_t>(index * threads + thread)];
@@ -73,7 +73,7 @@ double measure_fma(int threads, double seconds) {
 
 double measure_bandwidth(int64_t bytes, int threads, double seconds) {
   const KernelTable& kernels = f32_kernels();
-  const int64_t each = std::max(bytes / threads / (2 * kBlock), int64_t{1}) * 2 * kBlock;
+  const int64_t each = std::max(bytes / threads / (2 * kStepBytes), int64_t{1}) * 2 * kStepBytes;
   const int64_t count = each / static_cast<int64_t>(sizeof(float));
   std::vector<std::unique_ptr<float, Freed>> buffers;
   for (int thread = 0; thread < threads; ++thread) {
