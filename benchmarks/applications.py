@@ -136,8 +136,8 @@ def run(model: Any, x: Any, y: Any, options: argparse.Namespace) -> Run:
     for _ in range(options.steps):
         losses.append(float(model.train_on_batch(x, y)))
         if gradients is None:
-            # After one step the momenta are the gradients but for a factor: variables 0 and 1 are
-            # the number of steps and the rate.
+            # After one step the momenta are the gradients up to a factor. Variables 0 and 1 are the
+            # number of steps and the rate.
             momenta = model.optimizer.variables[2:]
             gradients = np.concatenate(
                 [np.ravel(keras.ops.convert_to_numpy(m)) for m in momenta]
@@ -162,7 +162,7 @@ def within(apart: tuple[float, ...], bounds: tuple[float, ...] = BOUNDS) -> bool
 
 
 def build(network: str, size: int) -> Any:
-    """A network of stock Keras, in its dtype of the moment."""
+    """A network of stock Keras, in Keras' current dtype."""
     import keras
 
     make = getattr(keras.applications, network)

@@ -18,8 +18,8 @@ from sepconv.models.ranks import cheaper_ranks
 
 __all__ = ["Candidate", "refusal"]
 
-#: The number of patches that a layer's moments are taken from: about so many, or so many times the
-#: number that can span all patches.
+#: Patches that a layer's moments are taken from: at least the first number, and the second times
+#: the number of columns of the moments.
 _PATCHES, _PATCHES_A_COLUMN = 20_000, 8
 
 

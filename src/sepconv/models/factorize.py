@@ -112,7 +112,7 @@ def factorize(
             ``energy = 1 - max_error**2``.
         flops: the multiply-adds to come down to, of the convolutions and dense layers for one
             picture: a float in (0, 1] is a fraction of what they are, an integer their number.
-        parameters: the number of weights to come down to, likewise.
+        parameters: the number of weights to come down to, as a fraction or a number, like `flops`.
         data: what the model (or the layer) takes as input: an array, or the structure of arrays
             that a model of several inputs takes; or None.
         verify: whether to compare the new model's predictions with those of the given one, computed

@@ -90,8 +90,8 @@ def read(path: Path) -> Any:
         The model.
 
     Raises:
-        FileError: the file is not there, is of another kind, needs code to be run, or has layers
-            of a class that nobody registered.
+        FileError: the file is not there, is of another kind, needs code to be run, or has layers of
+            an unregistered class.
     """
     config = _config(path)
     if _has_code(config):

@@ -53,7 +53,7 @@ def random_inputs(
     """Inputs for a model, of the kind that it takes.
 
     Args:
-        model: a Keras model whose input shapes are known, but for the batch and sizes.
+        model: a Keras model whose input shapes are known, except for batch and sizes.
         batch: the number of examples, where the model does not fix it.
         size: the sizes of unknown axes, in order, the last of them for all that follow; None is 64
             in pictures and 16 elsewhere.
@@ -85,7 +85,7 @@ def generate(model: Any, seed: int = 0) -> Iterator[Any]:
     """Inputs for a model, with other sizes each time where the model leaves sizes open.
 
     Args:
-        model: a Keras model that knows the shape of its inputs, but for the batch and sizes.
+        model: a Keras model that knows the shape of its inputs, except for batch and sizes.
         seed: the same seed gives the same inputs.
 
     Raises:
