@@ -14,7 +14,7 @@ from sepconv.layers.devices import runs_on_cpu
 
 __all__ = ["BatchNormalization", "layer_refusal", "normalize"]
 
-_DTYPES = ("float32", "float64")
+_COMPUTED_DTYPES = ("float32", "float64")
 
 
 @keras.saving.register_keras_serializable(package="sepconv")
@@ -111,4 +111,4 @@ def _trained_by_us(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
     if layer_refusal(layer) is not None or not runs_on_cpu(inputs):
         return None
     x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-    return x if keras.backend.standardize_dtype(x.dtype) in _DTYPES else None
+    return x if keras.backend.standardize_dtype(x.dtype) in _COMPUTED_DTYPES else None

@@ -20,7 +20,7 @@ _FUNCTIONS = ("DepthwiseConv", "SeparableConv")
 
 
 class Accelerated(NamedTuple):
-    """What `accelerate` returns.
+    """The result of `accelerate`.
 
     Attributes:
         model: the new model.

@@ -44,7 +44,7 @@ _EXACT = 1e-6
 
 
 class Factorized(NamedTuple):
-    """What `factorize` returns.
+    """The result of `factorize`.
 
     Attributes:
         model: the new model, or the new layer where a layer was given.

@@ -79,7 +79,7 @@ class Report(Sequence[LayerReport]):
 
     @property
     def changed(self) -> int:
-        """How many convolutions were factorized."""
+        """The number of factorized convolutions."""
         return sum(row.rank is not None for row in self._layers)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204

@@ -60,7 +60,7 @@ class Convolution:
 
 @dataclass
 class Block(Convolution):
-    """What a `FusedConv2D` computes: a depthwise convolution, a 1x1 convolution or both.
+    """A convolution that a `FusedConv2D` computes: depthwise, 1x1 or both.
 
     Attributes:
         depthwise: [kh, kw, C, M], or None.

@@ -49,7 +49,7 @@ class Record(Sequence[Change]):
 
     @property
     def changed(self) -> int:
-        """How many layers were changed."""
+        """The number of changed layers."""
         return sum(change.done for change in self._changes)
 
     @overload
