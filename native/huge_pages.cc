@@ -47,7 +47,7 @@ Range mapping_of(uintptr_t address) {
     range.first = std::strtoull(rest, &rest, 16);
     range.last = std::strtoull(rest + 1, &rest, 16);
     if (!range.holds(address)) continue;
-    // The permissions, offset, device, inode and name follow.
+    // What follows is its permissions, offset, device, inode and name.
     char name[2] = "";
     long inode = 1;
     const int fields = std::sscanf(rest, " %*s %*s %*s %ld %1s", &inode, name);

@@ -9,9 +9,8 @@ namespace {
 
 constexpr std::align_val_t kAlignment{64};
 
-// Whether these may be the weights of an ordinary convolution in separable form
-// (kernels/patches.h). The kernels put such weights in another order themselves, so they are not
-// packed here.
+// Whether the kernels may take it for an ordinary convolution (kernels/patches.h), for which they
+// put the weights in an order of their own.
 bool may_select(const Prepared::Weights& w) {
   return w.args.depthwise_kernel != nullptr && !w.channels_first && w.taps > 1 &&
          w.depth_multiplier == w.taps;

@@ -1,5 +1,5 @@
-// A convolution of fixed weights. It keeps copies of them, the pointwise kernel packed: in the
-// order in which the matrix product reads it.
+// A convolution whose weights do not change: copies of them, the pointwise kernel in the order in
+// which products read it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -10,8 +10,8 @@ namespace sepconv {
 
 class SEPCONV_API Prepared {
  public:
-  // `args` has what `forward` takes, except x, residual and y. Without a depthwise kernel it
-  // describes a 1x1 convolution. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
+  // `args` is what `forward` takes but for x, residual and y; without a depthwise kernel it is the
+  // 1x1 product alone. `taps` is kh * kw. Throws std::bad_alloc where there is no memory.
   struct Weights {
     DType dtype;
     bool channels_first;
@@ -23,7 +23,7 @@ class SEPCONV_API Prepared {
   // `g` has the kernel size, channels and depth multiplier of the weights.
   void forward(const Geometry& g, const void* x, const void* residual, void* y,
                Runner& runner) const;
-  // The 1x1 convolution, for weights without a depthwise kernel.
+  // The same without a depthwise kernel.
   void product(int64_t images, int64_t pixels, const void* x, const void* residual, void* y,
                Runner& runner) const;
 

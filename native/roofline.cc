@@ -1,6 +1,6 @@
-// Times the loops of kernels/roofline.h: threads start together, and the best of many short
-// intervals counts, since other work on a machine can only lower a rate. Intervals are as short as
-// an operating system's time slices, so that some are undisturbed.
+// Times the loops of kernels/roofline.h: threads start together, and the best of many short windows
+// of time counts, since other work on a machine can only lower a rate. Windows are as short as an
+// operating system's time slices, so that some are undisturbed.
 #include "roofline.h"
 
 #include <algorithm>
@@ -16,21 +16,21 @@
 namespace sepconv {
 namespace {
 
-constexpr double kIntervalSeconds = 0.004;
+constexpr double kWindowSeconds = 0.004;
 constexpr int64_t kStepBytes = 4096;  // a multiple of every unrolled loop's step
 
-// The best interval's work per second, summed over threads. burst(thread) does some work and
+// The best window's work per second, summed over threads. burst(thread) does some work and
 // returns how much.
 template <class F>
 double best_rate(int threads, double seconds, F burst) {
   using Clock = std::chrono::steady_clock;
-  const int intervals = std::max(1, static_cast<int>(seconds / kIntervalSeconds));
-  const std::chrono::duration<double> interval(seconds / intervals);
-  std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(intervals));
+  const int windows = std::max(1, static_cast<int>(seconds / kWindowSeconds));
+  const std::chrono::duration<double> window(seconds / windows);
+  std::vector<double> rates(static_cast<size_t>(threads) * static_cast<size_t>(windows));
   std::barrier together(threads);
   const auto work = [&](int thread) {
     burst(thread);
-    for (int index = 0; index < intervals; ++index) {
+    for (int index = 0; index < windows; ++index) {
       together.arrive_and_wait();
       const auto start = Clock::now();
       std::chrono::duration<double> elapsed{};
@@ -38,7 +38,7 @@ double best_rate(int threads, double seconds, F burst) {
       do {
         done += burst(thread);
         elapsed = Clock::now() - start;
-      } while (elapsed < interval);
+      } while (elapsed < window);
       rates[static_cast<size_t>(index * threads + thread)] =
           static_cast<double>(done) / elapsed.count();
     }
@@ -48,7 +48,7 @@ double best_rate(int threads, double seconds, F burst) {
   work(0);
   for (std::thread& other : others) other.join();
   double best = 0;
-  for (int index = 0; index < intervals; ++index) {
+  for (int index = 0; index < windows; ++index) {
     double sum = 0;
     for (int thread = 0; thread < threads; ++thread)
       sum += rates[static_cast<size_t>(index * threads + thread)];

@@ -2,11 +2,11 @@
 // together for a cache, where one way becomes better than another. A number that the order of a sum
 // depends on says so: a change of it changes the last bits of results.
 //
-// All were measured on an AMD EPYC of Zen 4 (per core 32 KiB of first cache and 1 MiB of second, 32
-// MiB of third for eight cores), most of them on two of its cores. Each has its unit, what a
-// smaller and a larger number cost, and the command that measures it again: `sepconv bench` with
-// the options given, before and after the change. The sizes of register tiles are not here but
-// beside their kernels, since they follow from the number of registers.
+// All were measured on an AMD EPYC of Zen 4 (per core 32 KiB of first cache and 1 MiB of second,
+// 32 MiB of third among eight), most of them on two of its cores. Each has its unit, what a smaller
+// and a larger number cost, and the command that measures it again: `sepconv bench` with what is
+// said here behind it, before and after. How many registers a kernel's tile takes is not here but
+// beside the kernel, since it follows from the number of registers.
 #pragma once
 #include <cstdint>
 
@@ -75,8 +75,8 @@ inline constexpr int64_t kPaddedTaps = 9;
 
 // --- the product -------------------------------------------------------------------------------
 
-// Pixels of a tile, which are multiplied by all panels of weights, so that a panel, once in the
-// first cache, serves them all. Twice as many for channels_first, where pixels are packed too.
+// Rows of a tile that go through all panels of weights, so that a panel, once in the first cache,
+// serves them all; twice as many pixels where they are packed themselves (channels_first).
 //   --mode separable,pointwise
 inline constexpr int64_t kTilePixels = 96;
 

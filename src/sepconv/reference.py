@@ -202,7 +202,7 @@ def fused_conv2d(
     dilation_rate: int | Sequence[int] = 1,
     data_format: str = "channels_last",
 ) -> np.ndarray:
-    """One or both of the two convolutions, with biases, activations and residual.
+    """The depthwise convolution or the 1x1 one, or the one after the other, and what is around.
 
     Example:
         >>> ones = np.ones((1, 1, 1, 1))
@@ -220,7 +220,7 @@ def fused_conv2d(
         assert depthwise_kernel is not None
         return depthwise_conv2d(x, depthwise_kernel, bias, activation=activation, **options)
     if depthwise_kernel is None:
-        # A depthwise convolution that changes nothing, except that strides skip pixels.
+        # A depthwise convolution that changes nothing, but for the pixels that strides leave out.
         depthwise_kernel = np.ones((1, 1, x.shape[axis], 1))
     y = depthwise_conv2d(
         x, depthwise_kernel, depthwise_bias, activation=depthwise_activation, **options

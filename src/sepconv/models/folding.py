@@ -60,14 +60,14 @@ class Convolution:
 
 @dataclass
 class Block(Convolution):
-    """A convolution that a `FusedConv2D` computes: depthwise, 1x1 or both.
+    """What a `FusedConv2D` computes: a depthwise convolution, a 1x1 convolution or both.
 
     Attributes:
         depthwise: [kh, kw, C, M], or None.
         pointwise: [C * M, F], or None.
         strides: of the first of the two.
         padding: ``"valid"``, ``"same"`` or explicit, of the depthwise one.
-        dilation_rate: of the depthwise one.
+        dilation_rate: see there.
         depthwise_bias: between the two, or None.
         depthwise_activation: between the two, one of Keras', or None.
         residual: whether something is added before the activation.
@@ -97,7 +97,7 @@ class Block(Convolution):
 
     @property
     def unpadded(self) -> bool:
-        """Whether it needs no padding with zeros."""
+        """Whether every input that it sees is one of the tensor's, and no zero around it."""
         if self.depthwise is None or self.depthwise.shape[:2] == (1, 1):
             return isinstance(self.padding, str)
         return self.padding == "valid"
@@ -122,7 +122,7 @@ class Block(Convolution):
             return
         shift = (self.depthwise.sum((0, 1)) * affine.shift[:, None]).reshape(-1)
         if self.pointwise is not None and self.depthwise_activation is None:
-            # A depthwise kernel that only selects must stay as it is.
+            # So that a depthwise kernel which only selects goes on doing that.
             self.add_to_bias(shift @ self.pointwise)
             scale = np.repeat(affine.scale, self.depthwise.shape[3])
             self.pointwise = self.pointwise * scale[:, None]
@@ -164,7 +164,7 @@ class Stock(Convolution):
 
     @property
     def unpadded(self) -> bool:
-        """Whether it has one kernel over all channels and needs no padding with zeros."""
+        """Whether all inputs that it sees are the tensor's, in one kernel of all channels."""
         if isinstance(self.layer, keras.layers.Dense):
             return True
         dense = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -273,8 +273,8 @@ def _conv2d(layer: Any, rank: int) -> Block | Stock:
         return Block(*_common(layer), depthwise, None, *_geometry(layer))
     taps = height * width
     if layer.groups == 1 and layer.data_format == "channels_last" and taps * depth <= _MOST_PATCHES:
-        # Output channel c * taps + tap of the depthwise step is input channel c under that tap. The
-        # kernels recognize such a depthwise kernel, and compute an ordinary convolution.
+        # Output channel c * taps + tap of the depthwise step is input channel c under that tap: the
+        # kernels know such a kernel, and compute the whole as an ordinary convolution.
         selecting = np.tile(np.eye(taps).reshape(height, width, 1, taps), (1, 1, depth, 1))
         pointwise = kernel.transpose(2, 0, 1, 3).reshape(depth * taps, filters)
         return Block(*_common(layer), selecting, pointwise, *_geometry(layer))
