@@ -103,7 +103,7 @@ def _call_of_batch_normalization(
     return call
 
 
-#: (Owner, name) of the replaced attributes, with the makers of their replacements.
+#: The makers of the replacements, by the (owner, name) of the replaced attribute.
 MAKERS = {
     (nn, "conv"): _conv,
     (nn, "depthwise_conv"): _depthwise_conv,
