@@ -1,18 +1,18 @@
-"""Holds keras.applications' networks, patched and accelerated, against Keras' own computation.
+"""Compares keras.applications' networks, patched and accelerated, with Keras' own computation.
 
     python benchmarks/applications.py --engine jax
     python benchmarks/applications.py --engine jax --weights keras --dtype float64
 
-For every network a row for `patch_keras` and one for `accelerate`: how far predictions, the
+Prints a row for `patch_keras` and one for `accelerate` for every network: how far predictions, the
 gradients of one training step, and the losses over some steps of training are from stock Keras'.
-Exits with 1 where one is farther than it may be.
+Exits with 1 where a distance is above its bound.
 
-Float32 alone may put them there: where a sign decides, a rounding that takes one input in 1e5 over
-the kink of a relu changes gradients by the root of that, 3e-3. So where something is too far from
-stock, stock Keras computes it in float64, too, and a row says how far stock's float32 is from that.
-The last column is "no: stock is off" if we are within the bounds of float64, "no, nor is stock" if
-we are no farther from it than twice stock, and "NO" if we are, which is a fault. With ``--dtype
-float64`` everybody computes in float64: what is left then is the computation, without roundings.
+Float32 alone may cause that: a rounding that takes one input in 1e5 over the kink of a relu changes
+gradients by the root of that, 3e-3. So where a distance from stock is too large, stock Keras
+computes in float64, too, and a row shows the distance of stock's float32 from that. The last column
+is "no: stock is off" if we are within the bounds of float64, "no, nor is stock" if our distance
+from it is at most twice stock's, and "NO" if it is more, which is a fault. With ``--dtype float64``
+both compute in float64, which leaves the differences of the computation, without roundings.
 
 Weights are random and seeded. By default kernels have He's variance for what each output sums over
 and batch normalisation has the statistics of a batch, varied by a fifth, so that signals keep their
@@ -52,12 +52,12 @@ SMALLEST = {"Xception": 71}
 UNSCALED = ("EfficientNetB0",)
 CLASSES = 10
 
-#: How far from stock predictions, gradients and losses may be, relative.
+#: Bounds of the relative distances of predictions, gradients and losses from stock's.
 BOUNDS = (1e-5, 1e-4, 1e-3)
 
 
 class Run(NamedTuple):
-    """What one way of computing gives: predictions, gradients, losses."""
+    """The results of one way of computing: predictions, gradients, losses."""
 
     predictions: Any
     gradients: Any
@@ -65,7 +65,7 @@ class Run(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A network computed in one way: how far it is from another, and its first and last loss."""
+    """A network computed in one way: its distances from another, and its first and last loss."""
 
     network: str
     way: str
@@ -136,8 +136,8 @@ def run(model: Any, x: Any, y: Any, options: argparse.Namespace) -> Run:
     for _ in range(options.steps):
         losses.append(float(model.train_on_batch(x, y)))
         if gradients is None:
-            # After one step the momenta are the gradients but for a factor: variables 0 and 1 are
-            # the number of steps and the rate.
+            # After one step the momenta are the gradients up to a factor. Variables 0 and 1 are the
+            # number of steps and the rate.
             momenta = model.optimizer.variables[2:]
             gradients = np.concatenate(
                 [np.ravel(keras.ops.convert_to_numpy(m)) for m in momenta]
@@ -146,7 +146,7 @@ def run(model: Any, x: Any, y: Any, options: argparse.Namespace) -> Run:
 
 
 def distances(received: Run, expected: Run) -> tuple[float, float, float]:
-    """How far predictions, gradients and losses are apart."""
+    """The distances of predictions, gradients and losses."""
     import numpy as np
 
     return (
@@ -162,14 +162,15 @@ def within(apart: tuple[float, ...], bounds: tuple[float, ...] = BOUNDS) -> bool
 
 
 def build(network: str, size: int) -> Any:
-    """A network of stock Keras, in its dtype of the moment."""
+    """A network of stock Keras, in Keras' current dtype."""
     import keras
 
     make = getattr(keras.applications, network)
     if "V3" in network:
         make = functools.partial(make, include_preprocessing=False)
     if network == "NASNetMobile" and keras.backend.backend() == "torch":
-        # Keras refuses it there for "an outstanding bug", but not what makes it.
+        # Keras' public function refuses this backend for "an outstanding bug"; the function that it
+        # calls does not.
         from keras.src.applications.nasnet import NASNet
 
         settings = {"penultimate_filters": 1056, "num_blocks": 4, "stem_block_filters": 32}
@@ -180,7 +181,7 @@ def build(network: str, size: int) -> Any:
 
 
 def without_dropout(model: Any) -> Any:
-    """The model, whose dropout layers let everything through."""
+    """The model, with dropout switched off."""
     import keras
 
     for layer in model.layers:
@@ -191,7 +192,7 @@ def without_dropout(model: Any) -> Any:
 
 @contextlib.contextmanager
 def computing_in(dtype: str) -> Iterator[None]:
-    """Keras' layers, losses and optimizers made within it compute in a dtype."""
+    """A context in which new layers, losses and optimizers compute in a dtype."""
     import keras
     from keras.src.backend.common import dtypes
 
@@ -229,7 +230,7 @@ def compare(network: str, options: argparse.Namespace) -> Iterator[Row]:
         assert record.changed == len(record) > 0, record
         start = [keras.ops.convert_to_numpy(variable) for variable in stock.variables]
         expected = run(stock, x, y, options)
-        # Predicting must come before: the patch has to reach a model that is compiled already.
+        # Predictions come first: the patch must also work for a compiled model.
         restart(stock, start)
         found = {}
         with sepconv.patch_keras():
@@ -255,7 +256,7 @@ def compare(network: str, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def verdict(apart: tuple[float, ...], error: tuple[float, ...], allowed: tuple[float, ...]) -> str:
-    """What it is that something is too far from stock: float32, or a fault."""
+    """Why a distance from stock is too large: float32, or a fault."""
     for distance, bound, ours, stock in zip(apart, BOUNDS, error, allowed, strict=True):
         if not distance <= bound and not ours <= 2 * stock:
             return "NO"
@@ -268,7 +269,7 @@ def ends(received: Run) -> tuple[float, float]:
 
 
 def restart(model: Any, start: list[Any]) -> Any:
-    """The model, with the values that its variables are to start from."""
+    """The model, with its variables set to their start values."""
     for variable, values in zip(model.variables, start, strict=True):
         variable.assign(values)
     return model

@@ -4,11 +4,12 @@
     python benchmarks/inference.py MobileNet MobileNetV2       # latencies, all that is installed
     python benchmarks/inference.py MobileNet --engines jax --runtimes litert
 
-Everyone has a process of its own on the same cores, with the same weights (batch normalisation's
-are random), and is tried in several settings, of which the fastest is measured. Outputs are
-compared first. Then they take turns, round after round; those that wait are stopped. ONNX Runtime,
-OpenVINO and LiteRT get the stock network as a file that Keras writes on TensorFlow (`runtimes.py`);
-all of them: pip install '.[bench,export]'. Prints a table in milliseconds.
+Each participant has its own process, on the same cores and with the same weights (batch
+normalization's are random), and is tried in several settings, of which the fastest is measured.
+Outputs are compared first. Then the participants take turns, round after round; those that wait are
+stopped. ONNX Runtime, OpenVINO and LiteRT get the stock network as a file that Keras writes on
+TensorFlow (`runtimes.py`). To install all of them: pip install '.[bench,export]'. Prints a table in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def network(name: str, size: int) -> Any:
 
 
 def _like(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray:
-    """A bias, or a kernel that keeps the size of what it is applied to."""
+    """A bias, or a kernel that preserves the scale of its input."""
     if weight.ndim < 2:
         return rng.normal(0, 0.1, weight.shape)
     # The last axes of a depthwise kernel are channels and multiplier: a sum over the taps alone.
@@ -84,14 +85,14 @@ def picture(size: int) -> np.ndarray:
 
 
 def difference(received: Any, expected: np.ndarray) -> float:
-    """The largest, relative to the largest output."""
+    """The largest difference, relative to the largest output."""
     return float(np.abs(np.asarray(received) - expected).max() / np.abs(expected).max())
 
 
 def check(names: list[str], size: int | None) -> int:
-    """Prints how far `optimize` puts each network's output; 1 where that is too far.
+    """Prints the difference that `optimize` makes to each output; 1 where it is too large.
 
-    It is the output of the network as it was saved to a file and loaded from it.
+    The optimized network is saved to a file and loaded from it first.
     """
     import keras
 
@@ -103,7 +104,7 @@ def check(names: list[str], size: int | None) -> int:
         side = size or (299 if name == "Xception" else 224)
         try:
             model = network(name, side)
-        except ValueError as error:  # NASNet is not to be had on every backend
+        except ValueError as error:  # NASNet does not exist on every backend
             print(f"{name:17} not available: {error}")
             continue
         optimized, record = sepconv.optimize(model)
@@ -122,7 +123,7 @@ def check(names: list[str], size: int | None) -> int:
 
 
 def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
-    """The ways of calling a Keras model that may be the fastest on its engine."""
+    """The calls of a Keras model that may be the fastest on its engine."""
     import keras
 
     engine = keras.backend.backend()
@@ -159,7 +160,7 @@ def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
 
 
 def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
-    """One participant: prepares, then answers each line of the input with a turn's seconds."""
+    """Runs a participant: prepares, then answers each line of input with the seconds of a turn."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -195,10 +196,10 @@ def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
 
 
 def choose(runs: dict[str, Callable[[], Run]], expected: Path) -> tuple[str, Run] | str:
-    """The fastest of the settings whose output is right, or why there is none.
+    """The fastest of the settings with the right output, or why there is none.
 
     Args:
-        runs: by the name of a setting, what makes it ready.
+        runs: functions that prepare a setting, by its name.
         expected: the right output; where there is no such file yet, the first output becomes it.
     """
     best: tuple[float, str, Run] | None = None
@@ -206,14 +207,14 @@ def choose(runs: dict[str, Callable[[], Run]], expected: Path) -> tuple[str, Run
     for setting, prepare in runs.items():
         try:
             run = prepare()
-            # Not of the first call: one that writes on its input would pass.
+            # The second call's output counts, so that a setting that overwrites its input is found.
             run()
             y = np.array(run())
             apart = difference(y, np.load(expected)) if expected.exists() else 0.0
             if not apart <= TOLERANCE:
                 raise ValueError(f"the output is off by {apart:.1e}")
             seconds = min(timed(run, 15))
-        except Exception as error:  # a way that does not work is not measured
+        except Exception as error:  # a setting that does not work is not measured
             errors.append(f"{setting}: {type(error).__name__}: {error}"[:300])
             continue
         if not expected.exists():
@@ -237,7 +238,7 @@ def timed(run: Run, count: int) -> list[float]:
 
 
 def export(name: str, size: int, folder: Path) -> int:
-    """Writes the stock network's files, where TensorFlow is Keras' backend; 1 if one is missing."""
+    """Writes the stock network's files, with Keras on TensorFlow; 1 if one is missing."""
     model, x = network(name, size), picture(size)
     model.predict_on_batch(x)  # Keras exports only what has been called
     missing = runtimes.export(model, x, folder)
@@ -247,7 +248,7 @@ def export(name: str, size: int, folder: Path) -> int:
 
 
 def write_files(name: str, size: int, folder: Path) -> None:
-    """Has a process of its own `export`, and says what it could not."""
+    """Runs `export` in its own process, and prints the files that it could not write."""
     command = [sys.executable, __file__, name, "--export", "--size", str(size)]
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
@@ -296,7 +297,7 @@ class Participant:
         return {"failed": (lines or ["its process ended"])[-1][:300]}
 
     def turn(self, count: int) -> None:
-        """Has it run a few times."""
+        """Runs it `count` times."""
         assert self.process.stdin is not None
         self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(f"{count}\n")
@@ -339,7 +340,7 @@ def compare(name: str, size: int, threads: int, rounds: int, who: list[str]) -> 
 
 
 def show(name: str, size: int, threads: int, team: dict[str, Participant]) -> None:
-    """Prints the medians and what sepconv's best is to everyone's."""
+    """Prints the medians, and sepconv's best relative to each."""
     medians = {one: statistics.median(p.seconds) for one, p in team.items() if p.seconds}
     ours = {one: t for one, t in medians.items() if one.startswith("sepconv")}
     print(f"\n{name}, batch 1, {size} x {size}, {threads} threads, outputs equal to {TOLERANCE}")
@@ -357,7 +358,7 @@ def show(name: str, size: int, threads: int, team: dict[str, Participant]) -> No
 
 
 def versions() -> str:
-    """What is installed of all that may take part."""
+    """The versions of the installed participants."""
     found = []
     for name in DISTRIBUTIONS.split():
         try:
@@ -369,7 +370,7 @@ def versions() -> str:
 
 def main() -> int:
     """Runs the command line above."""
-    # Whoever ends this process ends those that it has stopped, too.
+    # A signal that ends this process must also end those that it has stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))

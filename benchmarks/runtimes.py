@@ -1,4 +1,4 @@
-"""The inference runtimes that `inference.py` times: the files they read, and how each is called.
+"""The inference runtimes that `inference.py` times: the files that they read, and their calls.
 
 Keras writes the files on TensorFlow, with a batch of one. On PyTorch it would put a transpose
 around every convolution, which costs the runtimes two thirds of their time and more.
@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["FILES", "RUNTIMES", "Run", "export", "runs"]
 
-#: The files that each can read.
+#: The files that each runtime reads.
 RUNTIMES = {
     "onnxruntime": ("model.onnx",),
     "openvino": ("model.onnx", "model.tflite"),
@@ -22,7 +22,7 @@ RUNTIMES = {
 }
 
 Run = Callable[[], Any]
-#: What `export` writes, with Keras' names of the formats.
+#: The files that `export` writes, with Keras' names of the formats.
 FILES = {"model.onnx": "onnx", "model.tflite": "litert"}
 
 
@@ -35,7 +35,7 @@ def export(model: Any, x: np.ndarray, folder: Path) -> dict[str, str]:
         folder: where the files go.
 
     Returns:
-        Why there is no such file, by the names of those that could not be written.
+        The reasons for missing files, by their names.
     """
     import keras
 
@@ -52,7 +52,7 @@ def export(model: Any, x: np.ndarray, folder: Path) -> dict[str, str]:
 
 
 def runs(who: str, folder: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
-    """What makes a runtime ready, by its settings.
+    """Functions that prepare a runtime, by setting.
 
     Args:
         who: a name of `RUNTIMES`.

@@ -1,4 +1,4 @@
-"""How much faster two threads are than one, on every layer that takes longer than a millisecond.
+"""Measures the speed-up of two threads over one, on every layer longer than a millisecond.
 
     python benchmarks/threads.py                      # batch 1 and 8, forward and training
     python benchmarks/threads.py --threads 4 --batch 1
@@ -37,7 +37,7 @@ def seconds(work: Callable[[], Any], threads: int) -> float:
 
 
 def results(prepared: Prepared, threads: int) -> Arrays:
-    """Copies of what a call gives."""
+    """Copies of a call's results."""
     sepconv.set_num_threads(threads)
     return {name: array.copy() for name, array in prepared.outputs(prepared.run()).items()}
 

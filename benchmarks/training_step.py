@@ -4,7 +4,7 @@
 
 Prints a row of the table in docs/performance.md. The two networks have the same weights and their
 outputs are compared first; then they take turns, so that whatever else the machine does meets both.
-The memory is that of a process of its own for each, at its greatest during steps, once compiled.
+The memory is the peak of a separate process for each, during steps, once compiled.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ def spread(seconds: list[float]) -> str:
 
 
 def relative_difference(stock: Any, ours: Any, x: Any) -> float:
-    """How far the two networks' outputs are apart, relative to stock's, in norm."""
+    """The distance of the two networks' outputs relative to stock's, in the norm."""
     import numpy as np
 
-    # Of float64: untrained networks' outputs are as small as 1e-19, whose squares float32 has not.
+    # In float64: outputs of untrained networks are as small as 1e-19, whose squares underflow in
+    # float32.
     expected = np.asarray(stock.predict_on_batch(x), np.float64)
     received = np.asarray(ours.predict_on_batch(x), np.float64)
     return float(np.linalg.norm(received - expected) / np.linalg.norm(expected))
@@ -77,7 +78,7 @@ def peak_memory(step: Callable[[], Any]) -> float:
     for _ in range(2):
         step()
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():  # not Linux: the most that it ever held, compiling too
+    if not reset.exists():  # not Linux: the peak of the whole process, compiling included
         step()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (1e6 if sys.platform == "darwin" else 1e3)
@@ -111,7 +112,7 @@ def main() -> int:
     os.environ["KERAS_BACKEND"] = options.engine
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     memory = []
-    if options.way is None:  # before this process is large itself
+    if options.way is None:  # before this process takes much memory itself
         memory = [measured_memory(way) for way in WAYS]
 
     import keras

@@ -4,7 +4,7 @@
     python examples/export_onnx.py
 
 The model is MobileNet with random weights. Keras exports to ONNX from TensorFlow by tf2onnx, so
-that is the engine here; what is installed of ONNX Runtime and LiteRT is compared with.
+that is the engine here. Of ONNX Runtime and LiteRT, those that are installed are compared with it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main() -> None:
         weights=None, input_shape=(size, size, 3), classifier_activation=None
     )
     for variable in stock.weights:
-        if len(variable.shape) == 4:  # Keras' initial depthwise kernels let signals die away
+        if len(variable.shape) == 4:  # with Keras' initial depthwise kernels, signals vanish
             summed = np.prod(variable.shape[: 2 if "dw" in variable.path else 3])
             variable.assign(keras.random.normal(variable.shape, stddev=(2 / summed) ** 0.5))
     model, record = sepconv.accelerate(stock)

@@ -2,10 +2,10 @@
 
     KERAS_BACKEND=jax python examples/factorize_digits.py
 
-The pictures are scikit-learn's digits, which come with it: 1797 handwritten ones of 8 by 8 pixels.
-A fifth of them is held out, and every accuracy is of those. The network must reach 99%, its copy
-must take a third of the multiply-adds and, fine-tuned for three epochs, lose less than half a
-point; otherwise the script says so and ends with status 1. It needs scikit-learn and an engine.
+The pictures are the 1797 handwritten digits of 8 by 8 pixels that come with scikit-learn. A fifth
+of them is held out, and every accuracy is of those. The network must reach 99%; its copy must take
+a third of the multiply-adds and, fine-tuned for three epochs, lose less than half a point.
+Otherwise the script says so and ends with status 1. It needs scikit-learn and an engine.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def fit(
     seed: int,
     teacher: Any = None,
 ) -> None:
-    """Trains on pictures shifted anew each epoch by up to a pixel, at a rate that falls to 0.
+    """Trains on pictures that are shifted randomly by up to a pixel, at a rate that falls to 0.
 
-    A teacher's logits, where there is one, take the place of the labels: they say more a picture
+    A teacher's logits, if given, replace the labels: they carry more information for each picture
     (Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531).
     """
     steps = -(-len(x) // BATCH_SIZE)
@@ -83,12 +83,12 @@ def fit(
 
 
 def accuracy(model: Any, x: np.ndarray, y: np.ndarray) -> float:
-    """The part of the pictures whose digit the model says."""
+    """The fraction of pictures that the model classifies correctly."""
     return float((model.predict(x, verbose=0).argmax(1) == y).mean())
 
 
 def run(filters: Sequence[int], epochs: int, flops: float, seed: int) -> Outcome:
-    """Trains, factorizes, fine-tunes for three epochs, and prints what comes of it."""
+    """Trains, factorizes, fine-tunes for three epochs, and prints the results."""
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
     digits = load_digits()
@@ -116,7 +116,7 @@ def run(filters: Sequence[int], epochs: int, flops: float, seed: int) -> Outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 where all is as promised, else 1."""
+    """Returns 0 where the accuracies are as promised, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--epochs", type=int, default=30, help="of the first training")
     parser.add_argument("--seed", type=int, default=0)

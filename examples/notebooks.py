@@ -1,7 +1,7 @@
-"""Runs the notebooks of this folder; one that fails, or takes over three minutes, fails the whole.
+"""Runs the notebooks of this folder; fails if one fails, or takes over three minutes.
 
     python examples/notebooks.py                 # all, leaving them as they are
-    python examples/notebooks.py eegnet --write  # one, keeping what it shows
+    python examples/notebooks.py eegnet --write  # one, with its outputs saved
     python examples/notebooks.py --quick         # shorter trainings, as the tests do
 
 They run in a folder of their own that is removed afterwards. Needs nbclient, ipykernel, matplotlib,
@@ -23,7 +23,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 HERE = Path(__file__).parent
 SECONDS = 180
 
-#: What `--quick` sets after the cell that is tagged "parameters", in each notebook.
+#: The parameters that `--quick` sets after the cell tagged "parameters", by notebook.
 QUICK: dict[str, dict[str, object]] = {
     "digits": {"EPOCHS": 4},
     "eegnet": {"EPOCHS": 4},
@@ -32,7 +32,7 @@ QUICK: dict[str, dict[str, object]] = {
 
 
 def shorten(notebook: nbformat.NotebookNode, parameters: dict[str, object]) -> None:
-    """Sets parameters anew, in a cell behind the one that sets them."""
+    """Overrides parameters, in a cell after the one that sets them."""
     (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
     for name in parameters:
         if f"\n{name} = " not in cell.source:

@@ -17,8 +17,8 @@ std::string shape_text(const int64_t s[4]) {
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 
-// The product of sizes, refused where its bytes (8 an element, and as much again for the copies
-// that kernels make) would not fit 63 bits.
+// Throws where a product of sizes is so large that its bytes (8 for an element, times 8 for the
+// copies that kernels make) would not fit 63 bits.
 void require_addressable(const char* what, std::initializer_list<int64_t> sizes) {
   int64_t product = 64;
   for (int64_t size : sizes)
@@ -41,7 +41,7 @@ Axis resolve_axis(const char* name, int64_t size, int64_t kernel, int64_t stride
     int64_t out = (size - 1) / stride + 1;  // ceil(size / stride)
     int64_t spare = (out - 1) * stride;     // < size, so it cannot overflow
     int64_t total = std::max<int64_t>(reach - (size - spare), 0);
-    return {out, total / 2};  // TensorFlow's rule: the odd one goes after
+    return {out, total / 2};  // TensorFlow's rule: an odd pixel goes after the image
   }
   if (__builtin_add_overflow(size, before, &padded) ||
       __builtin_add_overflow(padded, after, &padded))
@@ -98,7 +98,7 @@ Geometry resolve(const Spec& spec, const int64_t x_shape[4], const int64_t kerne
   g.pt = rows.before;
   g.wo = columns.out;
   g.pl = columns.before;
-  // What makes no difference must cost nothing: kernels have loops and scratch of the stride's
+  // A stride that has no effect must cost nothing: kernels have loops and scratch memory of its
   // size.
   if (g.ho == 1) g.sh = 1;
   if (g.wo == 1) g.sw = 1;

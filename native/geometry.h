@@ -16,8 +16,8 @@ struct Spec {
 };
 inline constexpr int kSpecSize = 10;
 
-// A Spec applied to an input and a depthwise kernel [kh, kw, c, m]. The depthwise result has
-// c * m channels, channel index ci * m + mi.
+// A Spec applied to an input and a depthwise kernel [kh, kw, c, m]. The depthwise result has c * m
+// channels: input channel ci gives channels ci * m + mi.
 struct Geometry {
   int64_t n, h, w, c;  // input
   int64_t kh, kw, m;   // kernel size and depth multiplier

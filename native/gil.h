@@ -7,10 +7,10 @@
 
 namespace sepconv {
 
-// As nanobind's gil_scoped_release, but for a thread that comes back when the interpreter has begun
-// to end. Until 3.13 Python then ends that thread by pthread_exit(), which unwinds the stack with
-// an exception of its own, through destructors that may not throw: the process would abort. Such a
-// thread waits here instead, as it does in Python itself from 3.14 on, until the process is gone.
+// As nanobind's gil_scoped_release, but safe for a thread that returns after the interpreter has
+// begun to end. Before 3.14 Python ends such a thread by pthread_exit(), which unwinds the stack
+// with an exception of its own, through destructors that may not throw: the process would abort.
+// Here the thread waits instead until the process is gone, as Python itself makes it from 3.14 on.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}

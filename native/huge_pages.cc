@@ -1,6 +1,6 @@
 // Memory fresh from the system costs a page fault every 4 KiB when it is first written, which may
-// take longer than the kernel that writes; in pages of 2 MiB it costs a fifth of that. Linux gives
-// such pages unasked only where it was set up to.
+// take longer than the kernel that writes. With pages of 2 MiB it costs a fifth of that. Linux uses
+// such pages without being asked only where it is configured to.
 #include "huge_pages.h"
 
 #include <cstdint>
@@ -21,7 +21,7 @@ namespace sepconv {
 #if defined(__linux__)
 namespace {
 
-// Below this, what is asked for costs more than it saves.
+// Bytes. For smaller arrays the request costs more than it saves.
 constexpr size_t kLeastBytes = size_t{256} << 10;
 
 struct Range {
@@ -29,7 +29,7 @@ struct Range {
   bool holds(uintptr_t address) const { return first <= address && address < last; }
 };
 
-// Whether the page of an address has memory already. Where that cannot be told, it is said to.
+// Whether the page at an address has memory already; true where that cannot be found out.
 bool resident(uintptr_t address) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   unsigned char state = 1;
@@ -37,7 +37,7 @@ bool resident(uintptr_t address) {
          (state & 1) != 0;
 }
 
-// The mapping that an address is in, of those that have no file and no name.
+// The mapping that contains an address, or an empty range where it belongs to a file or has a name.
 Range mapping_of(uintptr_t address) {
   const std::unique_ptr<FILE, int (*)(FILE*)> maps(std::fopen("/proc/self/maps", "re"),
                                                    std::fclose);
@@ -62,11 +62,11 @@ void prefer_huge_pages(const void* array, size_t bytes) {
   if (bytes < kLeastBytes) return;
   const uintptr_t middle = reinterpret_cast<uintptr_t>(array) + bytes / 2;
   if (resident(middle)) return;
-  // Who finds it taken does without: what another thread asks for may well be the same.
+  // A thread does nothing while another is here: the two arrays are often in the same mapping.
   static std::atomic_flag taken;
   if (taken.test_and_set(std::memory_order_acquire)) return;
-  // The last mapping found: engines take the next step's memory at the same addresses. By now it
-  // may be another one, or none, and is asked for again; the advice harms neither.
+  // The last mapping found, since engines often place a step's arrays at the addresses of the step
+  // before. It may be another mapping by now, or none; advice does no harm to either.
   static Range known;
   if (!known.holds(middle)) known = mapping_of(middle);
   if (known.first < known.last)

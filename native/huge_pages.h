@@ -1,4 +1,4 @@
-// Huge pages for large arrays that an engine has just been given by the system.
+// Huge pages for large arrays that an engine has just got from the system.
 #pragma once
 #include <cstddef>
 
@@ -6,9 +6,10 @@
 
 namespace sepconv {
 
-// Asks for huge pages where an array is that a kernel is about to write: for the whole mapping it
-// is in, since an engine may have all arrays of a step in one that is new every time. Nothing where
-// the array is small or its memory was written to before, and on systems other than Linux.
+// Asks the system for huge pages for an array that a kernel is about to write, and for the whole
+// mapping that contains it, since an engine may have all arrays of a step in one mapping, new at
+// every step. Does nothing for small arrays, for memory that was written before, and on systems
+// other than Linux.
 SEPCONV_API void prefer_huge_pages(const void* array, size_t bytes);
 
 }  // namespace sepconv

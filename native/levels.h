@@ -11,12 +11,12 @@ inline constexpr int kDTypes = 4;
 struct Level {
   const char* name;
   bool runnable;
-  // By DType: puts the level's own functions into a table that has those of the level below, and so
-  // may leave some of them. Null: the table stays that of the level below.
+  // By DType. Puts the level's functions into a table that holds those of the level below, which
+  // stay where the level has none of its own. Null where it has none at all for the type.
   void (*replace[kDTypes])(KernelTable&);
 };
 
-// The best level last. Each needs all that the one below it needs.
+// The best level is the last. Each needs everything that the one below it needs.
 std::vector<Level> all_levels();
 
 }  // namespace sepconv

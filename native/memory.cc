@@ -1,5 +1,5 @@
-// Scratch memory of threads and workspaces of calls, both kept for reuse: memory fresh from the
-// system costs a page fault every 4 KiB, more than a kernel may take for the same bytes.
+// Scratch memory and workspaces, both kept for reuse: memory fresh from the system costs a page
+// fault every 4 KiB, which can take longer than a kernel takes for the same bytes.
 #include "memory.h"
 
 #include <atomic>
@@ -20,8 +20,9 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 
-// In a build for AddressSanitizer a kernel that uses memory before it wrote there finds NaN, and
-// one that goes beyond the bytes it asked for (what it gets may be larger) is caught.
+// In a build for AddressSanitizer, new memory is filled with NaN, so that a kernel that reads what
+// it did not write gives NaN, and the bytes beyond those asked for are closed, so that their use is
+// an error.
 void lend(void* memory, size_t wanted, size_t bytes) {
 #if defined(SEPCONV_CHECK_MEMORY)
   ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
@@ -41,33 +42,35 @@ void take_back(void* memory, size_t bytes) {
 #endif
 }
 
-// Blocks given back and not yet asked for again; the oldest go first when they are too many.
+// Allocations given back and not yet taken again; the oldest are freed first when there are too
+// many.
 //
-// Nobody waits for it: who finds it taken does without. So a child of fork() that inherits it taken
-// by a thread it does not have works on.
+// No caller waits for the cache. While another thread uses it, memory comes from the system and
+// goes back there. So a child of fork() works even if a thread that it does not have was using the
+// cache.
 class WorkspaceCache {
  public:
-  Block take(size_t bytes) {
+  Allocation take(size_t bytes) {
     if (Turn turn{taken_}) {
       int best = -1;
       for (int i = 0; i < count_; ++i)
-        if (blocks_[i].bytes >= bytes && blocks_[i].bytes / 2 <= bytes &&
-            (best < 0 || blocks_[i].bytes < blocks_[best].bytes))
+        if (allocations_[i].bytes >= bytes && allocations_[i].bytes / 2 <= bytes &&
+            (best < 0 || allocations_[i].bytes < allocations_[best].bytes))
           best = i;
       if (best >= 0) return remove(best);
     }
     return allocate(bytes);
   }
 
-  void give(Block block) {
+  void give(Allocation allocation) {
     Turn turn{taken_};
-    if (!turn || block.bytes > kMostBytes) {
-      release(block);
+    if (!turn || allocation.bytes > kMostBytes) {
+      release(allocation);
       return;
     }
-    while (count_ == kMostBlocks || bytes_ + block.bytes > kMostBytes) release(remove(0));
-    blocks_[count_++] = block;
-    bytes_ += block.bytes;
+    while (count_ == kMostAllocations || bytes_ + allocation.bytes > kMostBytes) release(remove(0));
+    allocations_[count_++] = allocation;
+    bytes_ += allocation.bytes;
   }
 
  private:
@@ -87,34 +90,34 @@ class WorkspaceCache {
     const bool mine_;
   };
 
-  static constexpr int kMostBlocks = 16;
+  static constexpr int kMostAllocations = 16;
   static constexpr size_t kMostBytes = size_t{64} << 20;
 
-  static Block allocate(size_t bytes) {
+  static Allocation allocate(size_t bytes) {
     const bool large = bytes >= 2 * kHugePage;
     const size_t alignment = large ? kHugePage : kAlignment;
     bytes = (bytes + alignment - 1) / alignment * alignment;
-    Block block{::operator new(bytes, std::align_val_t{alignment}), bytes, alignment};
+    Allocation allocation{::operator new(bytes, std::align_val_t{alignment}), bytes, alignment};
 #if defined(__linux__)
-    if (large) madvise(block.memory, bytes, MADV_HUGEPAGE);
+    if (large) madvise(allocation.memory, bytes, MADV_HUGEPAGE);
 #endif
-    return block;
+    return allocation;
   }
 
-  static void release(Block block) {
-    ::operator delete(block.memory, std::align_val_t{block.alignment});
+  static void release(Allocation allocation) {
+    ::operator delete(allocation.memory, std::align_val_t{allocation.alignment});
   }
 
-  Block remove(int index) {
-    const Block block = blocks_[index];
-    for (int i = index + 1; i < count_; ++i) blocks_[i - 1] = blocks_[i];
+  Allocation remove(int index) {
+    const Allocation allocation = allocations_[index];
+    for (int i = index + 1; i < count_; ++i) allocations_[i - 1] = allocations_[i];
     --count_;
-    bytes_ -= block.bytes;
-    return block;
+    bytes_ -= allocation.bytes;
+    return allocation;
   }
 
   std::atomic_flag taken_;
-  Block blocks_[kMostBlocks] = {};
+  Allocation allocations_[kMostAllocations] = {};
   int count_ = 0;
   size_t bytes_ = 0;
 };
@@ -127,15 +130,15 @@ WorkspaceCache& cache() {
 
 }  // namespace
 
-Block take_workspace(size_t bytes) {
-  const Block block = cache().take(bytes);
-  lend(block.memory, bytes, block.bytes);
-  return block;
+Allocation take_workspace(size_t bytes) {
+  const Allocation allocation = cache().take(bytes);
+  lend(allocation.memory, bytes, allocation.bytes);
+  return allocation;
 }
 
-void give_workspace(Block block) {
-  take_back(block.memory, block.bytes);
-  cache().give(block);
+void give_workspace(Allocation allocation) {
+  take_back(allocation.memory, allocation.bytes);
+  cache().give(allocation);
 }
 
 namespace {
@@ -178,7 +181,7 @@ struct ScratchRun {
   uint64_t call;
   std::atomic<bool> failed{false};
 
-  // The running thread's, null where there is no memory.
+  // The running thread's kept memory, or null where there is no memory.
   Kept* kept() const {
     ThreadKept& mine = thread_kept;
     if (mine.call != call || mine.kept.memory == nullptr) {

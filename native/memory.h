@@ -1,4 +1,4 @@
-// Scratch memory of threads and workspaces of calls.
+// Scratch memory for tasks, and workspaces (memory for a whole call).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,12 +10,13 @@ namespace sepconv {
 // Memory that a thread keeps from task to task of one call.
 struct Kept {
   void* memory;
-  int64_t content;  // what the tasks wrote down as being in it; -1 at the call's first task here
+  int64_t content;  // set by tasks to tell the thread's next task what is in it; at first -1
 };
 
-// As Runner::run, with 64-byte aligned memory of the running thread's own, which it keeps for the
-// next call: `scratch` bytes for each task, and `kept` bytes that stay between a call's tasks.
-// Where `kept` is 0, tasks get no Kept. Throws std::bad_alloc where memory cannot be had.
+// Runs tasks as Runner::run does. A task gets `scratch` bytes of memory, and `kept` bytes that stay
+// the same from one of its thread's tasks to the next; both are 64-byte aligned and reused for
+// later calls. Where `kept` is 0, tasks get no Kept. Throws std::bad_alloc where memory cannot be
+// had.
 struct ScratchBytes {
   size_t scratch, kept;
 };
@@ -23,13 +24,13 @@ using ScratchTaskFunction = void (*)(void* context, int64_t task, void* scratch,
 void run_with_scratch(Runner& runner, int64_t tasks, ScratchBytes bytes,
                       ScratchTaskFunction function, void* context);
 
-// Memory for one call, 64-byte aligned at least. Up to 64 MiB of what is given back is kept for
-// later calls; larger blocks go back to the system.
-struct Block {
+// Memory for one call, aligned to 64 bytes at least. Up to 64 MiB of what is given back is kept for
+// later calls; a larger allocation goes back to the system.
+struct Allocation {
   void* memory;
   size_t bytes, alignment;
 };
-Block take_workspace(size_t bytes);  // throws std::bad_alloc
-void give_workspace(Block block);
+Allocation take_workspace(size_t bytes);  // throws std::bad_alloc
+void give_workspace(Allocation allocation);
 
 }  // namespace sepconv

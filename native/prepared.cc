@@ -1,4 +1,4 @@
-// A convolution whose weights do not change.
+// A convolution of fixed weights.
 #include "prepared.h"
 
 #include <cstring>

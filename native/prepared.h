@@ -21,7 +21,7 @@ class SEPCONV_API Prepared {
   };
   explicit Prepared(const Weights& weights);
 
-  // `g` has the kernel size, channels and multiplier that the weights have.
+  // `g` has the kernel size, channels and depth multiplier of the weights.
   void forward(const Geometry& g, const void* x, const void* residual, void* y,
                Runner& runner) const;
 

@@ -1,6 +1,6 @@
-// The clockwork of the roofline's measurements: threads that start together, and the best of many
-// windows, since whatever else runs on a machine can only make a window worse. Windows are as short
-// as an operating system's time slices, so that some are spared.
+// Times the loops of kernels/roofline.h: threads start together, and the best of many short windows
+// of time counts, since other work on a machine can only lower a rate. Windows are as short as an
+// operating system's time slices, so that some are undisturbed.
 #include "roofline.h"
 
 #include <algorithm>
@@ -17,9 +17,9 @@ namespace sepconv {
 namespace {
 
 constexpr double kWindowSeconds = 0.004;
-constexpr int64_t kBlock = 4096;  // bytes: a multiple of every unrolled loop's step
+constexpr int64_t kStepBytes = 4096;  // a multiple of every unrolled loop's step
 
-// The best window's sum over threads of work a second, where burst(thread) does some work and
+// The best window's work per second, summed over threads. burst(thread) does some work and
 // returns how much.
 template <class F>
 double best_rate(int threads, double seconds, F burst) {
@@ -75,7 +75,7 @@ double measure_fma(int threads, double seconds) {
 
 double measure_bandwidth(int64_t bytes, int threads, double seconds) {
   const KernelTable& kernels = f32_kernels();
-  const int64_t each = std::max(bytes / threads / (2 * kBlock), int64_t{1}) * 2 * kBlock;
+  const int64_t each = std::max(bytes / threads / (2 * kStepBytes), int64_t{1}) * 2 * kStepBytes;
   const int64_t count = each / static_cast<int64_t>(sizeof(float));
   std::vector<std::unique_ptr<float, Freed>> buffers;
   for (int thread = 0; thread < threads; ++thread) {

@@ -6,12 +6,13 @@
 
 namespace sepconv {
 
-// Operations a second where nothing but multiply-adds on registers runs; one counts as two.
+// Floating-point operations per second of multiply-adds on registers alone; a multiply-add counts
+// as two.
 SEPCONV_API double measure_fma(int threads, double seconds);
 
-// Bytes a second, read or written, where all threads together stream through `bytes` of memory
-// again and again: read alone, or half of it copied onto the other half, whichever moves more.
-// Throws std::bad_alloc where there is no such memory.
+// Bytes per second, read or written, while all threads together stream through `bytes` of memory
+// again and again: reading it, or copying one half onto the other, whichever moves more. Throws
+// std::bad_alloc where there is no such memory.
 SEPCONV_API double measure_bandwidth(int64_t bytes, int threads, double seconds);
 
 }  // namespace sepconv

@@ -31,11 +31,13 @@ inline void pause_cpu() {
 #endif
 }
 
-// One call of run(). Helpers may look at it after run() has returned, so it is counted.
+// One call of run(). Threads may look at it after run() has returned, so its references are
+// counted.
 //
-// The tasks are shared out in advance, in runs of neighbours, one run a participant: a call on the
-// same data, or the next layer on this one's result, finds it in the same core's cache. Who is
-// through with its own run takes from the ends of the others'.
+// Each participant (a thread at work on the job) has a share of its own: consecutive tasks, fixed
+// in advance. So a call on the same data, or the next layer on this one's result, finds that data
+// in the same core's cache. A participant that has finished its share takes tasks from the ends of
+// the others'.
 class Job {
  public:
   Job(int64_t tasks, int participants, TaskFunction function, void* context)
@@ -69,7 +71,7 @@ class Job {
     if (ended != 0) ended_.fetch_add(ended, std::memory_order_release);
   }
 
-  // An index for who has none yet.
+  // The index of a participant that has none yet.
   int arrive() { return arrived_.fetch_add(1, std::memory_order_relaxed); }
 
   // Waits for tasks that other threads have claimed; those threads are running them, so this
@@ -89,12 +91,12 @@ class Job {
   }
 
  private:
-  static constexpr int kMostShares = 64;  // more participants live on what they take from others
+  static constexpr int kMostShares = 64;  // other participants take tasks from these shares
 
   struct alignas(64) Share {
-    std::atomic<int64_t> left;  // tasks that nobody has claimed
-    std::atomic<int64_t> end;   // others take from here, downwards
-    int64_t first;              // its owner from here, upwards
+    std::atomic<int64_t> left;  // tasks not yet claimed
+    std::atomic<int64_t> end;   // other participants take tasks from here, downwards
+    int64_t first;              // its owner takes tasks from here, upwards
   };
 
   static bool claim(Share& share) {
@@ -162,15 +164,15 @@ int current_processor() {
 #endif
 }
 
-// Moves the calling thread off a processor, if the process may use another. A worker woken by a
-// busy caller can be put on the caller's own processor and be left there, the other one idle, since
-// the scheduler takes threads that ran a moment ago for not worth moving.
+// Moves the calling thread to another processor, if the process may use one. The scheduler can put
+// a woken worker on the processor of its busy caller and leave it there while another is idle,
+// since it holds threads that ran a moment ago not worth moving.
 void leave_processor(int processor) {
 #if defined(__linux__)
   cpu_set_t set;
   if (processor < 0 || processor >= CPU_SETSIZE) return;
-  if (sched_getaffinity(getpid(), sizeof set, &set) != 0)
-    return;  // the main thread's: the process's
+  // The main thread's processors stand for the process's.
+  if (sched_getaffinity(getpid(), sizeof set, &set) != 0) return;
   CPU_CLR(static_cast<size_t>(processor), &set);
   if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof set, &set);
 #else
@@ -197,8 +199,8 @@ class Pool : public Runner {
   }
 
  private:
-  // 50 to 150 us of pauses: a call's next step, or the next layer, finds the workers awake. Longer
-  // would take a core from the engine's own threads.
+  // Pauses during which an idle worker stays awake, 50 to 150 us in all, so that a call's next step
+  // or the next layer need not wake it. More would keep a core from the engine's own threads.
   static constexpr int kSpins = 4000;
 
   static void run_tasks(Runner* self, int64_t tasks, TaskFunction function, void* context) {
@@ -214,7 +216,8 @@ class Pool : public Runner {
       parallel(&OpenMpRun::help, &call, static_cast<unsigned>(threads), 0);
       return;
     }
-    // A pool at work for another caller, or for this one further up the stack, is left alone.
+    // The caller runs its tasks alone while the pool works for another caller, or for a call of
+    // this thread further up its stack.
     std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
     if (tasks <= 1 || bound == 1 || !turn.try_lock()) {
       run_alone(tasks, function, context);
@@ -251,7 +254,7 @@ class Pool : public Runner {
       try {
         std::thread([this, index = workers_] { work(index); }).detach();
       } catch (const std::system_error&) {
-        return;  // fewer threads than wished for; the caller does the rest
+        return;  // the caller runs the tasks of the missing threads
       }
       ++workers_;
     }
@@ -278,7 +281,7 @@ class Pool : public Runner {
           job->retain();
         }
       }
-      // Also where the job has ended already: then it is because the caller did not let go of it.
+      // Even where the job has ended already: the caller may have kept this worker from running.
       if (caller >= 0 && caller == current_processor()) leave_processor(caller);
       if (job != nullptr) {
         job->help(index + 1);
@@ -287,7 +290,7 @@ class Pool : public Runner {
     }
   }
 
-  std::mutex turn_;  // held by the caller whose job the pool works on
+  std::mutex turn_;  // held by the caller whose job the pool runs
   std::mutex mutex_;
   std::condition_variable condition_;
   std::atomic<uint64_t> generation_{0};

@@ -1,5 +1,4 @@
-// How kernels run in parallel: a Runner is handed tasks, and works through them on our own pool or
-// on an engine's threads.
+// A Runner runs numbered tasks in parallel, on our own thread pool or on an engine's threads.
 #pragma once
 #include <cstdint>
 
@@ -9,14 +8,14 @@ namespace sepconv {
 
 using TaskFunction = void (*)(void* context, int64_t task);
 
-// Plain function pointers and no virtual functions, so that nothing inline of it can leak out of a
-// file compiled for a higher instruction set.
+// Function pointers instead of virtual functions: an inline function that a file for a higher
+// instruction set had compiled could be the copy that the linker keeps for all files.
 struct Runner {
   // Calls function(context, t) once for every t in [0, tasks), in any order and on any threads,
   // and returns when all have ended. `function` does not throw.
   void (*run)(Runner* self, int64_t tasks, TaskFunction function, void* context);
-  // How many threads run() works on at most, the caller included. Work may be cut by it, but never
-  // the order of a sum.
+  // The number of threads that run() uses at most, the caller included. It may decide how work is
+  // cut, but never the order of a sum.
   int (*threads)(const Runner* self);
 
   int concurrency() const { return threads(this); }
@@ -24,7 +23,8 @@ struct Runner {
 
 inline constexpr int kMaxThreads = 256;
 
-// The caller and up to num_threads() - 1 workers: our own, or those of an adopted OpenMP runtime.
+// Runs tasks on the caller and on up to num_threads() - 1 workers: our own threads, or those of an
+// adopted OpenMP runtime.
 SEPCONV_API Runner& pool();
 
 // Lets pool() run on the threads of GNU's OpenMP runtime at `library`, which the process must have
@@ -32,8 +32,9 @@ SEPCONV_API Runner& pool();
 // spin for milliseconds after each of its operations, and a second pool would wait for their cores.
 SEPCONV_API bool adopt_openmp(const char* library);
 
-// The bound on threads: SEPCONV_NUM_THREADS at first, else the processors this process may use.
-// The first call throws std::invalid_argument where that variable is no such number.
+// The most threads that a call uses: SEPCONV_NUM_THREADS, or where it is not set the number of
+// processors that this process may use. The first call throws std::invalid_argument where that
+// variable is not an integer from 1 to kMaxThreads.
 SEPCONV_API int num_threads();
 // Throws std::invalid_argument where `count` is not from 1 to kMaxThreads.
 SEPCONV_API void set_num_threads(int count);
@@ -43,7 +44,7 @@ SEPCONV_API void set_num_threads(int count);
 struct ExternalRunner : Runner {
   void* pool;
   void (*schedule)(void* pool, void (*job)(void*), void* argument);
-  int most;  // how many threads to ask for, the caller included; num_threads() bounds them too
+  int most;  // threads to use, the caller included, but no more than num_threads()
 };
 SEPCONV_API ExternalRunner external_runner(void* pool,
                                            void (*schedule)(void*, void (*)(void*), void*),

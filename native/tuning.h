@@ -1,6 +1,6 @@
-// Numbers that were found by measuring and change speed alone: how much work a task is, what is
-// kept together for a cache, from where on one way is better than another. A number on which the
-// order of a sum depends says so: to change it changes the last bits of results.
+// Numbers found by measuring. They change speed alone: how much work a task is, what is kept
+// together for a cache, where one way becomes better than another. A number that the order of a sum
+// depends on says so: a change of it changes the last bits of results.
 //
 // All were measured on an AMD EPYC of Zen 4 (per core 32 KiB of first cache and 1 MiB of second,
 // 32 MiB of third among eight), most of them on two of its cores. Each has its unit, what a smaller
@@ -14,19 +14,19 @@ namespace sepconv::tuning {
 
 // --- tasks -------------------------------------------------------------------------------------
 
-// Tasks that a pass is cut into at least, where there is work enough. Fewer leave threads idle at
-// the end; more share more rows with their neighbours.
+// Tasks of a pass, at least, where there is work enough. With fewer, threads are idle at the end;
+// with more, bands share more rows with their neighbours.
 //   --mode depthwise,pointwise --batch 1
 inline constexpr int64_t kTasks = 16;
 
-// Products of vectors, some microseconds of one thread, for which one more task is worth waking a
-// thread; and tasks a thread where there are many more of them.
+// Vector multiplications for which one more task is worth waking a thread: some microseconds of one
+// thread. And the tasks of a thread where there is much more work than that.
 //   --mode depthwise --batch 1 --workloads 'mobilenet_v*'
 inline constexpr int64_t kTaskVectorProducts = 1 << 14;
 inline constexpr int64_t kTasksAThread = 4;
 
-// Elements of depthwise outputs (or input gradients) a band: 128 KiB of float32, so that the rows
-// of inputs that neighbours share stay in the second cache. Smaller bands share more rows.
+// Elements of depthwise outputs (or input gradients) in a band: 128 KiB of float32, so that the
+// input rows that neighbouring bands share stay in the second cache. Smaller bands share more rows.
 //   --mode depthwise,depthwise-training
 inline constexpr int64_t kBandElements = 32768;
 
@@ -34,41 +34,42 @@ inline constexpr int64_t kBandElements = 32768;
 //   --mode depthwise-training
 inline constexpr int64_t kGradientBandElements = 16384;
 
-// Elements of a plane's phases a band, 256 KiB of float32, which stay in the second cache. The
+// Elements of a plane's phases in a band: 256 KiB of float32, which stay in the second cache. The
 // order of a sum depends on it.
 //   --mode depthwise,depthwise-training --workloads eegnet
 inline constexpr int64_t kPlaneElements = 65536;
 
-// Elements a task of what only copies or adds. Smaller tasks are waited for longer than they run.
-// The order of the sums of the bias' gradient depends on it.
+// Elements of a task that only copies or adds. Waking a thread for a smaller one takes longer than
+// the task. The order of the sums of the bias' gradient depends on it.
 //   --mode separable-training
 inline constexpr int64_t kPlainTaskElements = 16384;
 
-// Bytes a pixel below which a part of its channels is not made smaller where the image comes from
-// memory, since memory is slow at less than some lines at a time; and parts that are made all the
-// same.
+// Where an image comes from memory: the bytes of a pixel that a channel part has at least, since
+// memory is slow when few lines are read at a time; and the number of channel parts that are made
+// even if they have fewer.
 //   --mode depthwise --batch 1
 inline constexpr int64_t kPixelPartBytes = 1024;
 inline constexpr int64_t kPixelParts = 4;
 
-// Outputs of a piece of a row: where rows are gone along, and of any other kernel, whose pieces
-// compute more of what they share twice. A piece is at least as many columns as the last two say,
-// the second times the dilation.
+// Outputs of a row piece, of the flat kernel and of the others, whose pieces compute more of what
+// they share twice. Of the others, a piece has at least as many columns as the last two say, the
+// second times the dilation.
 //   --mode depthwise --batch 1 --workloads conv_tasnet
 inline constexpr int64_t kFlatPieceOutputs = 1024, kPieceOutputs = 16384;
 inline constexpr int64_t kPieceColumns = 64, kPieceDilations = 7;
 
-// Bytes of a band's rows, from an input's first use to its last, that a small kernel's channels are
-// cut for; a fifth of the second cache, which holds outputs too.
+// Bytes of the input rows between an input's first use and its last, for which a small kernel's
+// channels are cut: a fifth of the second cache, which holds outputs too.
 //   --mode depthwise --workloads 'mobilenet_v*,xception'
 inline constexpr int64_t kSmallBandBytes = 192 << 10;
 
-// Bytes of the copy that a small kernel sees of pixels that lie on the same sets of the first
-// cache.
+// Bytes of the copy that a small kernel reads instead of pixels that fall on the same sets of the
+// first cache.
 //   --mode depthwise --workloads 'mobilenet_v1,xception'
 inline constexpr int64_t kCopyBytes = 128 << 10;
 
-// Taps in a row from which on those in the padding are left out, and not multiplied by zero.
+// Taps in a row of a kernel from which on taps in the padding are left out, and not multiplied by
+// zero.
 //   --mode depthwise --workloads 'replknet_31b'
 inline constexpr int64_t kPaddedTaps = 9;
 
@@ -103,7 +104,7 @@ inline constexpr int64_t kOneSetBytes = 4096, kOneSetRows = 8;
 //   --mode separable,pointwise
 inline constexpr int64_t kTilePixels = 96;
 
-// Tiles of rows from which on they are half as high, so that the last leave no thread idle.
+// Tiles from which on they are half as high, so that the last ones leave no thread idle.
 //   --mode pointwise
 inline constexpr int64_t kManyTiles = 8;
 
@@ -113,30 +114,32 @@ inline constexpr int64_t kManyTiles = 8;
 inline constexpr int kTaskProductsLog2 = 17;
 
 // Bytes of packed weights that each thread packs for itself: less than the second cache, where they
-// stay for all its tasks. Of more, a thread's share is packed once for all.
+// stay for all of its tasks. Larger weights are packed once for all threads.
 //   --mode separable,pointwise
 inline constexpr int64_t kOwnWeightBytes = 256 << 10;
 
-// Bytes of packed weights that tiles read from the third cache rather than that they are fewer.
+// Bytes of packed weights that small tiles may read from the third cache again and again; with
+// larger weights, tiles are not made smaller to give every thread work.
 //   --mode separable --batch 1
 inline constexpr int64_t kSharedWeightBytes = 8 << 20;
 
-// Bytes that are asked for ahead of their use; more would drive out of the second cache what is in
-// use.
+// Bytes that are prefetched at most; more would drive what is in use out of the second cache.
 //   --mode pointwise-training
 inline constexpr int64_t kAheadBytes = 128 << 10;
 
-// Bytes of an input that is taken to come from memory, and not from a cache.
+// Bytes of an input from which on it is taken to come from memory, not from a cache.
 //   --mode depthwise,pointwise
 inline constexpr int64_t kFarBytes = 4 << 20;
 
 // --- the separable convolution -----------------------------------------------------------------
 
-// Tiles below which one step after the other is better than tiles that feed the product.
+// Tiles below which the two steps are fused only if tiles can be made smaller; otherwise they run
+// one after the other.
 //   --mode separable --batch 1
 inline constexpr int64_t kFewTiles = 12;
 
-// Taps from which on a tile's window is so many times the tile that tiles do not pay.
+// Taps of a kernel from which on a tile's window is so much larger than the tile that fusing the
+// two steps does not pay.
 //   --mode separable --workloads convnext_tiny,replknet_31b
 inline constexpr int64_t kWindowTaps = 49;
 
@@ -144,8 +147,9 @@ inline constexpr int64_t kWindowTaps = 49;
 //   --mode separable --batch 1 --workloads 'mobilenet_v*'
 inline constexpr int64_t kPartPixels = 64;
 
-// Bytes of all tensors that go through several passes together: less than the third cache, so that
-// one pass finds what another left. The order of a sum depends on it.
+// Bytes of all tensors of a batch part, which goes through several passes before the next one: less
+// than the third cache, so that a pass finds there what the one before left. The order of a sum
+// depends on it.
 //   --mode separable-training --batch 8
 inline constexpr int64_t kPartBytes = 8 << 20;
 
@@ -157,17 +161,17 @@ inline constexpr int64_t kHalfPartElements = 1 << 18;
 
 // --- sums over many tasks: the order of sums depends on all of these ---------------------------
 
-// Partial sums at most, and the bytes of all of them together: adding them up costs as much as they
-// are large, and there are no more tasks than partial sums where a kernel cannot be split.
+// The most groups (each has a partial sum), and the most bytes of all partial sums together. More
+// cost more to add up; fewer make fewer tasks where channels cannot be cut.
 //   --mode depthwise-training,pointwise-training
 inline constexpr int64_t kMostGroups = 32;
 inline constexpr int64_t kGroupBytes = 8 << 20;
 
-// Pixels of a kernel's gradient for each group of partial sums.
+// Pixels of a group in a pointwise kernel's gradient.
 //   --mode pointwise-training
 inline constexpr int64_t kGroupPixels = 1024;
 
-// Bytes of a part of an array that batch normalization sums up by itself.
+// Bytes of the part of an array that batch normalization sums up by itself.
 //   benchmarks/training_step.py
 inline constexpr int64_t kBatchNormPartBytes = 128 << 10;
 

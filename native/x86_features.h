@@ -1,5 +1,5 @@
-// What of the x86 instruction set each level's compiler flags let the compiler use, and where a
-// processor says that it has it. CMakeLists.txt has the flags; a native test compares the two.
+// The x86 features that each level's compiler flags let the compiler use, and the bits by which a
+// processor reports them. CMakeLists.txt has the flags; a native test compares the two.
 #pragma once
 #include <cstdint>
 
@@ -49,8 +49,8 @@ inline constexpr X86Feature kX86V4[] = {
     {"__PRFCHW__", kExtendedLeaf, 0, X86Feature::ecx, 8},
 };
 
-// Parts of the registers that the system saves when it switches threads, as bits of XCR0. A
-// processor's AVX is of no use under a system that does not save its registers.
+// The registers that the system saves when it switches threads, as bits of XCR0. A processor's AVX
+// is of no use under a system that does not save its registers.
 inline constexpr uint64_t kSavesAvx = 0x6, kSavesAvx512 = 0xe6;
 
 }  // namespace sepconv

@@ -19,7 +19,7 @@ LAYERS = {
 
 
 def draw(figure: Any) -> None:
-    """A bar a layer, in per cent of the standard convolution."""
+    """Draws a bar for each layer, in per cent of the standard convolution."""
     axes = figure.add_axes((0.37, 0.17, 0.6, 0.7))
     for place, (_, kernel, channels, filters) in enumerate(LAYERS.values()):
         standard = kernel**2 * channels * filters / 100

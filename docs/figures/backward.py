@@ -8,7 +8,7 @@ from drawing import arrow, blank, save
 
 from sepconv.bench.theme import BLUE, GREEN, MUTED, ORANGE
 
-#: Text, centre and colour of every box.
+#: The colours of kept, recomputed and returned tensors.
 KEPT, AGAIN, RESULT = MUTED, ORANGE, GREEN
 
 
@@ -28,7 +28,7 @@ def box(axes: Any, x: float, y: float, text: str, colour: str, dashed: bool = Fa
 
 
 def link(axes: Any, start: tuple[float, float], end: tuple[float, float], text: str = "") -> None:
-    """An arrow with what happens on the way."""
+    """An arrow, labelled with the operation."""
     arrow(axes, start, end, color=BLUE, shrinkA=20, shrinkB=24)
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
     axes.text(x, y + 0.22, text, fontsize=9, ha="center", color=BLUE, zorder=5)

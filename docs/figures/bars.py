@@ -1,6 +1,6 @@
-"""Bars of what was measured: how much longer others take, and times beside each other.
+"""Bars of measurements: ratios of times, and times side by side.
 
-They are narrow, so that their words can be read on a telephone.
+They are narrow, so that their text can be read on a telephone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from sepconv.bench.theme import BLUE, MUTED, ORANGE, TEXT
 
 __all__ = ["WIDTH", "heading", "panels", "ratios", "times"]
 
-#: Of a figure, in inches.
+#: The width of a figure, in inches.
 WIDTH = 4.7
-_ROW, _HEAD = 0.27, 0.42  # of a bar, and of a panel's title
+_ROW, _HEAD = 0.27, 0.42  # the heights of a bar and of a panel's title, in inches
 
 
 def panels(figure: Any, counts: Sequence[int], left: float, foot: float) -> list[Any]:
@@ -44,7 +44,7 @@ def panels(figure: Any, counts: Sequence[int], left: float, foot: float) -> list
 
 
 def names(axes: Any, words: Sequence[str]) -> None:
-    """A word a bar."""
+    """Names the bars."""
     axes.set_yticks(range(len(words)), words)
     axes.tick_params(axis="y", labelcolor=TEXT)
 
@@ -67,9 +67,9 @@ def ratios(axes: Any, group: dict[str, float], limits: tuple[float, float], digi
 
     Args:
         axes: one of `panels`.
-        group: the ratios, by what they are of.
+        group: the ratios, by name.
         limits: of the scale.
-        digits: behind the point.
+        digits: after the decimal point.
     """
     names(axes, list(group))
     axes.set(xscale="log", xlim=limits)
@@ -89,7 +89,7 @@ def heading(axes: Any, title: str, left: float) -> None:
 
 
 def times(axes: Any, group: dict[str, tuple[float, str, str]], high: float) -> None:
-    """Bars of times: what is said of each, its milliseconds, what stands at its end, its colour."""
+    """Bars of times: by name, the milliseconds, the text at the bar's end, and its colour."""
     names(axes, list(group))
     axes.set_xlim(0, high)
     for place, (milliseconds, text, colour) in enumerate(group.values()):

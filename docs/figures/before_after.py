@@ -1,4 +1,4 @@
-"""Draws a training step before and after the one line, on every engine."""
+"""Draws the time of a training step before and after patching, on every engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEFT = 1.55
 
 
 def draw(figure: Any) -> None:
-    """A panel a network: two bars an engine."""
+    """Draws a panel for each network, with two bars for each engine."""
     made = panels(figure, [2 * len(ENGINES)] * len(NETWORKS), LEFT, 0.1)
     for axes, network in zip(made, NETWORKS, strict=True):
         group = {}

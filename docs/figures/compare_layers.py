@@ -14,7 +14,7 @@ LEFT = 1.3
 
 
 def draw(figure: Any) -> None:
-    """A panel a kind of layer; the last bar is over the fastest peer of each layer."""
+    """Draws a panel for each kind of layer; the last bar is over the fastest peer of each layer."""
     data = MEASURED["layers"]
     groups = [dict(zip(data["peers"], row["peers"], strict=False)) for row in data["rows"]]
     for group, row in zip(groups, data["rows"], strict=True):

@@ -1,4 +1,4 @@
-"""Draws what one picture through a whole network takes, on sepconv and on runtimes."""
+"""Draws the time of one picture through a whole network, on sepconv and on runtimes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEFT = 1.9
 
 
 def draw(figure: Any) -> None:
-    """A panel a network; who is faster than sepconv is orange."""
+    """Draws a panel for each network; peers that are faster than sepconv are orange."""
     data = MEASURED["picture"]
     networks, rows = data["networks"], data["rows"]
     made = panels(figure, [len(rows)] * len(networks), LEFT, 0.6)

@@ -14,7 +14,7 @@ LEFT = 1.3
 
 
 def draw(figure: Any) -> None:
-    """A panel an engine."""
+    """Draws a panel for each engine."""
     groups = {
         engine["name"]: {row["network"]: row["ratio"] for row in engine["rows"]}
         for engine in MEASURED["steps"]

@@ -1,4 +1,4 @@
-"""Draws the standard, the depthwise and the pointwise convolution: who sees what."""
+"""Draws the standard, the depthwise and the pointwise convolution, and the inputs of an output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures are drawn with: stacks of channels, arrows, and the file itself."""
+"""Helpers to draw figures: stacks of channels, arrows, and saving."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sepconv.bench.theme import LINE, MUTED, STYLE, themed
 __all__ = ["PLANE", "Cell", "arrow", "blank", "save", "stack", "window"]
 
 PLANE = "#060606"  # the page's own colour, in `theme`
-_RIGHT, _UP, _DOWN = 0.13, 0.07, 0.2  # a column goes right and up, a row down
+_RIGHT, _UP, _DOWN = 0.13, 0.07, 0.2  # steps: of a column right and up, of a row down
 
 #: Row, column and colour of a filled cell.
 Cell = tuple[int, int, str]
@@ -72,7 +72,7 @@ def arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], **sty
 
 
 def blank(figure: Any, width: float, height: float, places: Iterable[float] = (0, 0, 1, 1)) -> Any:
-    """Axes without axes: a sheet of so many units."""
+    """Axes without lines or ticks, `width` by `height` units."""
     axes = figure.add_axes(tuple(places))
     axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     axes.axis("off")
@@ -84,7 +84,7 @@ def save(file: str, label: str, size: tuple[float, float], draw: Callable[[Any],
 
     Args:
         file: the script's own name; the SVG takes its stem.
-        label: what the figure shows, for those who do not see it.
+        label: a description for screen readers.
         size: in inches.
         draw: draws on the figure.
     """

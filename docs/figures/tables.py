@@ -1,6 +1,6 @@
-"""Writes the tables of what was measured into the pages, from `measured.toml`: ``make figures``.
+"""Writes the tables of measurements into the pages, from `measured.toml`: ``make figures``.
 
-A table stands in a page between ``<!-- table: NAME -->`` and ``<!-- table: end -->``.
+A table is in a page between ``<!-- table: NAME -->`` and ``<!-- table: end -->``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MODES = {
 
 
 def filled(page: str) -> str:
-    """A page's text with its tables written anew."""
+    """A page's text with its tables replaced."""
     return _PLACE.sub(lambda found: f"{found[1]}\n{_TABLES[found[2]]()}\n{found[3]}", page)
 
 
@@ -38,7 +38,7 @@ def milliseconds(median: str) -> float:
 
 
 def layer_title(row: dict[str, Any]) -> str:
-    """What a row of the layers is, in words."""
+    """The title of a row of the layers."""
     return f"{_MODES[row['mode']]}, batch {row['batch']}"
 
 

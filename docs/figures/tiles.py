@@ -1,4 +1,4 @@
-"""Draws the way of the data through the memories: in two operations, and fused in tiles."""
+"""Draws the data's path through the levels of memory: in two operations, and fused in tiles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def path(axes: Any, points: list[tuple[float, float]], colour: str) -> None:
 
 
 def box(axes: Any, x: float, y: float, text: str, colour: str) -> None:
-    """What lies at a level."""
+    """An array at a level of memory."""
     axes.text(
         x,
         y,

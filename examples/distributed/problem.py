@@ -1,4 +1,4 @@
-"""What every worker trains: a small network of sepconv's layers, and one batch of pictures."""
+"""The training of all workers: a small network of sepconv's layers, and a batch of pictures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def options() -> argparse.Namespace:
 def build() -> Any:
     """The network, with the same weights in every process.
 
-    It has no batch normalisation: over a part of a batch that is another function than over the
-    whole, so its losses would differ for a reason that has nothing to do with convolutions.
+    It has no batch normalization, whose result over a part of a batch differs from that over the
+    whole; losses would differ without a fault in the convolutions.
     """
     import keras
 
@@ -49,7 +49,7 @@ def build() -> Any:
 
 
 def pictures(rank: int, world: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """The share of one process in the batch of one step: pictures and their classes."""
+    """The part of a step's batch for one process: pictures and their classes."""
     rng = np.random.default_rng(step)
     x = rng.standard_normal((BATCH, 16, 16, 3)).astype("float32")
     y = rng.integers(0, 10, BATCH).astype("int32")
@@ -58,5 +58,5 @@ def pictures(rank: int, world: int, step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def report(step: int, loss: Any) -> None:
-    """Says a step's loss, over all processes, to whoever started this one."""
+    """Prints a step's loss, over all processes, for the parent process."""
     print(f"loss {step} {float(loss)!r}", flush=True)

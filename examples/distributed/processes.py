@@ -1,4 +1,4 @@
-"""Workers: the processes of one training, of which none outlives its time."""
+"""Workers: the processes of one training, all of which end with it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HERE = Path(__file__).parent
 
 
 class FailedError(RuntimeError):
-    """A worker ended badly, or not at all; the message has what it said last."""
+    """A worker failed or did not end; the message has its last output."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface on which nobody listens."""
+    """Free ports of the loopback interface."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -31,14 +31,14 @@ def free_ports(count: int) -> list[int]:
 
 
 class Workers:
-    """Several processes of one training, as a context that ends all that are left.
+    """The processes of one training, as a context that ends those that still run.
 
     Args:
         engine: ``"jax"``, ``"torch"`` or ``"tensorflow"``.
-        world: how many processes.
+        world: the number of processes.
         steps: training steps.
-        way: which of the engine's ways.
-        patience: seconds that one waits for another.
+        way: the engine's way to train.
+        patience: seconds that one process waits for another.
         environment: more variables for them.
     """
 
@@ -86,19 +86,19 @@ class Workers:
         return self._folder / f"{rank}.err"
 
     def said(self, rank: int) -> str:
-        """What one has written to its standard error so far."""
+        """The standard error of a worker so far."""
         return self._err(rank).read_text(errors="replace")
 
     def losses(self, rank: int) -> list[float]:
-        """The losses that one has told so far."""
+        """The losses that a worker has reported so far."""
         text = self._out(rank).read_text(errors="replace")
         return [float(value) for value in re.findall(r"^loss \d+ (\S+)\n", text, re.MULTILINE)]
 
     def wait_for_losses(self, rank: int, count: int, seconds: float) -> None:
-        """Waits until one has told so many losses.
+        """Waits until a worker has reported `count` losses.
 
         Raises:
-            FailedError: it ended before, or the time is over.
+            FailedError: the worker ended before, or the time is over.
         """
         end = time.monotonic() + seconds
         while len(self.losses(rank)) < count:
@@ -109,7 +109,7 @@ class Workers:
             time.sleep(0.05)
 
     def wait(self, rank: int, seconds: float) -> int:
-        """Waits for one's end.
+        """Waits for the end of a worker.
 
         Returns:
             Its exit code.
@@ -124,10 +124,10 @@ class Workers:
             raise FailedError(f"worker {rank} hangs: no end in {seconds:.0f} s\n{said}") from None
 
     def finish(self, seconds: float) -> list[list[float]]:
-        """Waits for the end of all.
+        """Waits for the end of all workers.
 
         Returns:
-            The losses that each has told.
+            The losses that each has reported.
 
         Raises:
             FailedError: one failed, or the time is over.

@@ -1,4 +1,4 @@
-"""Trains in two processes and in one, and puts the losses side by side.
+"""Trains in two processes and in one, and compares the losses.
 
 python examples/distributed/run.py                  # every engine that is installed
 python examples/distributed/run.py --engine torch   # one
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from processes import FailedError, Workers
 
-#: The ways to train of each engine, and what they are called.
+#: Each engine's ways to train, with their titles.
 WAYS = {
     "jax": {"jit": "JAX, a jitted step, batch sharded", "keras": "JAX, keras DataParallel"},
     "torch": {"ddp": "PyTorch, DistributedDataParallel"},
     "tensorflow": {"strategy": "TensorFlow, MultiWorkerMirroredStrategy"},
 }
 TOLERANCE = 1e-5  # of float32 sums that are added in another order
-SECONDS = 240  # for one training; a hang ends there
+SECONDS = 240  # for one training, after which it counts as hanging
 
 _COLLECTIVES = (
     r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -32,13 +32,13 @@ _COLLECTIVES = (
 
 
 def collectives(folder: Path) -> dict[str, int]:
-    """What is communicated by the compiled programs that contain our gradients.
+    """The communication in the compiled programs that contain our gradients.
 
     Args:
         folder: where XLA has dumped its programs.
 
     Returns:
-        How many operations of each kind.
+        The number of operations of each kind.
 
     Raises:
         FailedError: there is no such program.
@@ -88,7 +88,7 @@ def compare(engine: str, way: str, steps: int) -> float:
 
 
 def last_words(text: str) -> str:
-    """What a worker's standard error says went wrong: its exception, else its last line."""
+    """The exception in a worker's standard error, else its last line."""
     exceptions = r"^(?:\[rank\d\]: )?[\w.]*(?:Error|Exception)\b.*:"
     found = list(re.finditer(exceptions, text, re.MULTILINE))
     rest = text[found[-1].start() :] if found else (text.strip().splitlines() or ["nothing"])[-1]
@@ -96,13 +96,13 @@ def last_words(text: str) -> str:
 
 
 def kill(engine: str, way: str, patience: int = 10) -> float:
-    """Kills rank 1 in mid-training and prints what becomes of rank 0.
+    """Kills rank 1 during training and prints how rank 0 ends.
 
     Returns:
         The seconds from there to the end of rank 0.
 
     Raises:
-        FailedError: rank 0 hangs, or ends as if nothing had been.
+        FailedError: rank 0 hangs, or ends without an error.
     """
     with Workers(engine, 2, 1_000_000, way, patience) as workers:
         for rank in range(2):

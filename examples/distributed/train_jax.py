@@ -19,7 +19,7 @@ Step = Callable[[np.ndarray, np.ndarray], Any]
 
 
 def join(rank: int, world: int, port: int, patience: int) -> None:
-    """Makes the processes one; without the others, or when one falls silent, JAX ends this one."""
+    """Joins the processes; JAX ends this one if another is missing or stops answering."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         f"127.0.0.1:{port}",
@@ -51,7 +51,7 @@ def keras_step() -> Step:
 
 
 def jit_step() -> Step:
-    """A step of one's own: jit, with the batch sharded and the weights on every device."""
+    """A user's own step: jit, with the batch sharded and the weights on every device."""
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     mesh = Mesh(np.array(jax.devices()), ("batch",))

@@ -1,4 +1,4 @@
-"""A worker on TensorFlow's `MultiWorkerMirroredStrategy`, with a step of one's own.
+"""A worker on TensorFlow's `MultiWorkerMirroredStrategy`, with a training step of its own.
 
 `Model.fit` is of no use here: Keras 3.15, with its own layers too, fails under this
 strategy with "Attempt to convert a value (PerReplica...) with an unsupported type".
@@ -19,7 +19,7 @@ from problem import BATCH, LEARNING_RATE, MOMENTUM, build, options, pictures, re
 
 
 def strategy_for(rank: int, ports: list[int], patience: int) -> Any:
-    """The strategy; TensorFlow reads who takes part from the variable TF_CONFIG."""
+    """The strategy; TensorFlow reads the participants from the variable TF_CONFIG."""
     workers = [f"127.0.0.1:{port}" for port in ports]
     task = {"type": "worker", "index": rank}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})

@@ -20,7 +20,7 @@ def main() -> None:
     given = options()
     model = build()
     if given.world > 1:
-        # Rank 0 keeps the addresses at the first port; a collective waits for so many seconds.
+        # Rank 0 keeps the addresses, at the first port; a collective waits up to the patience.
         dist.init_process_group(
             "gloo",
             f"tcp://127.0.0.1:{given.port[0]}",

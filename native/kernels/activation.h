@@ -1,6 +1,6 @@
 // The activations that follow a convolution. Those that cost an instruction or two are applied to
-// sums in registers; the others to what was stored, while it is in the first cache ("late"), so
-// that they take no registers from the kernels.
+// sums in registers. The others ("late" ones) are applied to stored results while those are in the
+// first cache, so that they take no registers from the kernels.
 #pragma once
 #include "../operation.h"
 #include "vec.h"
@@ -9,7 +9,7 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 inline constexpr bool is_late(Activation activation) { return activation > Activation::relu6; }
 
-// What of an activation is applied in registers.
+// The activation to apply in registers: none for a late one.
 inline constexpr Activation early(Activation activation) {
   return is_late(activation) ? Activation::none : activation;
 }
@@ -75,7 +75,7 @@ inline Vec<T> late_activation(Vec<T> v, Activation activation) {
   return v * (v < -most ? nothing : sigmoid);
 }
 
-// In place.
+// Applies a late activation in place.
 template <class T>
 void activate_late(T* p, int64_t count, Activation activation) {
   int64_t i = 0;

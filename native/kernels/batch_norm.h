@@ -1,9 +1,9 @@
-// Batch normalization in training: mean and variance of each channel over everything else, the
-// result, and the gradients.
+// Batch normalization in training: the mean and variance of each channel, the result, and the
+// gradients.
 //
-// Sums are made of parts whose size depends on the array's shape alone, each in T about a value of
-// its own (so that a large mean costs no digits), and are added up in double: a result depends
-// neither on the number of threads nor on the order in which they come.
+// Arrays are summed in parts whose size depends on the array's shape alone. A part is summed in T,
+// as differences from one of its values, so that a large mean costs no digits; parts are added in
+// double, in a fixed order. So results do not depend on the number of threads.
 #pragma once
 #include "../operation.h"
 #include "../tuning.h"
@@ -29,8 +29,8 @@ double value_or(const T* values, int64_t index, double otherwise) {
   return values == nullptr ? otherwise : static_cast<double>(values[index]);
 }
 
-// Of dx = a * dy + b * (x - mean) + c, from a channel's sums of dy and of dy * (x - mean); and the
-// channel's own two gradients.
+// The factors of dx = a * dy + b * (x - mean) + c, from a channel's sums of dy and of dy * (x -
+// mean); and the gradients of the channel's gamma and beta.
 template <class T>
 struct ChannelGradient {
   ChannelGradient(const BatchNorm& s, const BatchNormBackward& args, int64_t channel, double dy,
@@ -50,7 +50,7 @@ struct ChannelGradient {
 
 // ---- channels_last: rows of channels
 
-// Whole vectors, and what is left of one at the end of a row.
+// A whole vector, and the lanes that are left at the end of a row.
 template <class T>
 struct WholeVector {
   Vec<T> get(const T* p) const { return load(p); }
@@ -76,12 +76,12 @@ void for_columns(int64_t width, const F& f) {
   if (column < width) f(column, FirstLanes<T>{width - column});
 }
 
-// An array [rows, channels] as wider rows of `repeat` of its own, so that few channels fill vectors
-// too, and their cut into parts.
+// An array [rows, channels] seen as rows that are `repeat` times as wide, so that few channels fill
+// vectors too, and the parts that these rows are cut into.
 template <class T>
 struct WideRows {
   WideRows(int64_t rows, int64_t channels) : channels(channels) {
-    int64_t step = 1;  // of rows, that are whole vectors together
+    int64_t step = 1;  // rows that together are whole vectors
     while (step * channels % kLanes<T> != 0) step *= 2;
     if (channels < 4 * kLanes<T>) repeat = round_up(ceil_div(4 * kLanes<T>, channels), step);
     width = repeat * channels;
@@ -93,7 +93,7 @@ struct WideRows {
     count = max_of(1, whole / a_part);
   }
   int64_t first(int64_t part) const { return part_start(whole, count, part); }
-  // Calls f.operator()<rows>(offset, width) for all rows of a part, mostly four together.
+  // Calls f.operator()<rows>(offset, width) for all rows of a part, four at a time where it can.
   template <class F>
   void for_rows(int64_t part, const F& f) const {
     int64_t row = first(part);
@@ -102,7 +102,7 @@ struct WideRows {
     for (; row < end; ++row) f.template operator()<1>(row * width, width);
     if (part == count - 1 && rest != 0) f.template operator()<1>(whole * width, rest * channels);
   }
-  // How many values of a part stand in the columns of the repetition `index`.
+  // The number of values that a part has in each column of repetition `index`.
   int64_t values(int64_t part, int64_t index) const {
     return first(part + 1) - first(part) + (part == count - 1 && index < rest ? 1 : 0);
   }
@@ -113,7 +113,7 @@ struct WideRows {
 // Channels whose sums are added up together.
 inline constexpr int64_t kSumChannels = 16;
 
-// Two sums a column of every part of an array, and then of all parts.
+// Two sums for every column of every part.
 template <class T>
 class PartSums {
  public:
@@ -121,8 +121,9 @@ class PartSums {
   T* first(int64_t part) const { return sums_.get() + 2 * part * rows_.padded; }
   T* second(int64_t part) const { return first(part) + rows_.padded; }
 
-  // Calls f(values, first sums, second sums, offset), of the channels from `channel` on, for every
-  // part and repetition that has values of them; the first ones are at `offset` of the array.
+  // Calls f(values, first sums, second sums, offset) for every part and repetition that has values.
+  // The sums are those of the channels from `channel` on; `offset` is the place of the part's first
+  // values of them in the array.
   template <class F>
   void for_parts(int64_t channel, const F& f) const {
     for (int64_t part = 0; part < rows_.count; ++part)
@@ -139,7 +140,7 @@ class PartSums {
   const Workspace<T> sums_;
 };
 
-// Numbers of every channel, repeated as the channels of a wide row are.
+// Numbers of every channel, repeated like the channels of a wide row.
 template <class T, int kNumbers>
 class RowNumbers {
  public:
@@ -166,8 +167,8 @@ void for_channels(Runner& runner, int64_t channels, const F& f) {
   });
 }
 
-// The mean of every column of one part, above its first value, and the sum of squares about the
-// mean.
+// The mean of every column of one part, as a difference from the column's first value, and the sum
+// of squared differences from the mean.
 template <class T>
 void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
@@ -212,8 +213,7 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
   for_channels<T>(runner, s.channels, [&](int64_t channel, int64_t count) {
     const double total = static_cast<double>(s.outer);
     double mean[kSumChannels] = {}, square[kSumChannels] = {};
-    // In double, first of all: a T that holds a mean has few digits left for how far it is from
-    // others.
+    // In double: in T, a mean leaves few digits for its difference from other means.
     sums.for_parts(channel, [&](double values, const T* means, const T*, int64_t offset) {
       for (int64_t i = 0; i < count; ++i)
         mean[i] += values * (static_cast<double>(x[offset + i]) + static_cast<double>(means[i]));
@@ -310,13 +310,13 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
 
 // ---- channels_first: planes
 
-// Sums that take turns, so that none waits for another; and the values of a plane that are summed
-// up in T: some hundreds for each lane.
+// Independent sums, so that no addition waits for the one before it; and the values of a plane that
+// are summed in T, 256 for each lane of each sum.
 inline constexpr int kPlaneSums = 4;
 template <class T>
 inline constexpr int64_t kPlanePart = 256 * kPlaneSums * kLanes<T>;
 
-// Calls f(offset, count) for the planes of one channel, in parts that a T can sum up.
+// Calls f(offset, count) for the planes of one channel, in parts of at most kPlanePart values.
 template <class T, class F>
 void for_plane_parts(const BatchNorm& s, int64_t channel, const F& f) {
   for (int64_t n = 0; n < s.outer; ++n)
@@ -344,7 +344,7 @@ ChannelMoments plane_moments(const BatchNorm& s, int64_t channel, const T* x) {
     const T* from = x + offset;
     T about = from[0], total, squared;
     plane_sums(count, &total, &squared, [&](int64_t at, auto lanes, Vec<T>& a, Vec<T>& b) {
-      // Lanes beyond the end read as 0 and must add nothing.
+      // Lanes beyond the end read as 0; they must add nothing.
       const Vec<T> d = lanes.get(from + at) - lanes.only(broadcast(about));
       a += d;
       b += d * d;
@@ -356,7 +356,7 @@ ChannelMoments plane_moments(const BatchNorm& s, int64_t channel, const T* x) {
     mean += apart * values / (seen + values);
     seen += values;
   });
-  return {seen > 0 ? mean : square / seen, not_negative(square / seen)};  // NaN of nothing
+  return {seen > 0 ? mean : square / seen, not_negative(square / seen)};  // of no values: NaN
 }
 
 template <class T>

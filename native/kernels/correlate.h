@@ -1,18 +1,18 @@
-// Channelwise correlation of a channels_last image, vectorised over channels: the forward pass,
-// and with a flipped kernel the input gradient.
+// Channelwise correlation of a channels_last image, vectorised over channels: the forward pass, and
+// with a flipped kernel the input gradient.
 //
 //   out[p, q, c] = sum_ij in[p*sh + i*dh - pt, q*sw + j*dw - pl, c] * weights[i, j, c]
 //
-// A row of outputs is worked through a vector of channels at a time, in runs of neighbours that
-// have the same taps inside the row. `kTile` of them are computed together so that an input vector,
-// once loaded, serves all the outputs it belongs to. Needs at least kLanes channels: the last
+// A row of outputs is computed a vector of channels at a time, in runs: neighbouring outputs that
+// have the same taps inside the image. `kTile` outputs are computed together, so that an input
+// vector, once loaded, serves all the outputs that see it. Needs at least kLanes channels: the last
 // vector overlaps the one before it.
 #pragma once
 #include "small_kernel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// One run of outputs along a row, for one vector of channels, all taps inside.
+// A run of outputs along a row, for one vector of channels; all taps are inside the image.
 template <class T>
 struct Run {
   const T* in;       // the first tap of the first output
@@ -139,8 +139,8 @@ inline TapRange taps_of_any(const Correlation& g, int64_t q, int64_t count) {
   return {first, max_of(first, min_of(g.kw, floor_div(g.in_w - 1 - left, g.dw) + 1))};
 }
 
-// TILE neighbours, all of which see the whole row of `columns` inputs at `in`: inputs are gone
-// through instead of taps, of which each output has others inside.
+// TILE neighbouring outputs, all of which see the whole row of `columns` inputs at `in`. The loop
+// goes over inputs, not taps, since every output has other taps inside the image.
 template <class T, int TILE>
 inline void run_tile_whole(const Run<T>& r, const T* in, int64_t columns, const T* weights, T* out,
                            Vec<T> start, Activation activation) {
@@ -160,8 +160,8 @@ inline void run_tile_whole(const Run<T>& r, const T* in, int64_t columns, const 
   for (int u = 0; u < TILE; ++u) store(out + u * r.out_pixel, activate<T>(acc[u], activation));
 }
 
-// The same with padding among the taps. Where there are many, a good part of them has nothing but
-// padding for some outputs: those are left out, tile by tile. `q0` is the first output.
+// A run with padding among its inputs. Of a wide kernel, taps that see only padding for all outputs
+// of a tile are left out. `q0` is the first output.
 template <class T>
 void run_padded(const Run<T>& whole, const Correlation& g, int64_t q0, Vec<T> start,
                 Activation activation) {
@@ -196,7 +196,7 @@ using RunFunction = void (*)(const Run<T>&, Vec<T>, Activation);
 
 template <class T, int KW, int STRIDE>
 RunFunction<T> pick_rows(int64_t rows) {
-  // float64 is for checking gradients more than for speed, and is spared the longer compilation.
+  // float64 serves gradient checks more than speed, so it gets fewer functions to compile.
   constexpr int kMostHeld = sizeof(T) == 8 ? 0 : 9;
   if constexpr (KW <= kMostHeld) {
     if (rows == 1) return run_fixed<T, KW, STRIDE, 1>;
@@ -252,7 +252,7 @@ int64_t strip_elements(const Correlation& g, const Window& w) {
 }
 
 // Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time
-// as the caches like; `pixels` are a copy in `strip` where there is one.
+// as suit the caches; `pixels` is a copy in `strip`, or the image where `strip` is null.
 template <class T, class F>
 void each_small_part(const Correlation& g, const T* image, const Window& w, int64_t c0, int64_t c1,
                      T* strip, F&& f) {
@@ -327,7 +327,8 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
     inside.first = min_of(max_of(inside.first, q0), q1);
     inside.last = min_of(max_of(inside.last, inside.first), q1);
   }
-  // Many weights are copied for a vector of channels, too: they are gone through for every tile.
+  // The weights of a vector of channels are copied too where they are many, since every tile reads
+  // them again.
   T* const copied = strip != nullptr && g.kw >= tuning::kPaddedTaps
                         ? strip + window.rows * window.columns * kVec
                         : nullptr;

@@ -1,11 +1,12 @@
-// Depthwise convolution where a weight, or a kernel's gradient, is infinite or not a number.
+// Plain loops for a depthwise convolution where a weight, or an element of a kernel's gradient, is
+// infinite or NaN.
 //
-// Padding takes no part in a convolution. The fast kernels multiply it all the same wherever that
-// is quicker, with zeros in its place, and so too the gaps between the rows of a plane: right for
-// any finite number, but zero times infinity is NaN. A weight that is not finite is therefore found
-// before (there are few of them beside pixels), and a wrong NaN in a kernel's gradient after, and
-// these loops do the work instead. They leave a sum as soon as it is NaN, so that a training that
-// has gone wrong is not slow as well.
+// Padding has no part in a convolution. The fast kernels still multiply it where that is quicker,
+// with zeros in its place; they also multiply zeros in the gaps between the rows of a plane. That
+// is right for finite numbers, but zero times infinity is NaN. Weights that are not finite are
+// therefore looked for before a kernel runs (there are few of them beside pixels), wrong NaN in a
+// kernel's gradient afterwards, and these loops do the work instead. They end a sum as soon as it
+// is NaN, so that training that has gone wrong is not slow as well.
 #pragma once
 #include "../operation.h"
 #include "activation.h"
@@ -14,7 +15,7 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Whether no value is infinite or NaN: those times zero are NaN.
+// Whether all values are finite: times zero, others are NaN.
 template <class T>
 bool all_finite(const T* p, int64_t count) {
   constexpr int kChains = 8;  // so that no addition waits for the one before it
@@ -103,7 +104,7 @@ void exact_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx
   });
 }
 
-// Computes those sums of a kernel's gradient anew that are NaN.
+// Recomputes the elements of a kernel's gradient that are NaN.
 template <class T>
 void mend_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw;

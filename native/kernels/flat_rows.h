@@ -1,11 +1,12 @@
-// Channelwise correlation of channels_last images with few channels, at stride 1 along the width: a
-// row is one run of pixels times channels, and vectors go along it whatever the number of channels.
+// Channelwise correlation of channels_last images with few channels, at stride 1 along the width. A
+// row is taken as one line of pixels times channels, and vectors go along it whatever the number of
+// channels.
 //
 //   out[p, e, m] = sum_ij in[p*sh + i*dh - pt, e + (j*dw - pl) * c] * weights[i, j, e % c, m],
 //
-// element e of a row being channel e % c of pixel e / c. The weights of a tap are repeated to
-// c + kLanes elements, so that those of the vector at e begin at e % c. An input vector, once
-// loaded, serves the results of all m.
+// where element e of a row is channel e % c of pixel e / c. The weights of a tap are repeated to c
+// + kLanes elements, so that those of the vector at e begin at e % c. An input vector, once loaded,
+// serves the results of all m.
 #pragma once
 #include "activation.h"
 #include "parallel.h"
@@ -21,7 +22,7 @@ struct FlatSizes {
   int64_t out_w;
 };
 
-// Parts of a row, and of the rows of taps that see it.
+// A row of outputs, or a piece of one, and the rows of taps that see it.
 template <class T>
 struct FlatRun {
   const T* in;  // the first tap of the row's first element
@@ -49,8 +50,8 @@ inline void interleave(const Vec<T> (&parts)[M], int64_t m, T* to) {
     for (int r = 0; r < M; ++r) to[i * m + r] = lanes[r][i];
 }
 
-// Vectors e, e + kLanes, ... of `m0` and M - 1 results after it, of which every PHASES-th has the
-// same weights.
+// Computes TILE vectors, e, e + kLanes and so on, of the results m0 to m0 + M - 1. Every PHASES-th
+// vector has the same weights.
 template <class T, int M, int TILE, int PHASES>
 inline void flat_tile(const FlatRun<T>& a, int64_t e, int64_t m0, T* out) {
   constexpr int kVec = kLanes<T>;
@@ -116,7 +117,7 @@ void flat_run_of(const FlatRun<T>& a, int64_t length, int64_t m0, T* out) {
     flat_run<T, M, kAllApart>(a, length, m0, out);
 }
 
-// The elements of a row shorter than a vector.
+// A row shorter than a vector, an element at a time.
 template <class T>
 void flat_short(const FlatRun<T>& a, int64_t length, T* out) {
   for (int64_t e = 0; e < length; ++e)
@@ -132,7 +133,7 @@ void flat_short(const FlatRun<T>& a, int64_t length, T* out) {
     }
 }
 
-// to[r * plane + i] = from[i * m + r]: results that stand side by side, apart.
+// to[r * plane + i] = from[i * m + r]: splits interleaved results into planes.
 template <class T>
 void separate(const T* from, int64_t count, int64_t m, int64_t plane, T* to) {
   if (m == 1) {
@@ -171,11 +172,11 @@ void fill_window(const FlatSizes& g, const T* image, const FlatWindow& w, T* to)
   }
 }
 
-// A correlation whose bands are computed one by one.
+// A correlation, computed a band at a time.
 template <class T>
 class FlatRows {
  public:
-  // From what spread() has put at `weights`.
+  // `weights` is what spread() has written.
   FlatRows(const FlatSizes& sizes, bool biased, const T* weights)
       : g(sizes),
         tap_(tap(sizes)),
@@ -203,7 +204,7 @@ class FlatRows {
     return in_place(g) ? 0 : window(g, 0, rows, 0, columns).elements(g.c, g.planes);
   }
 
-  // Rows [p0, p1) and columns [q0, q1) of an image; `out` is where the first goes.
+  // Computes rows [p0, p1) and columns [q0, q1) of an image; `out` is where the first output goes.
   void compute(const T* image, int64_t p0, int64_t p1, int64_t q0, int64_t q1,
                Activation activation, T* out, int64_t out_row, T* scratch) const {
     const FlatWindow w = window(g, p0, p1, q0, q1);
@@ -237,7 +238,7 @@ class FlatRows {
   }
 
  private:
-  // Elements of a tap.
+  // Elements of a tap's repeated weights.
   static int64_t tap(const FlatSizes& g) { return g.c + kLanes<T>; }
   static int64_t bias_at(const FlatSizes& g) { return g.planes * g.m * g.kh * g.kw * tap(g); }
   // to[k] = of(k % c) for a tap, without a division each.
@@ -246,7 +247,7 @@ class FlatRows {
     for (int64_t c = 0; c < g.c; ++c) to[c] = of(c);
     for (int64_t k = g.c; k < tap(g); ++k) to[k] = to[k - g.c];
   }
-  // Whether no tap is beside the image, so that it can be read where it is.
+  // Whether no tap is to the left or right of the image, so that the image itself can be read.
   static bool in_place(const FlatSizes& g) {
     return g.planes == 1 && g.pl <= 0 && g.out_w - 1 + (g.kw - 1) * g.dw - g.pl < g.in_w;
   }
@@ -296,7 +297,8 @@ int64_t flat_gradient_scratch(const FlatSizes& g, int64_t rows) {
   return window * columns * g.c + kLanes<T> + rows * g.m * round_up(g.out_w * g.c, kLanes<T>);
 }
 
-// Adds the part of rows [p0, p1) to dk [kh, kw, c, m]; `dy` is their first gradient.
+// Adds what the output rows [p0, p1) give to dk [kh, kw, c, m]; `dy` points to the gradient of
+// their first output.
 template <class T>
 void add_flat_gradient(const FlatSizes& g, const T* image, const T* dy, int64_t p0, int64_t p1,
                        T* dk, T* scratch) {
@@ -305,7 +307,7 @@ void add_flat_gradient(const FlatSizes& g, const T* image, const T* dy, int64_t 
                      g.out_w + (g.kw - 1) * g.dw};
   fill_window(g, image, w, scratch);
   const int64_t in_row = w.columns * g.c, row = g.out_w * g.c, padded = round_up(row, kVec);
-  // Where dy has its zeros, what stands after the window is multiplied too.
+  // Zeros, since the elements after the window are multiplied by the zeros that pad dy.
   fill_zero(scratch + w.elements(g.c, 1), kVec);
   T* const planes = scratch + w.elements(g.c, 1) + kVec;
   for (int64_t p = 0; p < p1 - p0; ++p) {
@@ -313,7 +315,7 @@ void add_flat_gradient(const FlatSizes& g, const T* image, const T* dy, int64_t 
     separate(dy + p * row * g.m, row, g.m, padded, to);
     for (int64_t r = 0; r < g.m; ++r) fill_zero(to + r * padded + row, padded - row);
   }
-  // Vectors so far apart have the same channels in their lanes.
+  // Vectors `period` elements apart have the same channels in their lanes.
   int64_t period = kVec;
   while (period % g.c != 0) period += kVec;
   const int64_t taps = g.kh * g.kw;

@@ -1,8 +1,8 @@
-// bfloat16 and float16: what is stored in them, a vector at a time, in float32 and back.
+// Converts bfloat16 and float16 to float32 and back, a vector at a time.
 //
-// All in whole-number operations that every instruction set has, so that every level gives the same
-// bits, and threads on which an engine flushes small numbers to zero do too. To the nearest, ties
-// to even, as IEEE 754 has it; NaN stays NaN.
+// Only with operations that every instruction set has and that no flush of small numbers to zero
+// affects, so that every level and every engine's thread gives the same bits. Rounds to the
+// nearest, ties to even, as IEEE 754 does; NaN stays NaN.
 #pragma once
 #include "vec.h"
 
@@ -32,7 +32,7 @@ struct Float16 {
     const Words sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
     const Words normal = (magnitude << 13) + (112u << 23);
     const Words special = (magnitude << 13) + (224u << 23);  // infinite or NaN
-    // Below the least normal number a float16 counts 2^-24ths.
+    // A float16 below the least normal number is a multiple of 2^-24.
     const Vec<float> small = __builtin_convertvector(magnitude, Vec<float>) * 0x1p-24f;
     const Words found = magnitude >= 0x7c00u ? special : normal;
     return floats_of((magnitude < 0x400u ? words_of(small) : found) | sign);
@@ -41,7 +41,7 @@ struct Float16 {
     const Words bits = words_of(v), sign = (bits >> 16) & 0x8000u;
     const Words magnitude = bits & 0x7fffffffu;
     const Words normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
-    // 2^23 has its last bit where the sum is to be rounded: at whole 2^-24ths.
+    // The last bit of 2^23 stands for 1, so adding it rounds to whole multiples of 2^-24.
     const Vec<float> counted = floats_of(magnitude) * 0x1p24f + 0x1p23f;
     const Words small = words_of(counted) - 0x4b000000u;
     const Words nan = ((magnitude >> 13) & 0x3ffu) | 0x7e00u;

@@ -1,12 +1,13 @@
-// A batch taken a few images at a time, so that what one step leaves in a cache is still there for
-// the next; what is summed over images is then the sum of the parts' sums, added in their order.
+// Cuts a batch into parts of a few images, each of which goes through all steps before the next, so
+// that a step finds in a cache what the one before left there. A sum over images is then the sum of
+// the parts' sums, added in their order.
 #pragma once
 #include "../tuning.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Calls f(first, count) for pieces of `count` elements, in parallel where there are many.
+// Calls f(first, count) for parts of `count` elements, in parallel where there are many.
 template <class F>
 void in_pieces(Runner& runner, int64_t count, const F& f) {
   constexpr int64_t kPiece = tuning::kPlainTaskElements;
@@ -21,8 +22,8 @@ void in_pieces(Runner& runner, int64_t count, const F& f) {
   });
 }
 
-// How many of `units`, `elements` each, fit together into `room` elements. A part is larger than
-// the weights, which every part packs anew.
+// The units of a part: as many as fit into `room` elements, at `elements` each. A part is larger
+// than the weights, which every part packs anew.
 inline int64_t units_together(int64_t units, int64_t elements, int64_t weights, int64_t room) {
   return max_of(1, min_of(units, max_of(room, 4 * weights) / max_of(1, elements)));
 }
@@ -43,14 +44,15 @@ void each_part(int64_t units, int64_t together, F&& f) {
   }
 }
 
-// A sum over all parts, of `size` elements; nothing where `total` is null. The first part's sum
-// goes where the total is to be, those of the others into memory of its own and from there.
+// The sum of `size` elements over all parts; does nothing where `total` is null. The first part's
+// sum is written to `total`; those of the others go to memory of this class, and are added from
+// there.
 template <class T>
 class PartSum {
  public:
   PartSum(T* total, int64_t size)
       : total_(total), size_(size), room_(total == nullptr ? 0 : size) {}
-  // Where a part's sum is to go.
+  // Where a part writes its sum.
   T* get(bool first_part) const { return total_ == nullptr || first_part ? total_ : room_.get(); }
   void add(bool first_part, Runner& runner) const {
     if (first_part || total_ == nullptr) return;

@@ -1,9 +1,8 @@
-// The kernels of one instruction set for the half types: those for float32, over a few images at a
-// time that are widened into memory small enough for a cache, and whose results are narrowed.
+// The kernels of one instruction set for the half types. They widen a few images at a time to
+// float32, in memory small enough for a cache, call the float32 kernels and narrow the results.
 //
-// So tensors are read and written as they are stored, nothing of a tensor's size is kept in
-// float32, and sums are those of float32, rounded once. Compiled once a level, with
-// SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
+// So no whole tensor is ever held in float32, and sums are those of float32, rounded once. Compiled
+// once a level, with SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
 #include "../tuning.h"
 #include "half.h"
 #include "image_parts.h"
@@ -12,8 +11,7 @@
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
 
-// One operand of `size` elements a unit, of which `room` units are in float32 at a time. Where the
-// caller has none, there is none here.
+// An operand of `size` elements a unit, or null. `room` units are in float32 at a time.
 template <class Half>
 class Widened {
  public:
@@ -36,7 +34,7 @@ class Widened {
   Workspace<float> floats_;
 };
 
-// One result, likewise.
+// A result, likewise.
 template <class Half>
 class Narrowed {
  public:
@@ -58,7 +56,7 @@ class Narrowed {
   Workspace<float> floats_;
 };
 
-// A result that is the sum of those of all parts.
+// A result that is summed over the parts of a batch.
 template <class Half>
 class Summed {
  public:
@@ -110,7 +108,7 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t filters = args.separable() ? args.filters : cm;
   const int64_t weights = args.separable() ? cm * filters : 0;
   const int64_t in = g.h * g.w * g.c, out = g.ho * g.wo * filters;
-  // x is read for a kernel's gradient alone, and may be given all the same.
+  // Only the kernels' gradients need x, but a caller may give it without asking for them.
   const void* images = args.ddepthwise == nullptr && args.dpointwise == nullptr ? nullptr : args.x;
   const int64_t image = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
   const int64_t together = units_together(g.n, image, weights, tuning::kHalfPartElements);
@@ -141,8 +139,8 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   for (const Summed<Half>* sum : sums) sum->write(runner);
 }
 
-// A product goes through by images, or where pixels follow each other from image to image, by
-// pixels.
+// The unit that a product is cut by: an image for channels_first; otherwise a pixel, since there
+// pixels follow each other from image to image.
 Pointwise in_units(const Pointwise& p, int64_t* units) {
   if (p.channels_first) {
     *units = p.images;
@@ -152,7 +150,7 @@ Pointwise in_units(const Pointwise& p, int64_t* units) {
   return {1, 1, p.channels, p.filters, false};
 }
 
-// `count` such units together.
+// `count` units together.
 Pointwise joined(const Pointwise& unit, int64_t count) {
   Pointwise part = unit;
   (unit.channels_first ? part.images : part.pixels) = count;

@@ -81,8 +81,7 @@ void gradient_general(const GradientRun<T>& r, Vec<T>* sums) {
   for (; j < r.taps; ++j) gradient_taps<T, 1>(r, r.in + j * r.in_tap, sums + j);
 }
 
-// The same with padding among the inputs, which is left out, a few taps at a time, where there are
-// many.
+// A run with padding among its inputs, which is left out for kTaps taps at a time.
 template <class T>
 void gradient_padded(const GradientRun<T>& whole, const Correlation& g, Vec<T>* sums) {
   constexpr int64_t kTaps = 8;
@@ -101,7 +100,7 @@ void gradient_padded(const GradientRun<T>& whole, const Correlation& g, Vec<T>* 
   }
 }
 
-// How `rows` rows of taps are worked through: `group` at a time by `many`, the rest by `one`.
+// How the rows of taps are computed: `group` at a time by `many`, the rest by `one`.
 template <class T>
 struct GradientFunctions {
   void (*many)(const GradientRun<T>&, Vec<T>*);

@@ -1,4 +1,4 @@
-// What one instruction set offers for one dtype; filled by instantiate.cc and
+// The functions of one instruction set for one dtype; filled by instantiate.cc and
 // instantiate_half.cc, level upon level (see levels.h), and picked in dispatch.cc.
 #pragma once
 #include "../operation.h"
@@ -17,7 +17,7 @@ struct KernelTable {
   int64_t (*packed_bytes)(bool channels_first, int64_t depth, int64_t filters) = nullptr;
   void (*pack_kernel)(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
                       void* packed) = nullptr;
-  // The half types have neither these nor what follows.
+  // These and all that follow are null for the half types.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;
   void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&) = nullptr;
   // For measure_fma and measure_bandwidth (roofline.h).
@@ -43,7 +43,7 @@ SEPCONV_DECLARE_LEVEL(baseline)
 #endif
 #undef SEPCONV_DECLARE_LEVEL
 
-// Those of the level in use, for float32 (dispatch.cc).
+// The float32 kernels of the level in use (dispatch.cc).
 const KernelTable& f32_kernels();
 
 }  // namespace sepconv

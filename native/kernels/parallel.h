@@ -1,12 +1,12 @@
-// Runs a lambda over tasks, each with scratch memory; and whole-call workspaces.
+// Runs a lambda over tasks, each with scratch memory; and workspaces, memory for a whole call.
 #pragma once
 #include "../memory.h"
 #include "vec.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Calls f(task, scratch, kept) for every task, scratch being room for `elements` of T, and kept for
-// `kept_elements` that stay between a thread's tasks.
+// Calls f(task, scratch, kept) for every task. `scratch` has room for `elements` of T; `kept` has
+// room for `kept_elements`, which stay from one of a thread's tasks to the next.
 template <class T, class F>
 void parallel_keeping(Runner& runner, int64_t tasks, int64_t elements, int64_t kept_elements,
                       const F& f) {
@@ -23,8 +23,8 @@ void parallel_keeping(Runner& runner, int64_t tasks, int64_t elements, int64_t k
       &call);
 }
 
-// The memory that a thread keeps, where fill(memory) puts the same at the thread's first task of a
-// call.
+// A thread's kept memory, filled by fill(memory) at the thread's first task of a call. The content
+// must be the same for all tasks.
 template <class T, class F>
 const T* filled_once(Kept* kept, const F& fill) {
   T* const memory = static_cast<T*>(kept->memory);
@@ -33,7 +33,7 @@ const T* filled_once(Kept* kept, const F& fill) {
   return memory;
 }
 
-// parallel_keeping() without memory that stays.
+// parallel_keeping() without kept memory.
 template <class T, class F>
 void parallel(Runner& runner, int64_t tasks, int64_t elements, const F& f) {
   parallel_keeping<T>(runner, tasks, elements, 0,
@@ -44,18 +44,18 @@ void parallel(Runner& runner, int64_t tasks, int64_t elements, const F& f) {
 template <class T>
 class Workspace {
  public:
-  explicit Workspace(int64_t elements) : block_{nullptr, 0, 0} {
-    if (elements > 0) block_ = take_workspace(static_cast<size_t>(elements) * sizeof(T));
+  explicit Workspace(int64_t elements) : memory_{nullptr, 0, 0} {
+    if (elements > 0) memory_ = take_workspace(static_cast<size_t>(elements) * sizeof(T));
   }
   ~Workspace() {
-    if (block_.memory != nullptr) give_workspace(block_);
+    if (memory_.memory != nullptr) give_workspace(memory_);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
-  T* get() const { return static_cast<T*>(block_.memory); }
+  T* get() const { return static_cast<T*>(memory_.memory); }
 
  private:
-  Block block_;
+  Allocation memory_;
 };
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

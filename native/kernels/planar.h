@@ -21,8 +21,8 @@ struct Plane {
   int64_t row_step, pixel_step;
 };
 
-// to[i] = from[i * step]. Rows of planes are short: the last vector overlaps the one before it
-// rather than being finished one by one.
+// to[i] = from[i * step]. Rows of planes are short, so the last vector overlaps the one before it;
+// finishing a row an element at a time would be slower.
 template <class T>
 void gather_run(const T* from, int64_t step, int64_t count, T* to) {
   if (step == 1) {
@@ -115,7 +115,7 @@ class Planar : public PlanarSizes<T> {
   Workspace<int64_t> starts_;
 };
 
-// Calls f(element, h, w, count) for every run of pixels that a row of phases and the image share:
+// Calls f(element, h, w, count) for every run of pixels that a row of a phase and the image share:
 // phase element `element` + t is image pixel (h, w + t * sw). The band begins at output row p0.
 template <class T, class F>
 void for_phase_runs(const Planar<T>& planar, int64_t p0, int64_t rows, F&& f) {
@@ -147,7 +147,7 @@ void fill_phases(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<
 
 inline constexpr int kPlanarRows = 4;  // rows computed together
 
-// Whether several rows may be computed at once.
+// Whether kPlanarRows rows can be computed together.
 template <class T>
 bool rows_together(const Planar<T>& planar, int64_t rows) {
   return planar.phases() == 1 && planar.g.dh == 1 && rows >= kPlanarRows;
@@ -168,8 +168,8 @@ template <class T, int KH, int SIGN, int VECTORS>
     const T* column = from + SIGN * j * planar.g.dw;
 #pragma GCC unroll 16
     for (int r = 0; r < kPlanarRows + KH - 1; ++r) {
-      // The rows of inputs in order: those that the first outputs see begin KH - 1 before them
-      // where SIGN is -1.
+      // Input rows in order. Where SIGN is -1, those that the first outputs see begin KH - 1 rows
+      // before them.
       const T* row = column + (SIGN == 1 ? r : r - (KH - 1)) * pitch;
 #pragma GCC unroll 2
       for (int v = 0; v < VECTORS; ++v) {
@@ -185,8 +185,8 @@ template <class T, int KH, int SIGN, int VECTORS>
 }
 
 // Calls tile<VECTORS>(f) for tiles of kPlanarRows rows that cover the first `columns` of `rows`
-// rows. Since a tap is the same shift everywhere, vectors may run on into the next row: what they
-// put there is right.
+// rows. Vectors may run on into the next row: a tap is the same shift everywhere, so what they
+// store there is right.
 template <class T, class F>
 void for_row_tiles(const Planar<T>& planar, int64_t rows, int64_t columns, F&& tile) {
   constexpr int kVec = kLanes<T>;
@@ -263,8 +263,8 @@ int64_t forward_scratch(const PlanarSizes<T>& sizes) {
   return sizes.all_phases() + sizes.phase_elements;
 }
 
-// Calls f(o, flat) with the band of every output channel o in [o0, o1) of image n of `x`, laid out
-// in rows of `pitch`. `bias` may be null.
+// Calls f(o, flat) for every output channel o in [o0, o1) of image n of `x`; `flat` is the band's
+// outputs in rows of `pitch`. `bias` may be null.
 template <class T, class F>
 void each_forward_plane(const Planar<T>& planar, const T* x, int64_t n, int64_t p0, int64_t rows,
                         int64_t o0, int64_t o1, const T* kernel, const T* bias,
@@ -293,8 +293,8 @@ int64_t gradient_scratch(const PlanarSizes<T>& sizes) {
   return sizes.all_phases() + flat_elements(sizes);
 }
 
-// Lays a plane of output gradients out in rows of `pitch` behind `lead` zeros, with zeros in
-// between and after. Returns where output (p0, 0) is.
+// Puts a plane of output gradients into rows of `pitch` behind `lead` zeros, with zeros between and
+// after the rows. Returns the place of output (p0, 0).
 template <class T>
 T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const T>& dy,
              T* memory) {
@@ -306,8 +306,8 @@ T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<cons
   return flat;
 }
 
-// The same as planar_input_gradient for phases that are zero: sums are put there, not added, for
-// what vectors put into the next row must not count twice.
+// As planar_input_gradient, where phases are zero. Sums are stored, not added: vectors run on into
+// the next row, whose sums would count twice.
 template <class T, int KH>
 void planar_input_gradient_rows(const Planar<T>& planar, int64_t rows, const T* flat,
                                 const T* weights, int64_t weight_step, T* phases) {
@@ -323,7 +323,7 @@ void planar_input_gradient_rows(const Planar<T>& planar, int64_t rows, const T* 
                 });
 }
 
-// Adds the input gradient that a band's `flat` output gradients give under one kernel, to phases.
+// Adds to `phases` the input gradient of a band, from its output gradients `flat` and one kernel.
 template <class T>
 void planar_input_gradient(const Planar<T>& planar, int64_t rows, const T* flat, const T* weights,
                            int64_t weight_step, T* phases) {

@@ -1,5 +1,5 @@
-// What a processor can do at its best: multiply-adds on registers alone, and streams through
-// memory. The benchmark holds every kernel against these.
+// Loops that measure a processor's limits: multiply-adds on registers alone, and streams through
+// memory. The benchmark compares every kernel with these.
 #pragma once
 #include "vec.h"
 
@@ -8,15 +8,15 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // Independent sums, enough to hide the latency of a multiply-add with registers to spare.
 inline constexpr int kChains = kRegisters == 32 ? 24 : 12;
 
-// Does `rounds` multiply-adds on every lane of every chain and returns how many operations that was
-// (two a multiply-add). The result goes to `sink`, so that no compiler leaves the work out.
+// Does `rounds` multiply-adds on every lane of every chain and returns the number of operations,
+// two for each. The result goes to `sink`, so that no compiler leaves the work out.
 template <class T>
 int64_t fma_burst(int64_t rounds, T* sink) {
   Vec<T> chain[kChains];
   for (int i = 0; i < kChains; ++i) chain[i] = broadcast<T>(static_cast<T>(i) + *sink);
   const Vec<T> factor = broadcast<T>(static_cast<T>(0.5) + *sink * 0);
   for (int64_t round = 0; round < rounds; ++round) {
-// Left to itself, a compiler may keep the chains in memory.
+// Without this, a compiler may keep the chains in memory.
 #pragma GCC unroll 32
     for (int i = 0; i < kChains; ++i) chain[i] = chain[i] * factor + factor;
   }

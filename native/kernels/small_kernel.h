@@ -1,11 +1,10 @@
-// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps: tiles of neighbouring
-// outputs, two rows by seven where there are registers for it, go through all channels.
+// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps, by register tiles: the sums
+// of neighbouring outputs, two rows by seven columns where there are 32 registers, are held in
+// registers for one vector of channels after the other.
 //
-// All weights of a vector of channels and all sums of a tile are held in registers, and an input
-// vector, once loaded, serves every output of the tile that sees it. Memory is read along the
-// channels, so no stride between pixels can make them fall on the same sets of the first cache. At
-// the image's edge the inputs outside are skipped. Dilation makes tiles of every dilation-th
-// output.
+// The weights of that vector are in registers too, and an input vector, once loaded, serves every
+// output of the tile that sees it. At the image's edge the inputs outside are skipped. With
+// dilation, a tile has every dilation-th output.
 #pragma once
 #include "../tuning.h"
 #include "activation.h"
@@ -16,8 +15,8 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 inline constexpr int kSmallRows = kRegisters == 32 ? 2 : 1;
 inline constexpr int kSmallColumns = kRegisters == 32 ? 7 : 4;
 
-// Rows and columns are counted in input pixels that the tile's taps see: those in
-// [row_first, row_last) x [column_first, column_last) are inside the image.
+// Rows and columns are counted in the input pixels that the tile's taps see: those in [row_first,
+// row_last) x [column_first, column_last) are inside the image.
 template <class T>
 struct SmallTile {
   const T* in;                // input (0, 0), which may be outside
@@ -35,9 +34,9 @@ struct SmallTile {
 template <class T, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
 void small_tile(const SmallTile<T>& a) {
   constexpr int kVec = kLanes<T>;
-  for (int64_t block = 0; block < a.channels; block += kVec) {
+  for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it.
-    const int64_t c = min_of(block, a.channels - kVec);
+    const int64_t c = min_of(begin, a.channels - kVec);
     Vec<T> w[KH][KW];
 #pragma GCC unroll 4
     for (int i = 0; i < KH; ++i)
@@ -78,7 +77,7 @@ void small_tile(const SmallTile<T>& a) {
   }
 }
 
-// The tiles of one kernel size and stride: `rows` x `columns` outputs at once, and fewer.
+// The functions of one kernel size and stride, by the size of the tile.
 template <class T>
 struct SmallFunctions {
   using Function = void (*)(const SmallTile<T>&);
@@ -98,7 +97,7 @@ const SmallFunctions<T>& small_functions() {
   return functions;
 }
 
-// Null where no tiles are made for such a kernel.
+// Null where there are no such functions for a kernel.
 template <class T>
 const SmallFunctions<T>* pick_small(const Correlation& g) {
   if constexpr (sizeof(T) == 4) {  // float64 is spared the compilation
@@ -114,8 +113,9 @@ const SmallFunctions<T>* pick_small(const Correlation& g) {
   return nullptr;
 }
 
-// How many channels go through a band together: so many that the rows between an input's first use
-// and its last stay in the second cache. Of one row, all.
+// The number of channels that go through a band together: so many that the input rows between an
+// input's first use and its last stay in the second cache. All of them where the kernel has one
+// row.
 template <class T>
 int64_t small_channels(const Correlation& g) {
   if (g.kh == 1) return g.channels;
@@ -134,13 +134,13 @@ bool wants_copy(const Correlation& g) {
   return g.kh > 1 && g.channels * static_cast<int64_t>(sizeof(T)) % (2048 * g.sh) == 0;
 }
 
-// At most how many pixels of a window, or of a smaller one, are inside the image.
+// The most pixels inside the image that a window of this size or a smaller one has.
 inline int64_t most_pixels(const Correlation& g, const Window& w) {
   return min_of(w.rows, g.in_h) * min_of(w.columns, g.in_w);
 }
 
-// How many channels of a window are copied at a time: whole KiB of a pixel, few enough for the
-// second cache.
+// The number of channels of a window that are copied at a time: 4 to 16 vectors, about kCopyBytes
+// of all pixels.
 inline constexpr int64_t kLeastCopied = 4;
 template <class T>
 int64_t copied_channels(const Correlation& g, const Window& w) {
@@ -148,7 +148,7 @@ int64_t copied_channels(const Correlation& g, const Window& w) {
   return min_of(max_of(vectors, kLeastCopied), 16) * kLanes<T>;
 }
 
-// Room for the copy of this window or a smaller one.
+// Elements of the copy of this window or a smaller one.
 template <class T>
 int64_t copied_elements(const Correlation& g, const Window& w) {
   constexpr int64_t kRoom = tuning::kCopyBytes / static_cast<int64_t>(sizeof(T));
@@ -156,8 +156,8 @@ int64_t copied_elements(const Correlation& g, const Window& w) {
   return max_of(kRoom, pixels * kLeastCopied * kLanes<T>) + pixels * kLanes<T>;
 }
 
-// Copies `channels` channels, whole vectors of them, of the window's pixels inside the image, whose
-// first channel `image` is.
+// Copies the window's pixels inside the image: `channels` channels (whole vectors) of each, from
+// the one that `image` points to.
 template <class T>
 Pixels<T> copy_pixels(const Correlation& g, const T* image, int64_t channels, const Window& w,
                       T* copy) {
@@ -174,8 +174,7 @@ Pixels<T> copy_pixels(const Correlation& g, const T* image, int64_t channels, co
   return {copy, row, column, columns * pitch, pitch};
 }
 
-// The outputs of a box, all of its channels; `pixels`, `weights`, `bias` and `out` are of its
-// first.
+// Computes a box of outputs; `pixels`, `weights`, `bias` and `out` point to its first channel.
 template <class T>
 void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
                      const Pixels<T>& pixels, const T* weights, const T* bias,
@@ -192,7 +191,7 @@ void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
   tile.out_row = out_row * g.dh;
   tile.out_column = out_pixel * g.dw;
   tile.channels = c1 - c0;
-  // Rows and columns that are a multiple of the dilation apart share inputs with each other alone.
+  // Only outputs that are a multiple of the dilation apart share inputs.
   for (int64_t a = 0; a < min_of(g.dh, p1 - p0); ++a) {
     const int64_t rows = ceil_div(p1 - p0 - a, g.dh);
     const bool several = g.kh > 1 && rows >= kSmallRows;

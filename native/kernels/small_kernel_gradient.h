@@ -1,11 +1,12 @@
-// The gradient of kernels of 3 x 3, 1 x 3 and 3 x 1 taps on a channels_last image: the tiles of
-// small_kernel.h, with the sums of all taps and the gradients of a tile's outputs in registers.
+// The gradient of kernels of 3 x 3, 1 x 3 and 3 x 1 taps on a channels_last image, by the register
+// tiles of small_kernel.h: the sums of all taps and the gradients of a tile's outputs are in
+// registers.
 #pragma once
 #include "small_kernel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Ranges as in SmallTile.
+// The ranges are those of SmallTile.
 template <class T>
 struct SmallGradientTile {
   const T* in;
@@ -29,9 +30,9 @@ inline Vec<T> from_lane(Vec<T> v, int64_t first) {
 template <class T, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
 void small_gradient_tile(const SmallGradientTile<T>& a) {
   constexpr int kVec = kLanes<T>;
-  for (int64_t block = 0; block < a.channels; block += kVec) {
+  for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it: those lanes are already counted.
-    const int64_t c = min_of(block, a.channels - kVec);
+    const int64_t c = min_of(begin, a.channels - kVec);
     Vec<T> sums[KH][KW];
 #pragma GCC unroll 4
     for (int i = 0; i < KH; ++i)
@@ -68,7 +69,7 @@ void small_gradient_tile(const SmallGradientTile<T>& a) {
 #pragma GCC unroll 4
       for (int j = 0; j < KW; ++j) {
         T* to = a.dk + (i * KW + j) * a.dk_tap + c;
-        store(to, load(to) + (block == c ? sums[i][j] : from_lane<T>(sums[i][j], block - c)));
+        store(to, load(to) + (begin == c ? sums[i][j] : from_lane<T>(sums[i][j], begin - c)));
       }
   }
 }
@@ -103,8 +104,9 @@ const SmallGradientFunctions<T>* pick_small_gradient(const Correlation& g) {
   return nullptr;
 }
 
-// Adds the part of outputs [p0, p1) x all columns to `channels` channels of dk; `image`, `dy` and
-// `dk` are of the first of them, `dy` of output (p0, 0). No tile may overlap another here.
+// Adds what the output rows [p0, p1) give to `channels` channels of dk. `pixels`, `dy` and `dk`
+// point to the first of these channels, `dy` to output (p0, 0). Tiles do not overlap here: outputs
+// would count twice.
 template <class T>
 void add_small_gradient(const SmallGradientFunctions<T>& functions, const Correlation& g,
                         const Pixels<T>& pixels, const T* dy, int64_t p0, int64_t p1,

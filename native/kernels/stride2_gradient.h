@@ -29,9 +29,9 @@ struct Stride2Tile {
 template <class T>
 void stride2_tile(const Stride2Tile<T>& a) {
   constexpr int kVec = kLanes<T>, kColumns = kStride2Columns;
-  for (int64_t block = 0; block < a.channels; block += kVec) {
+  for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it.
-    const int64_t c = min_of(block, a.channels - kVec);
+    const int64_t c = min_of(begin, a.channels - kVec);
     Vec<T> w[3][3];
 #pragma GCC unroll 4
     for (int i = 0; i < 3; ++i)
@@ -51,7 +51,7 @@ void stride2_tile(const Stride2Tile<T>& a) {
       for (int s = 0; s <= kColumns; ++s, from += a.dy_column) {
         if (s < a.dy_columns.first || s >= a.dy_columns.last) continue;
         const Vec<T> v = load(from);
-        // The column s - 1 of pairs has v as its own, column s as its left neighbour.
+        // v belongs to pair s - 1 of columns, and is the left neighbour of pair s.
         if (s > 0) {
           const int q = 2 * (s - 1);
           if (r == 1) {
@@ -92,7 +92,7 @@ inline TapRange positions_inside(int64_t start, int64_t count, int64_t first, in
   return {from, max_of(from, min_of(last - start, count))};
 }
 
-// Input rows [h0, h1) of channels [c0, c1) of one image; `dx` is of pixel (0, 0).
+// Computes input rows [h0, h1) of channels [c0, c1) of one image; `dx` points to pixel (0, 0).
 template <class T>
 void stride2_input_gradient(const Geometry& g, const T* dy, const T* weights, int64_t h0,
                             int64_t h1, int64_t c0, int64_t c1, T* dx) {

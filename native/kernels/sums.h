@@ -1,5 +1,5 @@
-// Sums over many tasks: partial sums of groups of work, put together in a fixed order, and the
-// bias' gradient.
+// Sums over many tasks: each group of work has a partial sum, and partial sums are added in a fixed
+// order; and the gradient of the bias.
 #pragma once
 #include "../tuning.h"
 #include "parallel.h"
@@ -22,14 +22,15 @@ void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runn
   });
 }
 
-// Into how many groups, each with partial sums of its own, `units` of work are put.
+// The number of groups that `units` of work are put into. A group has partial sums of its own, of
+// `bytes_each` bytes.
 inline int64_t group_count(int64_t units, int64_t bytes_each) {
   return max_of(
       1, min_of(min_of(units, tuning::kMostGroups), tuning::kGroupBytes / max_of(1, bytes_each)));
 }
 
-// The partial sums of groups: each begins by putting its first unit's, so that nothing need be
-// zeroed, and a single group's are the result.
+// The partial sums of all groups. A group stores the sums of its first unit and adds those of the
+// others, so that no memory need be zeroed. The sums of a single group are the result.
 template <class T>
 class GroupSums {
  public:
@@ -46,16 +47,16 @@ class GroupSums {
   const Workspace<T> partials_;
 };
 
-// The sum of a contiguous run: vectors by the block, blocks in float64, since sums of many values
-// of either sign lose what they cancel.
+// The sum of consecutive values: of 16 vectors at a time in T, then of those sums in float64, since
+// a sum of many values of either sign loses digits.
 template <class T>
 double sum_run(const T* p, int64_t count) {
-  constexpr int64_t kBlock = 16 * kLanes<T>;
+  constexpr int64_t kStep = 16 * kLanes<T>;
   double total = 0;
   int64_t i = 0;
-  for (; i + kBlock <= count; i += kBlock) {
+  for (; i + kStep <= count; i += kStep) {
     Vec<T> lanes = load(p + i);
-    for (int64_t v = kLanes<T>; v < kBlock; v += kLanes<T>) lanes += load(p + i + v);
+    for (int64_t v = kLanes<T>; v < kStep; v += kLanes<T>) lanes += load(p + i + v);
     total += static_cast<double>(sum<T>(lanes));
   }
   for (; i < count; ++i) total += static_cast<double>(p[i]);

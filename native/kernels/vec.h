@@ -15,7 +15,7 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 template <class T>
 inline constexpr int kLanes = SEPCONV_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
-// Vector registers that a loop may count on.
+// The number of vector registers.
 #if defined(__AVX512F__) || defined(__aarch64__)
 inline constexpr int kRegisters = 32;
 #else
@@ -42,7 +42,8 @@ inline void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VecTypes<T>::Unaligned*>(p) = v;
 }
 
-// The first `count` lanes alone, 1 to all of them; the others are not touched, and read as 0.
+// Load and store the first `count` lanes, 1 to all of them. The memory of the others is not
+// touched; they read as 0.
 #if defined(__AVX512F__)
 inline Vec<float> load_first(const float* p, int64_t count) {
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
@@ -96,7 +97,8 @@ inline Vec<T> zero() {
 
 template <class T>
 inline Vec<T> broadcast(T value) {
-  return value - Vec<T>{};  // one instruction; lane by lane GCC makes dozens. -0 stays what it is.
+  return value -
+         Vec<T>{};  // one instruction, where GCC makes dozens of a loop over lanes; keeps -0
 }
 
 // Lanes are added in a fixed order, so that a sum does not depend on anything but its input.
@@ -115,16 +117,17 @@ inline constexpr int64_t ceil_div(int64_t a, int64_t b) {  // b > 0, any a
 inline constexpr int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
 inline constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-// How many parts `total` items are cut into so that each has about `wanted` of them or more.
+// The number of parts to cut `total` items into, so that each has about `wanted` items or more.
 inline int64_t parts(int64_t total, int64_t wanted) { return max_of(1, total / max_of(1, wanted)); }
 
-// The start of part `index` out of `count` even parts of `total`; larger and smaller ones take
-// turns.
+// The first item of part `index` when `total` items are cut into `count` parts, whose sizes differ
+// by at most 1.
 inline int64_t part_start(int64_t total, int64_t count, int64_t index) {
   return total / count * index + total % count * index / count;
 }
 
-// `count` parts, or some more of at most `most`, so that few threads get the same number of them.
+// `count` rounded up to a multiple of 4, but at most `most`, so that 2 or 4 threads get equally
+// many parts. Counts below 3 stay.
 inline int64_t shareable(int64_t count, int64_t most) {
   return count < 3 ? count : min_of(round_up(count, 4), most);
 }

@@ -16,7 +16,7 @@ struct TapRange {
   int64_t first, last;
 };
 inline TapRange taps_inside(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
-  // Nearly always all are inside: the divisions below are worth avoiding.
+  // Taps are nearly always all inside, so the divisions below are worth avoiding.
   if (start >= 0 && start + (taps - 1) * dilation < size) return {0, taps};
   const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
   const int64_t last = size - start <= 0 ? 0 : ceil_div(size - start, dilation);
@@ -41,8 +41,8 @@ struct Box {
   int64_t p0, p1, q0, q1, c0, c1;
 };
 
-// Range `index` of `count` ranges of channels, which begin at whole vectors; the last takes what is
-// no whole vector.
+// Part `index` of `count` parts of the channels, as a range. Parts begin at whole vectors; the last
+// one also has the channels that do not fill a vector.
 template <class T>
 TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
   const int64_t vectors = channels / kLanes<T>;
@@ -51,7 +51,7 @@ TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
   return {first, index + 1 == count ? channels : last};
 }
 
-// The pixels that a box's windows span, padding included.
+// The input pixels that the taps of a box of outputs see, padding included.
 struct Window {
   int64_t row, column, rows, columns;
 };

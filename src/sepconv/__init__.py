@@ -1,9 +1,9 @@
 """Depthwise and depthwise-separable convolution that is fast on CPUs.
 
 The functions here take NumPy arrays (or anything with DLPack on the CPU). ``sepconv.jax``,
-``sepconv.torch`` and ``sepconv.tensorflow`` have the same for their engine's arrays, and
-``sepconv.layers`` the Keras layers; each is imported when it is first asked for, so that
-``import sepconv`` touches no engine. Where Keras is imported, before or after, it knows the layers.
+``sepconv.torch`` and ``sepconv.tensorflow`` have the same functions for their engine's arrays, and
+``sepconv.layers`` has the Keras layers. Each is imported at its first use, so that ``import
+sepconv`` imports no engine. Keras knows the layers once both are imported, in either order.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
-#: Functions on whole Keras models, and the modules that have them.
+#: Functions on whole Keras models, with their modules.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.accelerate",
     "factorize": "sepconv.models.factorize",

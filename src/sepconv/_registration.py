@@ -1,7 +1,7 @@
-"""Makes sepconv's layers known to Keras as soon as both are imported, whichever comes first.
+"""Registers sepconv's layers with Keras as soon as both are imported, in either order.
 
-Keras reads a file's layers from its registry, which `sepconv.layers` fills when it is imported.
-Where Keras is not imported yet, that waits for it, for ``import sepconv`` must not bring it in.
+Keras finds a file's layers in its registry, which `sepconv.layers` fills when it is imported. Where
+Keras is not imported yet, that waits for it, since ``import sepconv`` must not import Keras.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LAYERS = "sepconv.layers"
 def register() -> None:
     """Registers the layers with Keras: now, or once Keras has been imported.
 
-    It never fails, since whoever imports Keras may not care for sepconv: what goes wrong is a
+    It never raises, since a program that imports Keras may not use sepconv; errors become a
     warning.
 
     Example:
@@ -41,12 +41,12 @@ def register() -> None:
     if not getattr(spec, "_initializing", False):
         _import_layers()
     elif type(spec) is ModuleSpec:
-        # Keras is half-way through its own import, here or in another thread.
+        # Keras is being imported, by this thread or another.
         spec.__class__ = _UnfinishedSpec
 
 
 class _KerasFinder(MetaPathFinder):
-    """Finds Keras where the others find it, and has its loader register the layers at its end."""
+    """Finds Keras by the other finders, and makes its loader register the layers at the end."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -62,8 +62,8 @@ class _KerasFinder(MetaPathFinder):
         return None
 
     def _watch(self, loader: Loader | None) -> None:
-        """Adds the registration to a loader, which stays of its class: others may ask for that."""
-        # A loader of somebody's own may have no such method, or may not let itself be changed.
+        """Adds the registration to a loader, whose class stays the same: others may test for it."""
+        # Another program's loader may lack the method or forbid the change.
         with contextlib.suppress(AttributeError):
             execute = loader.exec_module  # type: ignore[union-attr]
             loader.exec_module = self._watched(execute)  # type: ignore[union-attr, method-assign]
@@ -72,7 +72,7 @@ class _KerasFinder(MetaPathFinder):
         @functools.wraps(execute)
         def exec_module(module: ModuleType) -> Any:
             result = execute(module)
-            # A loader may load other modules, too, and Keras again, by `importlib.reload`.
+            # A loader may load other modules too, or Keras again (`importlib.reload`).
             if module.__name__ == _KERAS and self in sys.meta_path:
                 sys.meta_path.remove(self)
                 _import_layers()
@@ -82,22 +82,22 @@ class _KerasFinder(MetaPathFinder):
 
 
 class _UnfinishedSpec(ModuleSpec):
-    """The spec of a module that is being imported; Python tells it when that has ended."""
+    """The spec of a module that is being imported; Python tells it when the import ends."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "_initializing" and not value:
             self.__class__ = ModuleSpec  # type: ignore[assignment]
-            register()  # not at once: where the import failed, Keras may come another time
+            register()  # waits again, since a failed import may be repeated
 
 
 def _import_layers() -> None:
-    # If it is there, whoever imports it at the moment will register them.
+    # If it is loaded or being imported, that import registers the layers.
     if _LAYERS in sys.modules:
         return
     try:
         importlib.import_module(_LAYERS)
-    # An old or broken Keras has any error; its import must not fail because of ours.
+    # An old or broken Keras may raise anything; its import must not fail because of sepconv.
     except Exception as error:
         if type(error).__name__ == "_DeadlockError":  # another thread is importing the layers
             return

@@ -1,4 +1,4 @@
-"""The named tuples that gradients come in."""
+"""Named tuples of gradients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class DepthwiseGrads(NamedTuple):
-    """Gradients of a depthwise convolution, each in the shape of what it is the gradient of."""
+    """Gradients of a depthwise convolution, each in the shape of its operand."""
 
     x: Any
     depthwise_kernel: Any
@@ -14,7 +14,7 @@ class DepthwiseGrads(NamedTuple):
 
 
 class SeparableGrads(NamedTuple):
-    """Gradients of a separable convolution, each in the shape of what it is the gradient of."""
+    """Gradients of a separable convolution, each in the shape of its operand."""
 
     x: Any
     depthwise_kernel: Any
@@ -23,7 +23,7 @@ class SeparableGrads(NamedTuple):
 
 
 class PointwiseGrads(NamedTuple):
-    """Gradients of a pointwise convolution, each in the shape of what it is the gradient of."""
+    """Gradients of a pointwise convolution, each in the shape of its operand."""
 
     x: Any
     pointwise_kernel: Any

@@ -1,4 +1,4 @@
-"""NumPy arrays as the kernels take them: dense, aligned, of a dtype that they know."""
+"""Converts arrays for the kernels: dense, aligned, of a dtype that they take."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 __all__ = ["DTYPES", "as_array", "dtype_code", "empty", "output_array"]
 
-#: The names of the dtypes that kernels take, with the numbers they know them by. What is stored in
-#: the half types is computed in float32.
+#: The dtypes that kernels take, by name, with their numbers in C++. The half types are computed in
+#: float32.
 DTYPES: Final[Mapping[str, int]] = MappingProxyType(
     {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
 )
@@ -21,13 +21,13 @@ DTYPES: Final[Mapping[str, int]] = MappingProxyType(
 _FLOAT32 = np.dtype(np.float32)
 
 _PAGE = 4096
-#: Bytes of which an array lies where the system puts whole pages, and not among small ones.
+#: Bytes from which on an array gets whole pages of its own from the system.
 _LARGE = 1 << 16
 
 
 @lru_cache(maxsize=64)
 def dtype_code(dtype: np.dtype) -> int:
-    """The number that kernels know a dtype by, which must be one that `as_array` returns."""
+    """The number of a dtype in C++. It must be one that `as_array` returns."""
     return DTYPES[dtype.name]
 
 
@@ -35,7 +35,7 @@ def dtype_code(dtype: np.dtype) -> int:
 def _native_dtype(dtype: np.dtype) -> np.dtype | None:
     """A dtype in this machine's byte order; None where kernels do not take it.
 
-    The name tells, since NumPy has bfloat16 from other packages only.
+    It is found by name, since bfloat16 comes from packages other than NumPy.
     """
     return dtype.newbyteorder("=") if dtype.name in DTYPES else None
 
@@ -44,14 +44,14 @@ def as_array(name: str, value: Any, dtype: np.dtype | None = None) -> np.ndarray
     """`value` as a C-contiguous array in native byte order.
 
     Args:
-        name: what messages call it.
+        name: its name in messages.
         value: a NumPy array, anything with DLPack on the CPU, or nested lists.
         dtype: the dtype that it must have; any of `DTYPES` where None.
 
     Raises:
         TypeError: it has another dtype.
     """
-    # The usual case in one test: what is left of a small call is the time spent here.
+    # The usual case in one test, since this takes most of the time of a small call.
     if value.__class__ is np.ndarray and value.dtype is (dtype or _FLOAT32) and value.flags.carray:
         return value
     if isinstance(value, np.ndarray):
@@ -85,17 +85,18 @@ def _address(array: np.ndarray) -> int:
 def empty(
     shape: tuple[int, ...], dtype: np.dtype | type, beside: np.ndarray | None = None
 ) -> np.ndarray:
-    """As ``np.empty``, at a multiple of 64 bytes where it is of any size.
+    """As ``np.empty``, but large arrays are aligned to 64 bytes.
 
-    NumPy's own arrays begin at multiples of 16, where most of the vectors of a kernel for AVX-512
-    lie across two cache lines: half as fast where memory is the limit.
+    NumPy's own arrays are aligned to 16 bytes. Most vectors of an AVX-512 kernel then cross two
+    cache lines, which is half as fast where memory is the limit.
 
     Args:
         shape: as for ``np.empty``.
         dtype: see there.
-        beside: what is read while this is written. Large arrays begin at the same place of a page,
-            and processors take a load for one of what was just stored where addresses agree in
-            their last 12 bits: so this one begins a quarter of a page further on.
+        beside: an array that is read while this one is written, or None. If both began at the same
+            offset of a page, processors would take loads of one for loads of what was just stored
+            to the other, since they compare the last 12 bits of addresses. So the new array begins
+            a quarter of a page further on.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < 4096:
@@ -110,9 +111,9 @@ def empty(
 
 
 def output_array(out: np.ndarray | None, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:
-    """`out`, or a new array of the dtype of `x`, which is read for it, where it is None.
+    """`out`, or where it is None a new array of the dtype of `x`, which is read for the result.
 
-    That it shares no memory with an input is for the module `_native` to see.
+    The module `_native` checks that it shares no memory with an input.
 
     Raises:
         TypeError: `out` is no NumPy array.
@@ -128,6 +129,6 @@ def output_array(out: np.ndarray | None, shape: tuple[int, ...], x: np.ndarray) 
             f"out must have the shape {shape} and the dtype {dtype}. "
             f"Received: out.shape={out.shape}, out.dtype={out.dtype}"
         )
-    if not out.flags.carray:  # which is all three
+    if not out.flags.carray:  # C-contiguous, aligned and writable
         raise ValueError("out must be C-contiguous, aligned and writable.")
     return out

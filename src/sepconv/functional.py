@@ -51,13 +51,13 @@ def convolve(
     activation: str | None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What the forward functions below are forms of, for who has a `ConvSpec` already.
+    """The convolution behind the forward functions below, for callers that have a `ConvSpec`.
 
     Args:
-        x: as for `depthwise_conv2d`, and an array as `sepconv.arrays.as_array` gives it.
+        x: as for `depthwise_conv2d`, but an array as `sepconv.arrays.as_array` returns it.
         depthwise_kernel: see there.
         pointwise_kernel: None for the depthwise step alone, else as for `separable_conv2d`.
-        bias: None, or one value an output channel.
+        bias: None, or one value for each output channel.
         spec: strides, padding, dilation_rate and data_format.
         activation: None, ``"relu"`` or ``"relu6"``.
         out: an array for the result, or None.
@@ -98,7 +98,7 @@ def convolve(
 def _backward(
     x: np.ndarray, depthwise_kernel: Any, pointwise_kernel: Any, dy: Any, spec: ConvSpec
 ) -> SeparableGrads:
-    """The gradients; the one for the pointwise kernel is None where there is no such kernel."""
+    """The gradients; that of the pointwise kernel is None where there is no such kernel."""
     kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
     dpointwise = pointwise_shape = None
     separable = pointwise_kernel is not None
@@ -307,7 +307,7 @@ def separable_conv2d_grad(
 
 
 def _image(x: np.ndarray, name: str, data_format: str) -> np.ndarray:
-    """A batch of sequences as images one pixel high."""
+    """Views a batch of sequences as images one pixel high."""
     check_rank(name, x.shape, 3, "(batch, length, channels) in the order of data_format")
     return np.expand_dims(x, 2 if data_format == "channels_first" else 1)
 
@@ -330,7 +330,7 @@ def _images(
     dilation_rate: Sizes,
     data_format: str,
 ) -> tuple[np.ndarray, np.ndarray, ConvSpec]:
-    """The arguments of a 1-D convolution as those of a 2-D one."""
+    """Converts the arguments of a 1-D convolution to those of a 2-D one."""
     x = as_array("x", x)
     kernel = _kernel_image("depthwise_kernel", depthwise_kernel, x.dtype)
     spec = conv_spec_1d(kernel.shape[1], strides, padding, dilation_rate, data_format)

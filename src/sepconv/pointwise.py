@@ -1,4 +1,4 @@
-"""The 1x1 convolution of NumPy arrays alone, forward and backward."""
+"""The 1x1 convolution of NumPy arrays, forward and backward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["pointwise_conv2d", "pointwise_conv2d_grad"]
 def _sizes(
     x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], spec: ConvSpec
 ) -> tuple[tuple[int, int, int, int, bool], tuple[int, ...]]:
-    """What the kernels are told of the problem, and the output's shape."""
+    """The sizes for the kernels, and the output's shape."""
     first = bool(spec.channels_first)
     check_rank("x", x_shape, 4, "(batch, height, width, channels) in the order of data_format")
     batch, channels = x_shape[0], x_shape[1 if first else 3]

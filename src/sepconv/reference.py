@@ -1,9 +1,9 @@
-"""Depthwise and separable convolution in float64, written to be read.
+"""The reference: depthwise and separable convolution in float64, written to be read.
 
-These functions are the meaning of every other implementation in this package: the tests hold the
-kernels against them. They are slow, follow the definition a kernel tap at a time, and share no
-code with the rest, padding included. A tap that falls on padding takes no part, so that an infinite
-weight times padding is nothing, not NaN.
+These functions define the results of all others in this package: the tests compare the kernels with
+them. They are slow, follow the definition tap by tap, and share no code with the rest, padding
+included. A tap on padding adds nothing, so that an infinite weight times padding is nothing, not
+NaN.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Taps:
         self.shape = x.shape
         self.pads = _pads(padding, x.shape[1:3], kernel_size, self.stride, self.dilation)
         self.padded = np.pad(x, [(0, 0), *self.pads, (0, 0)])
-        #: Where a padded image is the image, for (1, height, width, 1, 1).
+        #: Which pixels of a padded image are in the image, for (1, height, width, 1, 1).
         self.inside = np.pad(np.ones(x.shape[1:3], bool), self.pads)[None, :, :, None, None]
         self.out = [
             (self.padded.shape[axis + 1] - (kernel_size[axis] - 1) * self.dilation[axis] - 1)

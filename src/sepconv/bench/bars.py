@@ -1,4 +1,4 @@
-"""The bars of speed-ups: how many times longer each peer takes, a panel a mode."""
+"""Plots the speed-ups as bars: each peer's time over sepconv's, one panel for each mode."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TICKS = [step * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for step in (1, 2,
 
 
 def bars(groups: dict[str, dict[str, float]]) -> str:
-    """The bars as an SVG of its own, readable in light and in dark.
+    """The plot as a standalone SVG, for light and dark themes.
 
     Args:
-        groups: of each panel, by its title, the peers' times over sepconv's, by their names.
+        groups: for each panel, by its title: the peers' times over sepconv's, by their names.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def bars(groups: dict[str, dict[str, float]]) -> str:
 
 
 def _panel(axes: Any, title: str, group: dict[str, float]) -> None:
-    """A mode's bars from 1: to the right where sepconv is ahead, to the left where it is not."""
+    """A mode's bars, which begin at 1: to the right where sepconv is faster, else to the left."""
     ranked = sorted(group.items(), key=lambda pair: pair[1], reverse=True)
     for place, (_, ratio) in enumerate(ranked):
         ahead = ratio >= 1

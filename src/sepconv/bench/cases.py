@@ -1,9 +1,9 @@
-"""Inputs of a case, and the answers that every peer must give before it is timed.
+"""The inputs of a case, and the results that a peer must give before it is timed.
 
-The answers are float64. The depthwise step comes from sepconv's float64 kernels, since the
-reference would need minutes for the largest cases; they are held against `sepconv.reference` in
-the first and the last channel of the very same arrays, which tells all, for channels do not mix.
-The 1x1 step, where they do, is NumPy's matrix product.
+The results are float64. Those of the depthwise step come from sepconv's float64 kernels, since the
+reference would need minutes for the largest cases. In the first and the last channel they are
+compared with `sepconv.reference` on the same arrays, which suffices, since channels do not mix. The
+1x1 step, where channels mix, is NumPy's matrix product.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sepconv.bench.workloads import Case
 
 __all__ = ["Arrays", "inputs_of", "load", "make", "relative_error", "save"]
 
-#: Inputs: x, depthwise_kernel (kh, kw, C, M), pointwise_kernel (C * M, F), bias, dy; those that a
-#: case has. For "pointwise" x is what the depthwise step would hand on. Outputs: y, dx,
-#: ddepthwise_kernel, dpointwise_kernel, dbias.
+#: Arrays by name. Inputs, those that a case has: x, depthwise_kernel (kh, kw, C, M),
+#: pointwise_kernel (C * M, F), bias, dy. For "pointwise", x is the output of the depthwise step.
+#: Outputs: y, dx, ddepthwise_kernel, dpointwise_kernel, dbias.
 Arrays = dict[str, np.ndarray]
 
-#: dy is 0 where y without its activation is this near to a kink of relu6, for there rounding alone
-#: would decide between two gradients.
+#: dy is 0 where y before its activation is this near to a kink of relu6, since rounding would
+#: decide between two gradients there.
 _KINK = 1e-3
 
 
 def relative_error(received: np.ndarray, expected: np.ndarray) -> float:
-    """The norm of the difference, divided by the norm of what is expected."""
+    """The norm of the difference, divided by the norm of the expected array."""
     scale = float(np.linalg.norm(expected)) or 1.0
     return float(np.linalg.norm(np.subtract(received, expected, dtype=np.float64))) / scale
 
@@ -50,7 +50,7 @@ def _ends(array: np.ndarray, axis: int, width: int) -> np.ndarray:
 
 
 class _Depthwise:
-    """The depthwise step of a case in float64, checked."""
+    """The depthwise step of a case in float64, checked against the reference."""
 
     def __init__(self, case: Case, x: np.ndarray, kernel: np.ndarray) -> None:
         w = case.workload
@@ -78,7 +78,7 @@ class _Depthwise:
 
 
 def make(case: Case) -> tuple[Arrays, Arrays]:
-    """The inputs of a case (float32), always the same, and its answers (float64)."""
+    """The inputs of a case (float32), always the same, and its results (float64)."""
     inputs = inputs_of(case)
     return inputs, _answers(case, inputs)
 
@@ -148,7 +148,7 @@ def save(folder: Path, arrays: Arrays) -> None:
 
 
 def load(folder: Path) -> Arrays:
-    """Reads what `save` wrote, to where the vectors of no peer lie across cache lines."""
+    """Reads arrays that `save` wrote, into memory aligned to cache lines, to favour no peer."""
     arrays: Arrays = {}
     for path in sorted(folder.glob("*.npy")):
         stored = np.load(path)

@@ -1,8 +1,8 @@
-"""Runs the peers' processes, one at a time, and takes the numbers.
+"""Runs the peers' processes, one at a time, and times them.
 
-Everyone has a process of its own, on the same cores and with the same number of threads. In a case
-they take turns, round after round, so that whatever else the machine does meets all of them. Those
-that wait are stopped (SIGSTOP), for some thread pools spin for a while after their work.
+Each peer has its own process, on the same cores and with the same number of threads. In a case they
+take turns, round after round, so that other load on the machine meets all of them. Processes that
+wait are stopped (SIGSTOP), since some thread pools spin for a while after their work.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from sepconv.bench.workloads import Case
 __all__ = ["Plan", "Result", "Sample", "Worker", "WorkerError", "pinned", "run", "workers"]
 
 
-#: A call that takes longer is timed once: nothing that matters is so slow.
+#: Seconds. A call that takes longer is timed once.
 _LONG_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure.
+    """How long to measure a case.
 
     Attributes:
-        seconds: on the clock, a peer and case.
-        rounds: turns that this is spread over.
-        patience: seconds after which an answer is no longer waited for.
+        seconds: timed seconds for each peer and case.
+        rounds: the turns that these are divided into.
+        patience: seconds to wait for an answer.
         deadline: seconds after which no new case is begun; infinite for none.
-        thorough: tries settings that take long to build, too.
+        thorough: whether to try settings that take long to build.
     """
 
     seconds: float = 0.3
@@ -56,11 +56,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one of them took for a case.
+    """The times of one peer for a case.
 
     Attributes:
-        setting: its fastest way to run it.
-        error: of its outputs, relative in norm; of all the ways that it could have taken.
+        setting: the name of its fastest build.
+        error: the largest relative error of its outputs in the norm, over all correct builds.
         seconds: every timed call.
     """
 
@@ -70,12 +70,12 @@ class Sample:
 
     @property
     def median(self) -> float:
-        """Of the timed calls."""
+        """The median of the timed calls, in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The lower and the upper one."""
+        """The lower and the upper quartile, in seconds."""
         if len(self.seconds) < 2:
             return (self.seconds[0], self.seconds[0])
         low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -84,13 +84,13 @@ class Sample:
 
 @dataclass
 class Result:
-    """One case.
+    """The result of one case.
 
     Attributes:
         case: what was run.
-        floor: what it needs at least.
-        samples: of those that gave the right answers.
-        failures: why others were not timed.
+        floor: the least time that it needs.
+        samples: of the peers with correct results, by name.
+        failures: why other peers were not timed, by name.
     """
 
     case: Case
@@ -100,25 +100,25 @@ class Result:
 
     @property
     def ours(self) -> Sample | None:
-        """That of sepconv."""
+        """Sepconv's sample."""
         return self.samples.get(peers.OURS)
 
     @property
     def best(self) -> str | None:
-        """The name of the fastest of all others."""
+        """The name of the fastest peer."""
         others = {name: s.median for name, s in self.samples.items() if name != peers.OURS}
         return min(others, key=lambda name: others[name], default=None)
 
     @property
     def speed_up(self) -> float | None:
-        """The fastest other's time over sepconv's; above 1 sepconv is ahead."""
+        """The fastest peer's time over sepconv's; above 1 where sepconv is faster."""
         if self.ours is None or self.best is None:
             return None
         return self.samples[self.best].median / self.ours.median
 
 
 class WorkerError(RuntimeError):
-    """A worker ended, or does not answer; the message says what it said last."""
+    """A worker ended or does not answer; the message has its last output."""
 
 
 class Worker:
@@ -165,11 +165,11 @@ class Worker:
             self.stop()
 
     def stop(self) -> None:
-        """Lets it do nothing at all until it is asked something."""
+        """Stops the process until the next command."""
         self._process.send_signal(signal.SIGSTOP)
 
     def tell(self, **command: Any) -> None:
-        """Sends a command; `hear` has the answer."""
+        """Sends a command; `hear` returns the answer."""
         self._process.send_signal(signal.SIGCONT)
         try:
             self._commands.write(json.dumps(command).encode() + b"\n")
@@ -183,7 +183,7 @@ class Worker:
         return answer
 
     def ask(self, patience: float, **command: Any) -> dict[str, Any]:
-        """A command and its answer."""
+        """Sends a command and returns the answer."""
         self.tell(**command)
         return self.hear(patience)
 
@@ -214,7 +214,7 @@ class Worker:
         self.stop()
 
     def close(self) -> None:
-        """Ends it, gently if it minds."""
+        """Ends the process, by force if it does not react."""
         self._process.terminate()
         self._process.send_signal(signal.SIGCONT)  # while stopped it would not notice
         try:
@@ -246,8 +246,8 @@ def workers(names: list[str], threads: int, patience: float) -> Iterator[dict[st
     """The processes of `OURS` and of peers, ready.
 
     Raises:
-        WorkerError: sepconv's own cannot start. Of peers, those that cannot are tried anew, case
-            by case, and reported there.
+        WorkerError: sepconv's own process cannot start. Peers that cannot start are tried again in
+            each case, and reported there.
     """
     started: dict[str, Worker] = {}
     try:
@@ -266,7 +266,7 @@ def workers(names: list[str], threads: int, patience: float) -> Iterator[dict[st
 
 
 class _Round:
-    """One case, from its numbers to its result."""
+    """The measurement of one case."""
 
     def __init__(self, case: Case, machine: Machine, plan: Plan, team: dict[str, Worker]) -> None:
         self.plan = plan
@@ -276,7 +276,7 @@ class _Round:
         }
 
     def _each(self, act: Callable[[str, Worker], object]) -> None:
-        """Has every worker that is still in the case do something; one that fails is out."""
+        """Calls `act` for every worker still in the case; one that fails leaves it."""
         for name, worker in list(self.team.items()):
             try:
                 act(name, worker)
@@ -300,7 +300,7 @@ class _Round:
         return self.result
 
     def _prepare(self, folder: str) -> dict[str, float]:
-        """All at once, for nothing is timed; returns the errors of those that are right."""
+        """Prepares all workers at once, untimed; returns the errors of the correct ones."""
         errors: dict[str, float] = {}
         command: dict[str, Any] = {"case": encode(self.result.case), "folder": folder}
         command |= {"do": "prepare", "thorough": self.plan.thorough}
@@ -352,7 +352,7 @@ def _calls(seconds: float, plan: Plan) -> tuple[int, int]:
     """(untimed, timed) calls a turn, for something that takes `seconds`."""
     turn = plan.seconds / plan.rounds
     timed = max(1, min(200, round(turn / max(seconds, 1e-7))))
-    # The untimed call brings data into the caches and threads to life; a long one does by itself.
+    # The untimed call warms caches and threads; a long call does so itself.
     return (1 if seconds < turn else 0, timed)
 
 
@@ -367,13 +367,13 @@ def run(
 
     Args:
         chosen: what to measure.
-        machine: for the floors.
+        machine: the machine's limits, for the floors.
         plan: how long to measure.
         team: the processes, from `workers`.
-        show: called with a case's index before (and with its result after) it is measured.
+        show: called with a case's index before it is measured, and with index and result after.
 
     Yields:
-        A `Result` a case, until the plan's deadline.
+        A `Result` for each case, until the plan's deadline.
     """
     begun = time.monotonic()
     for index, case in enumerate(chosen):

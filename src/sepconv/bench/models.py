@@ -1,4 +1,4 @@
-"""Networks whose time goes into depthwise and 1x1 convolutions, and their twins on sepconv."""
+"""Networks that mostly consist of depthwise and 1x1 convolutions, and copies of them on sepconv."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
 
 
 class Workload(NamedTuple):
-    """A network with the size of its training step.
+    """A network and the size of its training step.
 
     Attributes:
         build: makes the network, of Keras' own layers.
@@ -33,7 +33,7 @@ class Workload(NamedTuple):
 
 
 def eegnet(electrodes: int = 64, samples: int = 256, classes: int = 4, dropout: float = 0.5) -> Any:
-    """EEGNet-8,2, which classifies the electric activity of a brain.
+    """EEGNet-8,2, which classifies electroencephalograms.
 
     Args:
         electrodes: rows of an example.
@@ -114,7 +114,7 @@ def _application(name: str, size: int, classes: int, **options: Any) -> Any:
 
 
 def with_sepconv(model: Any) -> Any:
-    """A copy of a network, weights too, where sepconv computes what it has kernels for.
+    """A copy of a network with its weights, computed by sepconv where it has kernels.
 
     Args:
         model: a functional or sequential Keras model; it stays as it is.

@@ -54,7 +54,7 @@ def _points(axes: Any, group: list[Result], ours: bool) -> None:
 
 
 def roofline(results: list[Result], machine: Machine) -> str:
-    """The plot as an SVG of its own, readable in light and in dark; a panel an operation."""
+    """The plot as a standalone SVG, for light and dark themes; a panel for each operation."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator

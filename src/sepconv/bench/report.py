@@ -1,4 +1,4 @@
-"""What came out: the table on the screen, JSON for programs, Markdown for people."""
+"""The results of a benchmark: tables for the terminal, JSON, Markdown."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Report:
     """A run of the benchmark.
 
     Attributes:
-        facts: rows (what, value) on where it ran.
+        facts: rows (name, value) about the machine and the software.
         machine: its limits.
         plan: how it was measured.
-        versions: peer -> version, of those that took part.
+        versions: the versions of the peers that took part, by peer.
         results: in the order they were measured.
-        left_out: how many cases the run did not come to.
+        left_out: the number of cases that there was no time for.
     """
 
     facts: list[tuple[str, str]]
@@ -40,16 +40,17 @@ class Report:
 
 
 class Summary(NamedTuple):
-    """A group of cases: a mode at a batch size, which is 0 for all batch sizes together.
+    """The summary of a mode at one batch size or at all of them.
 
     Attributes:
         mode: a key of `MODES`.
-        batch: 0 for all.
-        cases: how many.
+        batch: the batch size; 0 for all of them.
+        cases: their number.
         best: geometric mean of the fastest peer's time over sepconv's; None without peers.
-        slower: in how many cases some peer is faster.
+        slower: the number of cases in which some peer is faster.
         floor: geometric mean of sepconv's time over the floor.
-        each: peer -> geometric mean of its time over sepconv's, where it took part.
+        each: the geometric mean of a peer's time over sepconv's in the cases that it took part in,
+            by peer.
     """
 
     mode: str
@@ -68,7 +69,7 @@ def _mean(ratios: Iterable[float]) -> float:
 
 
 def _summary(mode: str, batch: int, timed: list[tuple[Result, Sample]]) -> Summary:
-    """Of at least one result, each with sepconv's own sample."""
+    """The summary of at least one result, each with sepconv's sample."""
     speed_ups = [r.speed_up for r, _ in timed if r.speed_up is not None]
     each = {}
     for name in peers.PEERS:
@@ -87,7 +88,7 @@ def _summary(mode: str, batch: int, timed: list[tuple[Result, Sample]]) -> Summa
 
 
 def summaries(results: list[Result]) -> list[Summary]:
-    """By mode and batch size, and by mode alone where there are several sizes."""
+    """Summaries by mode and batch size, and by mode alone where there are several sizes."""
     found = []
     timed = [(r, r.ours) for r in results if r.ours is not None]
     for mode in MODES:
@@ -102,12 +103,12 @@ def summaries(results: list[Result]) -> list[Summary]:
 
 
 def _whole(found: list[Summary]) -> list[Summary]:
-    """Of each mode the one of all batch sizes, which comes last."""
+    """For each mode, the summary of all batch sizes, which is the last."""
     return list({summary.mode: summary for summary in found}.values())
 
 
 def _speed_ups(results: list[Result]) -> dict[str, dict[str, float]]:
-    """Of each mode the peers' times over sepconv's, by their titles."""
+    """For each mode, the peers' times over sepconv's, by their titles."""
     return {
         f"{summary.mode} ({summary.cases} cases)": {
             peers.load(name).title: ratio for name, ratio in summary.each.items()
@@ -126,7 +127,7 @@ _COLUMNS = ("workload", "shape", "batch", "sepconv, ms", "best peer, ms", "speed
 
 
 def _row(result: Result, short: bool = False) -> tuple[str, ...]:
-    """A line of a table; where it must be short, the spread is half of the middle half's width."""
+    """A row of a table; a short one has half the interquartile range as the spread."""
     case, ours = result.case, result.ours
     first = (case.workload.name, case.describe(), str(case.batch))
     if ours is None:
@@ -174,7 +175,7 @@ def _by_mode(results: list[Result]) -> Iterator[tuple[str, list[Result]]]:
 
 
 def table(report: Report) -> Iterator[Any]:
-    """The tables for a terminal (rich), one a mode, and those of the geometric means."""
+    """Tables for a terminal (rich): one for each mode, and those of the geometric means."""
     from rich import box
     from rich.table import Table
 
@@ -214,7 +215,7 @@ def limits(machine: Machine) -> str:
 
 
 def failures(results: list[Result]) -> Iterator[tuple[str, str, str]]:
-    """Rows (case, peer, why) of those that were not timed."""
+    """Rows (case, peer, reason) of those that were not timed."""
     for result in results:
         case = result.case
         for name, reason in result.failures.items():
@@ -231,7 +232,7 @@ def _markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> st
 
 
 def markdown(report: Report) -> str:
-    """The report for people."""
+    """The report as Markdown."""
     names = list(report.versions)
     titles = [peers.load(name).title for name in names]
     facts = [*report.facts, ("limits measured", limits(report.machine))]
@@ -289,7 +290,7 @@ def _result_json(result: Result) -> dict[str, Any]:
 
 
 def as_json(report: Report) -> str:
-    """Everything, every timed call included; seconds, bytes and operations a second."""
+    """The whole report as JSON, with every timed call; in seconds, bytes, operations a second."""
     machine = report.machine
     levels = [
         # JSON has no infinity.
@@ -313,7 +314,7 @@ def as_json(report: Report) -> str:
 def write(folder: Path, report: Report) -> list[Path]:
     """Writes bench.json, bench.md, roofline.svg and speedup.svg; returns their paths.
 
-    None of them is ever there in part.
+    No file is ever visible half-written.
     """
     folder.mkdir(exist_ok=True)
     texts = {

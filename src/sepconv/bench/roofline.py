@@ -1,18 +1,19 @@
-"""The machine's limits, measured, and the time that a case must take at least under them.
+"""The machine's limits, measured, and the least time that they allow a case.
 
 A case's floor is the larger of two times: its operations at the rate of multiply-adds on registers
 alone, and its least traffic at the bandwidth of the smallest memory that its data fits in.
 
-Operations, where P is the number of output pixels times the batch, taps the kernel's positions
-that lie on the input (summed over output pixels: those in the padding need no work), C the input's
-channels, M the depth multiplier and F the filters; one multiply-add counts as two:
+Operations, where P is the number of output pixels times the batch, taps the number of kernel
+positions that lie on the input, summed over output pixels (those in the padding need no work), C
+the input's channels, M the depth multiplier and F the filters; one multiply-add counts as two:
 
     depthwise   2 taps C M                 pointwise   2 P C M F
 
-Training takes three times as many: each convolution has two gradients, as much work as itself.
+Training takes three times as many: each of a convolution's two gradients takes as many as the
+convolution.
 
 Bytes, where X, Y, G and W are those of the input, the output, the output's gradient and the
-weights, and where nothing is written in between (fused):
+weights. Nothing is written between the two steps (they are fused):
 
     forward   X + Y + W                    backward    2 X + G + 3 W
 """
@@ -35,7 +36,7 @@ class Level:
 
     Attributes:
         name: "L2", "L3" or "memory".
-        size: bytes that it holds, for all threads together; infinite for the last.
+        size: bytes, for all threads together; infinite for memory.
         bandwidth: bytes a second, read or written.
     """
 
@@ -59,7 +60,7 @@ class Machine:
     levels: tuple[Level, ...]
 
     def best_of(self, other: Machine) -> Machine:
-        """The higher of each limit, where the same machine was measured twice."""
+        """The higher of each limit, for two measurements of the same machine."""
         levels = tuple(
             max(pair, key=lambda level: level.bandwidth)
             for pair in zip(self.levels, other.levels, strict=True)
@@ -73,14 +74,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Floor:
-    """What a case needs at least.
+    """The least that a case needs.
 
     Attributes:
         operations: floating-point operations.
         bytes: traffic.
-        level: the name of the level it was counted at.
-        seconds: the time for the more expensive of the two.
-        bound: "operations" or "bytes", whichever that is.
+        level: the name of the level whose bandwidth counts.
+        seconds: the larger of the two times.
+        bound: "operations" or "bytes", whichever takes that time.
     """
 
     operations: float
@@ -90,7 +91,7 @@ class Floor:
     bound: str
 
 
-#: Where Linux does not tell the caches' sizes: common ones (level -> bytes).
+#: Common sizes of caches, for systems that do not report them (level -> bytes).
 _USUAL_CACHES = {2: 1 << 20, 3: 16 << 20}
 
 
@@ -111,7 +112,7 @@ def _caches() -> dict[int, tuple[int, int]]:
 
 
 def _count(processors: str) -> int:
-    """How many processors a list such as "0-3,8" names."""
+    """The number of processors in a list such as "0-3,8"."""
     ranges = [part.split("-") for part in processors.split(",")]
     return sum(int(part[-1]) - int(part[0]) + 1 for part in ranges)
 
@@ -128,7 +129,7 @@ def measure(threads: int, seconds: float = 0.5) -> Machine:
         if level < 2:
             continue
         total = size * math.ceil(threads / shared)
-        # Half of it, so that what else lives there does not push the data out.
+        # Half of the cache, since other data is in it, too.
         bandwidth = _native.measure_bandwidth(total // 2, threads, seconds)
         levels.append(Level(f"L{level}", total, bandwidth))
     last = levels[-1].size if levels else 0

@@ -1,4 +1,4 @@
-"""How plots look: an SVG in colours that follow the reader's theme and that all can tell apart."""
+"""The style of plots: SVG in colours that follow the reader's theme and that all can tell apart."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ STYLE: dict[Any, Any] = {
 
 
 def themed(figure: Any, label: str) -> str:
-    """A Matplotlib figure as an SVG in the reader's colours.
+    """A Matplotlib figure as an SVG whose colours follow the reader's theme.
 
     Args:
         figure: drawn under `matplotlib.rc_context(STYLE)`, in the colours of this file.
-        label: what it shows, for those who do not see it.
+        label: a description for screen readers.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -1,9 +1,9 @@
-"""The process that one peer lives in: it prepares cases, and runs and times them when told to.
+"""The process of one peer: it prepares, runs and times cases on command.
 
     python -m sepconv.bench.worker PEER THREADS
 
-Commands come as lines of JSON on the standard input, and each is answered by one on the standard
-output. Between commands it waits in a read.
+Commands are lines of JSON on the standard input; each is answered by one on the standard output.
+Between commands the process waits in a read.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sepconv.bench.workloads import Case, Workload
 
 __all__ = ["decode", "encode", "main"]
 
-#: A peer's outputs must agree with the answers to this, relative in norm.
+#: The largest relative error, in the norm, of a peer's outputs.
 TOLERANCE = 1e-4
-#: After this many seconds of preparing one case no further setting is tried, if one is right.
+#: Seconds of preparing one case after which no further setting is tried, if one is correct.
 _ENOUGH_SECONDS = 10.0
 
 
@@ -34,7 +34,7 @@ def encode(case: Case) -> dict[str, Any]:
 
 
 def decode(value: dict[str, Any]) -> Case:
-    """The case that `encode` made this of."""
+    """The inverse of `encode`."""
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in value["workload"].items()
     }
@@ -55,9 +55,9 @@ class _Server:
         self.ready: dict[str, peers.Prepared] = {}
 
     def prepare(self, case: dict[str, Any], folder: str, thorough: bool) -> dict[str, Any]:
-        """Builds all ways to run a case and keeps those whose outputs are right.
+        """Builds the case in all settings and keeps those with correct outputs.
 
-        Answers with the largest error among those, and what is wrong with each of the others.
+        Answers with the largest error among those, and the failures of the others.
         """
         self.ready = {}
         decoded = decode(case)
@@ -83,7 +83,7 @@ class _Server:
         return {"settings": list(self.ready), "error": max(errors), "wrong": wrong}
 
     def choose(self) -> dict[str, Any]:
-        """Keeps the fastest of what was prepared; answers with its setting and seconds."""
+        """Keeps the fastest prepared setting; answers with its name and seconds."""
         times: dict[str, float] = {}
         for setting, prepared in self.ready.items():
             seconds = _timed(prepared.run)
@@ -95,7 +95,7 @@ class _Server:
         return {"setting": best, "seconds": times[best]}
 
     def run(self, warm: int, calls: int) -> dict[str, Any]:
-        """Runs the case, `warm` times for nothing and `calls` times on the clock."""
+        """Runs the case, `warm` times untimed and `calls` times timed."""
         (prepared,) = self.ready.values()
         for _ in range(warm):
             prepared.run()
@@ -108,7 +108,7 @@ class _Server:
 
 
 def _largest_error(received: cases.Arrays, answers: cases.Arrays) -> float:
-    """Over all outputs; every one that is asked for must be there, in the right shape."""
+    """The largest error of all outputs; each must be there in the right shape."""
     worst = 0.0
     for name, answer in answers.items():
         if name not in received:
@@ -133,7 +133,7 @@ def main() -> None:
     """Serves until the standard input ends."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    # Libraries that print must not print into the answers.
+    # Output that libraries print must not get into the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     name, threads = sys.argv[1], int(sys.argv[2])

@@ -1,9 +1,9 @@
-"""What the benchmark measures: layers of published networks, a line each, and the ways to run them.
+"""The benchmark's workloads: layers of published networks, and the modes to run them in.
 
-Networks are at the size they were published for. Padding "same" is TensorFlow's, in which all but
-ConvNeXt, RepLKNet and Conv-TasNet were written; those have strides of 1, where all agree. What
-stands between the depthwise and the 1x1 convolution in some of them (normalisation, activation,
-squeeze-and-excitation) is left out.
+Networks have the sizes that they were published with. Padding "same" is TensorFlow's, in which all
+of them but ConvNeXt, RepLKNet and Conv-TasNet were written; these have strides of 1, where all
+libraries agree. Operations between the depthwise and the 1x1 convolution (normalization,
+activation, squeeze-and-excitation) are left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Workload:
     """A depthwise layer, and the 1x1 convolution that follows it.
 
     Attributes:
-        name: network and block.
-        source: where it is published.
+        name: of the network and the block.
+        source: the publication.
         height: of the input, in pixels.
         width: of the input.
         channels: of the input.
@@ -32,7 +32,7 @@ class Workload:
         strides: (height, width).
         padding: "same" or "valid".
         dilation: (height, width).
-        depth_multiplier: output channels of the depthwise step, an input channel.
+        depth_multiplier: output channels of the depthwise step for each input channel.
         filters: output channels of the 1x1 convolution; None where there is none.
         batches: the batch sizes to measure.
     """
@@ -56,12 +56,12 @@ class Workload:
         return self.channels * self.depth_multiplier
 
     def x_shape(self, batch: int) -> tuple[int, int, int, int]:
-        """Of the input: (batch, height, width, channels)."""
+        """The shape of the input: (batch, height, width, channels)."""
         return (batch, self.height, self.width, self.channels)
 
     @property
     def kernel_shape(self) -> tuple[int, int, int, int]:
-        """Of the depthwise kernel: (height, width, channels, depth_multiplier)."""
+        """The shape of the depthwise kernel: (height, width, channels, depth_multiplier)."""
         return (*self.kernel, self.channels, self.depth_multiplier)
 
     def _geometry(self) -> Any:
@@ -101,8 +101,8 @@ class Mode(NamedTuple):
 
     Attributes:
         operation: "depthwise" (alone), "separable" or "pointwise" (the 1x1 convolution alone).
-        training: forward and all gradients, instead of forward alone.
-        epilogue: with bias and relu6.
+        training: whether all gradients are computed, too.
+        epilogue: whether bias and relu6 follow.
     """
 
     operation: str
@@ -134,22 +134,22 @@ class Case(NamedTuple):
 
     @property
     def operation(self) -> str:
-        """Of the mode."""
+        """The attribute of the mode."""
         return MODES[self.mode].operation
 
     @property
     def training(self) -> bool:
-        """Of the mode."""
+        """The attribute of the mode."""
         return MODES[self.mode].training
 
     @property
     def epilogue(self) -> bool:
-        """Of the mode."""
+        """The attribute of the mode."""
         return MODES[self.mode].epilogue
 
     @property
     def output_channels(self) -> int:
-        """Of the mode's output."""
+        """The channels of the mode's output."""
         if self.operation == "depthwise":
             return self.workload.middle
         filters = self.workload.filters
@@ -157,7 +157,7 @@ class Case(NamedTuple):
         return filters
 
     def describe(self) -> str:
-        """The shape that this mode sees, in a few words."""
+        """The shape in this mode, in a few words."""
         w = self.workload
         if self.operation == "pointwise":
             return f"{'x'.join(map(str, w.output_size))}x{w.middle} -> {w.filters}"
@@ -331,7 +331,7 @@ WORKLOADS: tuple[Workload, ...] = (
             (18, 33, 2048, 256),
         )
     ),
-    # Four seconds at 8 kHz, in steps of 8 samples: sequences, which are pictures of one row.
+    # Four seconds at 8 kHz in steps of 8 samples, as pictures of one row.
     *(
         Workload(
             f"conv_tasnet/dilation-{2**block}",
@@ -347,7 +347,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
 )
 
-#: What `--quick` measures: one of each kind, in order of weight.
+#: The workloads of `--quick`: one of each kind, by importance.
 QUICK = (
     "mobilenet_v1/3",
     "efficientnet_b0/3b",
@@ -361,7 +361,7 @@ QUICK = (
 
 
 def _shape(case: Case) -> tuple[Any, ...]:
-    """What tells a case from another: layers that differ in name alone have it in common."""
+    """The properties of a case except its name: cases that share them are the same."""
     w = case.workload
     if case.operation == "pointwise":
         return (case.mode, case.batch, w.output_size, w.middle, w.filters)

@@ -1,4 +1,4 @@
-"""Runs the demo's two trainings, each in a process of its own, and shows them at work."""
+"""Runs the demo's two trainings, each in its own process, and shows their progress."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = [
     "table",
 ]
 
-#: Engine -> (the module that it is, the name that its users know it by).
+#: Engine -> (its module, its name for users).
 ENGINES = {
     "jax": ("jax", "JAX"),
     "torch": ("torch", "PyTorch"),
     "tensorflow": ("tensorflow", "TensorFlow"),
 }
-#: What the two are called on the screen and in the report.
+#: The names of the two on the screen and in the report.
 LABELS = {"keras": "Keras' own layers", "sepconv": "sepconv.layers"}
 
 
 class TrainingError(RuntimeError):
-    """A training's process ended before its time; the message ends with what it said."""
+    """A training's process ended too early; the message ends with its output."""
 
 
 class NotInstalledError(RuntimeError):
@@ -47,7 +47,7 @@ class NotInstalledError(RuntimeError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The two trainings, and where they ran."""
+    """The results of the two trainings, and the facts about the machine."""
 
     engine: str
     data: str
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def speed_up(self) -> float:
-        """Stock's seconds an epoch, divided by ours."""
+        """The seconds per epoch of Keras' layers, divided by ours."""
         return self.stock.seconds_an_epoch / self.ours.seconds_an_epoch
 
 
@@ -80,7 +80,7 @@ def _found(module: str) -> bool:
 
 @contextmanager
 def _process(job: Job, engine: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
-    """The process that does a job, and the file of what it says; ended on the way out."""
+    """A context with the process of a job, which ends with it, and its error output."""
     environment = os.environ | {"KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "2"}
     # -P: a stray module in the current folder must not stand in for a real one.
     command = [sys.executable, "-P", "-m", "sepconv.demo.training", json.dumps(vars(job))]
@@ -157,7 +157,7 @@ def compare(engine: str, data: str, epochs: int, seed: int, console: Any) -> Com
 
 
 def _show(progress: Any, task: Any, epochs: int) -> Callable[[dict[str, Any]], None]:
-    """What moves a progress bar with the events of a training."""
+    """A function that moves a progress bar by the events of a training."""
     now, tested = "", ""
 
     def show(event: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def _show(progress: Any, task: Any, epochs: int) -> Callable[[dict[str, Any]], N
 
 
 def table(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """The comparison as rows (what, stock, ours), in words for people."""
+    """The comparison as rows (name, Keras' value, ours) of text."""
     both = (comparison.stock, comparison.ours)
 
     def row(name: str, form: Callable[[Run], str]) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""The demo's page: one file with its pictures inside, readable in light and in dark."""
+"""The demo's report: an HTML page in one file, for light and dark themes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sepconv.demo.compare import ENGINES, LABELS, Comparison, table
 
 __all__ = ["page", "write", "write_whole"]
 
-# Matplotlib writes these colours into the SVG; they stand for the page's own, which follow the
-# reader's light or dark theme.
+# Matplotlib writes these colours into the SVG, where the page's own replace them, which follow the
+# reader's theme.
 _THEME = {
     "#010101": "var(--text)",
     "#020202": "var(--muted)",
@@ -84,7 +84,7 @@ dt { color: var(--muted); } dd { margin: 0; }
 
 
 def _svg(figure: Any, label: str) -> str:
-    """A figure as an element of the page, in the page's colours."""
+    """A figure as SVG in the page's colours."""
     import matplotlib as mpl
 
     buffer = io.StringIO()
@@ -99,7 +99,7 @@ def _svg(figure: Any, label: str) -> str:
 
 
 def _curves(comparison: Comparison) -> str:
-    """Loss by the epoch, and test accuracy by the seconds it took to get there."""
+    """Plots of the loss over epochs, and of the test accuracy over seconds."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, PercentFormatter
@@ -232,7 +232,7 @@ that of the last epoch on pictures held out from training.</p>
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text so that the path never holds half of it.
+    """Writes a text to a path, all of it or nothing.
 
     The text goes to a temporary file beside it, which then takes the path's name; on any error, an
     interrupt too, the temporary file is removed and what was at the path stays.

@@ -1,6 +1,6 @@
-"""Trains the demo's network once, in a process of its own, and tells how it goes on its output.
+"""Trains the demo's network once, in its own process, and prints its progress.
 
-The process is apart so that its peak memory is that of this training and of nothing before it.
+The process is separate, so that its peak memory is that of this training alone.
 `python -m sepconv.demo.training` takes a `Job` as JSON and prints events, a JSON object a line:
 ``{"event": "batch", ...}`` after every step and ``{"event": "done", "run": ...}`` at the end.
 """
@@ -28,15 +28,15 @@ LEARNING_RATE = 3e-3
 
 @dataclass(frozen=True)
 class Job:
-    """What one process is to do.
+    """The task of one process.
 
     Attributes:
-        layers: ``"keras"`` or ``"sepconv"``: whose separable layers the network is made of.
+        layers: ``"keras"`` or ``"sepconv"``, the owner of the network's separable layers.
         data: a key of `sepconv.demo.data.DATA_SETS`.
-        epochs: how often it sees the training set.
+        epochs: the number of passes over the training set.
         seed: of the weights and of the order of the pictures.
-        weights: path of an .npz file: the network starts from these weights, or writes those that
-            it starts from where there is no such file yet.
+        weights: the path of an .npz file. If it exists, the network starts from these weights; else
+            its initial weights are written there.
     """
 
     layers: str
@@ -48,15 +48,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """What came out of one training.
+    """The result of one training.
 
     Attributes:
         layers: as in `Job`.
         epoch_seconds: the time of each epoch's training steps, compilation within the first.
-        compile_seconds: how much longer the very first step took than steps do.
+        compile_seconds: the time of the first step minus that of a usual step.
         history: ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy`` after each epoch, as Keras
             names them; ``val_`` is the held-out test set.
-        peak_bytes: the most memory held while training, above what was held before.
+        peak_bytes: the peak of memory in training, less the memory before it.
         kernels: layer name -> learned depthwise kernels, (kernels, height, width), as lists.
         parameters: the number of weights in the network.
     """
@@ -71,12 +71,12 @@ class Run:
 
     @property
     def seconds_an_epoch(self) -> float:
-        """The median epoch, without the first, which compiles, where there are others."""
+        """The median time of an epoch; without the first, which compiles, where there are more."""
         return statistics.median(self.epoch_seconds[1:] or self.epoch_seconds)
 
     @property
     def test_accuracy(self) -> float:
-        """After the last epoch, on the held-out pictures."""
+        """The accuracy on the test set after the last epoch."""
         return self.history["val_accuracy"][-1]
 
 
@@ -129,9 +129,9 @@ def _start_weights(model: Any, path: str) -> None:
 
 
 def _memory(field: str) -> int:
-    """``VmRSS``, the bytes that this process holds, or ``VmHWM``, the most that it has held.
+    """The bytes of memory that this process uses (``VmRSS``), or its peak (``VmHWM``).
 
-    Where the system does not tell (only Linux does), the most that it has held for both.
+    Systems other than Linux report the peak only, which is returned for both.
     """
     try:
         with open("/proc/self/status") as file:
@@ -142,13 +142,13 @@ def _memory(field: str) -> int:
 
 
 def _forget_peak() -> None:
-    """Lets ``VmHWM`` start anew from now, where the system allows it."""
+    """Resets ``VmHWM``, where the system allows it."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 
 
 def _watch(tell: Callable[[dict[str, Any]], None], step_seconds: list[list[float]]) -> Any:
-    """A Keras callback that tells of each step and times it: a list of seconds an epoch."""
+    """A Keras callback that reports each step, and appends the seconds of each epoch's steps."""
     import keras
 
     class Watch(keras.callbacks.Callback):
@@ -157,7 +157,7 @@ def _watch(tell: Callable[[dict[str, Any]], None], step_seconds: list[list[float
             self.epoch, self.last = epoch, time.perf_counter()
 
         def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
-            # Reading the loss waits for the step to end, on engines that run ahead.
+            # Reading the loss waits for the end of the step, on asynchronous engines.
             loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
             now = time.perf_counter()
             step_seconds[-1].append(now - self.last)
@@ -183,7 +183,7 @@ def train(
 
     Args:
         layers_name: see `Job`, and so `epochs`, `seed` and `weights`.
-        pictures: what to learn.
+        pictures: the data set.
         epochs: see `Job`.
         seed: see `Job`.
         weights: see `Job`.
@@ -209,7 +209,7 @@ def train(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    keras.utils.set_random_seed(seed)  # the order of the pictures, whatever building drew
+    keras.utils.set_random_seed(seed)  # building may have drawn numbers
     step_seconds: list[list[float]] = []
     _forget_peak()
     before = _memory("VmRSS")
@@ -222,7 +222,7 @@ def train(
         callbacks=[_watch(tell, step_seconds)],
         verbose=0,
     ).history
-    peak = max(0, _memory("VmHWM") - before)  # memory given back meanwhile makes it less
+    peak = max(0, _memory("VmHWM") - before)  # negative if memory was freed meanwhile
     kernels = {
         layer.name: _pictures_of(keras.ops.convert_to_numpy(layer.depthwise_kernel))
         for layer in model.layers
@@ -248,7 +248,7 @@ def _pictures_of(kernel: Any) -> list[Any]:
 
 def main(arguments: list[str]) -> None:
     """Does the one `Job` given as JSON."""
-    # Engines print to standard output when they please: give them standard error instead.
+    # Engines may print to standard output, so they get standard error instead.
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

@@ -1,7 +1,7 @@
-"""Keras' depthwise and separable convolutions, computed by sepconv on Keras' backend of the moment.
+"""Keras' depthwise and separable convolutions, computed by sepconv on Keras' current backend.
 
-So are those of its ordinary ones that are depthwise or 1x1 convolutions, see `Conv2D`, and what
-trains between them, see `BatchNormalization`.
+`Conv2D` is computed by sepconv where it is a depthwise or a 1x1 convolution, and
+`BatchNormalization` where it trains.
 
 Example:
     >>> import keras

@@ -1,4 +1,4 @@
-"""Which of Keras' activations the kernels apply to their sums themselves."""
+"""The activations of Keras that the kernels apply to their sums themselves."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def kernel_activation(activation: Any, known: Mapping[str | None, int] = ACTIVAT
 
     Args:
         activation: a function of `keras.activations`.
-        known: the names that may be returned: `ACTIVATIONS` those of a convolution,
-            `BLOCK_ACTIVATIONS` those of a block.
+        known: the names that may be returned: `ACTIVATIONS` for a convolution, `BLOCK_ACTIVATIONS`
+            for a block.
 
     Example:
         >>> import keras

@@ -1,6 +1,6 @@
-"""What the layers share: Keras' layer with its computation, shapes and files replaced.
+"""Mixins for the layers: a Keras layer whose computation, shapes and files are replaced.
 
-A layer derives from one of the three mixins here and from Keras' class of the same name. Weights,
+A layer derives from one of these mixins and from Keras' class of the same name. Weights,
 initializers, regularizers, constraints, dtype policies and the config are Keras'.
 """
 
@@ -28,15 +28,15 @@ from sepconv.layers.exporting import NotExported
 
 __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
 
-#: What Keras 2 wrote into these layers' configs since they were subclasses of `Conv`. None of it
-#: had an effect there, so a config with it means the same without it.
+#: Keys that Keras 2 wrote into these layers' configs because they were subclasses of `Conv`. They
+#: had no effect, so they can be left out.
 _KERAS_2_KEYS = ("groups", "kernel_initializer", "kernel_regularizer", "kernel_constraint")
 
 
 class ReplacementMixin(NotExported):
-    """Makes a layer one that can take the place of Keras' own, and the other way round.
+    """Lets a layer take the place of a layer of Keras' own class, and the other way round.
 
-    It comes before Keras' class in a layer's bases.
+    In a layer's bases, it comes before Keras' class.
 
     Class attributes of a layer:
         _stock: Keras' class.
@@ -45,7 +45,7 @@ class ReplacementMixin(NotExported):
     _stock: ClassVar[type[keras.layers.Layer]]
 
     def _attach(self) -> None:
-        """Sets what a layer of ours holds and one of Keras' does not."""
+        """Sets the attributes that our layers have and Keras' do not."""
         self.supports_jit = supports_jit()
 
     def _detach(self) -> None:
@@ -54,30 +54,30 @@ class ReplacementMixin(NotExported):
 
     @classmethod
     def become(cls, layer: keras.layers.Layer) -> None:
-        """Makes a layer of Keras' own class, which ours is derived from, one of ours, where it is.
+        """Turns a layer of Keras' class into one of ours, in place.
 
-        Its weights, and whoever holds it, stay what they are.
+        Its weights stay, and so do references to it.
         """
         layer.__class__ = cls
         layer._attach()
 
     def become_stock(self) -> None:
-        """Makes this layer one of Keras' own class, where it is."""
+        """Turns this layer into one of Keras' own class, in place."""
         self._detach()
         self.__class__ = self._stock
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> keras.layers.Layer:
         """A layer from its config."""
-        # A registered class takes precedence over `custom_objects`, so this is the one place
-        # where `stock_objects()` can be heard.
+        # A registered class takes precedence over `custom_objects`, so `stock_objects()` can have
+        # its effect only here.
         if keras.saving.get_registered_object(cls.__name__) is cls._stock:
             return cls._stock.from_config(config)
         return super().from_config(config)
 
 
 class _ConvolutionMixin(ReplacementMixin):
-    """What depthwise and separable layers have in common.
+    """The code that depthwise and separable layers share.
 
     Class attributes of a layer:
         _rank: the number of spatial axes.
@@ -96,8 +96,8 @@ class _ConvolutionMixin(ReplacementMixin):
         **arguments: Any,
     ) -> None:
         rank = self._rank
-        # Keras' checks of sizes come first, in its own words, for a layer in the place of its own.
-        # Before them: what it would take for something else, such as NumPy's integers.
+        # Keras checks sizes first, with its own messages, as its own layer would. Before that,
+        # values that Keras would not take as sizes, such as NumPy's integers, are converted.
         sizes = {
             name: value if type(value) is int else integers(name, value, rank)
             for name, value in (
@@ -108,7 +108,7 @@ class _ConvolutionMixin(ReplacementMixin):
         }
         super().__init__(
             **sizes,
-            # Keras' constructor knows two paddings; what it does with them is replaced below.
+            # Keras' constructor knows two paddings only; its use of them is replaced below.
             padding="valid",
             depth_multiplier=_number("depth_multiplier", depth_multiplier),
             **arguments,
@@ -129,10 +129,10 @@ class _ConvolutionMixin(ReplacementMixin):
 
     def _attach(self) -> None:
         super()._attach()
-        adapter(keras.backend.backend())  # so that one which is not there is missed here
+        adapter(keras.backend.backend())  # raises here where the engine is not installed
 
     def _spec(self, build: Callable[..., ConvSpec] = conv_spec) -> ConvSpec:
-        """The convolution, made by `build` of the attributes, which may be set after the layer."""
+        """The spec, made of the attributes each time, since these may be set after the layer."""
         arguments = self.strides, self.padding, self.dilation_rate, self.data_format
         return _spec(self.kernel_size, *arguments, build)
 
@@ -151,7 +151,7 @@ class _ConvolutionMixin(ReplacementMixin):
     def call(self, inputs: Any) -> Any:
         inputs = ops.convert_to_tensor(inputs)
         self._check_dtype(inputs.dtype)
-        # `__call__` has cast all of them already; `stateless_call` comes here without it.
+        # `__call__` casts all of them, but `stateless_call` does not pass through it.
         tensors = [ops.convert_to_tensor(t, self.compute_dtype) for t in self._kernels()]
         bias = ops.convert_to_tensor(self.bias, self.compute_dtype) if self.use_bias else None
         kernel, pointwise = tensors if len(tensors) == 2 else (*tensors, None)
@@ -208,23 +208,23 @@ class _ConvolutionMixin(ReplacementMixin):
             )
 
     def _kernels(self) -> tuple[Any, ...]:
-        """The depthwise kernel, and where there is one the pointwise kernel."""
+        """The depthwise kernel, followed by the pointwise kernel where there is one."""
         raise NotImplementedError
 
     def _pointwise_shape(self) -> tuple[int | None, ...] | None:
-        """Of the 1x1 convolution that follows; None where none does."""
+        """The shape of the pointwise kernel, or None for a layer without one."""
         return None
 
 
 class DepthwiseMixin(_ConvolutionMixin):
-    """Makes one of Keras' depthwise convolutions ours."""
+    """Computes one of Keras' depthwise convolutions by sepconv."""
 
     def _kernels(self) -> tuple[Any, ...]:
         return (self.kernel,)
 
 
 class SeparableMixin(_ConvolutionMixin):
-    """Makes one of Keras' separable convolutions ours."""
+    """Computes one of Keras' separable convolutions by sepconv."""
 
     def __init__(self, *, filters: Any, **arguments: Any) -> None:
         super().__init__(filters=_number("filters", filters), **arguments)
@@ -238,7 +238,7 @@ class SeparableMixin(_ConvolutionMixin):
 
 
 def _number(name: str, value: Any) -> int:
-    """`value` as an integer, of whatever size; also one in a sequence."""
+    """`value` as an integer of any size; it may be the only element of a sequence."""
     numbers = integers(name, value, 1)
     return numbers[0] if len(numbers) == 1 else positive_sizes(name, value, 1)[0]  # which raises
 

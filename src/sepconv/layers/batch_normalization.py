@@ -14,26 +14,25 @@ from sepconv.layers.devices import runs_on_cpu
 
 __all__ = ["BatchNormalization", "layer_refusal", "normalize"]
 
-_DTYPES = ("float32", "float64")
+_COMPUTED_DTYPES = ("float32", "float64")
 
 
 @keras.saving.register_keras_serializable(package="sepconv")
 class BatchNormalization(ReplacementMixin, keras.layers.BatchNormalization):
-    """Batch normalization, by sepconv's kernels where it trains.
+    """Batch normalization, computed by sepconv's kernels in training.
 
-    What stands between the convolutions of a network takes as long to train as they do, once they
-    are fast: mean and variance, the result, and their gradients take a dozen passes over the array
-    where they are made of an engine's general operations. Here they are two forward, and two
-    backward.
+    Once convolutions are fast, the layers between them take as long to train. Made of an engine's
+    general operations, mean and variance, the result, and their gradients take a dozen passes over
+    the array. Here they take two passes forward and two backward.
 
-    A `keras.layers.BatchNormalization` in everything but that: arguments, weights and their names,
-    config and files are the same. It is computed by sepconv in training (``training=True``, and not
-    frozen), in float32 and float64, and so with the policies ``"mixed_bfloat16"`` and
-    ``"mixed_float16"``, where Keras normalizes in float32. With `renorm`, `synchronized` or a mask,
-    and in inference, it is Keras' own.
+    Everything but the computation is as in `keras.layers.BatchNormalization`: arguments, weights
+    and their names, config and files. Sepconv computes it in training (``training=True``, and not
+    frozen), in float32 and float64. With the policies ``"mixed_bfloat16"`` and ``"mixed_float16"``,
+    Keras normalizes in float32, so sepconv computes it there too. With `renorm`, `synchronized` or
+    a mask, and in inference, Keras computes it.
 
     Args:
-        *args: those of `keras.layers.BatchNormalization`, as are the others:
+        *args: the arguments of `keras.layers.BatchNormalization`, as are:
         **kwargs: `axis`, `momentum`, `epsilon`, `center`, `scale`, the initializers, regularizers
             and constraints of `beta` and `gamma`, `moving_mean_initializer`,
             `moving_variance_initializer`, `renorm` and its options, `synchronized`, `name`,
@@ -62,12 +61,12 @@ class BatchNormalization(ReplacementMixin, keras.layers.BatchNormalization):
         self._attach()
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """The result, in training by our kernels."""
+        """The normalized inputs, computed by our kernels in training."""
         return normalize(self, super().call, inputs, training, mask)
 
 
 def layer_refusal(layer: keras.layers.BatchNormalization) -> str | None:
-    """Why we do not train a layer of Keras' on its backend of the moment; None where we do.
+    """Why our kernels do not train a layer on Keras' current backend; None where they do.
 
     Example:
         >>> layer_refusal(BatchNormalization())
@@ -76,7 +75,7 @@ def layer_refusal(layer: keras.layers.BatchNormalization) -> str | None:
     """
     if adapter(keras.backend.backend()).batch_norm is None:
         return f"{keras.backend.backend()} does not train"
-    # Older versions of Keras have not both.
+    # Older versions of Keras lack one of these attributes or both.
     if getattr(layer, "renorm", False):
         return "renormalizes batches"
     return "synchronizes devices" if getattr(layer, "synchronized", False) else None
@@ -89,7 +88,7 @@ def normalize(
     training: bool | None,
     mask: Any,
 ) -> Any:
-    """What a layer's `call` returns, by our kernels where we train it, else by `original`."""
+    """The result of a layer's `call`, by our kernels where they train it, else by `original`."""
     x = _trained_by_us(layer, inputs) if training and layer.trainable and mask is None else None
     if x is None:
         return original(inputs, training=training, mask=mask)
@@ -108,8 +107,8 @@ def normalize(
 
 
 def _trained_by_us(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
-    """The inputs as the tensor that Keras would normalize, or None where that is not for us."""
+    """The inputs, cast as Keras casts them to normalize; None where Keras computes the layer."""
     if layer_refusal(layer) is not None or not runs_on_cpu(inputs):
         return None
     x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-    return x if keras.backend.standardize_dtype(x.dtype) in _DTYPES else None
+    return x if keras.backend.standardize_dtype(x.dtype) in _COMPUTED_DTYPES else None

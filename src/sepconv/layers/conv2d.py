@@ -20,16 +20,16 @@ __all__ = ["Conv2D"]
 class Conv2D(ReplacementMixin, keras.layers.Conv2D):
     """Two-dimensional convolution, by sepconv's kernels where it is a depthwise or a 1x1 one.
 
-    A `keras.layers.Conv2D` in everything but the computation: arguments, weights and their names,
-    config and files are the same. It is computed by sepconv
+    Everything but the computation is as in `keras.layers.Conv2D`: arguments, weights and their
+    names, config and files. Sepconv computes it
 
     - with as many `groups` as the input has channels, on every engine;
-    - on an input of one channel with at most 16 filters (PyTorch: 8), as EEGNet begins;
+    - on an input of one channel with at most 16 filters (PyTorch: 8), such as EEGNet's first layer;
     - with a 1x1 kernel without groups, at least 8 channels and 8 filters, in float32 or float64, on
       JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
 
-    Every other convolution is Keras' own, and so is what comes after it (bias, activation).
-    Only a batch without images, which TensorFlow gets wrong, has the right result here.
+    Keras computes every other convolution, and the bias and activation after any of them. One
+    result differs: for a batch without images, TensorFlow's own is wrong and this one is right.
 
     Args:
         filters: the number of output channels.
@@ -39,7 +39,8 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
         data_format: ``"channels_last"``, ``"channels_first"``, or None for the `image_data_format`
             of Keras' config file.
         dilation_rate: a positive integer, or two; not together with strides.
-        groups: into how many parts channels and filters are divided, each of which sees its own.
+        groups: the number of groups of channels and filters; a filter sees the channels of its
+            group.
         activation: applied last; None for none.
         use_bias: whether a bias is added.
         kernel_initializer: initializer of the kernel.
@@ -121,7 +122,7 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
         return lend_an_image(super().call, inputs)
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """The convolution alone: what Keras' `call` adds the bias to."""
+        """The convolution without bias and activation, which Keras' `call` adds."""
         inputs, kernel = ops.convert_to_tensor(inputs), ops.convert_to_tensor(kernel)
         dtype = keras.backend.standardize_dtype(kernel.dtype)
         floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(inputs.dtype))
@@ -133,7 +134,7 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
         return convolve(ops.cast(inputs, dtype), kernel, spec)
 
     def _channels(self, inputs: Any) -> int | None:
-        """Of inputs with four axes; Keras' layer takes more axes too, which are not ours."""
+        """The channels of inputs with four axes; None for other inputs, which Keras takes too."""
         if len(inputs.shape) != 4:
             return None
         return inputs.shape[1 if self.data_format == "channels_first" else 3]

@@ -15,8 +15,8 @@ __all__ = ["DepthwiseConv1D"]
 class DepthwiseConv1D(DepthwiseMixin, keras.layers.DepthwiseConv1D):
     """One-dimensional convolution of every channel by itself.
 
-    A `keras.layers.DepthwiseConv1D` in everything but the computation: arguments, weights and their
-    names, config and files are the same. Beyond Keras' own, on every engine:
+    Everything but the computation is as in `keras.layers.DepthwiseConv1D`: arguments, weights and
+    their names, config and files. Beyond Keras' own, on every engine:
 
     - `strides` may be combined with a `dilation_rate`;
     - `padding` may be ``"causal"`` or ``(left, right)``;
@@ -31,8 +31,8 @@ class DepthwiseConv1D(DepthwiseMixin, keras.layers.DepthwiseConv1D):
         data_format: ``"channels_last"``, ``"channels_first"``, or None for the `image_data_format`
             of Keras' config file.
         dilation_rate: a positive integer.
-        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` cost no pass of their
-            own.
+        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` are applied to sums in
+            registers, without a pass over memory.
         use_bias: whether a bias is added.
         depthwise_initializer: initializer of the depthwise kernel.
         bias_initializer: initializer of the bias.

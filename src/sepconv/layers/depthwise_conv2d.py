@@ -15,8 +15,8 @@ __all__ = ["DepthwiseConv2D"]
 class DepthwiseConv2D(DepthwiseMixin, keras.layers.DepthwiseConv2D):
     """Two-dimensional convolution of every channel by itself.
 
-    A `keras.layers.DepthwiseConv2D` in everything but the computation: arguments, weights and their
-    names, config and files are the same. Beyond Keras' own, on every engine:
+    Everything but the computation is as in `keras.layers.DepthwiseConv2D`: arguments, weights and
+    their names, config and files. Beyond Keras' own, on every engine:
 
     - `strides` may differ between the axes, and may be combined with a `dilation_rate`;
     - `padding` may be ``((top, bottom), (left, right))``;
@@ -31,8 +31,8 @@ class DepthwiseConv2D(DepthwiseMixin, keras.layers.DepthwiseConv2D):
         data_format: ``"channels_last"``, ``"channels_first"``, or None for the `image_data_format`
             of Keras' config file.
         dilation_rate: a positive integer, or two.
-        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` cost no pass of their
-            own.
+        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` are applied to sums in
+            registers, without a pass over memory.
         use_bias: whether a bias is added.
         depthwise_initializer: initializer of the depthwise kernel.
         bias_initializer: initializer of the bias.

@@ -1,4 +1,4 @@
-"""Whether what Keras is about to compute will run on a CPU, where our kernels do."""
+"""Whether Keras computes on a CPU, where our kernels run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["runs_on_cpu", "supports_jit"]
 
 
 def runs_on_cpu(*arrays: Any) -> bool:
-    """Whether tensors of Keras' backend of the moment are for a CPU, as far as one can tell.
+    """Whether tensors of Keras' current backend are on a CPU, as far as that is known.
 
     Example:
         >>> import keras
@@ -21,7 +21,8 @@ def runs_on_cpu(*arrays: Any) -> bool:
     if backend == "jax":
         import jax
 
-        # While JAX traces, nobody knows; our primitives become JAX's own on another platform.
+        # The platform is not known while JAX traces; on one without our kernels, our primitives are
+        # lowered to JAX's own operations.
         return all(
             isinstance(array, jax.core.Tracer) or all(d.platform == "cpu" for d in array.devices())
             for array in arrays
@@ -31,13 +32,13 @@ def runs_on_cpu(*arrays: Any) -> bool:
     if backend == "tensorflow":
         from sepconv.engines.tensorflow import calls, convolution
 
-        # Keras leaves variables as they are.
+        # Keras does not convert variables to tensors.
         return calls.runs_on_cpu(convolution.as_array(arrays[0]))
     return True
 
 
 def supports_jit() -> bool:
-    """Whether Keras may compile what calls our kernels.
+    """Whether XLA may compile functions that call our kernels.
 
     XLA cannot compile an operation that TensorFlow loaded from a library.
     """

@@ -1,10 +1,10 @@
-"""A batch without images, of which TensorFlow computes wrong convolutions.
+"""Convolutions of a batch without images, which TensorFlow computes wrongly.
 
-On CPUs, its convolution gives such a batch the shape of its input, and its gradient fails. So the
-batch is lent an image of zeros, which the result leaves out again. Where the number of images is
-known at run time only, that adds a few operations to the graph, and no pass over memory. They
-should stand around a convolution with its bias and activation: between them, they would keep
-TensorFlow from computing all in one.
+On CPUs, TensorFlow's convolution gives such a batch the shape of its input, and its gradient fails.
+So an image of zeros is added to the batch, and left out of the result. Where the number of images
+is known at run time only, that adds a few operations to the graph, and no pass over memory. They
+should stand around a convolution with its bias and activation: between these, they would keep
+TensorFlow from fusing them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["is_empty", "lend_an_image"]
 
 
 def is_empty(inputs: Any) -> bool | None:
-    """Whether a batch has no images; None where that will be known at run time only.
+    """Whether a batch has no images; None where that is known at run time only.
 
     Example:
         >>> is_empty(keras.ops.zeros((0, 8, 8, 3))), is_empty(keras.ops.zeros((2, 8, 8, 3)))
@@ -34,11 +34,11 @@ def is_empty(inputs: Any) -> bool | None:
 
 
 def lend_an_image(compute: Callable[[Any], Any], inputs: Any) -> Any:
-    """`compute` of a batch that may have no images.
+    """The result of `compute` for a batch that may have no images.
 
     Args:
-        compute: a function of a batch whose result has as many images as its argument, and axes.
-        inputs: a tensor of Keras' backend of the moment.
+        compute: a function of a batch. Its result has as many images and axes as its argument.
+        inputs: a tensor of Keras' current backend.
 
     Returns:
         The result, with as many images as `inputs`.
@@ -57,15 +57,16 @@ def lend_an_image(compute: Callable[[Any], Any], inputs: Any) -> Any:
     if x.shape[0] == 0:
         image = tf.zeros(tf.concat([[1], tf.shape(x)[1:]], 0), x.dtype)
         return compute(tf.concat([x, image], 0))[:0]
-    # As few operations as can be, since each costs as much as a small convolution's arithmetic.
+    # Few operations, since each takes as long as the arithmetic of a small convolution.
     others = [0] * (len(x.shape) - 1)
     shape = tf.shape(x)
     missing = tf.maximum(shape, [1, *others]) - shape
     lent = tf.pad(x, tf.stack([tf.zeros_like(missing), missing], 1))
     lent.set_shape(x.shape)
     y = compute(lent)
-    # TensorFlow makes one operation of a padding that only a convolution reads, and that is wrong
-    # in the same way. So how many images were lent is read off what was padded.
+    # TensorFlow fuses a padding that only a convolution reads with the convolution, which then is
+    # wrong in the same way. So the number of added images is read off the padded tensor, as a
+    # second use.
     first = tf.shape(lent) - shape
     result = tf.slice(y, first, tf.minimum(shape, [shape.dtype.max, *[-1] * len(others)]))
     result.set_shape(y.shape)

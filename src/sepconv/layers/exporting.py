@@ -1,7 +1,7 @@
-"""Keeps TensorFlow's files for other runtimes free of our operations, which they do not know.
+"""Keeps our operations out of TensorFlow's files for other runtimes, which do not know them.
 
-A SavedModel with them would be written without a word, and load only where sepconv is imported; so
-would an ONNX file. JAX, and PyTorch's exporter to ONNX, refuse such operations themselves.
+TensorFlow would write a SavedModel or an ONNX file with them without a warning, and it would load
+only where sepconv is imported. JAX, and PyTorch's ONNX exporter, refuse such operations themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["NotExported", "guard_tensorflow", "our_operations", "refusal"]
 
 
 class NotExported:
-    """Makes a layer one that TensorFlow does not write into a SavedModel, with a word on why.
+    """Makes TensorFlow refuse to write a layer into a SavedModel, and say why.
 
     Class attributes of a layer:
         _instead: what to export in its place.
@@ -26,7 +26,7 @@ class NotExported:
     _instead: ClassVar[str] = "Export sepconv.to_stock(model), which has Keras' own layers"
 
     def _trackable_children(self, save_type: str = "checkpoint", **options: Any) -> Any:
-        """What TensorFlow asks every object for that it saves; a checkpoint has weights alone."""
+        """TensorFlow asks this of every object that it saves; a checkpoint has weights alone."""
         if save_type == "savedmodel":
             self._refuse()
         return super()._trackable_children(save_type, **options)  # type: ignore[misc]
@@ -40,7 +40,7 @@ class NotExported:
 
 
 def our_operations(graph: Any) -> list[str]:
-    """The names of our operations in a TensorFlow `GraphDef`, those in its functions among them.
+    """The names of our operations in a TensorFlow `GraphDef` and in its functions.
 
     Example:
         >>> from types import SimpleNamespace as Graph
@@ -55,7 +55,7 @@ def our_operations(graph: Any) -> list[str]:
 
 
 def refusal(what: str, ours: Iterable[str]) -> str:
-    """Says that what is to be exported has our operations, and what to do about it.
+    """The error message for something to be exported that has our operations.
 
     Example:
         >>> refusal("The endpoint 'serve'", ["SepconvForward"])[:54]
@@ -70,14 +70,14 @@ def refusal(what: str, ours: Iterable[str]) -> str:
 
 
 def guard_tensorflow() -> None:
-    """Has two that write files say no to our operations, where Keras runs on TensorFlow.
+    """Makes Keras' export archive and LiteRT's converter refuse our operations on TensorFlow.
 
     An endpoint of `keras.export.ExportArchive` may call a model that the archive does not track,
     and LiteRT's converter takes a layer's refusal for a reason to try in another way, and fails.
     """
     if keras.backend.backend() != "tensorflow":
         return
-    # Both are private; where they move, the file is refused by whoever reads it.
+    # Both are private. Where they are missing, the reader of the file refuses it instead.
     with contextlib.suppress(ImportError, AttributeError):
         from keras.src.backend.tensorflow.export import TFExportArchive
 
@@ -114,7 +114,7 @@ def _checked(write_out: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _concrete_functions(function: Any) -> list[Any]:
-    """The traces of a `tf.function`, which is traced now if it was not; or of one trace, itself."""
+    """The traces of a `tf.function`, made now where there are none; of a trace, itself."""
     if hasattr(function, "graph"):
         return [function]
     return list(function._list_all_concrete_functions_for_serialization())

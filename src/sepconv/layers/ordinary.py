@@ -1,8 +1,9 @@
-"""Ordinary 2-D convolutions that are depthwise or 1x1 ones: which of them we compute, and how.
+"""Which of Keras' `Conv2D` our kernels compute (depthwise and 1x1 convolutions), and how.
 
-In a kernel [height, width, C / groups, F] of Keras' `Conv2D` with as many groups as input channels,
-output channel ``c * M + m`` is the m-th of input channel c: the depthwise kernel [height, width, C,
-M] with other brackets. An image of one channel is the case of C = 1.
+A depthwise convolution has as many groups as input channels C. In its kernel [height, width, C /
+groups, F], output channel ``c * M + m`` is the m-th of input channel c, so the kernel is a
+depthwise kernel [height, width, C, M] in another shape. A convolution of an image of one channel is
+the case C = 1.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from sepconv.geometry import ConvSpec
 
 __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
 
-#: On an image of one channel, up to so many filters our kernels are ahead of the engine's own
-#: convolution, also where the image needs no gradient; with more, its matrix product is.
+#: The most filters for which our kernels are faster than the engine's own convolution on an image
+#: of one channel, even where the image needs no gradient.
 _FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
 
-#: A 1x1 convolution pays from so many channels and filters on, whatever the image's size.
+#: The fewest channels, and the fewest filters, for which our 1x1 convolution is faster, whatever
+#: the image's size.
 _CHANNELS = 8
 
 
 def plausible(kernel_shape: Sequence[int]) -> bool:
-    """Whether a convolution with a kernel of this shape, of four, may be ours; quick to say.
+    """Whether a convolution with a kernel of this shape may be ours: a quick test before `refusal`.
 
     Example:
         >>> plausible((3, 3, 1, 8)), plausible((3, 3, 4, 8))
@@ -42,12 +44,12 @@ def plausible(kernel_shape: Sequence[int]) -> bool:
 def refusal(
     channels: int | None, kernel_shape: Sequence[int], dtype: str, data_format: str
 ) -> str | None:
-    """Why we do not compute a convolution on Keras' backend of the moment; None where we do.
+    """Why our kernels do not compute a convolution on Keras' current backend; None where they do.
 
     Args:
-        channels: of the input, as far as they are known.
+        channels: the number of channels of the input, or None where it is not known.
         kernel_shape: (height, width, channels / groups, filters).
-        dtype: the name of the one that input and kernel have.
+        dtype: the name of the dtype of input and kernel.
         data_format: ``"channels_last"`` or ``"channels_first"``.
 
     Example:
@@ -88,11 +90,11 @@ def layer_refusal(layer: Any) -> str | None:
 
 
 def convolve(inputs: Any, kernel: Any, spec: ConvSpec) -> Any:
-    """Computes a convolution that `refusal` has nothing against, differentiably.
+    """Computes a convolution for which `refusal` is None, differentiably.
 
     Args:
         inputs: a tensor of four axes.
-        kernel: a tensor of its dtype, of the shape that `refusal` takes.
+        kernel: a tensor of the same dtype, in the shape that `refusal` takes.
         spec: strides, padding, dilation_rate and data_format.
     """
     engine = adapter(keras.backend.backend())

@@ -1,4 +1,4 @@
-"""Files between Keras' layers and ours: which class reads what."""
+"""Reads files of Keras' layers as ours, and files of ours as Keras'."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _LAYERS = {
 #: Our layers by Keras' classes.
 OURS = {layer._stock: layer for layer in (*_LAYERS.values(), Conv2D)}
 
-#: Our layers by every name that Keras has for its own. `Conv2D` is not among them: few are ours to
-#: compute, and which, only their weights tell.
+#: Our layers by every name that Keras has for its own. `Conv2D` is not among them: which of those
+#: our kernels compute is known only when the weights are there.
 _BY_STOCK_NAME = {
     **_LAYERS,
     "SeparableConvolution1D": SeparableConv1D,
@@ -46,11 +46,11 @@ _BY_STOCK_NAME = {
 
 
 def custom_objects() -> dict[str, type[keras.layers.Layer]]:
-    """What to hand Keras as `custom_objects` so that a file names our layers by Keras' names.
+    """Classes for Keras' argument `custom_objects`: our layers, by Keras' names for its own.
 
-    It serves the files and configs that name a layer by its class alone: ``.h5`` files, those of
-    Keras 2 among them. In a ``.keras`` file a layer of Keras' is found by its module, and Keras
-    asks no `custom_objects` about it; `load_model` reads both.
+    It works for files and configs that name a layer by its class alone: ``.h5`` files, also those
+    of Keras 2. In a ``.keras`` file, Keras finds its own layers by their module and does not look
+    at `custom_objects`; `load_model` reads both.
 
     Returns:
         A new dictionary from Keras' names to our classes.
@@ -63,11 +63,11 @@ def custom_objects() -> dict[str, type[keras.layers.Layer]]:
 
 
 def stock_objects() -> dict[str, type[keras.layers.Layer]]:
-    """What to hand Keras as `custom_objects` so that a file saved with our layers loads as Keras'.
+    """Classes for Keras' argument `custom_objects`, with which our layers in a file load as Keras'.
 
-    It serves ``.keras`` and ``.h5`` files, whether or not `sepconv` is installed where they are
-    loaded: there, ``{"sepconv>SeparableConv2D": keras.layers.SeparableConv2D, ...}`` says the same.
-    A layer that uses what Keras' own has not, such as explicit padding, raises Keras' error.
+    It works for ``.keras`` and ``.h5`` files. Where `sepconv` is not installed,
+    ``{"sepconv>SeparableConv2D": keras.layers.SeparableConv2D, ...}`` does the same. A layer with
+    something that Keras' own lacks, such as explicit padding, raises Keras' error.
 
     Returns:
         A new dictionary from the names of our layers to Keras' classes.
@@ -93,10 +93,10 @@ def load_model(
     compile: bool = True,
     safe_mode: bool = True,
 ) -> keras.Model:
-    """`keras.models.load_model` with Keras' depthwise and separable convolutions replaced by ours.
+    """`keras.models.load_model`, with Keras' depthwise and separable convolutions as our layers.
 
-    So is `BatchNormalization`, and a `Conv2D` where `sepconv.layers.Conv2D` computes it. Weights,
-    optimizer state and everything else load as they were saved.
+    `BatchNormalization` is ours too, and `Conv2D` where `sepconv.layers.Conv2D` computes it.
+    Weights, optimizer state and everything else load as they were saved.
 
     Args:
         filepath: a ``.keras`` or ``.h5`` file, from Keras 3 or Keras 2, on this machine.
@@ -139,7 +139,7 @@ def load_model(
 
 
 def _with_our_conv2d(model: keras.Model) -> keras.Model:
-    """The model, where each ordinary convolution of Keras' that we compute is ours."""
+    """The model, with our `Conv2D` in place of Keras' where our kernels compute it."""
     for layer in model._flatten_layers():
         if type(layer) is keras.layers.Conv2D and layer_refusal(layer) is None:
             Conv2D.become(layer)
@@ -158,14 +158,14 @@ def _copy_with_our_layers(source: Path, target: Path) -> None:
 
 
 def _with_our_layers(config: Any) -> Any:
-    """A serialized object, where every layer of Keras' that we have is ours."""
+    """A serialized object with our layers in place of Keras', as far as we have them."""
     if isinstance(config, list):
         return [_with_our_layers(item) for item in config]
     if not isinstance(config, dict):
         return config
     config = {key: _with_our_layers(value) for key, value in config.items()}
     layer = _BY_STOCK_NAME.get(config.get("class_name"))
-    # A class that somebody registered under a name of their own is theirs, whatever it is called.
+    # A class that a user registered under a name of their own is not Keras', even if named alike.
     if layer and config.get("module") == "keras.layers" and not config.get("registered_name"):
         config["module"] = layer.__module__
         config["class_name"] = layer.__name__

@@ -15,8 +15,8 @@ __all__ = ["SeparableConv1D"]
 class SeparableConv1D(SeparableMixin, keras.layers.SeparableConv1D):
     """One-dimensional depthwise convolution, then a convolution of size 1 that mixes channels.
 
-    A `keras.layers.SeparableConv1D` in everything but the computation: arguments, weights and their
-    names, config and files are the same. Beyond Keras' own, on every engine:
+    Everything but the computation is as in `keras.layers.SeparableConv1D`: arguments, weights and
+    their names, config and files. Beyond Keras' own, on every engine:
 
     - `strides` may be combined with a `dilation_rate`;
     - `padding` may be ``"causal"`` or ``(left, right)``;
@@ -32,8 +32,8 @@ class SeparableConv1D(SeparableMixin, keras.layers.SeparableConv1D):
             of Keras' config file.
         dilation_rate: a positive integer.
         depth_multiplier: the number of depthwise outputs of every input channel.
-        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` cost no pass of their
-            own.
+        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` are applied to sums in
+            registers, without a pass over memory.
         use_bias: whether a bias is added.
         depthwise_initializer: initializer of the depthwise kernel.
         pointwise_initializer: initializer of the pointwise kernel.

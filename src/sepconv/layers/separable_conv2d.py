@@ -15,8 +15,8 @@ __all__ = ["SeparableConv2D"]
 class SeparableConv2D(SeparableMixin, keras.layers.SeparableConv2D):
     """Two-dimensional depthwise convolution, then a 1x1 convolution that mixes channels.
 
-    A `keras.layers.SeparableConv2D` in everything but the computation: arguments, weights and their
-    names, config and files are the same. Beyond Keras' own, on every engine:
+    Everything but the computation is as in `keras.layers.SeparableConv2D`: arguments, weights and
+    their names, config and files. Beyond Keras' own, on every engine:
 
     - `strides` may differ between the axes, and may be combined with a `dilation_rate`;
     - `padding` may be ``((top, bottom), (left, right))``;
@@ -32,8 +32,8 @@ class SeparableConv2D(SeparableMixin, keras.layers.SeparableConv2D):
             of Keras' config file.
         dilation_rate: a positive integer, or two.
         depth_multiplier: the number of depthwise outputs of every input channel.
-        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` cost no pass of their
-            own.
+        activation: applied last; None for none. ``"relu"`` and ``"relu6"`` are applied to sums in
+            registers, without a pass over memory.
         use_bias: whether a bias is added.
         depthwise_initializer: initializer of the depthwise kernel.
         pointwise_initializer: initializer of the pointwise kernel.

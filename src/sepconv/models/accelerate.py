@@ -1,4 +1,4 @@
-"""A model with Keras' convolutions replaced by ours, where we compute them."""
+"""Copies a model with Keras' convolutions replaced by ours, where our kernels compute them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sepconv.models.verify import check_copy
 
 __all__ = ["Accelerated", "accelerate"]
 
-#: Keras' functions, as a Functional model's graph names them where they are used without a layer.
+#: The names that a Functional model's graph gives to Keras' functions used without a layer.
 _FUNCTIONS = ("DepthwiseConv", "SeparableConv")
 
 
 class Accelerated(NamedTuple):
-    """What `accelerate` returns.
+    """The result of `accelerate`.
 
     Attributes:
         model: the new model.
-        record: what was replaced and what was not, and why; prints as a table.
+        record: what was replaced, what was not, and why. It prints as a table.
     """
 
     model: keras.Model
@@ -36,19 +36,22 @@ def accelerate(model: keras.Model, *, verify: Any = True) -> Accelerated:
 
     `SeparableConv1D`, `SeparableConv2D`, `DepthwiseConv1D` and `DepthwiseConv2D` are replaced
     wherever they are: in nested models, in wrappers such as `TimeDistributed`, in attributes of
-    subclassed models; and `Conv2D` and `BatchNormalization` where `sepconv.layers` compute them.
-    The copy has the same class, names, weights and state: whatever its objects hold, whether or not
-    a config says it. It is compiled as the model is, with an optimizer that goes on from where the
-    model's is; it shares no state with the model, which stays as it was. A layer that holds what
-    nobody can copy, such as an open file, must be one that Keras can make from its config.
+    subclassed models. `Conv2D` and `BatchNormalization` are replaced where `sepconv.layers` compute
+    them.
+    The copy has the same class, names and weights, and all state that its objects hold, also what
+    is in no config. It is compiled as the model is, and its optimizer continues from the state of
+    the model's. It shares no state with the model, which stays as it was. A layer that holds
+    something that cannot be copied, such as an open file, must be one that Keras can make from its
+    config.
 
-    The copy is verified: both predict one batch, and an error is raised where they differ by more
-    than roundings do. Where a model's own predictions differ from run to run, the record says so.
+    The copy is verified: both models predict one batch, and an error is raised where they differ by
+    more than rounding explains. Where the model's own predictions differ from run to run, the
+    record says so.
 
     Args:
         model: a Sequential, Functional or subclassed Keras model.
-        verify: whether to compare the copy's predictions with the model's before it is returned:
-            True for inputs that are made for the model, or inputs, as the arrays that it takes.
+        verify: whether to compare the copy's predictions with the model's before it is returned.
+            True makes inputs for the model; or inputs, as arrays that it takes.
 
     Returns:
         The new model and the record.
@@ -59,8 +62,8 @@ def accelerate(model: keras.Model, *, verify: Any = True) -> Accelerated:
             something else; the message names the layer.
 
     Warns:
-        UserWarning: inputs to verify the copy with cannot be made; or what the model is compiled
-            with cannot be copied, and the copy is not compiled.
+        UserWarning: no inputs can be made to verify the copy with; or the copy is not compiled,
+            since what the model is compiled with cannot be copied.
 
     Example:
         >>> import keras, sepconv
@@ -98,7 +101,7 @@ def accelerate(model: keras.Model, *, verify: Any = True) -> Accelerated:
 
 
 def _reason_against(layer: keras.layers.Layer) -> str | None:
-    """Why a layer of one of Keras' classes, or derived from it, stays; None where it need not."""
+    """Why a layer of one of Keras' classes, or derived from one, is not replaced; else None."""
     if isinstance(layer, tuple(OURS.values())):
         return "sepconv's already"
     if type(layer) not in OURS:

@@ -1,4 +1,4 @@
-"""Data for a model in batches, and what patches of it pass through its layers."""
+"""Batches of data for a model, and the moments of its layers' inputs on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sepconv.models.watching import watched
 
 __all__ = ["batches", "check_data", "gather_moments", "single_inputs"]
 
-#: A batch has about so many numbers.
+#: Numbers in a batch, about.
 _BATCH_NUMBERS = 2_000_000
 _MOST_IN_A_BATCH = 256
 
@@ -64,8 +64,8 @@ def batches(data: Any) -> Sequence[Any]:
 def single_inputs(model: Any, data: Any = None) -> Iterator[Any]:
     """Inputs of one example each, from the data or made for the model.
 
-    Where the model leaves sizes open, not every one need be an input that it takes. Where it fixes
-    the size of a batch, one of one example need not be either, and one of that size follows.
+    Where the model leaves sizes open, it need not take every one of these inputs. Where it fixes
+    the batch size, inputs of that size come after those of one example.
 
     Raises:
         InputsError: inputs cannot be made. It is a ValueError.
@@ -77,7 +77,7 @@ def single_inputs(model: Any, data: Any = None) -> Iterator[Any]:
 
 
 def gather_moments(model: Any, data: Iterable[Any], moments: dict[int, Moments]) -> None:
-    """Runs the model on batches and adds what layers get as input to their moments, by their id.
+    """Runs the model on batches and adds its layers' inputs to their moments, by layer id.
 
     Raises:
         ValueError: an input of a layer is not finite.

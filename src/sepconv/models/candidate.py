@@ -1,4 +1,4 @@
-"""An ordinary convolution that may become separable: whether, at what cost, and as what layer."""
+"""An ordinary convolution that may become separable: whether it can, its cost, the new layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from sepconv.models.ranks import cheaper_ranks
 
 __all__ = ["Candidate", "refusal"]
 
-#: A layer looks at about so many patches, or at so many times those that span them all.
+#: Patches that a layer's moments are taken from: at least the first number, and the second times
+#: the number of columns of the moments.
 _PATCHES, _PATCHES_A_COLUMN = 20_000, 8
 
 
@@ -51,13 +52,13 @@ class Candidate:
     path: str
     kernel: np.ndarray
     spec: ConvSpec
-    #: How many output pixels it computes for one picture.
+    #: Output pixels for one picture.
     pixels: int = 1
     fits: dict[int, Factors] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layer: Any, path: str) -> Candidate:
-        """A built layer, under the name that reports give it."""
+        """The candidate of a built layer. `path` is the layer's name in reports."""
         kernel = layer.kernel
         if keras.backend.standardize_dtype(kernel.dtype) == "bfloat16":  # unknown to NumPy
             kernel = ops.cast(kernel, "float32")
@@ -67,21 +68,21 @@ class Candidate:
 
     @property
     def full_rank(self) -> int:
-        """The rank at which it loses nothing."""
+        """The rank at which the separable convolution is exact."""
         return full_rank(self.kernel.shape)
 
     @property
     def cheaper(self) -> int:
-        """The greatest rank at which a separable layer takes less, or 0."""
+        """The greatest rank at which a separable layer takes fewer multiply-adds, or 0."""
         kh, kw, _, filters = self.kernel.shape
         return min(cheaper_ranks(kh * kw, filters), self.full_rank)
 
     def multiply_adds(self, rank: int | None) -> int:
-        """For one picture, at that rank or (None) as it is."""
+        """Multiply-adds for one picture, at a rank or (None) of the ordinary convolution."""
         return self.pixels * self._weights(rank)
 
     def parameters(self, rank: int | None) -> int:
-        """The number of weights, likewise."""
+        """The number of weights, at a rank or (None) of the ordinary convolution."""
         return self._weights(rank) + (self.layer.filters if self.layer.use_bias else 0)
 
     def _weights(self, rank: int | None) -> int:
@@ -91,7 +92,7 @@ class Candidate:
         return channels * rank * (kh * kw + filters)
 
     def fit(self, rank: int, moments: Moments | None) -> Factors:
-        """Its factors of that rank, which are kept in `fits`."""
+        """The factors of a rank, kept in `fits`."""
         rank = min(rank, self.full_rank)
         if rank not in self.fits:
             fit_bias = self.layer.use_bias and self.layer.bias_constraint is None
@@ -99,13 +100,13 @@ class Candidate:
         return self.fits[rank]
 
     def moments(self, pictures: int) -> Moments:
-        """Empty moments for what it gets as input, from so many pictures."""
+        """Empty moments for its inputs, of a number of pictures."""
         columns = self.kernel[..., 0].size
         patches = max(_PATCHES, _PATCHES_A_COLUMN * columns)
         return Moments(self.kernel.shape, self.spec, -(-patches // pictures))
 
     def approximated(self, factors: Factors) -> list[tuple[Any, np.ndarray]]:
-        """The layer's variables that factors stand for, with what they make of them."""
+        """The layer's variables, with the values that correspond to the factors."""
         shape = self.kernel.shape
         pointwise = factors.pointwise_kernel.reshape(shape[2], factors.rank, shape[3])
         kernel = np.einsum("hwcr,crf->hwcf", factors.depthwise_kernel, pointwise)
@@ -116,7 +117,7 @@ class Candidate:
         return values
 
     def separable(self, factors: Factors) -> Any:
-        """The layer that takes this one's place, with its weights."""
+        """The separable layer with the factors as its weights."""
         layer, copier = self.layer, Copier()
         new = SeparableConv2D(
             layer.filters,

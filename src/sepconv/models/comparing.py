@@ -1,4 +1,4 @@
-"""How far two predictions lie apart, and how far they may."""
+"""The difference of two predictions, and the difference that is allowed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from keras import tree
 
 __all__ = ["allowed", "difference", "differences", "moved", "plainly_apart", "precision"]
 
-#: What predictions may always differ by, relative to the largest.
+#: The difference that is always allowed, relative to the largest value.
 _ALWAYS = 1e-4
-#: Units in the last place that rounding may always amount to; of the half types it is more.
+#: The difference that is always allowed, in units in the last place; for the half types it is the
+#: larger of the two.
 _ULPS = 8
-#: Rounding in a network is so many times what one unit in the last place of its input does to it.
+#: The rounding error of a network, over the effect of one unit in the last place of its input.
 _ROUNDINGS = 30
 
 
 def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
     """The largest difference between outputs, relative to the largest of each expected one.
 
-    Numbers that are not finite must be the same in both, as must whatever is no float.
+    Values that are not finite must be the same in both, and so must values that are no floats.
 
     Returns:
-        The largest over the outputs; infinite where shapes differ, or what must be the same is not.
+        The largest over the outputs; infinite where shapes, non-finite values or values of other
+        types differ.
 
     Example:
         >>> difference([np.array([1.0, 4.0])], [np.array([1.5, 4.0])])
@@ -43,7 +45,7 @@ def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> f
 
 
 def differences(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> list[float]:
-    """The differences of the outputs one by one.
+    """The difference of each output.
 
     Returns:
         For floats as in `difference`; for anything else, the part of the elements that differ.
@@ -78,9 +80,9 @@ def _apart(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def plainly_apart(expected: np.ndarray, found: np.ndarray, limit: float) -> bool:
-    """Whether floats differ by more than a part of the largest; at a glance, in their own dtype.
+    """Whether floats differ by more than `limit` of the largest: a quick test in their own dtype.
 
-    Where the expected are all zero, or not all are finite, or of another kind, nothing is said.
+    False where the expected values are all zero, not all finite, or no floats.
 
     Example:
         >>> plainly_apart(np.array([1.0, 4.0]), np.array([1.5, 4.0]), 0.1)
@@ -95,12 +97,12 @@ def plainly_apart(expected: np.ndarray, found: np.ndarray, limit: float) -> bool
         if not 0 < largest < float("inf"):
             return False
         between = expected - found
-        # Not "above": what is not a number is apart.
+        # "not <=" instead of ">": with NaN they differ.
         return not max(float(between.max()), -float(between.min())) <= limit * largest
 
 
 def _is_exact(array: np.ndarray) -> bool:
-    """Whether it is of integers, truths or text. NumPy knows bfloat16 as a thing of its own."""
+    """Whether its values are integers, booleans or text. To NumPy, bfloat16 is an unknown type."""
     return array.dtype.kind in "biuSUO"
 
 
@@ -159,13 +161,13 @@ def allowed(
 
     Args:
         expected: the original's outputs.
-        moved: those for inputs that are moved by a unit in the last place; the expected ones again
-            where that is not known.
+        moved: its outputs for inputs that `moved` has changed; `expected` again where these are not
+            known.
         epsilon: `precision` of the model.
 
     Returns:
-        For floats at least 1e-4 and eight units in the last place, relative to the largest; for
-        anything else, at least nothing. Above that, 30 times what the move does.
+        The difference allowed of each output: 30 times what the move does, at most 1. For floats it
+        is at least 1e-4 and eight units in the last place, relative to the largest value.
 
     Example:
         >>> allowed([np.array([1.0])], [np.array([1.0001])], 1e-7)

@@ -20,7 +20,7 @@ _NONE: Replacements = {}
 
 
 def named_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """The layers within a model, however deep, each once and under the name that leads to it.
+    """The layers in a model and in its nested models, each once, under its path.
 
     Example:
         >>> dense = keras.layers.Dense(2, name="dense")
@@ -42,9 +42,9 @@ def named_layers(model: keras.Model) -> Iterator[tuple[str, keras.layers.Layer]]
 
 
 def is_open(layer: Any) -> bool:
-    """Whether it is a model whose layers can be replaced: Sequential, Functional, or derived.
+    """Whether the layers of a model can be replaced: Sequential, Functional, or derived from one.
 
-    A derived class must not have a constructor with arguments of its own.
+    The constructor of a derived class must have no arguments of its own.
 
     Example:
         >>> is_open(keras.Sequential()), is_open(keras.layers.Dense(3))
@@ -59,15 +59,15 @@ def is_open(layer: Any) -> bool:
 def copy_model(model: keras.Model, replacements: Replacements = _NONE) -> keras.Model:
     """A model like `model` that shares no state with it, compiled alike.
 
-    Everything is carried over that the objects hold, whether or not a config says it; see
-    `duplicate`. The optimizer goes on from where the model's is, but starts anew where layers with
-    weights to train were replaced. What it was compiled with is left out, with a warning, where it
-    cannot be copied, and where the model's class has a `compile` of its own.
+    The copy has all that the objects hold, also what is in no config; see `duplicate`. Its
+    optimizer continues from the state of the model's, but starts from scratch where layers with
+    trainable weights were replaced. What the model was compiled with is left out, with a warning,
+    where it cannot be copied or the model's class has a `compile` of its own.
 
     Args:
         model: any Keras model.
-        replacements: by the ids of layers of the model, built layers to put in their place, without
-            layers inside; those must be in models for which `is_open` holds.
+        replacements: built layers without layers in them, by the ids of the layers that they
+            replace. Those must be in models for which `is_open` is true.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -97,7 +97,7 @@ def copy_model(model: keras.Model, replacements: Replacements = _NONE) -> keras.
 
 
 class LayerCopier:
-    """Copies layers of one model or several, in a second way where the first does not do.
+    """Copies layers of one or more models; where that fails, makes them from their configs.
 
     Args:
         model: the model that the layers are in, or are.
@@ -111,13 +111,13 @@ class LayerCopier:
         self._rebuilt: set[int] = set()
 
     def copy(self, layer: Any) -> Any:
-        """A layer or operation like another, with all its state.
+        """A copy of a layer or operation, with all its state.
 
-        A layer that holds something that nobody can copy, such as an open file, is made from its
+        A layer that holds something that cannot be copied, such as an open file, is made from its
         config, with the variables and assets that it saves.
 
         Raises:
-            ValueError: that does not do either; the message names the layer.
+            ValueError: that fails, too; the message names the layer.
         """
         while True:
             try:
@@ -135,7 +135,7 @@ class LayerCopier:
                         f"copied, since {error}, nor made from its config, with get_config and "
                         f"from_config of its class: {failure}"
                     ) from failure
-            # Anew, so that nothing refers to what was half done.
+            # A new copier, since this one may hold unfinished copies.
             self._copier = Copier(self._parts, self._pairs)
 
     def copied(self, layer: Any) -> Any:
@@ -157,7 +157,7 @@ def _parts(model: Any) -> list[Any]:
 
 
 def _check(model: keras.Model, copy: keras.Model, replacements: Replacements) -> None:
-    """Raises where a copy has other parts than its model, or the same ones."""
+    """Raises where a copy's layers or variables do not match the model's, or are shared with it."""
     olds, news = model._flatten_layers(), copy._flatten_layers()
     if len(olds) != len(news):
         raise ValueError(f"The copy has {len(news)} layers, not {len(olds)}.")
@@ -205,7 +205,7 @@ def _compile_like(
             _start_anew(copy, model, copier, pairs)
         else:
             copier.copy_attributes(model, copy, COMPILED)
-    except Exception as error:  # what somebody's own schedule, metric or loss may raise
+    except Exception as error:  # a user's own schedule, metric or loss may raise anything
         vars(copy).update(blank)
         warnings.warn(
             f"What model {model.name!r} is compiled with cannot be copied: call compile() on the "
@@ -217,11 +217,11 @@ def _compile_like(
 def _start_anew(
     copy: keras.Model, model: keras.Model, copier: LayerCopier, pairs: list[tuple[Any, Any]]
 ) -> None:
-    """Gives a copy an optimizer like its model's that has not seen a step."""
+    """Gives a copy an optimizer like its model's, in its initial state."""
     counterparts = [(old, [copier.copied(old)]) for old in model.variables]
     for old, new in pairs:
         for variable in old.variables:
-            # Of a kernel, both that take its place.
+            # Two kernels take the place of a convolution's.
             kind = variable.name.rsplit("_", 1)[-1]
             kin = [v for v in new.variables if v.name.endswith(kind)]
             counterparts.append((variable, kin))
@@ -265,7 +265,7 @@ def _exclude_alike(new: Any, old: Any, counterparts: list[tuple[Any, list[Any]]]
 
 
 def settle_jit(model: keras.Model) -> None:
-    """Has XLA compile a model's steps only where it can compile each of its layers."""
+    """Lets XLA compile a model's steps only where it can compile all of its layers."""
     if model.compiled and model.jit_compile:
         supported = all(layer.supports_jit for layer in model._flatten_layers())
         if not supported:

@@ -1,4 +1,4 @@
-"""What a layer needs: multiply-adds, bytes, and what an ordinary convolution would need instead.
+"""The cost of a layer: multiply-adds, bytes, and those of an ordinary convolution in its place.
 
 With P output positions, k the kernel's size (height times width), C input and F output channels,
 and D = C times the depth multiplier, the multiply-adds of one call are, as papers count them:
@@ -66,7 +66,7 @@ class Call(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a call needs.
+    """The cost of a call.
 
     Attributes:
         parameters: the layer's weights; 0 at uses after the first.
@@ -88,7 +88,8 @@ def calls(model: Any, predict: Callable[[], Any]) -> list[Call]:
 
     Args:
         model: any Keras model.
-        predict: makes it predict, for the first time, so that an engine that traces does so.
+        predict: a function that makes the model predict. This must be the first time, so that an
+            engine that traces does so.
     """
     names = dict(_layers(model))
     found: list[Call] = []
@@ -113,7 +114,7 @@ def _kind(layer: Any) -> str | None:
 
 
 def _layers(model: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
-    """The convolutions and dense layers, however deep, with their names."""
+    """The convolutions and dense layers of a model and its nested models, with their names."""
     parts = model.layers if isinstance(model, keras.Model) else model._layers
     for layer in parts:
         name = f"{prefix}{layer.name}"
@@ -128,7 +129,7 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 
 def cost(call: Call) -> Cost:
-    """What a call needs; see the top of this file.
+    """The cost of a call; see the top of this file.
 
     Example:
         >>> layer = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)
@@ -154,7 +155,7 @@ def _bytes(dtype: str) -> int:
 
 
 def _convolution(call: Call) -> tuple[int, int, int]:
-    """Multiply-adds: as counted, of the ordinary convolution, and those that cannot be left out."""
+    """Multiply-adds: as papers count them, of an ordinary convolution, and without the padding."""
     layer = call.layer
     channels, _ = _split(layer, call.input_shapes[0])
     outputs, space = _split(layer, call.output_shape)
@@ -182,14 +183,14 @@ def _convolution(call: Call) -> tuple[int, int, int]:
 
 
 def _split(layer: Any, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-    """(channels, sizes of space)."""
+    """The channels, and the sizes of the spatial axes."""
     if layer.data_format == "channels_first":
         return shape[1], shape[2:]
     return shape[-1], shape[1:-1]
 
 
 def _kernel_size(layer: Any) -> tuple[int, ...]:
-    """In space; a fused layer without a depthwise convolution has a 1x1 one alone."""
+    """The size on the spatial axes; 1x1 for a fused layer without a depthwise convolution."""
     return layer.kernel_size or (1, 1)
 
 
@@ -211,7 +212,7 @@ def _taps(call: Call) -> int:
 
 
 def _padding_before(layer: Any, sizes: tuple[int, ...]) -> list[int]:
-    """How many positions of padding precede the input on each axis of space."""
+    """Positions of padding before the input, for each spatial axis."""
     kernel = _kernel_size(layer)
     if len(sizes) == 2:
         spec = conv_spec(layer.strides, layer.padding, layer.dilation_rate)

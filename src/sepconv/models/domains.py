@@ -1,4 +1,4 @@
-"""What numbers, or words, a layer of Keras' expects as its input."""
+"""The values, numbers or words, that a Keras layer expects as its input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing
 
 __all__ = ["Default", "Domain", "domain_of", "domain_within", "moves_numbers"]
 
-#: Layers and operations that put numbers elsewhere, or leave some out, and compute nothing.
+#: Layers and operations that move or drop values and compute nothing.
 _MOVING_LAYERS = (
     BaseImagePreprocessingLayer,
     layers.ActivityRegularization,
@@ -66,34 +66,35 @@ _MOVING_OPERATIONS = (
     "Transpose",
     "Unstack",
 )
-#: A constant divides pictures, where it is at least so large.
+#: The least constant that is taken for a divisor of a picture's values.
 _PICTURES = 16
 _UNKNOWN_WORD = "unheardof"
-#: From so many pixels a side on an array of four axes is pictures, whose numbers are so many waves.
+#: The least height and width of an array of four axes that is taken for pictures; and the number of
+#: waves that their values are drawn as.
 _PICTURE, _WAVES = 8, 4
 
 
 class Domain:
-    """What to draw.
+    """A kind of values that inputs are drawn from.
 
     Attributes:
-        rank: of two domains of one input, that of lower rank is followed.
-        is_text: whether it is of strings.
+        rank: of two domains of one input, the one of lower rank is used.
+        is_text: whether the values are strings.
     """
 
     rank: float = 9
     is_text: bool = False
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         raise NotImplementedError
 
 
 def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """About standard normal numbers; those of a picture change slowly from pixel to pixel.
+    """Roughly standard normal numbers; in a picture they change slowly from pixel to pixel.
 
-    On pictures of noise alone, roundings grow from layer to layer of a network until they hide what
-    there is to see.
+    In pictures of pure noise, rounding errors grow from layer to layer until they hide real
+    differences.
     """
     noise = rng.standard_normal(shape)
     if len(shape) != 4 or min(shape[1:3]) < _PICTURE:
@@ -101,7 +102,7 @@ def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     waves = np.zeros(shape)
     pixels = np.arange(max(shape[1:3]))[:, None, None] / max(shape[1:3])
     for _ in range(_WAVES):
-        # An example and channel each has a direction, a wavelength and a phase of its own.
+        # Every example and channel has its own direction, wavelength and phase.
         down, across, phase = rng.uniform(-20, 20, (3, shape[0], 1, 1, shape[3]))
         rows, columns = pixels[: shape[1]], pixels[: shape[2]]
         angle = down * rows + phase + across * columns.reshape(1, -1, 1)
@@ -110,14 +111,14 @@ def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 class Default(Domain):
-    """Where nobody says: standard normal numbers, small integers, some truths, a few words."""
+    """The default: standard normal numbers, small integers, booleans or a few words, by dtype."""
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         if dtype == "bool":
             values = rng.random(shape) < 0.7
             if values.ndim:
-                values[..., :1] = True  # a mask of nothing leaves nothing to compute
+                values[..., :1] = True  # a mask that is all False leaves nothing to compute
             return values
         if dtype == "string":
             return Words(["one", "two", "three"]).draw(shape, dtype, rng)
@@ -127,15 +128,15 @@ class Default(Domain):
 
 
 class Integers(Domain):
-    """Whole numbers from 0, below a limit."""
+    """Integers from 0 to below a limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = max(1, int(limit))
-        # The narrowest of several wins.
+        # Of several limits, the smallest is used.
         self.rank = 2 + self.limit / (self.limit + 1)
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         high = self.limit
         if dtype == "bool":
             return rng.random(shape) < 0.5
@@ -145,7 +146,7 @@ class Integers(Domain):
 
 
 class Choice(Domain):
-    """One of some numbers each."""
+    """Values that are each one of some numbers."""
 
     rank = 1
 
@@ -153,7 +154,7 @@ class Choice(Domain):
         self.numbers = list(numbers) or [0]
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it, in which the last number is, too."""
+        """An array of the values, in which the last number occurs."""
         at = rng.integers(0, len(self.numbers), shape)
         if at.size:
             at.flat[-1] = len(self.numbers) - 1
@@ -161,7 +162,7 @@ class Choice(Domain):
 
 
 class Words(Domain):
-    """Some words each; the last of them is drawn for sure."""
+    """Texts of some words each; the last word of the list always occurs."""
 
     rank = 1
     is_text = True
@@ -170,7 +171,7 @@ class Words(Domain):
         self.words, self.length = list(words) or [_UNKNOWN_WORD], length
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         at = rng.integers(0, len(self.words), (*shape, self.length))
         if at.size:
             at.flat[-1] = len(self.words) - 1
@@ -179,12 +180,12 @@ class Words(Domain):
 
 
 class Hashed(Domain):
-    """Anything, of its dtype."""
+    """Any values of the dtype."""
 
     rank = 3
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         if dtype == "string":
             return Words([f"word{i}" for i in range(20)]).draw(shape, dtype, rng)
         return Integers(100).draw(shape, dtype, rng)
@@ -199,7 +200,7 @@ class Uniform(Domain):
         self.low, self.high = low, high
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         if not keras.backend.is_float_dtype(dtype) and dtype != "bool":
             return rng.integers(
                 int(self.low), max(int(self.high), int(self.low) + 1), shape
@@ -210,7 +211,7 @@ class Uniform(Domain):
 
 
 class Normal(Domain):
-    """Floats around a mean, both of which may be arrays that an example's shape takes."""
+    """Floats around a mean; mean and deviation may be arrays that broadcast to an example."""
 
     rank = 5
 
@@ -218,7 +219,7 @@ class Normal(Domain):
         self.mean, self.deviation = np.asarray(mean, "float64"), np.asarray(deviation, "float64")
 
     def draw(self, shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
-        """An array of it."""
+        """An array of such values."""
         numbers = _smooth(shape, rng)
         try:
             numbers = np.broadcast_to(numbers * self.deviation + self.mean, shape)
@@ -236,7 +237,7 @@ def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def moves_numbers(operation: Any) -> bool:
-    """Whether an operation of a functional graph gives the numbers that it takes, if elsewhere.
+    """Whether an operation of a functional graph only moves or drops values.
 
     Example:
         >>> moves_numbers(layers.Flatten()), moves_numbers(layers.Dense(1))
@@ -248,7 +249,7 @@ def moves_numbers(operation: Any) -> bool:
 
 
 def domain_of(operation: Any, node: Any = None, tensor: Any = None) -> Domain | None:
-    """What a layer or operation expects of an input; None where it does not say.
+    """The values that a layer or operation expects of an input; None where that is not known.
 
     Args:
         operation: a layer, or an operation of a functional graph.
@@ -267,7 +268,7 @@ def domain_of(operation: Any, node: Any = None, tensor: Any = None) -> Domain | 
         if isinstance(operation, kind):
             return rule(operation)
     if isinstance(operation, keras.layers.Layer):
-        # A layer of somebody's own: numbers that everything in it can look up.
+        # A user's own layer: integers that every embedding in it can look up.
         sizes = [
             x.input_dim for x in operation._flatten_layers() if isinstance(x, layers.Embedding)
         ]
@@ -276,14 +277,14 @@ def domain_of(operation: Any, node: Any = None, tensor: Any = None) -> Domain | 
 
 
 def domain_within(model: Any) -> Domain:
-    """What the first layer that says so, of a model without a graph, expects."""
+    """The domain of the first layer that has one, in a model without a graph."""
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, tuple(kind for kind, _ in _RULES)):
             domain = domain_of(layer)
             if domain is not None:
                 return domain
         if layer.weights and not list(layer._flatten_layers(include_self=False)):
-            break  # it computes, and what follows sees other numbers
+            break  # it computes, so the layers after it see other values
     return Default()
 
 
@@ -303,7 +304,7 @@ def _other(numbers: Sequence[int]) -> int:
 
 
 def _sentences(layer: Any) -> Domain:
-    # The empty word, and the one that stands for strangers, are none that text has.
+    # The empty word and the one for unknown words do not occur in text.
     words = [w for w in layer.get_vocabulary() if w and w != "[UNK]" and " " not in w]
     return Words([*words[:1000], _UNKNOWN_WORD], length=5)
 
@@ -315,7 +316,7 @@ def _around_boundaries(layer: Any) -> Domain | None:
     edges = np.sort(np.asarray(boundaries, "float64"))
     span = max(edges[-1] - edges[0], 1.0)
     steps = np.diff([edges[0] - span / len(edges), *edges, edges[-1] + span / len(edges)])
-    # Between the boundaries, closer to the one above: on them, rounding decides.
+    # Values between the boundaries, nearer to the upper one: on a boundary, rounding would decide.
     return Choice([edges[0] - steps[0] / 3, *(edges + steps[1:] * 2 / 3)])
 
 
@@ -359,7 +360,7 @@ _RULES: tuple[tuple[Any, Any], ...] = (
 
 
 def _of_function(operation: Any, node: Any, tensor: Any) -> Domain | None:
-    """For operations without a layer, by the constants that they are called with."""
+    """The domain of an operation without a layer, by the constants that it is called with."""
     kind = type(operation).__name__
     if kind == "OneHot":
         return Integers(operation.num_classes)

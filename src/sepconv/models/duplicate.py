@@ -1,15 +1,15 @@
-"""Copies of Keras objects with all that hangs on them: `Copier`.
+"""Copies Keras objects with everything that they hold: `Copier`.
 
-A config says less than an object holds: what was adapted, looked up, quantised or set by hand, and
-functions that no name leads to, are not in it. So objects are copied as they are, attribute by
-attribute, as `copy.deepcopy` does, which Keras' own classes turn into a file and back. Four things
-are done in ways of their own:
+A config does not have all that an object holds: what was adapted, looked up, quantized or set by
+hand, and functions without a name, are missing. So objects are copied attribute by attribute, as
+`copy.deepcopy` does. (Keras' own classes turn that into writing and reading a file.) Four things
+are special:
 
-- Functions are shared, but for those that refer to a part of the model, by their closure or as a
-  method: their copies refer to its copy.
-- The calls of a layer are copied as far as they belong to models that are copied too.
-- The ids of objects, by which Keras finds variables, become those of the copies.
-- Nothing recurses along a graph, since a network may be deeper than Python's stack.
+- Functions are shared, except those that refer to a part of the model, by a closure or as a method.
+  These are copied and refer to the part's copy.
+- The calls of a layer are copied where they belong to models that are copied too.
+- The ids of objects, by which Keras finds variables, are replaced by those of the copies.
+- No function recurses along a graph, since a network may be deeper than Python's stack.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sepconv.models.kinds import (
 
 __all__ = ["COMPILED", "CannotCopyError", "Copier"]
 
-#: What `compile` sets on a model, or makes of what it was given. None of it is copied with a model.
+#: Attributes that `compile` sets. They are not copied with a model.
 COMPILED = (
     "optimizer",
     "loss",
@@ -55,7 +55,7 @@ COMPILED = (
     "_loss_tracker",
     "_run_eagerly",
 )
-#: What a model keeps of running: functions made for it, and JAX's state of a step under way.
+#: Attributes that a model has from running: compiled functions, and JAX's state of a step.
 _TRANSIENT = (
     "train_function",
     "test_function",
@@ -64,11 +64,11 @@ _TRANSIENT = (
     "_jax_state",
     "_initial_epoch",
 )
-#: Where TensorFlow notes which of an object's attributes are saved with it.
+#: Attributes in which TensorFlow lists those that are saved with an object.
 _TRACKED = ("_self_unconditional_checkpoint_dependencies", "_self_unconditional_dependency_names")
 _LOCKS = {type(make()): make for make in (threading.Lock, threading.RLock)}
-#: How many steps what a function refers to is searched for parts of the model, and how many values
-#: at most in each.
+#: How deep, and over how many values at each depth, a function's references are searched for parts
+#: of the model.
 _DEPTH, _WIDTH = 6, 1000
 
 
@@ -85,11 +85,12 @@ class CannotCopyError(ValueError):
 
 
 class Copier:
-    """Copies objects, each once however often it is met, also over several calls.
+    """Copies objects, each once, also over several calls.
 
     Args:
-        parts: objects that functions must not share with the original: its layers and variables.
-        copies: objects that have copies already, as pairs. What is in them is left as it is.
+        parts: objects that functions must not share with the original: the model's layers and
+            variables.
+        copies: pairs of objects and their existing copies, whose contents are left as they are.
 
     Example:
         >>> layer = keras.layers.Dense(2, activation=lambda x: x + 1)
@@ -99,7 +100,7 @@ class Copier:
     """
 
     def __init__(self, parts: Iterable[Any] = (), copies: Iterable[tuple[Any, Any]] = ()) -> None:
-        self._kept: list[Any] = []  # an id is another object's once its object is gone
+        self._kept: list[Any] = []  # keeps objects alive, since ids are reused
         self._copies: dict[int, Any] = {}
         self._parts = {id(part) for part in parts}
         self._operations: list[tuple[Any, Any]] = []
@@ -118,7 +119,7 @@ class Copier:
                 self._operations.append((old, new))
 
     def copy(self, thing: Any) -> Any:
-        """The copy of an object, which shares nothing that can change with it.
+        """The copy of an object. The two share nothing that can change.
 
         Raises:
             CannotCopyError: something in it cannot be copied, such as an open file.
@@ -128,7 +129,7 @@ class Copier:
         return result
 
     def copy_attributes(self, old: Any, new: Any, names: Iterable[str]) -> None:
-        """Gives a copy those attributes that were left out of it, of an object that has them.
+        """Copies attributes that were left out of a copy from an object that has them.
 
         Raises:
             CannotCopyError: something in them cannot be copied.
@@ -142,7 +143,7 @@ class Copier:
         """The copy that was made of an object, or None."""
         return self._copies.get(id(thing))
 
-    # ---- the order of things
+    # ---- order
 
     def _remember(self, old: Any, new: Any) -> Any:
         self._kept.append(old)
@@ -154,7 +155,7 @@ class Copier:
         return self._remember(old, new)
 
     def _finish(self) -> None:
-        """Fills the objects that were made empty, then what can only be said when all are there."""
+        """Fills the objects that were made empty, then sets what depends on all of them."""
         while self._later:
             fill, old, new, self._owner = self._later.pop()
             fill(old, new)
@@ -165,7 +166,7 @@ class Copier:
         self._keyed.clear()
 
     def _connect(self) -> None:
-        """Says of copied operations which of the copied calls are theirs, and so of tensors."""
+        """Connects copied operations and tensors with the copied calls that belong to them."""
         positions: dict[int, int] = {}
         for old, new in self._operations:
             calls = [node for node in old._inbound_nodes if id(node) in self._copies]
@@ -191,7 +192,7 @@ class Copier:
         self._tensors.clear()
 
     def _replace_ids(self, container: Any) -> None:
-        """Puts the ids of copies in the place of those of the originals, in their order."""
+        """Replaces the originals' ids by the copies' in a container, in the same order."""
 
         def current(key: Any) -> Any:
             if type(key) is int and key in self._copies:
@@ -209,7 +210,7 @@ class Copier:
             for key, value in items:
                 container[key] = value
 
-    # ---- what is copied how
+    # ---- how objects of each kind are copied
 
     def _copy(self, thing: Any) -> Any:
         if isinstance(thing, self._shared):
@@ -222,7 +223,7 @@ class Copier:
         return self._object(thing)
 
     def _kinds(self) -> list[tuple[Any, Callable[[Any], Any]]]:
-        """Kinds of objects and what copies them, the first that fits first."""
+        """Kinds of objects with the functions that copy them; the first that fits is used."""
         torch, tf = sys.modules.get("torch"), sys.modules.get("tensorflow")
         makers: list[tuple[Any, Callable[[Any], Any]]] = [
             (keras.Variable, self._variable),
@@ -254,9 +255,9 @@ class Copier:
         return makers
 
     def _object(self, thing: Any) -> Any:
-        """An object of no kind that is known here, in the way in which it says to be copied."""
+        """Copies an object of another kind in the way that its class defines."""
         kind = type(thing)
-        if callable(thing) and hasattr(thing, "__wrapped__"):  # what an engine made of a function
+        if callable(thing) and hasattr(thing, "__wrapped__"):  # an engine's wrapper of a function
             if not self._refers(thing.__wrapped__):
                 return thing
             reason = "it is compiled from a function that refers to the model"
@@ -269,12 +270,12 @@ class Copier:
             return self._reduced(thing, thing.__reduce_ex__(4))
         except CannotCopyError:
             raise
-        except Exception as error:  # whatever a class of somebody's own may raise
+        except Exception as error:  # a user's own class may raise anything
             raise CannotCopyError(thing, self._owner, str(error)) from error
 
     def _reduced(self, thing: Any, reduced: Any) -> Any:
-        """An object from what `pickle` would make it of."""
-        if isinstance(reduced, str):  # a global, which there is one of
+        """An object made of the values that `pickle` would make it of."""
+        if isinstance(reduced, str):  # a global object
             return thing
         make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
         new = self._remember(thing, make(*(self._copy(value) for value in arguments)))
@@ -334,7 +335,7 @@ class Copier:
                 new.__dict__[name] = self._copy(value)
         value = vars(old).get("_value")
         if keras.backend.backend() == "jax" and value is not None:
-            # A buffer of its own, since JAX gives those of a step's inputs away.
+            # A buffer of its own, since JAX donates those of a step's inputs.
             value = keras.ops.copy(value)
         else:
             value = self._copy(value)
@@ -381,7 +382,7 @@ class Copier:
         return old if function is old.python_function else old._clone(function)
 
     def _tensorflow_wrapper(self, old: Any) -> Any:
-        """A dictionary or tuple that was an attribute's value."""
+        """A dictionary or tuple that TensorFlow has wrapped as an attribute's value."""
         if isinstance(old, dict):
             pairs = [(self._copy(key), self._copy(value)) for key, value in old.items()]
             new = type(old)(dict(pairs))
@@ -472,7 +473,7 @@ class Copier:
         return new
 
     def _copy_within(self, value: Any) -> Any:
-        """What a function refers to: copied where that is a part of the model, else shared."""
+        """An object that a function refers to: copied if it is a part of the model, else shared."""
         return self._copy(value) if self._refers(value) else value
 
     def _cell(self, old: Any) -> Any:
@@ -485,7 +486,7 @@ class Copier:
         return new
 
     def _refers(self, thing: Any) -> bool:
-        """Whether a value is a part of the model, or leads to one in a few steps."""
+        """Whether a value is a part of the model, or refers to one within a few steps."""
         seen: set[int] = set()
         values = [thing]
         for _ in range(_DEPTH):
@@ -502,13 +503,13 @@ class Copier:
 
 
 def _blank(container: Any) -> Any:
-    """A container of the class of another, with nothing in it, past its constructor."""
+    """An empty container of another's class, made without its constructor."""
     kind: Any = type(container)
     return kind.__new__(kind)
 
 
 def _without(tracked: Any, names: Iterable[str]) -> Any:
-    """What TensorFlow notes of attributes, without some of them."""
+    """TensorFlow's list of an object's attributes, without some of them."""
     if isinstance(tracked, dict):
         return {name: value for name, value in tracked.items() if name not in names}
     return [reference for reference in tracked if reference.name not in names]
@@ -525,6 +526,6 @@ def _blank_model() -> dict[str, Any]:
 
 
 def _synchronize(model: Any) -> None:
-    """Has the variables of a model hold what they are worth, on JAX in a step under way too."""
+    """Writes values that only a step under way holds, on JAX, into the model's variables."""
     if vars(model).get("_jax_state") and hasattr(model, "jax_state_sync"):
         model.jax_state_sync()

@@ -1,8 +1,9 @@
-"""What writes models for other runtimes, and finds the engine's own operations there.
+"""Keeps our operations out of the files that models are exported to for other runtimes.
 
-While a patch is on, our operations are wherever Keras' functions are called. A file for others must
-not have them. So functions that trace a model and write it are run without ours, what an engine
-says it traces for an export is computed by Keras' own, and a file with ours is refused.
+While a patch is on, our operations are computed wherever Keras' functions are called. A file for
+other runtimes must not contain them. So functions that trace a model and write it are run without
+ours, traces that an engine reports as made for an export use Keras' own functions, and a file with
+ours is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["guard_exports", "is_traced_for_export"]
 Scope = Callable[[], AbstractContextManager[None]]
 
 
-# ---- what the engines say
+# ---- whether an engine traces for an export
 
 
 def _never() -> bool:
@@ -31,7 +32,7 @@ def _never() -> bool:
 
 
 def _detector() -> Callable[[], bool]:
-    """What tells, on Keras' backend of the moment, whether it traces for an export."""
+    """A function that tells whether Keras' current backend traces for an export."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -43,21 +44,21 @@ def _detector() -> Callable[[], bool]:
     if backend == "tensorflow":
         try:
             from tensorflow.python.saved_model.save_context import in_save_context
-        except ImportError:  # private; `_refusing` below then has the last word
+        except ImportError:  # private; `_refusing` below then refuses the file
             return _never
         return in_save_context
     return _never  # JAX tells when it lowers: see `engines.jax.calls`
 
 
-#: Whether the engine traces what runs now for an export, as far as it tells.
+#: Whether the engine is tracing for an export, as far as it tells.
 is_traced_for_export = _detector()
 
 
-# ---- what writes
+# ---- functions that write models
 
 
 def guard_exports(without_ours: Scope) -> Callable[[], None]:
-    """Replaces what writes models, until the function that it returns is called.
+    """Replaces the functions that write models, until the returned function is called.
 
     Args:
         without_ours: makes a context in which Keras computes with its own functions.
@@ -92,14 +93,14 @@ def _archive() -> Any:
 def _replace(
     undo: ExitStack, owner: Any, name: str, make: Callable[[Callable[..., Any]], Any]
 ) -> None:
-    """Sets an attribute to what `make` makes of it; one that is inherited is only covered."""
+    """Sets an attribute to `make` of its value; an inherited attribute is only hidden."""
     if not hasattr(owner, name):
         return
     original, ours = vars(owner).get(name), make(getattr(owner, name))
     setattr(owner, name, ours)
 
     def restore() -> None:
-        if vars(owner).get(name) is not ours:  # somebody has put something else there since
+        if vars(owner).get(name) is not ours:  # another program has replaced it since
             return
         if original is None:
             delattr(owner, name)
@@ -134,7 +135,7 @@ def _guard_tensorflow(undo: ExitStack, without_ours: Scope) -> None:
 
 
 def _private(name: str) -> ModuleType | None:
-    """A module of TensorFlow's that is not promised to be there."""
+    """A private module of TensorFlow's, or None where it is missing."""
     try:
         return importlib.import_module(name)
     except ImportError:

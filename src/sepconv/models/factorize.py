@@ -1,7 +1,8 @@
-"""Ordinary convolutions of a Keras model made separable ones: `sepconv.factorize`.
+"""Replaces ordinary convolutions of a Keras model by separable ones: `sepconv.factorize`.
 
-`lowrank` has the mathematics, `candidate` what a layer may become, `ranks` the choice among that,
-`calibrate` runs the model on data; here a model is taken apart and put together again.
+`lowrank` has the mathematics, `candidate` the layers that a convolution may become, `ranks` the
+choice among them; `calibrate` runs the model on data. This module takes the model apart and puts it
+together again.
 """
 
 from __future__ import annotations
@@ -35,18 +36,19 @@ from sepconv.models.verify import check_copy
 
 __all__ = ["Factorized", "factorize"]
 
-#: Moments of so many bytes are gathered in one pass over the data; more layers take more passes.
+#: The most bytes of moments that are gathered in one pass over the data; more layers take more
+#: passes.
 _PASS_BYTES = 1 << 30
-#: An error that float32 cannot tell from none.
+#: A relative error that is taken for none in float32.
 _EXACT = 1e-6
 
 
 class Factorized(NamedTuple):
-    """What `factorize` returns.
+    """The result of `factorize`.
 
     Attributes:
         model: the new model, or the new layer where a layer was given.
-        report: what was done, layer by layer; prints as a table.
+        report: a line for each layer; prints as a table.
     """
 
     model: Any
@@ -54,7 +56,7 @@ class Factorized(NamedTuple):
 
 
 class _Goal(NamedTuple):
-    """The one of `factorize`'s arguments that says how far to go."""
+    """The argument of `factorize` that sets the goal, with its value."""
 
     name: str
     value: Any
@@ -83,7 +85,7 @@ def factorize(
     data: Any = None,
     verify: Any = True,
 ) -> Factorized:
-    """Makes ordinary `Conv2D` layers separable ones that compute nearly the same for less.
+    """Replaces `Conv2D` layers by separable ones that compute nearly the same with less work.
 
     For each input channel the kernel is a matrix of taps by filters. Cut off at a rank by its
     SVD, it is that many depthwise kernels and as many rows of a pointwise kernel: a
@@ -110,12 +112,12 @@ def factorize(
             ``energy = 1 - max_error**2``.
         flops: the multiply-adds to come down to, of the convolutions and dense layers for one
             picture: a float in (0, 1] is a fraction of what they are, an integer their number.
-        parameters: the number of weights to come down to, likewise.
+        parameters: the number of weights to come down to, as a fraction or a number, like `flops`.
         data: what the model (or the layer) takes as input: an array, or the structure of arrays
             that a model of several inputs takes; or None.
-        verify: whether to compare the new model's predictions with those of the one given, computed
-            with kernels of the low rank, before it is returned: True for inputs that are made for
-            it, or inputs, as the arrays that it takes.
+        verify: whether to compare the new model's predictions with those of the given one, computed
+            with the low-rank kernels, before it is returned. True makes inputs for the model; or
+            inputs, as arrays that it takes.
 
     Returns:
         ``(model, report)``. The model has the class, names and weights of the one given, and is
@@ -214,7 +216,7 @@ def _factorize_layer(layer: Any, goal: _Goal, data: Any) -> Factorized:
 
 
 def _pixels(layer: Any, data: Any) -> int:
-    """Output pixels for one picture; 1 where the picture's size is not known."""
+    """The output pixels of a layer for one picture; 1 where the picture's size is not known."""
     shape = (layer.get_build_config() or {}).get("input_shape")
     if data is not None:
         shape = keras.tree.flatten(data)[0].shape
@@ -288,7 +290,7 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
 
 
 def _measure(model: Any, data: Any) -> tuple[Any, dict[int, int]]:
-    """An input that the model takes and what that costs, or None and nothing where there is none.
+    """An input that the model takes, and its costs; None and no costs where there is no such input.
 
     The costs are the multiply-adds of all uses of a convolution or dense layer for one example, by
     the layer's id.
@@ -297,7 +299,7 @@ def _measure(model: Any, data: Any) -> tuple[Any, dict[int, int]]:
         for inputs in single_inputs(model, data):
             try:
                 return inputs, _multiply_adds(model, inputs)
-            # Every engine has exceptions of its own for shapes that do not fit.
+            # The engines raise different exceptions for shapes that do not fit.
             except Exception:
                 if data is not None:
                     raise
@@ -309,7 +311,7 @@ def _measure(model: Any, data: Any) -> tuple[Any, dict[int, int]]:
 def _multiply_adds(model: Any, inputs: Any) -> dict[int, int]:
     try:
         made = calls(model, lambda: pass_through(model, inputs))
-    except Exception:  # a layer may ask for numbers, which JAX has only where it computes
+    except Exception:  # a layer may need values, which JAX has not while tracing
         made = calls(model, lambda: run(model, inputs))
     needed: dict[int, int] = {}
     for call in made:
@@ -319,7 +321,7 @@ def _multiply_adds(model: Any, inputs: Any) -> dict[int, int]:
 
 
 def _walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]:
-    """(path, layer, owner) of all layers; the owner is what they are shut up in, or None."""
+    """(path, layer, owner) of all layers; the owner, or None, is a layer that encloses it."""
     for layer in model.layers:
         path = f"{prefix}{layer.name}"
         if is_open(layer):
@@ -331,7 +333,7 @@ def _walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]
 
 
 def _find(model: Any) -> tuple[list[Candidate], list[tuple[str, Any, str]]]:
-    """The convolutions to factorize, and (path, layer, why not) of the others."""
+    """The convolutions to factorize, and (path, layer, reason) of the others."""
     found: dict[int, Candidate] = {}
     kept: dict[int, tuple[str, Any, str]] = {}
     for path, layer, owner in _walk(model):
@@ -348,7 +350,7 @@ def _find(model: Any) -> tuple[list[Candidate], list[tuple[str, Any, str]]]:
 
 
 def _passes(convolutions: list[Candidate]) -> Iterator[list[Candidate]]:
-    """Groups whose moments fit into memory together."""
+    """Groups of convolutions whose moments fit into memory together."""
     group: list[Candidate] = []
     size = 0
     for convolution in convolutions:
@@ -369,7 +371,7 @@ def _options(
     highest: int,
     track: Callable[..., Iterable[Any]],
 ) -> list[Option]:
-    """What the layer may become: all of it under a budget, else the one thing, or nothing."""
+    """The options of a layer: all of them under a budget, else one, or none."""
 
     def error(rank: int) -> float:
         return convolution.fit(rank, moments).error
@@ -429,10 +431,10 @@ def _row(convolution: Candidate, option: Option, goal: _Goal | None = None) -> L
 
 
 def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
-    """What it takes to predict one picture, at best."""
+    """The least time of a few predictions of one picture."""
     times = []
     with restored(model):
-        model.steps_per_execution = 1  # which PyTorch must have
+        model.steps_per_execution = 1  # PyTorch needs it
         for _ in range(1 + runs):
             start = time.perf_counter()
             model.predict_on_batch(picture)
@@ -442,7 +444,7 @@ def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
 
 @contextmanager
 def _progress() -> Iterator[Callable[..., Iterable[Any]]]:
-    """`track(items, title)`: the items, with a progress bar where somebody can see it."""
+    """`track(items, title)` yields the items, with a progress bar on a terminal."""
 
     def plain(items: Iterable[Any], title: str) -> Iterable[Any]:
         return items

@@ -1,4 +1,4 @@
-"""What `sepconv.factorize` did to a model's convolutions, as something to print."""
+"""The report of `sepconv.factorize`, which prints as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["LayerReport", "Report"]
 
 
 class LayerReport(NamedTuple):
-    """What became of one convolution.
+    """The result for one convolution.
 
     Attributes:
         layer: its name, with those of the models around it: ``"encoder/conv_1"``.
@@ -19,10 +19,10 @@ class LayerReport(NamedTuple):
         full_rank: the rank at which it would be exact.
         parameters: the number of its weights, before and after.
         multiply_adds: of one picture, before and after, over all calls of a shared layer.
-        error: the norm of what its output lost (without calibration data, its kernel), before bias
-            and activation, divided by the norm of the whole; 0 where it was left alone.
-        svd_error: the same, had its kernel been cut off without a look at the data.
-        note: why it was left alone, or what else is to be known.
+        error: the relative error of its output before bias and activation (without calibration
+            data, of its kernel), in the norm; 0 where it was left alone.
+        svd_error: the same for the plain SVD, which does not use the data.
+        note: why it was left alone, or another remark.
     """
 
     layer: str
@@ -42,11 +42,11 @@ class Report(Sequence[LayerReport]):
         title: the model's name.
         parameters: the number of weights of the whole model, before and after.
         multiply_adds: of its convolutions and dense layers for one picture, before and after.
-        milliseconds: what one picture takes to predict, before and after; None for a lone layer.
+        milliseconds: the time to predict one picture, before and after; None for a single layer.
         data_aware: whether errors are those of outputs on calibration data, or of kernels.
         seconds: how long the factorization took.
-        verification: what came of comparing the new model's predictions with those of the old one
-            whose kernels are what their factors make, as `Record.verification` has it.
+        verification: the result of comparing the new model's predictions with those of the old one
+            with the low-rank kernels, as in `Record.verification`.
 
     Example:
         >>> row = LayerReport("conv", 2, 9, (592, 210), (9216, 3200), 0.03, 0.2, "")
@@ -79,7 +79,7 @@ class Report(Sequence[LayerReport]):
 
     @property
     def changed(self) -> int:
-        """How many convolutions were factorized."""
+        """The number of factorized convolutions."""
         return sum(row.rank is not None for row in self._layers)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204

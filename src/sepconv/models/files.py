@@ -1,4 +1,4 @@
-"""Keras files on the command line: read without running what they contain, written whole or not."""
+"""Keras files on the command line: read without running their code, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FileError", "check_target", "first_line", "import_modules", "read", 
 
 _H5 = (".h5", ".hdf5")
 
-#: Where Keras has what a model is made of.
+#: Keras' modules with the classes and functions of models.
 _MODULES = (
     *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses"),
     *("metrics", "models", "optimizers", "quantizers", "regularizers", "ops"),
@@ -26,16 +26,16 @@ _MODULES = (
 
 
 class FileError(ValueError):
-    """A file that cannot be read or written as asked; the message says which and why."""
+    """A file cannot be read or written as asked; the message says which and why."""
 
 
 def check_target(target: Path, force: bool, source: Path | None = None) -> None:
-    """Says no to a path before minutes of work are lost on it.
+    """Raises for a path that cannot be written, before minutes of work are lost.
 
     Args:
         target: where to write.
         force: whether a file that is there may be replaced.
-        source: what is read, which `target` must not be, either.
+        source: the file to read, which must be another one.
 
     Raises:
         FileError: the target is there, or cannot be written.
@@ -58,19 +58,19 @@ def check_target(target: Path, force: bool, source: Path | None = None) -> None:
 def replacing(target: Path, force: bool) -> Iterator[Path]:
     """Gives a path to write to, which becomes `target` when the block ends without an error.
 
-    It lies in a folder of its own beside the target, so that the last step is a rename on one file
-    system: whoever looks sees the old file or the new one, whole. An error or an interrupt
-    leaves neither the new file nor the folder.
+    It is in a temporary folder beside the target, so that the last step is a rename on one file
+    system: a reader finds the old file or the new one, whole. After an error or an interrupt,
+    neither the new file nor the folder remains.
 
     Args:
-        target: the file that is to be.
-        force: whether it may replace one.
+        target: the file to make.
+        force: whether it may replace an existing file.
 
     Yields:
         The path to write to, with the target's name.
 
     Raises:
-        FileError: the target has come into being in the meantime.
+        FileError: the target was made by another program in the meantime.
     """
     folder = target.resolve().parent
     with tempfile.TemporaryDirectory(prefix=".sepconv-", dir=folder) as draft:
@@ -90,8 +90,8 @@ def read(path: Path) -> Any:
         The model.
 
     Raises:
-        FileError: the file is not there, is of another kind, needs code to be run, or has layers
-            of a class that nobody registered.
+        FileError: the file is not there, is of another kind, needs code to be run, or has layers of
+            an unregistered class.
     """
     config = _config(path)
     if _has_code(config):
@@ -105,7 +105,7 @@ def read(path: Path) -> Any:
 
     try:
         return keras.models.load_model(path, safe_mode=True)
-    # Whatever is wrong in a file comes out of Keras as one of a dozen kinds of exceptions.
+    # Keras raises a dozen kinds of exceptions for faulty files.
     except Exception as error:
         unknown = dict(_unknown(config))
         if unknown:
@@ -114,7 +114,7 @@ def read(path: Path) -> Any:
 
 
 def _config(path: Path) -> Any:
-    """What a file says of its model, as JSON."""
+    """The config of the model in a file, as JSON."""
     if not path.is_file():
         raise FileError(f"{path}: no such file")
     if path.suffix not in (".keras", *_H5):
@@ -138,7 +138,7 @@ def _config_of_archive(path: Path) -> Any:
 
 
 def _config_of_h5(path: Path) -> Any:
-    """Of a whole model, with how it was compiled, which may name losses of somebody's own."""
+    """The config of a whole model and of its compilation, which may name a user's own losses."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -151,7 +151,7 @@ def _config_of_h5(path: Path) -> Any:
 def _has_code(config: Any) -> bool:
     """Whether a config carries a Python lambda, which Keras writes as its bytecode."""
     if isinstance(config, dict):
-        # The latter is how Keras 2 says it.
+        # The latter is Keras 2's form.
         if config.get("class_name") == "__lambda__" or "lambda" in (
             config.get("function_type"),
             config.get("output_shape_type"),
@@ -163,8 +163,8 @@ def _has_code(config: Any) -> bool:
 
 
 def _refusal(unknown: dict[str, str]) -> str:
-    """Says what is not known, and how it gets known."""
-    # A class that was registered when it was saved has its package before the name.
+    """The message about unknown classes and functions, with how to make them known."""
+    # The saved name of a registered class begins with its package.
     bare = next((name for name in unknown.values() if ">" not in name), None)
     register = "register_keras_serializable" if bare is None else "get_custom_objects"
     how = "" if bare is None else f"()[{bare!r}] = {bare}"
@@ -175,7 +175,7 @@ def _refusal(unknown: dict[str, str]) -> str:
 
 
 def _unknown(config: Any) -> Iterator[tuple[str, str]]:
-    """The objects in a config whose class or function Keras does not find: in words, and named."""
+    """The objects in a config whose class or function Keras does not find: (description, name)."""
     if isinstance(config, list):
         for value in config:
             yield from _unknown(value)
@@ -206,12 +206,12 @@ def _is_known(config: dict[str, Any], name: str) -> bool:
             return True
     elif "module" in config:
         return str(config["module"]).split(".")[0] == "keras"
-    # What has no module is from a .h5 file, and a function of Keras' from nowhere in particular.
+    # An object without a module is from a .h5 file or a function of Keras'.
     return any(hasattr(getattr(keras, module), name) for module in _MODULES)
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Imports modules of somebody's own, which register what files name.
+    """Imports a user's modules, which register the classes that files name.
 
     Args:
         names: modules in the current directory or on the Python path.
@@ -231,7 +231,7 @@ def import_modules(names: Sequence[str]) -> None:
 def _import_module(name: str) -> None:
     try:
         importlib.import_module(name)
-    # It is somebody's program, in which anything may go wrong.
+    # A user's module may raise anything.
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(f"{missing}.")):
@@ -245,6 +245,6 @@ def _import_module(name: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says first; some engines add a page to it."""
+    """The first line of an exception's message; some engines add a page."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Convolutions as plain arrays in float64, and the arithmetic of batch normalisation into them."""
+"""Convolutions as float64 arrays, and the arithmetic that folds batch normalization into them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sepconv import layers
 
 __all__ = ["Affine", "Block", "Convolution", "Stock", "affine_of", "lower", "obstacle"]
 
-#: Of what patches hold at most for an ordinary convolution to become a block: tiles of larger ones
-#: leave the second cache.
+#: The most values in a patch of an ordinary convolution that becomes a block: tiles of larger
+#: patches do not fit into the second cache.
 _MOST_PATCHES = 1024
 
 
 class Affine(NamedTuple):
-    """``scale * x + shift``, a value a channel."""
+    """``scale * x + shift``, with one value of each per channel."""
 
     scale: np.ndarray
     shift: np.ndarray
@@ -26,14 +26,14 @@ class Affine(NamedTuple):
 
 @dataclass
 class Convolution:
-    """What `Block` and `Stock` share.
+    """The base of `Block` and `Stock`.
 
     Attributes:
-        layer: the layer that this was first.
+        layer: the layer that it was made of.
         data_format: ``"channels_last"`` or ``"channels_first"``.
         bias: of the last convolution, or None.
         activation: one of Keras', or None.
-        parts: the labels of the steps in it, in order.
+        parts: the labels of the steps that are merged into it, in order.
     """
 
     layer: Any
@@ -43,7 +43,7 @@ class Convolution:
     parts: list[str] = field(default_factory=list, kw_only=True)
 
     def add_to_bias(self, shift: Any) -> None:
-        """Adds one value an output channel, or one for all."""
+        """Adds one value for each output channel, or one for all."""
         bias = np.zeros(self.outputs) if self.bias is None else self.bias
         self.bias = bias + shift
 
@@ -54,7 +54,7 @@ class Convolution:
 
     @property
     def open(self) -> bool:
-        """Whether what comes next may still be made part of it."""
+        """Whether the next step may be merged into it."""
         return self.activation is None
 
 
@@ -104,7 +104,7 @@ class Block(Convolution):
 
     @property
     def open(self) -> bool:
-        """Whether what comes next may still be made part of it."""
+        """Whether the next step may be merged into it."""
         return self.activation is None and not self.residual
 
     @property
@@ -115,7 +115,7 @@ class Block(Convolution):
         return self.padding == "valid"
 
     def fold_after(self, affine: Affine) -> None:
-        """Makes ``scale * y + shift`` of the result y."""
+        """Applies ``scale * y + shift`` to its result y."""
         if self.pointwise is not None:
             self.pointwise = self.pointwise * affine.scale
         else:
@@ -126,7 +126,7 @@ class Block(Convolution):
         self.add_to_bias(affine.shift)
 
     def fold_before(self, affine: Affine) -> None:
-        """Makes it take x where it took ``scale * x + shift``."""
+        """Applies ``scale * x + shift`` to its input x."""
         if self.depthwise is None:
             assert self.pointwise is not None
             self.add_to_bias(affine.shift @ self.pointwise.sum((0, 1)))
@@ -147,7 +147,7 @@ class Block(Convolution):
             )
 
     def append(self, pointwise: Block) -> None:
-        """Has the 1x1 convolution follow this depthwise one."""
+        """Appends a 1x1 convolution to this depthwise one."""
         self.depthwise_bias, self.depthwise_activation = self.bias, self.activation
         self.pointwise, self.bias = pointwise.pointwise, pointwise.bias
         self.activation, self.residual = pointwise.activation, pointwise.residual
@@ -156,11 +156,11 @@ class Block(Convolution):
 
 @dataclass
 class Stock(Convolution):
-    """A layer that stays Keras' own, with other weights.
+    """A layer of Keras' own that stays one, with other weights.
 
     Attributes:
-        kernels: its kernels, of which the last has the outputs on its last axes.
-        config: those of its arguments that are to be others.
+        kernels: its kernels; the last has the output channels on its last axes.
+        config: the arguments that change.
     """
 
     kernels: list[np.ndarray]
@@ -186,7 +186,7 @@ class Stock(Convolution):
         )
 
     def fold_after(self, affine: Affine) -> None:
-        """Makes ``scale * y + shift`` of the result y."""
+        """Applies ``scale * y + shift`` to its result y."""
         kernel = self.kernels[-1]
         scale = affine.scale
         if isinstance(self.layer, keras.layers.DepthwiseConv1D):
@@ -197,14 +197,14 @@ class Stock(Convolution):
         self.add_to_bias(affine.shift)
 
     def fold_before(self, affine: Affine) -> None:
-        """Makes it take x where it took ``scale * x + shift``."""
+        """Applies ``scale * x + shift`` to its input x."""
         (kernel,) = self.kernels
         self.add_to_bias(affine.shift @ kernel.reshape(-1, *kernel.shape[-2:]).sum(0))
         self.kernels = [kernel * affine.scale[:, None]]
 
 
 def affine_of(layer: keras.layers.BatchNormalization) -> Affine:
-    """What batch normalisation does at inference."""
+    """Batch normalization at inference, as an affine function."""
     variance = _array(layer.moving_variance)
     scale = 1 / np.sqrt(variance + layer.epsilon)
     if layer.scale:
@@ -225,7 +225,7 @@ def _activation(layer: Any) -> Any:
 
 
 def lower(layer: Any, rank: int) -> Block | Stock | None:
-    """A layer that convolves as arrays; None for any other, and where `obstacle` says why.
+    """A layer that convolves, as arrays; None for any other, and where `obstacle` gives a reason.
 
     Args:
         layer: anything.
@@ -238,7 +238,7 @@ def lower(layer: Any, rank: int) -> Block | Stock | None:
 
 
 def obstacle(layer: Any) -> str | None:
-    """Why a layer that convolves is not just its kernels, bias and activation; None where it is.
+    """Why a layer cannot be expressed by kernels, bias and activation; None where it can.
 
     Example:
         >>> obstacle(keras.layers.Dense(3, activation=keras.layers.PReLU()))

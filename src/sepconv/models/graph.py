@@ -21,10 +21,10 @@ class Value:
     """A tensor between steps.
 
     Attributes:
-        shape: with None for what is not known.
-        dtype: as Keras names it; None where it is not known. Keras says float of what some lookup
-            layers make integers, and of what layers without weights make of that.
-        masked: whether a mask goes with it, which says what of it counts.
+        shape: with None for unknown sizes.
+        dtype: Keras' name, or None where it is not known. For some lookup layers, and for layers
+            without weights after them, Keras names a float dtype where the values are integers.
+        masked: whether the tensor has a mask.
     """
 
     def __init__(self, tensor: Any) -> None:
@@ -38,12 +38,12 @@ class Step:
     """One call of a layer or operation.
 
     Attributes:
-        operation: the layer or operation, or whatever stands for one to come.
-        name: of the layer that it is to be in the new model.
+        operation: the layer or operation, or a description of a new one.
+        name: of its layer in the new model.
         arguments: (args, kwargs) of the call, with `Value` in the place of tensors.
         inputs: the values among them.
         outputs: what the call returns, flat.
-        path: the names of the models that it was in, outermost first, and its own.
+        path: the names of the models around it, outermost first, and its own.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Step:
         return output
 
     def takes_one(self) -> bool:
-        """Whether it is called with one tensor and nothing that matters at inference."""
+        """Whether it is called with one tensor and no other argument that matters at inference."""
         args, kwargs = self.arguments
         plain = all(v in (None, False) for v in kwargs.values() if not isinstance(v, Value))
         return len(self.inputs) == 1 and len(args) == 1 and args[0] is self.inputs[0] and plain
@@ -97,7 +97,7 @@ class Graph:
         self.model = functional
         self.name = model.name
         self.inputs = [Value(tensor) for tensor in functional.inputs]
-        self._whole: set[int] = set()  # ids of models within that stay models
+        self._whole: set[int] = set()  # ids of nested models that stay whole
         known = -1
         # A model that is called twice is dissolved in both calls or in none, to have one copy.
         while known != len(self._whole):
@@ -109,7 +109,7 @@ class Graph:
             if producer is not None and producer.operation is not None:
                 producer.name = name
         calls = Counter(id(step.operation) for step in self.steps)
-        #: Layers that are called more than once: their steps' operations, by id.
+        #: Ids of the layers and operations that are called more than once.
         self.shared = {key for key, count in calls.items() if count > 1}
 
     def _trace(self, model: Any, inputs: list[Value], path: tuple[str, ...]) -> list[Value]:
@@ -141,25 +141,25 @@ class Graph:
         return next((step for step in self.steps if value in step.outputs), None)
 
     def consumers(self, value: Value) -> int:
-        """How often a value is used, as an output of the model too."""
+        """The number of uses of a value, outputs of the model included."""
         uses = sum(step.inputs.count(value) for step in self.steps)
         return uses + self.outputs.count(value)
 
     def only_before(self, step: Step, value: Value) -> Step | None:
-        """The step that computes `value` for `step` alone; None where there is none such."""
+        """The step that computes `value`, if only `step` uses that; else None."""
         producer = self.producer(value)
         if producer is None or len(producer.outputs) != 1 or self.consumers(value) != 1:
             return None
         return producer
 
     def merge(self, first: Step, second: Step) -> None:
-        """Puts `first` in the place of `second`, which used it, with its name and its output."""
+        """Replaces `second` by `first`, whose value it used; name and output stay the second's."""
         first.outputs, first.name = second.outputs, second.name
         self.steps.remove(first)
         self.steps[self.steps.index(second)] = first
 
     def absorb(self, first: Step, second: Step) -> None:
-        """Has `second` take the input of `first`, which goes."""
+        """Removes `first`: `second` takes its input."""
         replaced = tree.map_structure(
             lambda v: first.inputs[0] if v is first.output else v, second.arguments
         )
@@ -167,7 +167,7 @@ class Graph:
         self.steps.remove(first)
 
     def bypass(self, step: Step) -> None:
-        """Takes out a step that changes nothing; what used it uses its input."""
+        """Removes a step that changes nothing: its users take its input."""
         source, gone = step.inputs[0], step.output
         self.steps.remove(step)
         for other in self.steps:
@@ -215,7 +215,7 @@ class Graph:
 
 
 def _functional(model: Any) -> Any:
-    """The functional model that `model` is, or is made of; None for one with a call of its own."""
+    """The functional model that a model is or contains; None for one with a `call` of its own."""
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
         if model._functional is None:
             raise ValueError(
@@ -233,10 +233,9 @@ def _has_weights(step: Step) -> bool:
 
 
 def _dissolves(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call of a model does no more than its steps do.
+    """Whether a call of a nested model computes just its steps.
 
-    One that is given a mask or a mode does, or tensors that it casts or reshapes to what its inputs
-    are.
+    It does not where it is given a mask or a mode, or tensors that it casts or reshapes.
     """
     given = tree.flatten(args)
     return (
@@ -252,7 +251,7 @@ def _dissolves(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
 
 
 def _unique_names(taken: Iterable[str], steps: list[Step]) -> list[str]:
-    """A name a step: its own, or one with its models' names where another has that already."""
+    """A name for every step: its own, or with its models' names where the name is taken."""
     operations: dict[int, str] = {}
     used = set(taken)
     names = []

@@ -1,9 +1,9 @@
-"""Inputs for a model, of the kind that it was made for.
+"""Makes inputs for a model, of the kind that its layers expect.
 
-A model's own layers say what that is: from each input the graph is followed to the layers that
-first do more than move its numbers about. An `Embedding` takes integers below its size, a lookup
-words of its vocabulary, a `Rescaling` what it brings into the range from 0 to 1, and so on. Who
-says nothing takes standard normal numbers.
+From each input, the graph is followed to the first layers that do more than move its values. An
+`Embedding` expects integers below its size, a lookup words of its vocabulary, a `Rescaling` values
+that it maps to the range from 0 to 1, and so on. For layers without such a hint, values are
+standard normal numbers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sepconv.models.domains import Default, Domain, domain_of, domain_within, mo
 
 __all__ = ["InputsError", "generate", "random_inputs"]
 
-#: What axes of unknown size get, one after the other: of pictures, and of anything else.
+#: Sizes that are tried for unknown axes, in this order: of pictures, and of other inputs.
 _PICTURE_SIZES = (64, 32, 128, 224, 96, 16)
 _SEQUENCE_SIZES = (16, 8, 64, 32, 128, 5, 1)
-#: Two examples are computed where one has at most so many numbers, else one.
+#: The most numbers in an example for which a batch has two examples, and not one.
 _SMALL = 20_000
 
 
@@ -32,11 +32,11 @@ class InputsError(ValueError):
 
 
 class _Spec:
-    """What is known of one input.
+    """The shape, dtype and domain of one input.
 
     Args:
         tensor: something with shape and dtype; it may be sparse, or ragged.
-        domain: what numbers to draw.
+        domain: the values to draw.
     """
 
     def __init__(self, tensor: Any, domain: Domain) -> None:
@@ -53,7 +53,7 @@ def random_inputs(
     """Inputs for a model, of the kind that it takes.
 
     Args:
-        model: a Keras model whose input shapes are known, but for the batch and sizes.
+        model: a Keras model whose input shapes are known, except for batch and sizes.
         batch: the number of examples, where the model does not fix it.
         size: the sizes of unknown axes, in order, the last of them for all that follow; None is 64
             in pictures and 16 elsewhere.
@@ -82,10 +82,10 @@ def random_inputs(
 
 
 def generate(model: Any, seed: int = 0) -> Iterator[Any]:
-    """Inputs for a model, in other sizes each time where the model leaves them open.
+    """Inputs for a model, with other sizes each time where the model leaves sizes open.
 
     Args:
-        model: a Keras model that knows the shape of its inputs, but for the batch and sizes.
+        model: a Keras model that knows the shape of its inputs, except for batch and sizes.
         seed: the same seed gives the same inputs.
 
     Raises:
@@ -117,7 +117,7 @@ def _open_sizes(spec: _Spec) -> Sequence[int]:
 
 
 def _sizes(shape: tuple[int | None, ...], batch: int, open_sizes: Sequence[int]) -> tuple[int, ...]:
-    """A shape where every unknown size is known."""
+    """A shape with sizes for the unknown axes."""
     if not shape:
         return ()
     first, *rest = shape
@@ -155,14 +155,14 @@ def _draw(spec: _Spec, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     raise InputsError(f"{backend} has no sparse inputs")
 
 
-# --- What a model says of its inputs --------------------------------------------------------------
+# --- The inputs of a model ------------------------------------------------------------------------
 
 
 def _specs(model: Any) -> Any:
     """A `_Spec` for each input, in the model's structure."""
     functional = _graph(model)
     if functional is not None:
-        # A Sequential model of its own has a list of its one input, and no structure.
+        # A Sequential model has a list of its one input, where callers pass the input itself.
         inputs = functional.inputs[0] if isinstance(model, keras.Sequential) else model.input
         specs = tree.map_structure(lambda t: _Spec(t, _domain(functional, t)), inputs)
     else:
@@ -173,21 +173,21 @@ def _specs(model: Any) -> Any:
 
 
 def _graph(model: Any) -> Any:
-    """The functional model that `model` is, or is made of; None for another."""
+    """The functional model that `model` is or contains; None where there is none."""
     if isinstance(model, keras.Sequential):
         return model._functional
     return model if getattr(model, "inputs", None) and hasattr(model, "_nodes_by_depth") else None
 
 
 class _Remembered:
-    """A shape that a model was built with, as a tensor's."""
+    """The shape that a model was built with, in the form of a tensor."""
 
     def __init__(self, shape: tuple[int | None, ...], dtype: str) -> None:
         self.shape, self.dtype = shape, dtype
 
 
 def _remembered(model: Any) -> Any:
-    """For a model of a class of its own: it has no inputs, but remembers what it was built with."""
+    """For a model that has no graph: the shapes that it was built with."""
     config = model.get_build_config() or {}
     shapes = config.get("input_shape", config.get("shapes_dict"))
     if shapes is None:
@@ -201,7 +201,7 @@ def _remembered(model: Any) -> Any:
         if isinstance(shape, dict):
             return {key: make(value) for key, value in shape.items()}
         if all(n is None or isinstance(n, int) for n in shape):
-            # A model of its own was called with a batch of some size, which it does not insist on.
+            # The batch size of the build is not required.
             return _Spec(_Remembered((None, *shape[1:]), dtype), domain)
         return type(shape)(make(value) for value in shape)
 
@@ -209,7 +209,7 @@ def _remembered(model: Any) -> Any:
 
 
 def _domain(functional: Any, tensor: Any) -> Domain:
-    """What the first layers that do something with an input's numbers expect of them."""
+    """The domain of an input, from the first layers that do more than move its values."""
     found: list[Domain] = []
     _follow(functional, tensor, found, set())
     return min(found, key=lambda domain: domain.rank, default=Default())

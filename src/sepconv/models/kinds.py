@@ -1,4 +1,4 @@
-"""What objects are to a copy: shared, plain or containers, and what they lead to."""
+"""Kinds of objects for `duplicate`: shared, plain or containers; and the objects they refer to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 
 __all__ = ["is_container", "is_plain", "referents", "shared_types", "tensorflow_wrappers"]
 
-#: Objects of these types are shared: nobody can change them, or they are no part of any model.
+#: Types of objects that are shared: they cannot change, or are no part of a model.
 _SHARED = (
     type(None),
     type(Ellipsis),
@@ -40,7 +40,7 @@ _SHARED = (
     inspect.Signature,
     inspect.Parameter,
 )
-#: Classes of engines, by their module and name, whose objects are shared as those of `_SHARED` are.
+#: The same for classes of engines, by module and name.
 _SHARED_OF_ENGINES = {
     "jax": ("Array", "sharding.Sharding", "Device", "core.Tracer"),
     "tensorflow": (
@@ -62,7 +62,7 @@ _SHARED_OF_ENGINES = {
 
 
 def shared_types() -> tuple[type, ...]:
-    """The types whose objects are shared, of the engines that are loaded too."""
+    """The types whose objects are shared, including those of loaded engines."""
     found = list(_SHARED)
     for engine, names in _SHARED_OF_ENGINES.items():
         module = sys.modules.get(engine)
@@ -76,7 +76,7 @@ def shared_types() -> tuple[type, ...]:
 
 
 def referents(thing: Any) -> Iterable[Any]:
-    """What an object leads to, as far as a function may use it."""
+    """The objects that an object refers to, as far as a function may use them."""
     if isinstance(thing, types.CellType):
         try:
             return (thing.cell_contents,)
@@ -97,7 +97,7 @@ def referents(thing: Any) -> Iterable[Any]:
 
 
 def is_plain(kind: Any) -> bool:
-    """Whether an object of a class is its attributes, and says nothing else of how to copy it."""
+    """Whether objects of a class are just their attributes, and define no way to be copied."""
     own = "__deepcopy__", "__getnewargs__", "__getnewargs_ex__"
     if (
         kind.__reduce_ex__ is not object.__reduce_ex__
@@ -108,18 +108,18 @@ def is_plain(kind: Any) -> bool:
         return False
     try:
         object.__new__(kind)
-    except TypeError:  # it is made of more than Python can see
+    except TypeError:  # it has state outside of Python
         return False
     return True
 
 
 def is_container(kind: Any, *bases: Any) -> bool:
-    """Whether an object of a container's class is what it contains, and attributes."""
+    """Whether objects of a container's class are only their contents and attributes."""
     return any(kind.__reduce__ is base.__reduce__ for base in bases)
 
 
 def tensorflow_wrappers() -> tuple[type, ...]:
-    """The classes by which TensorFlow follows what becomes of attributes that are containers."""
+    """The classes by which TensorFlow wraps containers in attributes."""
     import tensorflow as tf
 
     module = tf.Module()

@@ -1,8 +1,9 @@
-"""A convolution's kernel as a depthwise and a pointwise one: the mathematics, on NumPy arrays.
+"""Approximates a convolution's kernel by a depthwise and a pointwise kernel, in NumPy.
 
-A kernel (kh, kw, C, F) is C slices, one an input channel, each a matrix of kh*kw taps by F filters.
-A slice of rank r is r depthwise taps times r rows of a pointwise kernel, so a separable convolution
-with ``depth_multiplier=r`` is a convolution whose slices have rank r, and nothing else is.
+A kernel (kh, kw, C, F) has C slices, one for each input channel: matrices of kh*kw taps by F
+filters. A slice of rank r is a product of r depthwise taps and r rows of a pointwise kernel. So the
+convolutions whose slices have rank r are just those that a separable convolution with
+``depth_multiplier=r`` computes.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from sepconv.geometry import ConvSpec, resolve
 
 __all__ = ["Factors", "Moments", "fit", "full_rank"]
 
-#: Patches are copied out of the pictures so many bytes at a time.
+#: Bytes of patches that are copied out of the pictures at a time.
 _CHUNK_BYTES = 32 << 20
-#: Sweeps end when one lowers the error by less than this part of it.
+#: Sweeps end when one lowers the error by less than this fraction.
 _TOLERANCE = 1e-3
 
 
@@ -28,9 +29,9 @@ class Factors:
     Attributes:
         depthwise_kernel: (kh, kw, C, rank), float64.
         pointwise_kernel: (1, 1, C * rank, F), float64.
-        bias: what is to be added to the bias, (F,); zeros where nothing is.
-        error: the norm of what is lost, divided by the norm of the whole: of the kernel or, with
-            moments, of the layer's output before bias and activation.
+        bias: the change of the bias, (F,).
+        error: the relative error, in the norm: of the kernel or, with moments, of the layer's
+            output before bias and activation.
         svd_error: the same of the plain SVD.
     """
 
@@ -61,14 +62,14 @@ class Factors:
 class Moments:
     """The first and second moments of a convolution's patches, gathered batch by batch.
 
-    They are all that the error of the layer's output depends on: for the patches P (one a row) and
-    a kernel that differs by D it is ``|P D|^2 = sum(D * (P^T P D))``. Memory does not grow with
-    the data: the moments take ``(kh * kw * C)^2`` numbers of float64.
+    They determine the error of the layer's output: for the patches P (one a row) and a kernel that
+    differs by D it is ``|P D|^2 = sum(D * (P^T P D))``. Memory does not grow with the data: the
+    moments take ``(kh * kw * C)^2`` numbers of float64.
 
     Args:
         kernel_shape: (kh, kw, C, F).
         spec: strides, padding, dilation and layout, as from `sepconv.geometry.conv_spec`.
-        sample: at most so many patches a picture are looked at, drawn at random; None for all.
+        sample: the most patches of a picture to use, drawn at random; None for all.
 
     Example:
         >>> from sepconv.geometry import conv_spec
@@ -99,7 +100,7 @@ class Moments:
         return self._products / max(self.count, 1)
 
     def add(self, x: np.ndarray) -> None:
-        """Takes a batch of the layer's inputs in.
+        """Adds a batch of the layer's inputs.
 
         Args:
             x: (batch, height, width, C), or its channels_first form, as the spec says.
@@ -163,25 +164,26 @@ def fit(
     fit_bias: bool = False,
     sweeps: int = 8,
 ) -> Factors:
-    """The separable convolution of that rank that is nearest to an ordinary one.
+    """The separable convolution of a rank that is nearest to an ordinary one.
 
-    Without moments the distance is that of the kernels, and the answer is the truncated SVD of each
-    channel's slice, which is the best there is. With moments it is that of the layer's outputs, in
-    which channels make up for each other: starting from the SVD, one channel after another gets the
-    slice of that rank that is best while the others stay (an SVD again, of the slice whitened by
-    its patches' moments); at last all pointwise kernels are fitted at once by least squares. Each
-    step lowers the error. A small ridge holds directions that the data leaves open to the kernel.
+    Without moments, nearest means the least difference of kernels: the truncated SVD of each
+    channel's slice, which is the optimum. With moments, it means the least difference of the
+    layer's outputs, in which channels compensate for each other. Starting from the SVD, each
+    channel in turn gets the best slice of that rank while the others stay (the SVD of the slice
+    whitened by its patches' moments); finally all pointwise kernels are fitted by least squares.
+    Each step lowers the error. A small ridge keeps the kernel in directions that the data does not
+    determine.
 
     Args:
         kernel: (kh, kw, C, F).
         rank: the depth multiplier, from 1; at `full_rank` and above the result is exact.
         moments: of the patches that the layer sees, or None.
         fit_bias: whether the bias may take up the mean of the error; only with moments.
-        sweeps: how often, at most, every channel has its turn.
+        sweeps: the most turns of each channel.
 
     Returns:
-        The factors. Their error is never above that of the plain SVD on the same moments: were it
-        so, the plain SVD is what is returned.
+        The factors. If their error were above that of the plain SVD on the same moments, the plain
+        SVD is returned.
 
     Raises:
         ValueError: the rank is below 1; the kernel has not four axes or is not finite.
@@ -226,7 +228,7 @@ def fit(
 def _relative(
     lost: np.ndarray, slices: np.ndarray, gram: np.ndarray | None, bias: np.ndarray | None = None
 ) -> float:
-    """|lost| / |slices| in the metric of `gram`, less what a bias of `bias` takes off."""
+    """|lost| / |slices| in the metric of `gram`, less what the bias compensates."""
     whole, part = _energy(slices, gram), _energy(lost, gram)
     if bias is not None:
         part -= float(bias @ bias)
@@ -249,9 +251,9 @@ def _fit_outputs(
     """(taps, mixes, bias, error) that are best on the moments' patches."""
     channels, size, filters = slices.shape
     mean = moments.mean
-    # With a free bias it is the spread of the error that counts, and the mean costs nothing.
+    # With a free bias only the error's variance counts: the bias takes up the mean.
     metric = gram - np.outer(mean, mean) if fit_bias else gram.copy()
-    # The fewer patches there are, the less their moments are to be trusted off the diagonal.
+    # The fewer the patches, the less reliable the moments off the diagonal.
     ridge = 1e-6 + 1e-2 * len(mean) / moments.count
     metric.flat[:: len(mean) + 1] += (
         ridge * max(np.trace(metric), np.trace(gram) * 1e-6) / len(mean)
@@ -262,7 +264,7 @@ def _fit_outputs(
 
     taps = np.zeros((channels, size, rank))
     mixes = np.zeros((channels, rank, filters))
-    # From the slices as they are, the first turn of a channel is the whitened SVD by itself.
+    # With the slices as the start, a channel's first turn is its whitened SVD.
     lost, before = np.zeros_like(slices), np.inf
     for _ in range(sweeps):
         for c in range(channels):
@@ -286,7 +288,7 @@ def _fit_outputs(
 
 
 def _balance(taps: np.ndarray, mixes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same products of factors that are equally long, so that both train at the same pace."""
+    """The same products, of factors of equal norm, so that both train at the same pace."""
     long, wide = np.linalg.norm(taps, axis=1), np.linalg.norm(mixes, axis=2)
     scale = np.sqrt(np.maximum(wide, 1e-6 * long) / long)
     return taps * scale[:, None], mixes / scale[..., None]
@@ -296,7 +298,7 @@ def _least_squares(metric: np.ndarray, taps: np.ndarray, slices: np.ndarray) -> 
     """The pointwise kernel that is best for these depthwise taps, over all channels at once."""
     channels, size, rank = taps.shape
     columns = len(metric)
-    # The taps are block-diagonal as a matrix; what is zero in it is not multiplied.
+    # The taps are a block-diagonal matrix; its zeros are not multiplied.
     seen = metric.reshape(columns, channels, size).transpose(1, 0, 2) @ taps
     seen = seen.transpose(1, 0, 2).reshape(channels, size, channels * rank)
     normal = (taps.transpose(0, 2, 1) @ seen).reshape(channels * rank, channels * rank)

@@ -1,4 +1,4 @@
-"""A Keras model for inference: batch normalisation folded, blocks of layers fused."""
+"""Optimizes a Keras model for inference: folds batch normalization, fuses blocks of layers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _ARGUMENTS = (
 
 
 class Optimized(NamedTuple):
-    """A model for inference, and what was done to get it.
+    """A model for inference, and the record of its changes.
 
     Attributes:
         model: a functional Keras model.
-        record: a line a layer of the original; prints as a table.
+        record: a line for each layer of the original; prints as a table.
     """
 
     model: Any
@@ -42,7 +42,7 @@ class Optimized(NamedTuple):
 
 
 def optimize(model: Any, *, verify: Any = True) -> Optimized:
-    """A model that computes the same predictions faster, and is for inference alone.
+    """Makes a model that computes the same predictions faster, for inference only.
 
     - BatchNormalization is folded into the convolution or Dense layer before it, or, where that
       cannot be, into one after it.
@@ -51,17 +51,17 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
     - A depthwise convolution, a 1x1 convolution, both with what stands between them, their
       activations (relu, relu6, hard_silu, silu), zero padding before them and a residual that is
       added become one layer, `sepconv.layers.FusedConv2D`, that passes over memory once.
-    - Dropout and what else does nothing at inference goes.
+    - Dropout and other layers that do nothing at inference are removed.
 
-    Only where no other layer uses what is between is anything merged. Layers that are called more
-    than once stay as they are. A merged layer has the name of the last layer in it, whose output it
+    Layers are merged only where no other layer uses the values between them. Layers that are called
+    more than once stay as they are. A merged layer has the name of its last layer, whose output it
     gives.
 
     Args:
         model: a built Sequential or Functional model; models in it are dissolved into their layers.
             It stays as it is, and shares no weight with the result.
-        verify: whether to compare the result's predictions with the model's before it is returned:
-            True for inputs that are made for the model, or inputs, as the arrays that it takes.
+        verify: whether to compare the result's predictions with the model's before it is returned.
+            True makes inputs for the model; or inputs, as arrays that it takes.
 
     Returns:
         A named tuple ``(model, record)``: an ordinary functional Keras model, not compiled, with
@@ -111,7 +111,7 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
 
 
 def _lower(step: Step, report: _Report) -> None:
-    """Has a step's convolution be arrays, where it is one that rules may change."""
+    """Turns a step's convolution into arrays, where rules may change it."""
     lowered = lower(step.operation, len(step.inputs[0].shape))
     if lowered is None:
         why = obstacle(step.operation)
@@ -125,7 +125,7 @@ def _lower(step: Step, report: _Report) -> None:
 
 
 def _apply_rules(graph: Graph, report: _Report) -> bool:
-    """Tries every rule on every step once; returns whether one did something."""
+    """Applies every rule to every step once; returns whether one applied."""
     changed = False
     for step in list(graph.steps):
         if step not in graph.steps or id(step.operation) in graph.shared:
@@ -143,21 +143,21 @@ def _apply_rules(graph: Graph, report: _Report) -> bool:
 
 
 class _Report:
-    """What became of the layers, and the new ones."""
+    """The changes to the layers, and the new layers."""
 
     def __init__(self, graph: Graph, copier: LayerCopier) -> None:
         self._kinds = {step.label: type(step.operation).__name__ for step in graph.steps}
         self._notes: dict[str, tuple[bool, str]] = {}
         self._copier = copier
-        #: By the name of a new layer, that of the one in the original whose output it gives.
+        #: The name of the original layer whose output a new layer gives, by the new layer's name.
         self.counterparts: dict[str, str] = {}
 
     def change(self, label: str, note: str) -> None:
-        """A layer was changed."""
+        """Records that a layer was changed."""
         self._notes[label] = True, note
 
     def leave(self, label: str, why: str) -> None:
-        """A layer stays as it is, unless it is changed later."""
+        """Records that a layer stays as it is, unless it is changed later."""
         self._notes[label] = False, why
 
     def record(self) -> Record:
@@ -176,7 +176,7 @@ class _Report:
             copy = self._copier.copy(convolution)
             copy.name = name
             return copy
-        # A function of somebody's own may refer to a layer.
+        # A user's own function may refer to a layer.
         activation = self._copier.copy(convolution.activation)
         if isinstance(convolution, Block):
             between = self._copier.copy(convolution.depthwise_activation)
@@ -207,7 +207,7 @@ def _fused_layer(block: Block, name: str, between: Any, activation: Any) -> Fuse
         depthwise_activation=between,
         use_bias=block.bias is not None,
         activation=activation,
-        depthwise_initializer="zeros",  # weights follow, and Keras takes long to make random ones
+        depthwise_initializer="zeros",  # the weights are set later, and making random ones is slow
         pointwise_initializer="zeros",
         name=name,
         dtype=block.layer.dtype_policy,
@@ -215,7 +215,7 @@ def _fused_layer(block: Block, name: str, between: Any, activation: Any) -> Fuse
 
 
 def _stock_layer(convolution: Stock, name: str, activation: Any) -> Any:
-    """A layer of the same class. What a config says of training does not matter here."""
+    """A layer of the same class; config for training does not matter here."""
     layer = convolution.layer
     names = inspect.signature(type(layer).__init__).parameters
     arguments = {n: getattr(layer, n) for n in names if n in _ARGUMENTS}

@@ -1,8 +1,9 @@
-"""Keras' own convolutions, computed by our kernels where we have some, while a patch is on.
+"""Replaces Keras' own functions by ours while a patch is on.
 
-Keras' layers and `keras.ops` both end in functions of the module `keras.src.backend.nn`, which they
-look up at every call. Three of those are replaced, and the `call` of BatchNormalization, which is
-several of them, so models, layers and imported names that are older than the patch are served too.
+Keras' layers and `keras.ops` both call functions of the module `keras.src.backend.nn`, which they
+look up at every call. Three of those are replaced, and the `call` of BatchNormalization, which uses
+several of them. So the patch also works for models, layers and imported names that are older than
+it.
 """
 
 from __future__ import annotations
@@ -24,34 +25,34 @@ __all__ = ["Patch", "patch_keras", "unpatch_keras"]
 
 
 def patch_keras() -> Patch:
-    """Lets Keras' own convolutions and batch normalizations compute with our kernels.
+    """Makes Keras' own convolutions and batch normalizations compute with our kernels.
 
-    From then on, in the whole process, `keras.layers.SeparableConv1D`, `SeparableConv2D`,
-    `DepthwiseConv1D` and `DepthwiseConv2D`, `keras.ops.depthwise_conv` and
-    `keras.ops.separable_conv` do, in models built or loaded before as well as after; and `Conv2D`
-    and `keras.ops.conv` where `sepconv.layers.Conv2D` does, and `BatchNormalization` where
-    `sepconv.layers.BatchNormalization` does. It may be called again, from any
-    thread, and is undone by `unpatch_keras`, or by leaving the ``with`` statement that it is used
-    in; of nested or concurrent ones, the last to be left undoes it.
+    From then on, in the whole process, our kernels compute `keras.layers.SeparableConv1D`,
+    `SeparableConv2D`, `DepthwiseConv1D` and `DepthwiseConv2D`, `keras.ops.depthwise_conv` and
+    `keras.ops.separable_conv`, in models built or loaded before as well as after; `Conv2D` and
+    `keras.ops.conv` where `sepconv.layers.Conv2D` does; and `BatchNormalization` where
+    `sepconv.layers.BatchNormalization` does. It may be called again, from any thread.
+    `unpatch_keras` undoes it, and so does the end of the ``with`` statement that it is used in; of
+    nested or concurrent ones, the end of the last.
 
-    What our kernels do not serve computes as before: other devices than the CPU, integers and
-    mixed dtypes, shapes that do not fit (which get Keras' own error) and, on TensorFlow, whatever
+    Keras computes what our kernels do not: on other devices than the CPU, of integers and mixed
+    dtypes, shapes that do not fit (which get Keras' own error) and, on TensorFlow, functions that
     XLA compiles (a model compiled with ``jit_compile=True``; Keras' default does not ask for it on
     a machine without a GPU).
 
     The steps that Keras has compiled for its models (`fit`, `evaluate`, `predict`) are compiled
-    anew at their next call, here and when the patch is undone. A function of your own that was
-    compiled before, by `jax.jit` or `tf.function`, goes on with what it was compiled with;
-    `jax.clear_caches()` makes JAX compile again. `torch.compile` notices by itself.
+    again at their next call, now and when the patch is undone. A function of your own that
+    `jax.jit` or `tf.function` compiled before keeps what it was compiled with; `jax.clear_caches()`
+    makes JAX compile again. `torch.compile` notices the change.
 
-    What is written for other runtimes has the engine's own operations, which they know, as without
-    a patch: by `Model.export`, `keras.export.ExportArchive`, `tf.saved_model.save`, LiteRT's
-    converter, `torch.export`, `torch.onnx`, `torch.jit.trace` and `jax.export`. A trace of a
-    `tf.function` that was made before keeps our operations; where they would get into a file, an
-    error says so. Other converters need `unpatch_keras` first.
+    Files for other runtimes contain the engine's own operations, as without a patch, if they are
+    written by `Model.export`, `keras.export.ExportArchive`, `tf.saved_model.save`, LiteRT's
+    converter, `torch.export`, `torch.onnx`, `torch.jit.trace` or `jax.export`. An older trace of a
+    `tf.function` keeps our operations; if one would get into a file, an error says so. Other
+    converters need `unpatch_keras` first.
 
     Returns:
-        A context manager that undoes this call when left. There is no need to enter it.
+        A context manager that undoes this call at its end. It need not be entered.
 
     Raises:
         ValueError: Keras runs on a backend that we have no kernels for.
@@ -67,7 +68,7 @@ def patch_keras() -> Patch:
 
 
 def unpatch_keras() -> None:
-    """Lets Keras compute as it did before the first `patch_keras`, however often that was called.
+    """Undoes all calls of `patch_keras`.
 
     Example:
         >>> import sepconv
@@ -85,7 +86,7 @@ class Patch:
         self._era: int | None = _switch.acquire()
 
     def __enter__(self) -> Patch:
-        if self._era is None:  # entered once more, after it was left
+        if self._era is None:  # entered again
             self._era = _switch.acquire()
         self._entered += 1
         return self
@@ -103,14 +104,14 @@ class Patch:
 
 
 class _Switch:
-    """Whether Keras computes with our functions: while calls hold it, and nothing is exported."""
+    """Switches Keras to our functions while a call holds the patch and nothing is exported."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._holders = 0
-        self._era = 0  # the number of times that all holds were ended
+        self._era = 0  # how often all holds were ended at once
         self._exports = 0
-        self._originals: dict[tuple[Any, str], Any] = {}  # what ours stand in for, while they do
+        self._originals: dict[tuple[Any, str], Any] = {}  # Keras' functions, while replaced
         self._unguard_exports: Callable[[], None] = lambda: None
 
     def acquire(self) -> int:
@@ -145,7 +146,7 @@ class _Switch:
 
     @contextmanager
     def _without_ours(self) -> Iterator[None]:
-        """Within it, in whichever thread, Keras computes with its own functions, for an export."""
+        """A context in which Keras computes with its own functions in all threads, for exports."""
         self._count_export(1)
         try:
             yield
@@ -174,7 +175,7 @@ _switch = _Switch()
 
 
 def _compile_again() -> None:
-    """Has every model make anew the functions that it has compiled, or will compile, its steps in.
+    """Makes every model compile the functions of its steps again.
 
     A function is replaced, never taken away, since another thread may be about to call it.
     """
@@ -185,12 +186,12 @@ def _compile_again() -> None:
 
 
 def _models() -> list[Any]:
-    """All models there are. Nobody lists them, but an object refers to its class.
+    """All models of the process, found by the references to their classes.
 
-    To look at all objects instead would take hold of tuples that other threads are still building,
-    which Python does not survive.
+    A look at all objects instead would take references to tuples that other threads are still
+    building, which crashes Python.
     """
     kinds = [keras.Model]
-    for kind in kinds:  # which grows on the way
+    for kind in kinds:  # grows in the loop
         kinds += [other for other in kind.__subclasses__() if other not in kinds]
     return [thing for thing in gc.get_referrers(*kinds) if type(thing) in kinds]

@@ -1,6 +1,6 @@
-"""What takes the place of Keras' own functions while a patch is on, and where it computes.
+"""The functions that replace Keras' own while a patch is on.
 
-What our kernels do not serve is handed to Keras' own, and so is what is traced for an export.
+They call Keras' own functions where our kernels do not apply, and in traces for an export.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["MAKERS"]
 def _with_one_kernel(
     original: Callable[..., Any], compute: Callable[[Any, Any, tuple[Any, ...]], Any]
 ) -> Callable[..., Any]:
-    """`compute` of inputs, kernel and options, with the signature that two of Keras' three have."""
+    """`compute(inputs, kernel, options)` with the signature of two of Keras' three functions."""
 
     @functools.wraps(original)
     def convolution(
@@ -45,7 +45,7 @@ def _with_one_kernel(
 
 
 def _depthwise_conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
-    """Keras' `depthwise_conv`, computed by an engine of ours where that serves the arguments."""
+    """Keras' `depthwise_conv`, computed by our engine where that takes the arguments."""
 
     def compute(inputs: Any, kernel: Any, options: tuple[Any, ...]) -> Any:
         return _compute(original, engine, (inputs, kernel), options)
@@ -54,7 +54,7 @@ def _depthwise_conv(original: Callable[..., Any], engine: Engine) -> Callable[..
 
 
 def _separable_conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
-    """Keras' `separable_conv`, computed by an engine of ours where that serves the arguments."""
+    """Keras' `separable_conv`, computed by our engine where that takes the arguments."""
 
     @functools.wraps(original)
     def separable_conv(
@@ -74,7 +74,7 @@ def _separable_conv(original: Callable[..., Any], engine: Engine) -> Callable[..
 
 
 def _conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
-    """Keras' `conv`, computed by an engine of ours where it is a convolution that we have."""
+    """Keras' `conv`, computed by our engine where it is a depthwise or a 1x1 convolution."""
 
     def compute(inputs: Any, kernel: Any, options: tuple[Any, ...]) -> Any:
         if _rank(kernel) == 4 and not is_traced_for_export() and plausible(kernel.shape):
@@ -82,7 +82,7 @@ def _conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
             served = _served(engine, arrays, _ordinary_fits, *options)
             if served is not None:
                 return convolve(arrays[0], arrays[1], served)
-        if is_empty(inputs):  # not where that may turn out: it would cost every small network time
+        if is_empty(inputs):  # if known only at run time, a test would slow small networks
             return lend_an_image(lambda x: original(x, kernel, *options), inputs)
         return original(inputs, kernel, *options)
 
@@ -92,7 +92,7 @@ def _conv(original: Callable[..., Any], engine: Engine) -> Callable[..., Any]:
 def _call_of_batch_normalization(
     original: Callable[..., Any], engine: Engine
 ) -> Callable[..., Any]:
-    """`call` of Keras' BatchNormalization, which trains by our kernels."""
+    """`call` of Keras' BatchNormalization, computed by our kernels in training."""
 
     @functools.wraps(original)
     def call(self: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -103,7 +103,7 @@ def _call_of_batch_normalization(
     return call
 
 
-#: Whose attribute of which name is replaced, and by what.
+#: The makers of the replacements, by the (owner, name) of the replaced attribute.
 MAKERS = {
     (nn, "conv"): _conv,
     (nn, "depthwise_conv"): _depthwise_conv,
@@ -129,7 +129,7 @@ def _compute(
     return convolve(engine, x, kernel, pointwise[0] if pointwise else None, None, spec)
 
 
-# ---- what we serve
+# ---- the calls that our kernels take
 
 
 def _served(
@@ -141,9 +141,9 @@ def _served(
     data_format: str | None,
     dilation_rate: Any,
 ) -> ConvSpec | None:
-    """The convolution, or None where Keras' own is to compute, or to complain.
+    """The convolution's spec, or None where Keras' own function computes or raises.
 
-    `fit` says whether shapes do, given the options.
+    `fit` tells whether the shapes fit, given the options.
     """
     ranks = {_rank(array) for array in arrays}
     rank = ranks.pop()
@@ -180,19 +180,19 @@ def _served(
 def _rank(array: Any) -> int | None:
     try:
         return len(array.shape)
-    except (AttributeError, ValueError):  # no tensor yet; TensorFlow does not know it
+    except (AttributeError, ValueError):  # no tensor; or its rank is not known on TensorFlow
         return None
 
 
 def _sizes(value: Any, rank: int) -> tuple[int, ...] | None:
-    """`value` as so many positive integers, or None where it is no such thing."""
+    """`value` as `rank` positive integers, or None where it is something else."""
     sizes = (value,) * rank if isinstance(value, int) else tuple(value or ())
     fits = len(sizes) == rank and all(isinstance(n, int) and n > 0 for n in sizes)
     return sizes if fits else None
 
 
 def _shapes_fit(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
-    """Whether shapes fit each other and leave an output, as far as a tracer knows them."""
+    """Whether shapes fit each other and the output is not empty, as far as sizes are known."""
     kernel = tuple(arrays[1].shape)
     channels, space = _split(arrays[0], options)
     *kernel_size, kernel_channels, multiplier = kernel
@@ -209,7 +209,7 @@ def _shapes_fit(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
 
 
 def _ordinary_fits(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
-    """`_shapes_fit` for an ordinary convolution, and whether it is one that we compute."""
+    """`_shapes_fit` for an ordinary convolution; also False for one that we do not compute."""
     kernel, dtype = tuple(arrays[1].shape), keras.backend.standardize_dtype(arrays[1].dtype)
     channels, space = _split(arrays[0], options)
     fits = all(kernel) and channels != 0 and _is_in(space, kernel[:2], options)
@@ -217,7 +217,7 @@ def _ordinary_fits(arrays: Sequence[Any], options: dict[str, Any]) -> bool:
 
 
 def _split(x: Any, options: dict[str, Any]) -> tuple[int | None, tuple[int | None, ...]]:
-    """Of an input: its channels, and its sizes in space."""
+    """The channels of an input, and its spatial sizes."""
     shape = tuple(x.shape)
     if options["data_format"] == "channels_first":
         return shape[1], shape[2:]
@@ -225,7 +225,7 @@ def _split(x: Any, options: dict[str, Any]) -> tuple[int | None, tuple[int | Non
 
 
 def _is_in(space: Sequence[Any], kernel_size: Sequence[int], options: dict[str, Any]) -> bool:
-    """Whether a kernel finds a place in an input's space, as far as a tracer knows its sizes."""
+    """Whether a kernel fits into an input, as far as spatial sizes are known."""
     valid = options["padding"] == "valid"
     for size, k, dilation in zip(space, kernel_size, options["dilation_rate"], strict=True):
         if size is not None and size < ((k - 1) * dilation + 1 if valid else 1):

@@ -1,4 +1,4 @@
-"""Which rank each of several layers gets: a choice of options under a budget, without Keras."""
+"""Chooses the rank of each of several layers under a budget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Option", "cheaper_ranks", "smallest_rank", "spend"]
 
 
 class Option(NamedTuple):
-    """What one layer may become.
+    """A way to replace one layer.
 
     Attributes:
         rank: its depth multiplier; None where it stays as it is.
-        cost: in whatever the budget counts.
+        cost: in the unit of the budget.
         error: the squared relative error.
     """
 
@@ -23,10 +23,10 @@ class Option(NamedTuple):
 
 
 def cheaper_ranks(taps: int, filters: int) -> int:
-    """The greatest rank at which a separable convolution takes fewer multiply-adds, or 0.
+    """The greatest rank at which a separable convolution takes fewer multiply-adds; 0 for none.
 
-    Both take as many multiply-adds a pixel as their kernels have weights: ``taps * filters`` an
-    input channel against ``rank * (taps + filters)``.
+    A convolution takes one multiply-add a pixel for each weight of its kernels. An input channel
+    has ``taps * filters`` weights against ``rank * (taps + filters)``.
 
     Example:
         >>> cheaper_ranks(9, 64), cheaper_ranks(1, 64)
@@ -38,7 +38,7 @@ def cheaper_ranks(taps: int, filters: int) -> int:
 def smallest_rank(error: Callable[[int], float], allowed: float, highest: int) -> int | None:
     """The smallest rank from 1 to `highest` whose error is allowed, or None.
 
-    Errors fall with the rank, so that halving finds it.
+    Errors decrease with the rank, so it is found by bisection.
 
     Example:
         >>> smallest_rank(lambda rank: 1 / rank, 0.3, 9)
@@ -57,11 +57,11 @@ def smallest_rank(error: Callable[[int], float], allowed: float, highest: int) -
 
 
 def spend(layers: Sequence[Sequence[Option]], budget: int) -> list[Option] | None:
-    """One option a layer, of a total cost within the budget and of little total error.
+    """Chooses one option for each layer, with a small total error and a cost within the budget.
 
-    From the best options on, the layer that loses least for what it saves steps down, along the
-    convex hull of its options, until the budget is met: what Lagrange multipliers choose. What
-    is left of the budget then buys the best single steps back up that it can pay for.
+    All layers start at their best options. The layer that loses least for what it saves moves to a
+    cheaper one, along the convex hull of its options, until the budget is met: the choice of
+    Lagrange multipliers. The rest of the budget pays for the best single steps back.
 
     Returns:
         The choice, or None where the cheapest options cost more than the budget.

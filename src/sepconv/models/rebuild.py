@@ -1,8 +1,8 @@
-"""Layers made anew from their configs, with the state that they save: `rebuild`.
+"""Makes layers from their configs, with the state that they save: `rebuild`.
 
-It serves layers that hold something which cannot be copied. What such a layer is comes from its
-`get_config` and its build's, its variables from `save_own_variables`, and what else it would write
-into a file, such as a vocabulary, from `save_assets`: all as Keras' files have it.
+It is for layers that hold something that cannot be copied. A layer is made of its `get_config` and
+its build's config; its variables come from `save_own_variables`, and other saved data, such as a
+vocabulary, from `save_assets`, as in Keras' files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["rebuild"]
 
 
 def rebuild(layer: Any) -> list[tuple[Any, Any]]:
-    """Makes a layer or operation like another, with the layers and variables in it.
+    """Makes a layer or operation like another, with its layers and variables.
 
     Args:
         layer: any layer, model or operation.
@@ -27,7 +27,8 @@ def rebuild(layer: Any) -> list[tuple[Any, Any]]:
         Pairs of old and new: the layer first, then each layer and variable within it.
 
     Raises:
-        ValueError: the new one has other layers or variables; or whatever its class raises.
+        ValueError: the new one has other layers or variables. The layer's class may raise other
+            exceptions.
     """
     with keras.saving.custom_object_scope(_own_objects(layer)):
         if isinstance(layer, keras.Model):
@@ -61,7 +62,7 @@ def rebuild(layer: Any) -> list[tuple[Any, Any]]:
 
 
 def _copy_state(old: Any, new: Any) -> None:
-    """What a layer by itself saves; and what is set on it, not made by its constructor."""
+    """Copies the state that a layer itself saves, and attributes set after its construction."""
     store: dict[str, Any] = {}
     old.save_own_variables(store)
     if store:
@@ -80,7 +81,7 @@ def _copy_state(old: Any, new: Any) -> None:
 
 
 def _own_objects(layer: Any) -> dict[str, Any]:
-    """The classes and functions in a layer that Keras may not find by their names."""
+    """The classes and functions in a layer that Keras may not know by name."""
     objects: dict[str, Any] = {}
     parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else [layer]
     for part in parts:
@@ -92,7 +93,7 @@ def _own_objects(layer: Any) -> dict[str, Any]:
 
 
 def _check_config(model: keras.Model) -> None:
-    """Raises where Keras would make a config of the defaults of a constructor's arguments."""
+    """Raises where Keras would make a config of the default values of a constructor's arguments."""
     bases = (keras.Model, Functional, keras.Sequential)
     if any(type(model).get_config is base.get_config for base in bases):
         parameters = inspect.signature(type(model).__init__).parameters.values()

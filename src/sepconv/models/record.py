@@ -1,4 +1,4 @@
-"""What was done to a model's layers, as something to print."""
+"""The record of the changes to a model's layers, which prints as a table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["Change", "Record", "in_brief"]
 
 
 class Change(NamedTuple):
-    """What happened to one layer.
+    """The change of one layer.
 
     Attributes:
         layer: the layer's name, with those of the models around it: ``"encoder/conv_1"``.
         kind: its class before.
         done: whether it was changed.
-        note: into what, or why not.
+        note: what it became, or why it was not changed.
     """
 
     layer: str
@@ -28,7 +28,8 @@ class Record(Sequence[Change]):
     """The changes to a model, in the order of its layers; prints as a table.
 
     Attributes:
-        verification: what came of comparing the new model's predictions with the old one's, as
+        verification: the result of comparing the new model's predictions with the old one's, such
+            as
             ``"verified: the predictions differ by at most 3e-07 of the largest"``.
 
     Example:
@@ -43,12 +44,12 @@ class Record(Sequence[Change]):
         self._changes = list(changes)
 
     def add(self, layer: str, kind: str, done: bool, note: str) -> None:
-        """Appends what happened to a layer: the fields of a `Change`."""
+        """Appends a `Change` with these fields."""
         self._changes.append(Change(layer, kind, done, note))
 
     @property
     def changed(self) -> int:
-        """How many layers were changed."""
+        """The number of changed layers."""
         return sum(change.done for change in self._changes)
 
     @overload
@@ -79,7 +80,7 @@ class Record(Sequence[Change]):
 
 
 def in_brief(verification: str) -> str:
-    """What to add to a line about a model that was compared with the one that it was made from.
+    """The verification in brief, to append to a line about a model.
 
     Example:
         >>> in_brief("verified: the predictions are the same")

@@ -1,11 +1,11 @@
-"""A model's predictions, and its layers' outputs, once and without leaving a trace.
+"""Computes a model's predictions and its layers' outputs once, without side effects.
 
 Neither `predict` nor a compiled function is used: compiling a network takes longer than computing
-it once. PyTorch and TensorFlow compute at once, a layer after the other. JAX would compile every
-operation by itself, some five seconds for MobileNet, or half a second at each of two networks where
-they are compiled as a whole. There the model is traced, which takes a tenth of a second, and the
-traced program is computed by `sepconv.models.jaxpr`. Python collects no garbage meanwhile: with an
-engine's modules loaded one collection takes as long as all the rest.
+it once. PyTorch and TensorFlow compute eagerly, layer by layer. JAX would compile every operation
+by itself (some five seconds for MobileNet), or each of two networks as a whole (half a second). So
+the model is traced, which takes a tenth of a second, and `sepconv.models.jaxpr` computes the traced
+program. Garbage collection is off meanwhile: with an engine's modules loaded, one collection takes
+as long as all the rest.
 
 MobileNet (224 pixels) and its copy take 0.5 to 0.65 s of one core's time on each engine.
 """
@@ -27,7 +27,7 @@ __all__ = ["LayerOutput", "Outcome", "pass_through", "run", "without_collecting"
 
 
 class LayerOutput(NamedTuple):
-    """What one call of a layer gave.
+    """The result of one call of a layer.
 
     Attributes:
         layer: the layer.
@@ -39,11 +39,11 @@ class LayerOutput(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a model computed.
+    """The result of a run of a model.
 
     Attributes:
         outputs: its predictions, flat.
-        layers: what its layers gave, in the order in which they were done; empty unless asked for.
+        layers: the results of its layers in the order of computation; empty unless asked for.
     """
 
     outputs: list[np.ndarray]
@@ -58,14 +58,15 @@ def run(
     layers: Iterable[Any] = (),
     by_engine: bool = False,
 ) -> Outcome:
-    """Computes a model's predictions for one batch; all that this changes is undone.
+    """Computes a model's predictions for one batch and undoes all side effects.
 
     Args:
         model: a built Keras model.
         inputs: an array, or the structure of arrays that the model takes.
-        values: pairs of a variable of the model and an array that is its value meanwhile.
+        values: pairs of a variable of the model and an array to use as its value.
         layers: layers in the model whose outputs to return too.
-        by_engine: whether JAX has to compile the program, which takes longer, though NumPy may do.
+        by_engine: whether JAX must compile the program, which takes longer, even if NumPy can
+            compute it.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="dense")])
@@ -79,7 +80,8 @@ def run(
         try:
             with untouched(model, values):
                 return _traced(model, inputs, layers, by_engine)
-        # What cannot be traced may still be computed: a layer that asks for numbers, for example.
+        # A model that cannot be traced, for example with a layer that needs values, may still be
+        # computed.
         except Exception:
             pass
     with untouched(model, values), _computing(backend):
@@ -95,9 +97,9 @@ def run(
 
 
 def pass_through(model: Any, inputs: Any) -> None:
-    """Has a model's layers called with what inputs become there, which on JAX is shapes alone.
+    """Calls a model's layers on inputs; on JAX, with shapes alone.
 
-    What the calls leave behind is undone.
+    All side effects are undone.
 
     Args:
         model: a built Keras model.
@@ -116,7 +118,7 @@ def pass_through(model: Any, inputs: Any) -> None:
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """Within it Python collects no garbage that is in cycles, unless it is asked to."""
+    """A context in which Python collects no cyclic garbage, unless asked to."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -128,10 +130,10 @@ def without_collecting() -> Iterator[None]:
 
 @contextmanager
 def _computing(backend: str) -> Iterator[None]:
-    """What PyTorch computes within is no part of a graph of gradients, and computed by one thread.
+    """A context in which PyTorch computes on one thread and records nothing for gradients.
 
-    Its threads wait for each other after every operation: on a machine that is busy with something
-    else that takes ten times as long as all the work that they share.
+    Its threads wait for each other after every operation. On a busy machine, that takes ten times
+    as long as the work itself.
     """
     if backend != "torch":
         yield
@@ -154,7 +156,7 @@ def _call(model: Any, inputs: Any) -> Any:
 
 
 def _as_tensor(value: Any) -> Any:
-    """Numbers as a tensor of the engine; Keras takes care of what is text, or sparse, or ragged."""
+    """An array as a tensor of the engine; Keras converts text, sparse and ragged inputs itself."""
     if isinstance(value, np.ndarray) and value.dtype.kind not in "USO":
         return keras.ops.convert_to_tensor(value)
     if isinstance(value, np.ndarray) and keras.backend.backend() == "tensorflow":
@@ -165,7 +167,7 @@ def _as_tensor(value: Any) -> Any:
 
 
 def _is_known(value: Any) -> bool:
-    """Whether a value has numbers yet: within a loop that an engine traces, it has none."""
+    """Whether a tensor has values; within a loop that an engine traces, it has none."""
     if not hasattr(value, "dtype"):
         return False
     if keras.backend.backend() == "tensorflow":
@@ -183,7 +185,7 @@ def _as_array(value: Any) -> np.ndarray:
 
 
 def _traced(model: Any, inputs: Any, layers: Sequence[Any], by_engine: bool) -> Outcome:
-    """On JAX: traces the model, and computes the traced program."""
+    """Traces the model with JAX and computes the traced program."""
     import jax
     from jax.extend.core import get_opaque_trace_state
 
@@ -197,7 +199,7 @@ def _traced(model: Any, inputs: Any, layers: Sequence[Any], by_engine: bool) -> 
         extra: list[Any] = []
 
         def note(layer: Any, given: Any, output: Any) -> None:
-            # What a loop computes inside cannot be had outside of it.
+            # Tensors inside a loop cannot be read outside of it.
             if get_opaque_trace_state() == outer:
                 leaves = [x for x in keras.tree.flatten(output) if hasattr(x, "dtype")]
                 extra.extend(leaves)

@@ -1,4 +1,4 @@
-"""A model with our layers replaced by Keras' own."""
+"""Copies a model with our layers replaced by Keras' own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["to_stock"]
 
 
 def to_stock(model: keras.Model, *, verify: Any = True) -> keras.Model:
-    """Copies a model, with Keras' own layers in the place of sepconv's: for export, or to share.
+    """Copies a model with Keras' own layers in place of sepconv's, for export or sharing.
 
     The inverse of `accelerate`: classes, names, weights, trainable flags, random states and
-    compilation stay. What is left knows nothing of sepconv, so that ``to_stock(model).export(path,
-    format="onnx")``, and ``"litert"``, write what they write for Keras' layers. A file to be loaded
-    where sepconv is not installed needs no copy: see `sepconv.layers.stock_objects`.
+    compilation stay. The copy does not depend on sepconv, so ``to_stock(model).export(path,
+    format="onnx")``, and ``"litert"``, write the same as for Keras' layers. A file for a machine
+    without sepconv needs no copy: see `sepconv.layers.stock_objects`.
 
     Args:
         model: a Keras model.
-        verify: whether to compare the copy's predictions with the model's before it is returned:
-            True for inputs that are made for the model, or inputs, as the arrays that it takes.
+        verify: whether to compare the copy's predictions with the model's before it is returned.
+            True makes inputs for the model; or inputs, as arrays that it takes.
 
     Returns:
         The new model, which shares no state with `model`.
@@ -52,14 +52,14 @@ def to_stock(model: keras.Model, *, verify: Any = True) -> keras.Model:
         _check(name, layer)
         layer.become_stock()
     settle_jit(copy)
-    # Keras exports no model that it has not seen called. A built one has all that a call makes.
+    # Keras exports only models that were called. A built one needs no call.
     copy._called = copy.built
     check_copy(model, copy, verify, title="to_stock")
     return copy
 
 
 def _check(name: str, layer: keras.layers.Layer) -> None:
-    """Raises where Keras' layer cannot do what ours does."""
+    """Raises where Keras' layer cannot compute the same as ours."""
     if isinstance(layer, BatchNormalization):
         return
     if layer.padding not in ("valid", "same"):

@@ -1,9 +1,9 @@
-"""Models, and what is global to the process, left as they were by what is computed within.
+"""Undoes the side effects of a computation on models and on the global state of the process.
 
-Within `untouched`, Keras' variables are protected by a `keras.StatelessScope`: what is assigned to
-them is forgotten. Everything else is noted before and put back after: the attributes of layers and
-the lists in them, variables and modules of an engine's own, the random generators of Python, NumPy,
-Keras and the engine, and Keras' counters of names.
+In `untouched`, Keras' variables are protected by a `keras.StatelessScope`, which drops assignments.
+Everything else is saved before and restored after: the attributes of layers and the lists in them,
+variables and modules of an engine's own, the random generators of Python, NumPy, Keras and the
+engine, and Keras' counters of names.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["restored", "untouched"]
 
 @contextmanager
 def untouched(model: Any, values: Sequence[tuple[Any, Any]] = ()) -> Iterator[None]:
-    """Within it a model may be called, and all that a call leaves behind is undone at its end.
+    """A context in which a model may be called; side effects are undone at its end.
 
     Args:
         model: a Keras model.
-        values: pairs of a variable of it and an array that is its value meanwhile.
+        values: pairs of a variable of it and an array to use as its value.
 
     Example:
         >>> import keras
@@ -50,7 +50,7 @@ def untouched(model: Any, values: Sequence[tuple[Any, Any]] = ()) -> Iterator[No
 def restored(model: Any) -> Iterator[None]:
     """As `untouched`, for calls that compile functions, which assign to variables for good.
 
-    The values of Keras' variables are put back at the end, those too that Keras does not count
+    The values of Keras' variables are restored at the end, also of those that Keras does not count
     among the model's: the states of a recurrent layer.
     """
     held = [v for layer in model._flatten_layers() for v in _values(layer)]
@@ -66,20 +66,20 @@ def restored(model: Any) -> Iterator[None]:
 
 
 def _note_all(model: Any) -> Callable[[], None]:
-    """What puts back everything but the values of Keras' variables."""
+    """Saves everything but the values of Keras' variables; returns a function that restores it."""
     layers = model._flatten_layers()
     with ExitStack() as undo:
         for holder in (global_state.GLOBAL_STATE_TRACKER, *layers):
             undo.callback(_note(vars(holder)))
         for note in (_note_python, _note_numpy, _note_tensorflow, _note_torch):
             undo.callback(note(layers))
-        # It is made at its first use, which within a scope would be too late.
+        # Made here, since within a scope its first use would come too late.
         global_seed_generator()
         return undo.pop_all().close
 
 
 def _note(attributes: dict[str, Any]) -> Callable[[], None]:
-    """What puts attributes, and lists, dicts and sets among them, back to what they are now."""
+    """Saves attributes, and lists, dicts and sets in them; returns what restores them."""
     before = dict(attributes)
     contents = [(c, list(_items(c))) for v in before.values() for c in _containers(v)]
 
@@ -90,7 +90,7 @@ def _note(attributes: dict[str, Any]) -> Callable[[], None]:
                 _refill(container, items)
         for name in attributes.keys() - before.keys():
             del attributes[name]
-        # Past __setattr__, which would track what it is given.
+        # Without __setattr__, which would track the value.
         for name, value in before.items():
             if attributes.get(name) is not value:
                 attributes[name] = value
@@ -99,11 +99,11 @@ def _note(attributes: dict[str, Any]) -> Callable[[], None]:
 
 
 def _containers(value: Any) -> list[Any]:
-    """The lists, dicts and sets that a value is, or that TensorFlow has wrapped in it."""
+    """The lists, dicts and sets that a value is, or wraps on TensorFlow."""
     if not isinstance(value, list | dict | set):
         return []
     parts = [value, getattr(value, "__wrapped__", None), getattr(value, "_storage", None)]
-    # A wrapper says of itself that it is a dict, and its type is none.
+    # A wrapper pretends to be a dict; its type does not.
     return [part for part in parts if issubclass(type(part), list | dict | set)]
 
 
@@ -118,7 +118,7 @@ def _differ(a: Any, b: Any) -> bool:
 
 
 def _refill(container: Any, items: list[Any]) -> None:
-    """By the methods of the built-in classes: those of Keras' own track, and may be locked."""
+    """Uses the built-in classes' methods: those of Keras' subclasses track, and may be locked."""
     if isinstance(container, list):
         list.clear(container)
         list.extend(container, items)
@@ -145,7 +145,7 @@ def _nothing() -> None:
 
 
 def _note_tensorflow(layers: Any) -> Callable[[], None]:
-    """TensorFlow's generators, and its variables that are not in one of Keras'."""
+    """Saves TensorFlow's generators, and its variables outside of Keras'."""
     if keras.backend.backend() != "tensorflow":
         return _nothing
     import tensorflow as tf
@@ -176,8 +176,8 @@ def _note_tensorflow(layers: Any) -> Callable[[], None]:
 
 
 def _note_torch(layers: Any) -> Callable[[], None]:
-    """PyTorch's generators; modes and buffers of modules that are not Keras'."""
-    # Keras' own layers with a module of PyTorch in them are for PyTorch alone.
+    """Saves PyTorch's generators, and modes and buffers of modules outside of Keras'."""
+    # Keras' layers that hold a module of PyTorch exist on PyTorch only.
     torch = sys.modules.get("torch")
     if torch is None:
         return _nothing
@@ -204,7 +204,7 @@ def _note_torch(layers: Any) -> Callable[[], None]:
 
 
 def _values(layer: Any) -> Iterator[Any]:
-    """What a layer's attributes are, and what is in lists and dicts among them."""
+    """The values of a layer's attributes, and those in lists and dicts among them."""
     for value in vars(layer).values():
         yield value
         if isinstance(value, list | tuple):

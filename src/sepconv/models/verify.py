@@ -1,11 +1,11 @@
-"""Whether a copy of a model predicts what the model does.
+"""Verifies that a copy of a model predicts the same as the model.
 
-Both compute one batch, of inputs that are made for the model or given. Predictions must agree. So
-must, roughly, what layers give that both have: the predictions of a network with its first random
-weights hardly depend on any layer, and would hide whatever went wrong. Only where something differs
-is more looked at: whether the model's own predictions differ from run to run, how far all moves
-with the last digit of the input, and which layer's output is the first to differ. Nothing that is
-computed for it leaves a trace: see `sepconv.models.running`.
+Both compute one batch, of inputs that are made for the model or given. Predictions must agree. The
+outputs of corresponding layers must agree roughly, since the predictions of a network with its
+initial random weights hardly depend on any layer, and would hide errors. Only where something
+differs, more is computed: whether the model's own predictions differ from run to run, how much all
+outputs change with the last digit of the input, and which layer's output is the first to differ. No
+computation has side effects: see `sepconv.models.running`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from sepconv.models.running import LayerOutput, Outcome, run, without_collecting
 
 __all__ = ["Pairing", "check_copy", "difference", "predict", "random_inputs", "refusal"]
 
-#: What a layer's output differs by, relative to the largest, where something went wrong.
+#: The difference of a layer's output, relative to its largest value, that shows an error.
 _PLAINLY = 1e-2
-#: Where roundings move a layer's output by this part of it, it is little but roundings: it is the
-#: difference of equal numbers, say.
+#: A layer's output that rounding changes by this fraction is mostly rounding error, such as a
+#: difference of equal numbers.
 _NOISE = 1e-1
 _ANYWAY = "Give verify=False to get the copy anyway."
 
-#: By the name of a layer in the copy, the one in the original whose output it must have: the names
-#: that lead there ("encoder/conv"), or None for a layer that has no counterpart.
+#: The name of the original's layer (its path, "encoder/conv") whose output a layer of the copy must
+#: have, by the copy's name; None for a layer without a counterpart.
 Pairing = Mapping[str, str] | Callable[[str], str | None]
 
 
@@ -57,24 +57,24 @@ def check_copy(
 
     Args:
         original: a Keras model.
-        copy: another of the same inputs and outputs.
+        copy: a model with the same inputs and outputs.
         verify: True for inputs that are made for the model; inputs, as the structure of arrays that
             the model takes; False for no comparison.
-        title: what made the copy, to begin messages with: ``"accelerate"``.
+        title: the function that made the copy, for the start of messages: ``"accelerate"``.
         paired: which layers correspond; None where they have the same names in both. Of a mapping,
             layers that are not in it keep their names.
-        values: pairs of a variable of the original and an array: what the original is to be
-            compared with these values, as `factorize` needs it.
+        values: pairs of a variable of the original and an array to use as its value, as `factorize`
+            needs.
 
     Returns:
-        What there is to say about it, in a line.
+        The result, in a line.
 
     Raises:
         ValueError: the predictions differ, or the copy fails on inputs that the original takes. The
             message names the first layer whose output differs. Or `verify` is no inputs of it.
 
     Warns:
-        UserWarning: inputs cannot be made, so that nothing was compared.
+        UserWarning: no inputs can be made, and nothing was compared.
 
     Example:
         >>> dense = keras.layers.Dense(3, name="dense")
@@ -109,13 +109,13 @@ def check_copy(
 def _first_run(
     original: Any, verify: Any, values: Sequence[tuple[Any, Any]]
 ) -> tuple[Any, Outcome]:
-    """Inputs that the original predicts on, and what it computes."""
+    """Inputs that the original takes, and its results for them."""
     layers = list(_names(original))
     if verify is not True:
         inputs = keras.tree.map_structure(_given, verify)
         try:
             return inputs, run(original, inputs, values=values, layers=layers)
-        # Every engine has exceptions of its own for shapes that do not fit.
+        # The engines raise different exceptions for shapes that do not fit.
         except Exception as error:
             raise ValueError(
                 f"verify must be True, False or inputs of the model {original.name!r}, which "
@@ -131,7 +131,7 @@ def _first_run(
 
 
 def _given(value: Any) -> Any:
-    """An array of what somebody gave, which may be a list or a tensor of the engine."""
+    """A given value, which may be a list or a tensor of the engine, as an array."""
     if hasattr(value, "dense_shape") or hasattr(value, "row_splits") or hasattr(value, "todense"):
         return value
     if keras.ops.is_tensor(value):
@@ -164,7 +164,7 @@ class _Comparison:
         self._values, self._title = values, title
         self._precision = precision(original)
         self._names = _names(original)
-        #: Of the copy's layers, the names of those in the original that they correspond to.
+        #: The names of the original's layers that the copy's layers correspond to.
         self._counterparts: dict[Any, str | None] = {}
         for layer, name in _names(copy).items():
             if callable(paired):
@@ -173,14 +173,14 @@ class _Comparison:
                 self._counterparts[layer] = name if paired is None else paired.get(name, name)
 
     def judge(self, outcome: Outcome) -> str:
-        """The note, where the original computes `outcome`; raises where the copy does not."""
+        """The result in words, given what the original computes; raises where the copy differs."""
         expected = outcome.outputs
         found = self._run_copy(by_engine=False)
         bounds = allowed(expected, expected, self._precision)
         alike = self._layers_alike(outcome, found)
         if alike and _within(differences(expected, found.outputs), bounds):
             return self._verified(expected, found.outputs)
-        # From here on nothing is spared: what is said of the copy must be so.
+        # From here on the checks are thorough, since they may accuse the copy.
         outcome = self._run_original()
         expected = outcome.outputs
         if not _within(differences(expected, self._run_original().outputs), bounds):
@@ -209,9 +209,9 @@ class _Comparison:
         return run(self._original, inputs, values=values, layers=layers, by_engine=True)
 
     def _run_moved(self) -> Outcome:
-        """The original's run on inputs that are moved by a rounding, to see what roundings do.
+        """The original's results on inputs changed by one rounding, to see the effect of roundings.
 
-        Integers and strings cannot be moved; where there is nothing else, the weights are.
+        Integers and strings cannot be changed so; where there are no floats, the weights are.
         """
         inputs = moved(self._inputs, self._precision)
         arrays = zip(keras.tree.flatten(inputs), keras.tree.flatten(self._inputs), strict=True)
@@ -238,8 +238,8 @@ class _Comparison:
     def _pairs(self, outcome: Outcome, found: Outcome) -> Iterator[tuple[str, Any, Any]]:
         """Calls of corresponding layers in the original's order: (name, output, the copy's).
 
-        A copy may call a layer that is used several times in another order, so each of its calls
-        goes with the one whose output is nearest.
+        A copy may call a layer that is used several times in another order, so each of its calls is
+        paired with the one whose output is nearest.
         """
         copies: dict[str, list[LayerOutput]] = {}
         for output in found.layers:
@@ -256,7 +256,7 @@ class _Comparison:
                 yield f"{name!r} ({' and '.join(kinds)}){times}", output, other
 
     def _layers_alike(self, outcome: Outcome, found: Outcome) -> bool:
-        """Whether no layer gives something that is plainly another thing."""
+        """Whether no layer's output is plainly different."""
         limit = max(_PLAINLY, 30 * self._precision)
         for _, output, other in self._pairs(outcome, found):
             if len(output.arrays) != len(other.arrays):
@@ -293,9 +293,9 @@ class _Comparison:
     def _first_layer(
         self, outcome: Outcome, close: Outcome, found: Outcome, noise: float = np.inf
     ) -> str | None:
-        """Says which layer's output is the first, in the order of computing, to differ.
+        """The first layer, in the order of computation, whose output differs, in words.
 
-        Layers whose outputs roundings move by more than `noise` are passed over.
+        Layers whose outputs rounding changes by more than `noise` are skipped.
         """
         moved_by_name = _numbered(close.layers, self._names)
         keys = {id(output): key for key, output in _numbered(outcome.layers, self._names).items()}
@@ -312,7 +312,7 @@ class _Comparison:
 
 
 def _apart(one: LayerOutput, other: LayerOutput) -> float:
-    """How far apart the outputs of two calls are; infinity where they are of different kinds."""
+    """The difference of the outputs of two calls; infinite where they are of different kinds."""
     return max(differences(one.arrays, other.arrays), default=0.0)
 
 
@@ -327,7 +327,7 @@ def _amount(apart: float, bound: float) -> str:
 
 
 def _names(model: Any) -> dict[Any, str]:
-    """The layers in a model, with the names that lead to them."""
+    """The layers in a model, with their paths."""
     from sepconv.models.copying import named_layers
 
     return {layer: name for name, layer in named_layers(model)}
@@ -360,17 +360,17 @@ def predict(model: Any, inputs: Any) -> list[np.ndarray]:
     with without_collecting():
         try:
             return run(model, inputs).outputs
-        # Every engine has exceptions of its own for shapes that do not fit.
+        # The engines raise different exceptions for shapes that do not fit.
         except Exception as error:
             raise ValueError(refusal(inputs, error)) from error
 
 
 def refusal(inputs: Any, error: Exception) -> str:
-    """Says that a model failed on inputs, with their shapes."""
+    """The message about a model that failed on inputs, with their shapes."""
     shapes = ", ".join(str(tuple(x.shape)) for x in keras.tree.flatten(inputs))
     text = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # bold, for terminals
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # Keras says first where something failed, and then what.
+    # Keras' message begins with the place, then has the cause.
     told = [line for line in lines if not line.startswith("Exception encountered when")]
     reason = told[0] if told else first_line(error)
     return f"does not predict on inputs of the shape {shapes}: {reason.rstrip('.')}"

@@ -1,4 +1,4 @@
-"""Tells of every call of some layers while a model computes."""
+"""Reports every call of some layers while a model computes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["watched"]
 def watched(
     layers: Iterable[Any], seen: Callable[[Any, tuple[Any, ...], Any], None]
 ) -> Iterator[None]:
-    """Within it, ``seen(layer, given, output)`` is told of each call of the layers.
+    """A context in which ``seen(layer, given, output)`` is called for each call of the layers.
 
-    Wherever a layer is, in nested models or wrappers, its `call` is what computes it. Engines that
-    trace compute in a first call alone.
+    A layer in a nested model or wrapper is computed by its `call`, too. Engines that trace compute
+    in a first call only.
 
     Args:
-        layers: whose calls to tell of; left as they were.
-        seen: takes the layer, all that it was called with, named arguments last, and its output.
+        layers: the layers to watch; left as they were.
+        seen: takes the layer, all its arguments, named ones last, and its output.
 
     Example:
         >>> import keras
@@ -43,7 +43,8 @@ def watched(
     before = [(layer, vars(layer).get("call")) for layer in layers]
     try:
         for layer, _ in before:
-            # Past Keras' __setattr__, which tracks what it is given; the class' own is below it.
+            # Without Keras' __setattr__, which tracks values; the class' own `call` stays
+            # underneath.
             object.__setattr__(layer, "call", watch(layer, layer.call))
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Whom sepconv is measured against: what a peer is, and the list of them.
+"""The peers: libraries that sepconv is measured against.
 
-A peer's module imports its library inside functions, so that asking whether it is installed costs
-nothing; it is run in a process of its own (`sepconv.bench.worker`).
+A peer's module imports its library inside functions, so that testing whether it is installed is
+cheap. Each peer runs in its own process (`sepconv.bench.worker`).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["OURS", "PEERS", "Build", "Peer", "Prepared", "load"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case made ready.
+    """A case, built and ready to run.
 
     Attributes:
-        run: runs it once; this call, which has nothing else to do, is what is timed.
-        outputs: turns what `run` returned into the arrays that `sepconv.bench.cases` names.
+        run: runs it once; this call is timed, so it does nothing else.
+        outputs: turns the result of `run` into arrays named as in `sepconv.bench.cases`.
     """
 
     run: Callable[[], Any]
@@ -40,11 +40,11 @@ class Peer(ABC):
     """A library to measure.
 
     Attributes:
-        title: its name for people.
-        modules: what must be importable.
-        distribution: what the version is asked of.
-        install: what to give to pip.
-        environment: variables that its process needs.
+        title: its name in tables.
+        modules: the modules that must be importable.
+        distribution: the distribution whose version is reported.
+        install: the argument of `pip install`.
+        environment: environment variables for its process.
     """
 
     title: ClassVar[str]
@@ -74,12 +74,13 @@ class Peer(ABC):
 
     @abstractmethod
     def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
-        """The ways to run a case that may be its best; the fastest is measured.
+        """Builds of a case, by setting; the fastest is measured.
 
         Args:
             case: what to run.
             inputs: see `sepconv.bench.cases.Arrays`.
-            thorough: also those that take long to build and seldom win.
+            thorough: whether to include settings that take long to build and are seldom the
+                fastest.
         """
 
 

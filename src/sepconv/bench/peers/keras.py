@@ -56,7 +56,7 @@ def _outputs(case: Case, inputs: Arrays, y: np.ndarray, grads: list[np.ndarray])
 
 
 class _Keras(Peer):
-    """What the engines have in common."""
+    """The base of the three peers."""
 
     distribution = "keras"
 

@@ -52,7 +52,7 @@ class TensorFlow(Peer):
 
     @classmethod
     def version(cls) -> str:
-        """Of whichever distribution is installed."""
+        """The version of the installed distribution."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
