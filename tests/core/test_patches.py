@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from blocks import selecting_kernel
+from helpers.blocks import selecting_kernel
 
 import sepconv
 from sepconv import reference
