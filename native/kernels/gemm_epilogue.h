@@ -14,7 +14,6 @@
 //
 // What it adds to a sum, it adds in one order: the row's bias, the column's, the addend.
 #pragma once
-#include "../tuning.h"
 #include "activation.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {

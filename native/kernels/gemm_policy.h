@@ -17,6 +17,7 @@
 //
 // Whoever has operands of a type finds the policy as ProductOf.
 #pragma once
+#include "../tuning.h"
 #include "gemm_epilogue.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
