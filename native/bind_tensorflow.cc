@@ -1,9 +1,10 @@
-// TensorFlow's operations, SepconvForward, SepconvBackward and SepconvFused, as kernels on the CPU.
+// TensorFlow's operations, SepconvForward and SepconvBackward, as kernels on the CPU.
 //
-// Two are enough for derivatives of any order: with y = F(x, depthwise, pointwise), F is linear in
-// each argument, and the derivatives of the backward operation are F and the backward operation
-// with one argument replaced (see engines/tensorflow/). The third is a block of an inference
-// network, whose derivatives are those of what it is composed of.
+// The first is a whole block. Where it is a depthwise or separable convolution y = F(x, depthwise,
+// pointwise) and no more, the two are enough for derivatives of any order: F is linear in each
+// argument, and the derivatives of the backward operation are F and the backward operation with one
+// argument replaced. Any other block has the derivatives of what it is composed of (see
+// engines/tensorflow/).
 //
 // Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
 // run time, where all of them are known.
@@ -19,26 +20,25 @@ using namespace tensorflow_kernel;
 
 constexpr const char* kForward = "SepconvForward";
 constexpr const char* kBackward = "SepconvBackward";
-constexpr const char* kFused = "SepconvFused";
-// The types that all of them are defined for.
+// The types that both are defined for.
 constexpr const char* kTypes = "T: {float, double, bfloat16, half}";
 
 using Sizes = std::array<int64_t, 4>;
 
 // ---- attributes
 
-enum class Operation { forward, backward, fused };
+enum class Operation { forward, backward };
 
 struct Attributes {
   sepconv::Spec spec;
   TF_DataType type;
-  bool convolved = true;  // has a depthwise kernel; the fused operation may have none
+  bool convolved = true;  // has a depthwise kernel, as backward always has
   bool separable;
-  bool biased = false;                                         // not backward
-  sepconv::Activation activation = sepconv::Activation::none;  // not backward
   bool wanted[4] = {};  // backward only: x, depthwise_kernel, pointwise_kernel, bias
-  bool depthwise_biased = false, residual = false;                       // fused only
-  sepconv::Activation depthwise_activation = sepconv::Activation::none;  // fused only
+  // Of forward only.
+  bool depthwise_biased = false, biased = false, residual = false;
+  sepconv::Activation depthwise_activation = sepconv::Activation::none;
+  sepconv::Activation activation = sepconv::Activation::none;
 
   sepconv::DType dtype() const {
     switch (type) {
@@ -86,24 +86,19 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, Operation operation,
   check(status);
   a.spec = {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
   a.separable = integer(ctx, "num_pointwise", 1, status) != 0;
-  if (operation != Operation::backward) {
-    a.biased = integer(ctx, "num_bias", 1, status) != 0;
-    const bool fused = operation == Operation::fused;
-    // Those after relu6 have no gradient in engines/tensorflow.
-    const int64_t last =
-        static_cast<int64_t>(fused ? sepconv::Activation::silu : sepconv::Activation::relu6);
+  if (operation == Operation::forward) {
+    constexpr int64_t kLast = static_cast<int64_t>(sepconv::Activation::silu);
     const auto activation = [&](const char* name) {
-      return sepconv::activation_of(integer(ctx, name, last, status));
+      return sepconv::activation_of(integer(ctx, name, kLast, status));
     };
+    a.convolved = integer(ctx, "num_depthwise", 1, status) != 0;
+    a.depthwise_biased = integer(ctx, "num_depthwise_bias", 1, status) != 0;
+    a.biased = integer(ctx, "num_bias", 1, status) != 0;
+    a.residual = integer(ctx, "num_residual", 1, status) != 0;
+    a.depthwise_activation = activation("depthwise_activation");
     a.activation = activation("activation");
-    if (fused) {
-      a.convolved = integer(ctx, "num_depthwise", 1, status) != 0;
-      a.depthwise_biased = integer(ctx, "num_depthwise_bias", 1, status) != 0;
-      a.residual = integer(ctx, "num_residual", 1, status) != 0;
-      a.depthwise_activation = activation("depthwise_activation");
-      if (!a.convolved && !a.separable) fail("There is no kernel.");
-      if (!a.convolved && a.depthwise_biased) fail("depthwise_bias comes with depthwise_kernel.");
-    }
+    if (!a.convolved && !a.separable) fail("There is no kernel.");
+    if (!a.convolved && a.depthwise_biased) fail("depthwise_bias comes with depthwise_kernel.");
   } else {
     TF_Bool wanted[4];
     require_length(ctx, "wanted", 4, status);
@@ -322,16 +317,6 @@ void infer_backward(TF_ShapeInferenceContext* ctx, TF_Status* status) {
 
 const bool registered = [] {
   register_operation(
-      {kForward,
-       {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T", "bias: num_bias * T"},
-       {"y: T"},
-       {kTypes, "num_pointwise: int >= 0", "num_bias: int >= 0", "spec: list(int)",
-        "activation: int = 0"},
-       &infer_forward,
-       &create<Operation::forward>,
-       &compute<&run_forward>,
-       &destroy});
-  register_operation(
       {kBackward,
        {"x: T", "depthwise_kernel: T", "pointwise_kernel: num_pointwise * T", "dy: T"},
        {"dx: T", "ddepthwise_kernel: T", "dpointwise_kernel: T", "dbias: T"},
@@ -341,7 +326,7 @@ const bool registered = [] {
        &compute<&run_backward>,
        &destroy});
   register_operation(
-      {kFused,
+      {kForward,
        {"x: T", "depthwise_kernel: num_depthwise * T", "depthwise_bias: num_depthwise_bias * T",
         "pointwise_kernel: num_pointwise * T", "bias: num_bias * T", "residual: num_residual * T"},
        {"y: T"},
@@ -349,7 +334,7 @@ const bool registered = [] {
         "num_pointwise: int >= 0", "num_bias: int >= 0", "num_residual: int >= 0",
         "spec: list(int)", "depthwise_activation: int = 0", "activation: int = 0"},
        &infer_forward,
-       &create<Operation::fused>,
+       &create<Operation::forward>,
        &compute<&run_forward>,
        &destroy});
   return true;

@@ -24,6 +24,8 @@ using Integers = ffi::Span<const int64_t>;
 
 // Which optional operands come with a call, and which gradients are asked for: bits in the order
 // of the operands (x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual).
+// Programs that were exported when they had another order name the attribute otherwise, which XLA
+// refuses.
 constexpr int64_t kX = 1, kDepthwise = 2, kDepthwiseBias = 4, kPointwise = 8, kBias = 16,
                   kResidual = 32;
 
@@ -336,7 +338,7 @@ XLA_FFI_DEFINE_HANDLER(forward_handler, forward,
                            .RemainingArgs()
                            .Ret<ffi::AnyBuffer>()
                            .Attr<Integers>("spec")
-                           .Attr<int64_t>("given")
+                           .Attr<int64_t>("operands")
                            .Attr<int64_t>("depthwise_activation")
                            .Attr<int64_t>("activation"));
 
@@ -350,7 +352,7 @@ XLA_FFI_DEFINE_HANDLER(backward_handler, backward,
                            .Attr<Integers>("size")
                            .Attr<Integers>("kernel_shape")
                            .Attr<int64_t>("separable")
-                           .Attr<int64_t>("given")
+                           .Attr<int64_t>("operands")
                            .Attr<int64_t>("wanted"));
 
 XLA_FFI_DEFINE_HANDLER(pointwise_backward_handler, pointwise_backward,
@@ -361,7 +363,7 @@ XLA_FFI_DEFINE_HANDLER(pointwise_backward_handler, pointwise_backward,
                            .RemainingRets()
                            .Attr<int64_t>("channels")
                            .Attr<int64_t>("channels_first")
-                           .Attr<int64_t>("given")
+                           .Attr<int64_t>("operands")
                            .Attr<int64_t>("wanted"));
 
 nb::capsule capsule_of(XLA_FFI_Handler* handler) {

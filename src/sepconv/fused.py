@@ -34,6 +34,7 @@ __all__ = [
     "block",
     "check_block",
     "fused_conv2d",
+    "is_convolution",
     "is_ordinary",
     "is_product",
     "strided",
@@ -89,6 +90,20 @@ def _code(name: str, activation: str | None) -> int:
         raise ValueError(
             f"{name} must be one of {list(BLOCK_ACTIVATIONS)}. Received: {name}={activation!r}"
         ) from None
+
+
+def is_convolution(operands: Operands, form: Block) -> bool:
+    """Whether a block is no more than a depthwise or separable convolution, by its parts.
+
+    Those have derivatives by kernels; any other block has those of what it is composed of.
+    """
+    return (
+        operands.depthwise_kernel is not None
+        and operands.depthwise_bias is None
+        and operands.residual is None
+        and form.depthwise_activation == ACTIVATIONS[None]
+        and form.activation in ACTIVATIONS.values()
+    )
 
 
 def is_ordinary(operands: Operands) -> bool:

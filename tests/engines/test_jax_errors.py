@@ -46,7 +46,7 @@ def call_forward(x, kernel, y, rest=(), **changes):
     """Calls the handler past every check in Python."""
     attributes = {
         "spec": np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], np.int64),
-        "given": np.int64(3 + 4 * len(rest)),
+        "operands": np.int64(3 + 4 * len(rest)),
         "activation": np.int64(0),
         "depthwise_activation": np.int64(0),
         **changes,
@@ -67,7 +67,7 @@ WRONG_CALLS = [
     (
         "operand is missing",
         (X, KERNEL, jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")),
-        {"given": np.int64(15)},
+        {"operands": np.int64(15)},
     ),
     (
         "activation",
@@ -81,6 +81,19 @@ WRONG_CALLS = [
 def test_the_handler_refuses_what_does_not_fit(message, arguments, changes):
     with pytest.raises(Exception, match=f"INVALID_ARGUMENT.*{message}"):
         jax.block_until_ready(call_forward(*arguments, **changes))
+
+
+def test_a_program_with_an_older_order_of_operands_is_refused():
+    """The bits that say which operands there are had another order, and the attribute a name."""
+    attributes = {
+        "spec": np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0], np.int64),
+        "given": np.int64(3),
+        "activation": np.int64(0),
+        "depthwise_activation": np.int64(0),
+    }
+    y = jax.ShapeDtypeStruct((2, 6, 6, 6), "float32")
+    with pytest.raises(Exception, match="INVALID_ARGUMENT"):
+        jax.block_until_ready(jax.ffi.ffi_call("sepconv_forward", y)(X, KERNEL, **attributes))
 
 
 def test_a_build_without_jaxlib_says_how_to_mend_it():

@@ -11,8 +11,10 @@ from helpers.configurations import normal
 
 import sepconv
 import sepconv.jax
+from sepconv.engines.jax import block
 from sepconv.engines.jax import composed as bilinear
 from sepconv.engines.jax import convolution as engine
+from sepconv.fused import Block
 from sepconv.geometry import conv_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -82,8 +84,8 @@ def test_values_of_the_compositions():
     x, kernel, pointwise, _ = OPERANDS
     spec = conv_spec(padding="same")
     for activation, code in ((None, 0), ("relu", 1), ("relu6", 2)):
-        form = engine._Forward(spec, True, True, code)
-        y = engine._composed_convolve(*OPERANDS, form=form)
+        given = (True, True, False, True, True, False)
+        y = block._composed(*OPERANDS, form=block._Form(Block(spec, 0, code), given))
         options = {"padding": "same", "activation": activation}
         expected = sepconv.reference.separable_conv2d(*OPERANDS, **options)
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)

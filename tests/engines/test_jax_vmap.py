@@ -116,7 +116,7 @@ def test_shared_operands_are_not_copied():
     over_inputs = jax.make_jaxpr(jax.vmap(sepconv.jax.depthwise_conv2d, (0, None)))(
         normal(2, 5, *x.shape), kernels[0]
     )
-    (call,) = [e for e in over_inputs.eqns if e.primitive.name == "sepconv_convolve"]
+    (call,) = [e for e in over_inputs.eqns if e.primitive.name == "sepconv_forward"]
     assert call.invars[0].aval.shape == (10, 6, 6, 3)
 
 

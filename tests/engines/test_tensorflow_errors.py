@@ -83,7 +83,7 @@ def test_sizes_unknown_while_tracing_are_checked_when_running():
 
 def forward(x=X, kernel=KERNEL, pointwise=(POINTWISE,), bias=(BIAS,), spec=SPEC, activation=0):
     return engine.operations.sepconv_forward(
-        x, kernel, list(pointwise), list(bias), spec=spec, activation=activation
+        x, [kernel], [], list(pointwise), list(bias), [], spec=spec, activation=activation
     )
 
 
@@ -171,7 +171,7 @@ def test_hostile_arrays_are_an_error(operation, arrays, graph):
         {"bias": [np.float32(1)]},
         {"bias": [BIAS, BIAS]},
         {"bias": [BIAS], "pointwise": []},
-        {"activation": 3},
+        {"activation": 5},
         {"activation": -1},
         {"activation": 2**40},
     ],

@@ -109,8 +109,8 @@ def test_a_graph_with_unknown_sizes():
     )
     assert_near(run(x, residual), expected, "float32")
     operations = {op.type for op in run.get_concrete_function().graph.get_operations()}
-    assert "SepconvFused" in operations
-    assert not operations & {"MatMul", "SepconvForward", "PyFunc"}
+    assert "SepconvForward" in operations
+    assert not operations & {"MatMul", "PyFunc"}
     with pytest.raises(tf.errors.InvalidArgumentError, match="residual must have the shape"):
         run(x, residual[:, :3])
 
@@ -126,7 +126,7 @@ def test_xla_and_other_devices_compose_it():
 def test_the_operation_checks_what_it_is_given():
     spec = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     x = tf.ones((1, 2, 2, 3))
-    fused = engine.operations.sepconv_fused
+    fused = engine.operations.sepconv_forward
     for arrays, options, message in (
         (([], [], [], [], []), {}, "There is no kernel"),
         (([], [], [tf.ones((1, 1, 4, 2))], [], []), {}, "pointwise_kernel must have"),
@@ -175,3 +175,47 @@ def test_a_kernel_whose_size_is_not_known_before(strides):
     assert_near(gradient(x, kernel), expected, "float32")
     with pytest.raises(tf.errors.InvalidArgumentError, match="size is not known"):
         gradient(x, np.ones((3, 2, 3, 4), "float32"))
+
+
+def test_a_block_that_is_a_convolution_has_its_backward_pass():
+    """One operation each way, as `separable_conv2d` has, and the same gradients."""
+    rng = np.random.default_rng(0)
+    x, kernel, pointwise, bias = (
+        tf.constant(rng.standard_normal(shape))
+        for shape in ((2, 6, 5, 3), (3, 3, 3, 2), (1, 1, 6, 4), (4,))
+    )
+
+    def gradients(function):
+        @tf.function
+        def run(arrays):
+            with tf.GradientTape() as tape:
+                tape.watch(arrays)
+                y = function(*arrays)
+            return tape.gradient(y, arrays, y)
+
+        arrays = [x, kernel, pointwise, bias]
+        types = {op.type for op in run.get_concrete_function(arrays).graph.get_operations()}
+        assert {"SepconvForward", "SepconvBackward"} <= types
+        assert not types & {"MatMul", "DepthwiseConv2dNative"}
+        return run(arrays)
+
+    options = {"padding": "same", "activation": "relu"}
+    ours = gradients(lambda x, k, p, b: sepconv.tensorflow.fused_conv2d(x, k, p, bias=b, **options))
+    theirs = gradients(lambda *arrays: sepconv.tensorflow.separable_conv2d(*arrays, **options))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["SepconvForward", "SepconvFused"])
+def test_graphs_of_the_older_operations_are_refused(name):
+    """There were two, one of them of the name and other inputs."""
+    graph = tf.compat.v1.GraphDef()
+    for node in ("x", "kernel"):
+        graph.node.add(name=node, op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
+    older = graph.node.add(name="y", op=name, input=["x", "kernel"])
+    older.attr["T"].type = tf.float32.as_datatype_enum
+    older.attr["spec"].list.i.extend([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    for attribute in ("num_pointwise", "num_bias", "activation"):
+        older.attr[attribute].i = 0
+    with pytest.raises((ValueError, tf.errors.OpError), match=r"num_depthwise|not registered"):
+        tf.graph_util.import_graph_def(graph)

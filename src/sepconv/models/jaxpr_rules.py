@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sepconv import functional, fused
-from sepconv.arrays import as_array
-from sepconv.geometry import ACTIVATIONS
+from sepconv import fused
 from sepconv.pointwise import pointwise_conv2d
 
 __all__ = ["DTYPES", "rule"]
@@ -326,17 +324,8 @@ def _mixed(parts: Sequence[np.ndarray], kernel: np.ndarray) -> np.ndarray:
 
 # --- sepconv's own --------------------------------------------------------------------------------
 
-_NAMES = {code: name for name, code in ACTIVATIONS.items() if name != "linear"}
 
-
-def _sepconv_convolve(params: Params, *operands: np.ndarray) -> np.ndarray:
-    form = params["form"]
-    x, kernel, pointwise, bias = form.split(operands)
-    x = as_array("x", x)
-    return functional.convolve(x, kernel, pointwise, bias, form.spec, _NAMES[form.activation])
-
-
-def _sepconv_fused(params: Params, *operands: np.ndarray) -> np.ndarray:
+def _sepconv_forward(params: Params, *operands: np.ndarray) -> np.ndarray:
     form = params["form"]
     return fused.fuse(form.split(operands), form.block)
 
@@ -376,8 +365,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "rev": lambda params, x: np.flip(x, params["dimensions"]),
     "round": lambda params, x: np.round(x),
     "select_n": _select,
-    "sepconv_convolve": _sepconv_convolve,
-    "sepconv_fused": _sepconv_fused,
+    "sepconv_forward": _sepconv_forward,
     "sepconv_pointwise": _sepconv_pointwise,
     "slice": _slice,
     "squeeze": lambda params, x: np.squeeze(x, tuple(params["dimensions"])),

@@ -1,7 +1,7 @@
-"""A block of an inference network on JAX arrays: one primitive, one call.
+"""A block of an inference network, or a convolution alone, on JAX arrays: one primitive, one call.
 
-Its derivatives, and what cannot be folded into the batch under `vmap`, are those of what it is
-composed of.
+The derivatives of one that is a convolution and no more are in `convolution`. Those of any other,
+and what cannot be folded into the batch under `vmap`, are those of what it is composed of.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import align, forward_call, make_primitive, output_aval
-from sepconv.engines.jax.composed import add_bias, convolve, depthwise, mix, shape_of
-from sepconv.engines.jax.transforms import composed_batch, composed_jvp, fold_batch, is_zero
-from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
-from sepconv.geometry import output_shape
+from sepconv.engines.jax.composed import add_bias, depthwise, mix, ordinary, shape_of
+from sepconv.engines.jax.convolution import tangent, transpose
+from sepconv.engines.jax.transforms import (
+    composed_batch,
+    composed_jvp,
+    fold_batch,
+    is_zero,
+    no_cotangents,
+    unfold_batch,
+)
+from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, is_convolution
+from sepconv.geometry import ACTIVATIONS, ConvSpec, output_shape
 
-__all__ = ["fuse"]
+__all__ = ["convolve", "fuse"]
 
 _ACTIVATIONS: dict[int, Callable[[Any], Any]] = {
     BLOCK_ACTIVATIONS["relu"]: lambda y: jnp.maximum(y, 0),
@@ -32,7 +40,20 @@ _ACTIVATIONS: dict[int, Callable[[Any], Any]] = {
 def fuse(operands: Operands, block: Block) -> jax.Array:
     """See `sepconv.engines.front`."""
     form = _Form(block, tuple(a is not None for a in operands))
-    return _fused.bind(*(a for a in align(*operands) if a is not None), form=form)
+    return _forward.bind(*(a for a in align(*operands) if a is not None), form=form)
+
+
+def convolve(
+    x: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any | None,
+    bias: Any | None,
+    spec: ConvSpec,
+    activation: str | None,
+) -> jax.Array:
+    """See `sepconv.engines.front`."""
+    operands = Operands(x, depthwise_kernel, None, pointwise_kernel, bias)
+    return fuse(operands, Block(spec, ACTIVATIONS[None], ACTIVATIONS[activation]))
 
 
 class _Form(NamedTuple):
@@ -60,7 +81,7 @@ def _composed(*operands: Any, form: _Form) -> Any:
             y = add_bias(y, depthwise_bias, spec)
         y = activate(y, form.block.depthwise_activation)
     if kernel is None:
-        y = convolve(y, pointwise, spec)
+        y = ordinary(y, pointwise, spec)
     elif pointwise is not None:
         y = mix(y, pointwise[0, 0], spec)
     if bias is not None:
@@ -90,8 +111,8 @@ def _batched(form: _Form) -> tuple[bool, ...]:
     )
 
 
-_fused = make_primitive(
-    "fused",
+_forward = make_primitive(
+    "forward",
     abstract=_aval,
     on_cpu=_on_cpu,
     elsewhere=_composed,
@@ -100,34 +121,47 @@ _fused = make_primitive(
 
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Form) -> Any:
-    if all(map(is_zero, tangents)):
-        y = _fused.bind(*primals, form=form)
+    operands, still = form.split(primals), all(map(is_zero, tangents))
+    if not still and not is_convolution(operands, form.block):
+        return composed_jvp(_composed, primals, tangents, form)
+    y = _forward.bind(*primals, form=form)
+    if still:
         return y, ad.Zero(jax.typeof(y).to_tangent_aval())
-    return composed_jvp(_composed, primals, tangents, form)
+    return y, tangent(form.block, operands, form.split(tangents), y)
+
+
+def _transpose(dy: Any, *operands: Any, form: _Form) -> list[Any]:
+    given = form.split(operands)
+    if not is_convolution(given, form.block):
+        raise NotImplementedError("Only a convolution alone is transposed in one call.")
+    if is_zero(dy):
+        return no_cotangents(operands)
+    found = transpose(form.block, given, dy)
+    return [cotangent for cotangent, here in zip(found, form.given, strict=True) if here]
 
 
 def _batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Form) -> Any:
     images = _batched(form)
-    if all(axis is None or image for axis, image in zip(axes, images, strict=True)):
-        count = next(
-            a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None
-        )
+    if not all(axis is None or image for axis, image in zip(axes, images, strict=True)):
+        return composed_batch(_composed, operands, axes, form)
+    like, mapped = next((a, i) for a, i in zip(operands, axes, strict=True) if i is not None)
+    count = like.shape[mapped]
 
-        def folded(array: Any, axis: Any) -> Any:
-            if axis is None:
-                array, axis = jnp.broadcast_to(array, (count, *array.shape)), 0
-            return fold_batch(array, axis)
+    def folded(array: Any, axis: Any) -> Any:
+        if axis is None:
+            array, axis = jnp.broadcast_to(array, (count, *array.shape)), 0
+        return fold_batch(array, axis)
 
-        y = _fused.bind(
-            *(
-                folded(a, axis) if image else a
-                for a, axis, image in zip(operands, axes, images, strict=True)
-            ),
-            form=form,
-        )
-        return y.reshape(count, y.shape[0] // count, *y.shape[1:]), 0
-    return composed_batch(_composed, operands, axes, form)
+    y = _forward.bind(
+        *(
+            folded(a, axis) if image else a
+            for a, axis, image in zip(operands, axes, images, strict=True)
+        ),
+        form=form,
+    )
+    return unfold_batch(y, like, mapped), 0
 
 
-ad.primitive_jvps[_fused] = _jvp
-batching.primitive_batchers[_fused] = _batch
+ad.primitive_jvps[_forward] = _jvp
+ad.primitive_transposes[_forward] = _transpose
+batching.primitive_batchers[_forward] = _batch

@@ -80,7 +80,7 @@ def forward_call(
     return jax.ffi.ffi_call("sepconv_forward", y)(
         *(a for a in operands if a is not None),
         spec=_integers(spec),
-        given=_bits(operands),
+        operands=_bits(operands),
         depthwise_activation=np.int64(depthwise_activation),
         activation=np.int64(activation),
     )
@@ -114,7 +114,7 @@ def backward_call(
         size=_integers(size),
         kernel_shape=_integers(kernel_shape),
         separable=np.int64(separable),
-        given=_bits(operands),
+        operands=_bits(operands),
         wanted=_bits(results_of),
     )
 
@@ -134,7 +134,7 @@ def pointwise_backward_call(
         *(a for a in operands if a is not None),
         channels=np.int64(channels),
         channels_first=np.int64(spec.channels_first),
-        given=_bits(operands),
+        operands=_bits(operands),
         wanted=_bits(Operands(kernel, pointwise_kernel=x)),
     )
 

@@ -31,13 +31,13 @@ from sepconv.geometry import ConvSpec, output_shape, resolve
 
 __all__ = [
     "add_bias",
-    "convolve",
     "correlate",
     "depthwise",
     "input_gradient",
     "input_shape",
     "kernel_gradient",
     "mix",
+    "ordinary",
     "pixel_axes",
     "shape_of",
     "spatial_size",
@@ -138,7 +138,7 @@ def add_bias(y: Any, bias: Any, spec: ConvSpec) -> Any:
     return y + (bias[:, None, None] if spec.channels_first else bias)
 
 
-def convolve(x: Any, kernel: Any, spec: ConvSpec) -> Any:
+def ordinary(x: Any, kernel: Any, spec: ConvSpec) -> Any:
     """An ordinary convolution by a kernel [kh, kw, C, F]."""
     if is_product(kernel.shape, spec):
         return mix(x, kernel[0, 0], spec)

@@ -1,10 +1,10 @@
-"""The convolution on JAX arrays: one fused primitive with every rule of JAX's transformations.
+"""The derivatives of a convolution on JAX arrays, each one call.
 
-`convolve` computes forward in one call. Its tangent is a primitive that is linear in the operands'
-tangents, and the transpose of that one is a primitive that computes all wanted gradients in one
-call, so `jax.grad` costs one fused pass each way. Whatever else is asked of the three (further
-derivatives, batching over kernels, another platform than the CPU) follows from what they are
-composed of: the bilinear primitives of a depthwise convolution and a matrix product.
+The tangent of a block that is a convolution and no more is a primitive that is linear in the
+operands' tangents, and the transpose of that one is a primitive that computes all wanted gradients
+in one call, so `jax.grad` costs one fused pass each way. Whatever else is asked of the two (further
+derivatives, batching, another platform than the CPU) follows from what they are composed of: the
+bilinear primitives of a depthwise convolution and a matrix product.
 """
 
 from __future__ import annotations
@@ -13,17 +13,10 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
-from sepconv.engines.jax.calls import (
-    align,
-    backward_call,
-    forward_call,
-    make_primitive,
-    output_aval,
-)
+from sepconv.engines.jax.calls import backward_call, make_primitive, output_aval
 from sepconv.engines.jax.composed import (
     add_bias,
     correlate,
@@ -39,44 +32,13 @@ from sepconv.engines.jax.composed import (
 from sepconv.engines.jax.transforms import (
     composed_batch,
     composed_jvp,
-    fold_batch,
     is_zero,
     no_cotangents,
-    unfold_batch,
 )
-from sepconv.fused import Operands
+from sepconv.fused import Block, Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec, output_shape
 
-__all__ = ["convolve"]
-
-
-def convolve(
-    x: Any,
-    depthwise_kernel: Any,
-    pointwise_kernel: Any | None,
-    bias: Any | None,
-    spec: ConvSpec,
-    activation: str | None,
-) -> jax.Array:
-    """A depthwise or separable convolution of 4-D arrays that fit each other."""
-    operands = x, depthwise_kernel, pointwise_kernel, bias
-    form = _Forward(spec, pointwise_kernel is not None, bias is not None, ACTIVATIONS[activation])
-    return _convolve.bind(*(a for a in align(*operands) if a is not None), form=form)
-
-
-class _Forward(NamedTuple):
-    """What a fused forward call is; the operands are x, depthwise_kernel and what this names."""
-
-    spec: ConvSpec
-    separable: bool
-    biased: bool
-    activation: int
-
-    def split(self, operands: Sequence[Any]) -> tuple[Any, Any, Any, Any]:
-        """(x, depthwise_kernel, pointwise_kernel, bias), None where there is none."""
-        x, kernel, *rest = operands
-        pointwise = rest[0] if self.separable else None
-        return x, kernel, pointwise, rest[-1] if self.biased else None
+__all__ = ["tangent", "transpose"]
 
 
 class _Linear(NamedTuple):
@@ -134,20 +96,6 @@ def _active(y: Any, activation: int) -> Any:
     return None
 
 
-def _composed_convolve(*operands: Any, form: _Forward) -> Any:
-    x, kernel, pointwise, bias = form.split(operands)
-    y = depthwise(x, kernel, spec=form.spec)
-    if pointwise is not None:
-        y = mix(y, pointwise[0, 0], form.spec)
-    if bias is not None:
-        y = add_bias(y, bias, form.spec)
-    if form.activation == ACTIVATIONS["relu"]:
-        y = jnp.maximum(y, 0)
-    elif form.activation == ACTIVATIONS["relu6"]:
-        y = jnp.clip(y, 0, 6)
-    return y
-
-
 def _composed_tangent(*operands: Any, form: _Linear) -> Any:
     (x, kernel, pointwise), tangents = form.split(operands)
     dx, dkernel, dpointwise, dbias = form.spread(tangents)
@@ -183,19 +131,6 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
 
 
 # --- Shapes and calls -----------------------------------------------------------------------------
-
-
-def _convolve_aval(*operands: Any, form: _Forward) -> Any:
-    x, kernel, pointwise, _ = form.split(operands)
-    kernel_shapes = kernel.shape, None if pointwise is None else pointwise.shape
-    return output_aval(x, output_shape(form.spec, x.shape, kernel_shapes))
-
-
-def _convolve_on_cpu(*operands: Any, form: _Forward) -> Any:
-    x, kernel, pointwise, bias = form.split(operands)
-    y = shape_of(_convolve_aval, *operands, form=form)
-    operands = Operands(x, kernel, pointwise_kernel=pointwise, bias=bias)
-    return forward_call(operands, y, form.spec, activation=form.activation)
 
 
 def _tangent_aval(*operands: Any, form: _Linear) -> Any:
@@ -246,13 +181,6 @@ def _backward_on_cpu(*operands: Any, form: _Linear) -> Sequence[Any]:
     )
 
 
-_convolve = make_primitive(
-    "convolve",
-    abstract=_convolve_aval,
-    on_cpu=_convolve_on_cpu,
-    elsewhere=_composed_convolve,
-    batch_flags=lambda form: ((True, False) + (False,) * (form.separable + form.biased), (True,)),
-)
 _tangent = make_primitive("tangent", abstract=_tangent_aval, elsewhere=_composed_tangent)
 _backward = make_primitive(
     "backward",
@@ -281,32 +209,37 @@ def _apply_tangent(
     return _tangent.bind(*form.join(x, kernel, pointwise), *present, form=form)
 
 
-def _convolve_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Forward) -> Any:
-    y = _convolve.bind(*primals, form=form)
-    if all(map(is_zero, tangents)):
-        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
-    x, kernel, pointwise, _ = form.split(primals)
-    size = spatial_size(tuple(x.shape), form.spec)
-    linear = _Linear(form.spec, size, tuple(kernel.shape), form.separable, (False,) * 4)
-    t = _apply_tangent(linear, x, kernel, pointwise, form.split(tangents), y)
-    active = _active(y, form.activation)
-    return y, t if active is None else jnp.where(active, t, 0)
+def tangent(block: Block, operands: Operands, tangents: Operands, y: Any) -> Any:
+    """The tangent of a convolution's result y, from those of its operands."""
+    x, kernel, pointwise, _ = _of_convolution(operands)
+    size = spatial_size(tuple(x.shape), block.spec)
+    linear = _Linear(block.spec, size, tuple(kernel.shape), pointwise is not None, (False,) * 4)
+    t = _apply_tangent(linear, x, kernel, pointwise, _of_convolution(tangents), y)
+    active = _active(y, block.activation)
+    return t if active is None else jnp.where(active, t, 0)
 
 
-def _convolve_transpose(dy: Any, *operands: Any, form: _Forward) -> list[Any]:
-    """For a convolution that is linear in what is undefined: one operand, and the bias if any."""
-    x, kernel, pointwise, bias = form.split(operands)
-    wanted = [a is not None and ad.is_undefined_primal(a) for a in (x, kernel, pointwise, bias)]
-    if form.activation or sum(wanted[:3]) != 1 or wanted[3] != form.biased:
+def transpose(block: Block, operands: Operands, dy: Any) -> Operands:
+    """The cotangents of a convolution that is linear in what is undefined of its operands.
+
+    That is one of x and the kernels, and the bias if there is one.
+    """
+    given = _of_convolution(operands)
+    x, kernel, pointwise, bias = given
+    wanted = [a is not None and ad.is_undefined_primal(a) for a in given]
+    if block.activation or sum(wanted[:3]) != 1 or wanted[3] != (bias is not None):
         raise NotImplementedError("The convolution is not linear in the given operands.")
     shape = tuple(getattr(x, "aval", x).shape), tuple(getattr(kernel, "aval", kernel).shape)
-    size = spatial_size(shape[0], form.spec)
-    linear = _Linear(form.spec, size, shape[1], form.separable, (False,) * 4).of(wanted)
-    if is_zero(dy):
-        return no_cotangents(operands)
+    size = spatial_size(shape[0], block.spec)
+    linear = _Linear(block.spec, size, shape[1], pointwise is not None, (False,) * 4).of(wanted)
     found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, form=linear))
-    present = (True, True, form.separable, form.biased)
-    return [gradient for gradient, here in zip(found, present, strict=True) if here]
+    return Operands(found[0], found[1], None, found[2], found[3])
+
+
+def _of_convolution(operands: Operands) -> tuple[Any, Any, Any, Any]:
+    """(x, depthwise_kernel, pointwise_kernel, bias): a convolution has no others."""
+    x, kernel, _, pointwise, bias, _ = operands
+    return x, kernel, pointwise, bias
 
 
 def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
@@ -363,23 +296,7 @@ def _backward_transpose(cotangents: Sequence[Any], *operands: Any, form: _Linear
     return [*none, _apply_tangent(form, x, kernel, pointwise, tangents, dy.aval)]
 
 
-ad.primitive_jvps[_convolve] = _convolve_jvp
-ad.primitive_transposes[_convolve] = _convolve_transpose
 _linear_rules(_tangent, _composed_tangent, _tangent_linear)
 _linear_rules(_backward, _composed_backward, _backward_linear)
 ad.primitive_transposes[_tangent] = _tangent_transpose
 ad.primitive_transposes[_backward] = _backward_transpose
-
-
-# --- vmap -----------------------------------------------------------------------------------------
-
-
-def _batch_convolve(operands: Sequence[Any], axes: Sequence[Any], *, form: _Forward) -> Any:
-    x, *rest = operands
-    if all(axis is None for axis in axes[1:]):
-        y = _convolve.bind(fold_batch(x, axes[0]), *rest, form=form)
-        return unfold_batch(y, x, axes[0]), 0
-    return composed_batch(_composed_convolve, operands, axes, form)
-
-
-batching.primitive_batchers[_convolve] = _batch_convolve

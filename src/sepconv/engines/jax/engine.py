@@ -5,8 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from sepconv.engines.jax.batch_norm import batch_norm
-from sepconv.engines.jax.block import fuse
-from sepconv.engines.jax.convolution import convolve
+from sepconv.engines.jax.block import convolve, fuse
 from sepconv.engines.jax.pointwise import pointwise
 
 __all__ = ["as_array", "batch_norm", "convolve", "fuse", "is_traced", "name", "pointwise"]

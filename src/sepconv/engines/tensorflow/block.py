@@ -1,7 +1,7 @@
-"""TensorFlow's operation ``SepconvFused``: a block of an inference network in one call.
+"""A block of an inference network by TensorFlow's operation ``SepconvForward``, and its gradient.
 
-Its derivatives, and what it is on another device than the CPU, are those of what it is composed
-of.
+Where the block is a convolution and no more, that is the backward operation; any other block has
+the derivatives of what it is composed of, which it also is on another device than the CPU.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow.calls import Array, operations, runs_on_cpu, static_shape
+from sepconv.engines.tensorflow.calls import Array, forward, runs_on_cpu
 from sepconv.engines.tensorflow.composed import ordinary
 from sepconv.engines.tensorflow.convolution import convolve
-from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands
+from sepconv.engines.tensorflow.transforms import gradient_of_convolution, operands_of
+from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, is_convolution
 from sepconv.geometry import ConvSpec
 
 __all__ = ["fuse"]
-
-_INPUTS = ("depthwise", "depthwise_bias", "pointwise", "bias", "residual")
 
 
 def _activate(y: Array, code: int) -> Array:
@@ -54,19 +53,20 @@ def _composed(operands: Operands, block: Block) -> Array:
     return _activate(y, last)
 
 
-@tf.RegisterGradient("SepconvFused")
+@tf.RegisterGradient("SepconvForward")
 def _gradient(operation: Any, dy: Array) -> list[Array | None]:
-    inputs = list(operation.inputs)
+    given = operands_of(operation)
     block = Block(
         ConvSpec(*operation.get_attr("spec")),
         operation.get_attr("depthwise_activation"),
         operation.get_attr("activation"),
     )
-    given = [operation.get_attr(f"num_{name}") for name in _INPUTS]
+    if is_convolution(given, block):
+        return gradient_of_convolution(operation, given, dy)
+    inputs = list(operation.inputs)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        rest = iter(inputs[1:])
-        y = _composed(Operands(inputs[0], *(next(rest) if n else None for n in given)), block)
+        y = _composed(given, block)
     return tape.gradient(y, inputs, dy)
 
 
@@ -74,15 +74,4 @@ def fuse(operands: Operands, block: Block) -> Array:
     """See `sepconv.engines.front`."""
     if not runs_on_cpu(operands.x):
         return _composed(operands, block)
-    x, *rest = operands
-    y = operations.sepconv_fused(
-        x,
-        *([] if a is None else [a] for a in rest),
-        spec=list(block.spec),
-        depthwise_activation=block.depthwise_activation,
-        activation=block.activation,
-    )
-    if not tf.executing_eagerly():
-        kernels = operands.depthwise_kernel, operands.pointwise_kernel
-        y.set_shape(static_shape(x, *kernels, block.spec))
-    return y
+    return forward(operands, *block)

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from sepconv.fused import BLOCK_ACTIVATIONS, Operands
 from sepconv.geometry import ConvSpec, output_shape
 
 try:  # Only to notice that XLA will compile what is being traced; there is no public way.
@@ -51,12 +52,22 @@ def static_shape(
 
 
 def forward(
-    x: Array, kernel: Array, pointwise: Maybe, bias: Maybe, spec: list[int], activation: int
+    operands: Operands,
+    spec: Sequence[int],
+    depthwise_activation: int = BLOCK_ACTIVATIONS[None],
+    activation: int = BLOCK_ACTIVATIONS[None],
 ) -> Array:
     """``SepconvForward``."""
-    y = operations.sepconv_forward(x, kernel, pointwise, bias, spec=spec, activation=activation)
+    x, *rest = operands
+    y = operations.sepconv_forward(
+        x,
+        *([] if a is None else [a] for a in rest),
+        spec=list(spec),
+        depthwise_activation=depthwise_activation,
+        activation=activation,
+    )
     if not tf.executing_eagerly():
-        y.set_shape(static_shape(x, kernel, pointwise[0] if pointwise else None, spec))
+        y.set_shape(static_shape(x, operands.depthwise_kernel, operands.pointwise_kernel, spec))
     return y
 
 

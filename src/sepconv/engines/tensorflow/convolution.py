@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from sepconv.engines.tensorflow import transforms  # noqa: F401  (registers the gradients)
 from sepconv.engines.tensorflow.calls import Array, forward, runs_on_cpu
 from sepconv.engines.tensorflow.composed import stock
+from sepconv.fused import Operands
 from sepconv.geometry import ConvSpec, activation_code
 
 __all__ = ["as_array", "convolve"]
@@ -25,14 +25,8 @@ def convolve(
     """See `sepconv.engines.front`."""
     if not runs_on_cpu(x):
         return stock(x, depthwise_kernel, pointwise_kernel, bias, spec, activation)
-    return forward(
-        x,
-        depthwise_kernel,
-        [] if pointwise_kernel is None else [pointwise_kernel],
-        [] if bias is None else [bias],
-        list(spec),
-        activation_code(activation),
-    )
+    operands = Operands(x, depthwise_kernel, None, pointwise_kernel, bias)
+    return forward(operands, spec, activation=activation_code(activation))
 
 
 def as_array(value: Any) -> Array:

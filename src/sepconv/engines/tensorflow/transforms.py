@@ -1,8 +1,10 @@
-"""The gradients of TensorFlow's operations of ours; TensorFlow is told of them on import.
+"""The gradients of a convolution alone, and of ``SepconvBackward``.
 
-``SepconvForward`` computes ``y = activation(F(x, depthwise, pointwise) + bias)`` and
-``SepconvBackward`` the gradients of ``sum(F(...) * dy)``. F is linear in each of its arguments, so
-derivatives of any order need no third operation: see `_gradient_of_backward`.
+Where ``SepconvForward`` is no more than a convolution it computes
+``y = activation(F(x, depthwise, pointwise) + bias)``, and ``SepconvBackward`` the gradients of
+``sum(F(...) * dy)``. F is linear in each of its arguments, so derivatives of any order need no
+third operation: see `_gradient_of_backward`. TensorFlow is told of that one on import, and by
+`block` of ``SepconvForward``'s.
 """
 
 from __future__ import annotations
@@ -12,9 +14,21 @@ from typing import Any
 import tensorflow as tf
 
 from sepconv.engines.tensorflow.calls import Array, backward, forward
+from sepconv.fused import Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
-__all__: list[str] = []
+__all__ = ["gradient_of_convolution", "operands_of"]
+
+#: The operands of ``SepconvForward`` after x, by their attributes.
+_INPUTS = ("depthwise", "depthwise_bias", "pointwise", "bias", "residual")
+
+
+def operands_of(operation: Any) -> Operands:
+    """Those of a ``SepconvForward``."""
+    inputs = iter(operation.inputs)
+    x = next(inputs)
+    given = (operation.get_attr(f"num_{name}") for name in _INPUTS)
+    return Operands(x, *(next(inputs) if number else None for number in given))
 
 
 def _skipped(operation: Any) -> tuple[int, ...]:
@@ -22,23 +36,22 @@ def _skipped(operation: Any) -> tuple[int, ...]:
     return getattr(operation, "skip_input_indices", None) or ()
 
 
-@tf.RegisterGradient("SepconvForward")
-def _gradient_of_forward(operation: Any, dy: Array) -> list[Array | None]:
-    x, kernel, *rest = operation.inputs
-    separable = operation.get_attr("num_pointwise")
-    biased = operation.get_attr("num_bias")
+def gradient_of_convolution(operation: Any, operands: Operands, dy: Array) -> list[Array | None]:
+    """For the inputs of a ``SepconvForward`` that is a convolution."""
+    x, kernel, _, pointwise, bias, _ = operands
     activation = operation.get_attr("activation")
     # Either works from the activation's result as well as from its argument.
     if activation == ACTIVATIONS["relu"]:
         dy = tf.raw_ops.ReluGrad(gradients=dy, features=operation.outputs[0])
     elif activation == ACTIVATIONS["relu6"]:
         dy = tf.raw_ops.Relu6Grad(gradients=dy, features=operation.outputs[0])
-    positions = [0, 1, *([2] if separable else []), *([3] if biased else [])]
+    positions = [i for i, a in enumerate((x, kernel, pointwise, bias)) if a is not None]
     skipped = _skipped(operation)
     wanted = [False] * 4
     for index, position in enumerate(positions):
         wanted[position] = index not in skipped
-    grads = backward(x, kernel, rest[:separable], dy, operation.get_attr("spec"), wanted)
+    matrix = [] if pointwise is None else [pointwise]
+    grads = backward(x, kernel, matrix, dy, operation.get_attr("spec"), wanted)
     return [grads[position] for position in positions]
 
 
@@ -76,7 +89,8 @@ def _gradient_of_backward(operation: Any, *cotangents: Array) -> list[Array | No
         for index, grad in enumerate(grads[:3]):
             add(index, grad)
         if len(factors) not in skipped:
-            add(len(factors), forward(x, kernel, pointwise, [], spec, ACTIVATIONS[None]))
+            matrix = pointwise[0] if pointwise else None
+            add(len(factors), forward(Operands(x, kernel, pointwise_kernel=matrix), spec))
     if wanted[3] and cotangents[3] is not None and len(factors) not in skipped:
         first = ConvSpec(*spec).channels_first
         column = tf.reshape(cotangents[3], [1, -1, 1, 1] if first else [1, 1, 1, -1])

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from sepconv import _native
-from sepconv.engines.torch.composed import convolve
+from sepconv.engines.torch.composed import ordinary
 from sepconv.engines.torch.convolution import (
     CODES,
     fake_result,
@@ -70,7 +70,7 @@ def _composed(
         y = _activate(y, depthwise_activation)
         alone = depthwise_kernel is None
         if alone and not is_product(pointwise_kernel.shape, ConvSpec(*spec)):
-            y = convolve(y, pointwise_kernel, spec)
+            y = ordinary(y, pointwise_kernel, spec)
         else:
             y = (y.movedim(axis, -1) @ pointwise_kernel[0, 0]).movedim(-1, axis)
         if bias is not None:

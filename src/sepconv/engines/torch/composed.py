@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sepconv.geometry import ACTIVATIONS, ConvSpec, resolve
 
-__all__ = ["backward", "convolve", "forward"]
+__all__ = ["backward", "forward", "ordinary"]
 
 
 @lru_cache(maxsize=1024)
@@ -141,7 +141,7 @@ def _same_padding(size: Any, kernel: int, stride: int, dilation: int) -> tuple[A
     return total // 2, total - total // 2
 
 
-def convolve(x: Tensor, kernel: Tensor, spec: list[int]) -> Tensor:
+def ordinary(x: Tensor, kernel: Tensor, spec: list[int]) -> Tensor:
     """An ordinary convolution by a kernel [kh, kw, C, F], in the layout of `spec`."""
     conv = ConvSpec(*spec)
     image = x if conv.channels_first else x.permute(0, 3, 1, 2)
