@@ -22,10 +22,9 @@ namespace {
 
 using Integers = ffi::Span<const int64_t>;
 
-// Which optional operands come with a call, and which gradients are asked for: bits in the order
-// of the operands (x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual).
-// Programs that were exported when they had another order name the attribute otherwise, which XLA
-// refuses.
+// Bits for the operands that a call has, or the gradients that it wants, in the order of the
+// operands (x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual). Programs
+// exported while the operands had another order give the attribute another name, which XLA refuses.
 constexpr int64_t kX = 1, kDepthwise = 2, kDepthwiseBias = 4, kPointwise = 8, kBias = 16,
                   kResidual = 32;
 
@@ -64,7 +63,7 @@ void* address(const char* name, const ffi::AnyBuffer& buffer, sepconv::DType dty
   return buffer.untyped_data();
 }
 
-// Hands out a call's operands or results one after the other.
+// Returns a call's operands or results in order.
 class Operands {
  public:
   explicit Operands(ffi::RemainingArgs buffers) : buffers_(buffers) {}

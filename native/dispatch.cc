@@ -1,4 +1,4 @@
-// Picks the instruction set once, at the first call, and hands calls on to its kernels.
+// Picks the instruction set at the first call, and calls its kernels.
 #include "dispatch.h"
 
 #include <cstdlib>
@@ -18,7 +18,8 @@ struct Kernels {
   KernelTable tables[kDTypes];
 };
 
-// Those of level `index`: of what a level has not itself, the nearest level below has it.
+// The kernels of level `index`; where a level has none of its own, those of the nearest level
+// below.
 Kernels kernels_of(const std::vector<Level>& levels, size_t index) {
   Kernels kernels{levels[index].name, {}};
   for (size_t i = 0; i <= index; ++i)

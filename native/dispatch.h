@@ -37,8 +37,7 @@ SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t
 SEPCONV_API Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads);
 SEPCONV_API Plan make_plan(DType dtype, const Pointwise& p, Pass pass, bool packed, int threads);
 
-// The values of the numbers that bindings are given. They throw std::invalid_argument where a
-// number is that of none.
+// The enum value of a number from a binding. Throws std::invalid_argument for an unknown number.
 SEPCONV_API DType dtype_of(int64_t code);
 SEPCONV_API Activation activation_of(int64_t code);
 

@@ -48,7 +48,7 @@ Range mapping_of(uintptr_t address) {
     range.first = std::strtoull(rest, &rest, 16);
     range.last = std::strtoull(rest + 1, &rest, 16);
     if (!range.holds(address)) continue;
-    // What follows is its permissions, offset, device, inode and name.
+    // The permissions, offset, device, inode and name follow.
     char inode[3] = "", name[2] = "";
     const int fields = std::sscanf(rest, " %*s %*s %*s %2s %1s", inode, name);
     return fields == 1 && std::strcmp(inode, "0") == 0 ? range : Range{};

@@ -11,7 +11,7 @@
 
 namespace sepconv {
 
-// The half types are stored alone: sums are float32's, rounded once.
+// The half types are storage formats: sums are float32's, rounded once.
 enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 constexpr int64_t itemsize(DType dtype) {
   return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
@@ -41,7 +41,7 @@ struct Forward {
   int64_t filters = 0;                                 // 0: the depthwise step alone
   Activation depthwise_activation = Activation::none;  // of a separable convolution only
   Activation activation = Activation::none;
-  // The pointwise kernel as pack_pointwise_kernel() put it, which is then not read itself.
+  // The output of pack_pointwise_kernel(); pointwise_kernel is then not read.
   const void* packed_kernel = nullptr;
   Overrule overrule = {};  // for benchmarks
 

@@ -1,6 +1,6 @@
-// What is decided about an operation before any of it runs, as plain values: the kernels that serve
-// it, how their work is cut into tasks, and the memory that a task takes. Made by each level
-// (kernels/plan.h), since it depends on the size of vectors.
+// The plan of an operation: the kernels, the cut into tasks and the memory of a task, as plain
+// values decided before it runs. Made by each level (kernels/plan.h), since it depends on the size
+// of vectors.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
-// A convolution whose weights do not change: copies of them, the kernel that mixes channels in the
-// order in which products read it.
+// A convolution of fixed weights. It keeps copies of them, the kernel that mixes channels packed:
+// in the order in which the matrix product reads it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -10,9 +10,9 @@ namespace sepconv {
 
 class SEPCONV_API Prepared {
  public:
-  // `args` is what `forward` takes but for x, residual and y. `taps` is kh * kw, of whichever
-  // kernel has a size; `depth_multiplier` is 1 without a depthwise kernel. Throws std::bad_alloc
-  // where there is no memory.
+  // `args` has what `forward` takes, except x, residual and y. `taps` is kh * kw of the kernel that
+  // has a size; `depth_multiplier` is 1 without a depthwise kernel. Throws std::bad_alloc where
+  // there is no memory.
   struct Weights {
     DType dtype;
     bool channels_first;

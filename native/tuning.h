@@ -2,11 +2,11 @@
 // together for a cache, where one way becomes better than another. A number that the order of a sum
 // depends on says so: a change of it changes the last bits of results.
 //
-// All were measured on an AMD EPYC of Zen 4 (per core 32 KiB of first cache and 1 MiB of second,
-// 32 MiB of third among eight), most of them on two of its cores. Each has its unit, what a smaller
-// and a larger number cost, and the command that measures it again: `sepconv bench` with what is
-// said here behind it, before and after. How many registers a depthwise kernel's tile takes is not
-// here but beside the kernel, since it follows from the number of registers.
+// All were measured on an AMD EPYC of Zen 4 (per core 32 KiB of first cache and 1 MiB of second, 32
+// MiB of third for eight cores), most of them on two of its cores. Each has its unit, what a
+// smaller and a larger number cost, and the command that measures it again: `sepconv bench` with
+// the options given, before and after the change. The sizes of the depthwise kernels' register
+// tiles are not here but beside the kernels, since they follow from the number of registers.
 #pragma once
 #include <cstdint>
 
@@ -75,9 +75,9 @@ inline constexpr int64_t kPaddedTaps = 9;
 
 // --- the product -------------------------------------------------------------------------------
 
-// The register tile: vectors of columns, and rows where there are 32 vector registers and where
-// there are 16. All but a few registers hold sums; those left are for B's vectors and A's value. A
-// smaller tile loads more for each product, of a larger one sums go to memory and back.
+// The register tile of the product: its columns in vectors, and its rows with 32 vector registers
+// and with 16. All but a few registers hold sums; the others hold B's vectors and A's value. A
+// smaller tile loads more for each multiplication; of a larger one, sums go to memory and back.
 //   --mode separable,pointwise, and with SEPCONV_ISA=x86-64-v3
 inline constexpr int kProductVectors = 2;
 inline constexpr int kProductRowsOf32 = 12, kProductRowsOf16 = 6;
@@ -87,20 +87,20 @@ inline constexpr int kProductRowsOf32 = 12, kProductRowsOf16 = 6;
 //   --mode pointwise --batch 1
 inline constexpr int64_t kPackRows = 32;
 
-// How far ahead memory is asked for: where a transposed B is packed, in lines of a column; where a
-// micro-kernel packs on the way, in rows of B. Nearer it comes too late, farther it may be driven
-// out before its use.
+// Prefetch distances: in lines of a column where a transposed B is packed; in rows of B where a
+// micro-kernel packs during the product. With a smaller distance data comes too late, with a larger
+// one it may be evicted before its use.
 //   --mode pointwise-training
 inline constexpr int64_t kTurnAheadLines = 8, kFillAheadRows = 16;
 
-// Bytes from one line of the first cache to the next on the same set, and lines of a set: so many
-// rows are multiplied at a time that lie on one set. More drive each other out, fewer load panels
-// more often. They are the processor's: 64 sets of eight lines of 64 bytes.
+// Bytes from one line of the first cache to the next one on the same set, and the lines of a set:
+// of rows that lie on one set, so many are multiplied at a time. More evict each other, fewer load
+// panels more often. Both are properties of the processor: 64 sets of eight lines of 64 bytes.
 //   --mode pointwise --workloads 'mobilenet_v1,xception'
 inline constexpr int64_t kOneSetBytes = 4096, kOneSetRows = 8;
 
-// Rows of a tile that go through all panels of weights, so that a panel, once in the first cache,
-// serves them all; twice as many pixels where they are packed themselves (channels_first).
+// Pixels of a tile, which are multiplied by all panels of weights, so that a panel, once in the
+// first cache, serves them all. Twice as many for channels_first, where pixels are packed too.
 //   --mode separable,pointwise
 inline constexpr int64_t kTilePixels = 96;
 

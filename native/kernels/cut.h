@@ -1,5 +1,5 @@
-// A range cut into even parts of whole units: rows into bands, pixels into tiles, outputs into
-// blocks.
+// Cuts a range into even parts of whole units: rows into bands, pixels into tiles, outputs into
+// parts of filters.
 #pragma once
 #include "vec.h"
 
@@ -9,7 +9,7 @@ struct Cut {
   int64_t total, unit;
   int64_t most;   // in the largest part
   int64_t count;  // of parts
-  // Where part `index` begins, or the one before it ends.
+  // The first item of part `index`, and the end of the part before it.
   int64_t first(int64_t index) const {
     return min_of(part_start(ceil_div(total, unit), count, index) * unit, total);
   }
@@ -20,7 +20,8 @@ inline Cut cut_into(int64_t total, int64_t count, int64_t unit = 1) {
   return {total, unit, ceil_div(ceil_div(total, unit), max_of(1, count)) * unit, count};
 }
 
-// Bands of about `wanted` rows of each of `images` images, all as even as they come.
+// Bands of about `wanted` rows of each of `images` images; their heights differ by one unit at
+// most.
 inline Cut cut_bands(int64_t total, int64_t wanted, int64_t images = 1, int64_t unit = 1) {
   const int64_t units = ceil_div(total, unit);
   int64_t count = ceil_div(units, min_of(max_of(1, wanted / unit), units));

@@ -26,8 +26,8 @@ void repeat(const T* from, int64_t count, int64_t m, T* to) {
     for (int64_t r = 0; r < m; ++r) to[i * m + r] = from[i];
 }
 
-// A band of the input as the channelwise kernels want it, with c * m channels: the image itself, or
-// where m > 1 a copy of its rows in scratch with every channel repeated.
+// A band of the input with c * m channels, for the channelwise kernels: the image itself, or where
+// m > 1 a copy of its rows in scratch with every channel repeated m times.
 template <class T>
 struct Expanded {
   Correlation correlation;
@@ -52,8 +52,8 @@ Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T*
 template <class T>
 class DepthwiseBands {
  public:
-  // `bias` may be null. Where weights are repeated, all threads read the same ones, unless there is
-  // to be an own copy in the memory that each keeps: another core's cache is far.
+  // `bias` may be null. Repeated weights are shared by all threads, or with `own_weights` copied to
+  // the memory that each thread keeps, since another core's cache is slow.
   DepthwiseBands(const Geometry& geometry, const BandPlan& band, const T* kernel, const T* bias,
                  bool own_weights = false)
       : g(geometry),

@@ -9,7 +9,7 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // --- input gradient ----------------------------------------------------------------------------
 
-// The kernel, flipped and sorted by phase: phase (a, b)'s taps stand together.
+// The flipped kernel, sorted by phase: the taps of phase (a, b) are consecutive.
 template <class T>
 class FlippedKernel {
  public:

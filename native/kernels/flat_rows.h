@@ -14,8 +14,8 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Sizes of a correlation: the image may have `planes` results of each channel side by side, which
-// are added up (an input gradient), the output `m` of them (a forward pass).
+// Sizes of a correlation. In an input gradient the image has `planes` results of each channel side
+// by side, which are added up; in a forward pass the output has `m` of them.
 struct FlatSizes {
   int64_t in_h, in_w, c, planes, m;
   int64_t kh, kw, sh, dh, dw, pt, pl;

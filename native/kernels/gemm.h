@@ -8,18 +8,19 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Contiguous memory that is going to be read next, to be asked for in between, a little at a time,
-// so that it comes while there is something to compute.
+// Prefetches contiguous memory that is read next, a little at each call of ask(), while there is
+// something to compute.
 class Ahead {
  public:
   Ahead() = default;
-  // Nothing where it is so much that it would drive out of the second cache what is in use.
+  // Prefetches nothing of an array so large that it would drive data in use out of the second
+  // cache.
   template <class T>
   Ahead(const T* p, int64_t count) : next_(reinterpret_cast<const char*>(p)) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
     if (bytes <= tuning::kAheadBytes) lines_ = ceil_div(bytes, 64);
   }
-  // As often as `ask` is going to be called.
+  // Sets the number of calls of ask().
   void share_out(int64_t calls) { each_ = ceil_div(lines_, max_of(1, calls)); }
   void ask() {
     for (const int64_t left = max_of(0, lines_ - each_); lines_ > left; --lines_, next_ += 64)

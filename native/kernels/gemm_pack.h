@@ -19,9 +19,9 @@ struct MatrixA {
   MatrixA at(int64_t m, int64_t k) const { return {data + m * row + k * col, row, col}; }
 };
 
-// B as its panels, and where they are not filled yet, as what they are to be filled with on the
-// way: element (k, n) of B is source[k * source_row + n]. `once`: there is room for one panel, and
-// each is filled where the one before it was.
+// B as packed panels, or as the source that the panels are filled from during the product: element
+// (k, n) of B is source[k * source_row + n]. `once`: there is memory for one panel, which each
+// fills in turn.
 template <class T>
 struct MatrixB {
   T* panels;
@@ -30,13 +30,13 @@ struct MatrixB {
   bool once = false;
 };
 
-// B whose panels are filled, and which nobody writes to.
+// B with filled panels, which are only read.
 template <class T>
 MatrixB<T> filled(const T* panels) {
   return {const_cast<T*>(panels)};
 }
 
-// Rows shared out evenly over micro-kernels of at most `most` rows: 14 as 5 + 5 + 4, not 6 + 6 + 2.
+// Rows divided evenly among micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
 struct RowGroups {
   int64_t count, each, more;
   explicit RowGroups(int64_t rows, int64_t most)
@@ -72,8 +72,8 @@ inline int64_t packed_rows_elements(int64_t rows, int64_t depth) {
   return round_up(rows * round_up(depth, ProductOf<T>::kSteps) + kLanes<T>, kLanes<T>);
 }
 
-// 4 x 4 elements turned: from[n * step + k] to to[k * WIDTH + n]. Vectors of 16 bytes, whatever
-// the level, since wider ones need more steps to turn.
+// Transposes 4 x 4 elements: from[n * step + k] to to[k * WIDTH + n]. Vectors have 16 bytes at
+// every level, since wider ones need more instructions.
 template <int WIDTH>
 inline void turn_block(const float* from, int64_t step, float* to) {
   typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -109,7 +109,8 @@ template <class T>
 void pack_turned(int64_t depth, int64_t width, const T* from, int64_t col, T* panel) {
   constexpr int kWidth = kPanel<T>;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  // A line of every column at a time: their lines in the panel stay in the first cache meanwhile.
+  // One cache line of every column at a time, so that the lines of the panel stay in the first
+  // cache.
   for (int64_t k0 = 0; k0 < depth; k0 += kLine) {
     const int64_t k1 = min_of(k0 + kLine, depth);
     int64_t n = 0;

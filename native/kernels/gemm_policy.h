@@ -25,8 +25,8 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 // The usual height of a register tile, in which tasks are cut, too.
 inline constexpr int kRows = kRegisters == 32 ? tuning::kProductRowsOf32 : tuning::kProductRowsOf16;
 
-// Half a vector, for the last columns of a tile: where a processor works through a wide vector in
-// two steps, it costs half as much.
+// Half a vector, for the last columns of a tile: it costs half as much on processors that execute a
+// wide vector in two steps.
 template <class T>
 struct HalfVecTypes {
   typedef T Aligned __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2)));

@@ -136,9 +136,9 @@ GradientFunctions<T> pick_gradient(int64_t taps, int64_t stride, int64_t dilatio
   return {gradient_general<T>, 1, gradient_general<T>};
 }
 
-// Adds the part of outputs [p0, p1) x all columns to channels [c0, c1), at least kLanes of them, of
-// dk [kh, kw, channels]; `dy` is output (p0, 0, 0)'s gradient and dense. `sums` is scratch of
-// kh * kw vectors, `scratch` as for correlate().
+// Adds what the output rows [p0, p1) give to channels [c0, c1), at least kLanes of them, of dk [kh,
+// kw, channels]. `dy` points to the gradient of output (p0, 0, 0) and is dense. `sums` is scratch
+// of kh * kw vectors; the other scratch as for correlate().
 template <class T>
 void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, const T* image,
                          const T* dy, int64_t p0, int64_t p1, int64_t c0, int64_t c1, T* dk,

@@ -7,7 +7,7 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// A pointer for every three rows: x86 adds nought, one or two times a step in an address, so that
+// One pointer for every three rows: an x86 address can add zero, one or two row strides, so that
 // neither registers nor memory have to hold the offsets of all rows.
 template <class T, int ROWS>
 struct RowPointers {
@@ -28,7 +28,7 @@ struct RowPointers {
   }
 
  private:
-  // Compilers would put the offsets back.
+  // Keeps the compiler from computing the offsets again.
   void keep() {
 #pragma GCC unroll 4
     for (int p = 0; p < kCount; ++p) asm("" : "+r"(at[p]));
@@ -52,7 +52,7 @@ template <class P, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool H
   using LooseHalf = typename HalfVecTypes<Sum>::Unaligned;
   using LooseHalfB = typename HalfVecTypes<B>::Unaligned;
   {
-    // C's lines are asked for now, so that they are here when the sums are.
+    // Prefetches C's lines, so that they are here when the sums are done.
     const RowPointers<typename P::C, ROWS> out(c, c_row);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i)

@@ -9,8 +9,8 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Copies `count` values a vector at a time where that reads nothing past `end`; the vector that
-// ends the copy may write over what follows.
+// Copies `count` values, whole vectors where that reads nothing past `end`. The last vector may
+// overwrite what follows the copy.
 template <class T>
 inline void copy_over(const T* from, int64_t count, const T* end, T* to) {
   if (end - from < round_up(count, kLanes<T>)) {

@@ -1,6 +1,6 @@
-// The plan of a whole operation, put together from those of its steps, for who wants to know it:
-// to print, to test and to explain. Kernels make those of their own steps (plan_depthwise.h,
-// plan_pointwise.h, plan_separable.h), from the same sizes.
+// The plan of a whole operation, made of the plans of its steps, to be printed, tested and
+// explained. Kernels make the plans of their own steps (plan_depthwise.h, plan_pointwise.h,
+// plan_separable.h) from the same sizes.
 #pragma once
 #include "../operation.h"
 #include "../plan.h"
@@ -13,7 +13,7 @@ int64_t bytes_of(int64_t elements) {
   return elements * static_cast<int64_t>(sizeof(T));
 }
 
-// What is in the largest part, whose last unit need not be whole.
+// The items of the largest part, whose last unit need not be whole.
 inline int64_t largest(const Cut& cut) { return min_of(cut.most, cut.total); }
 
 template <class T>

@@ -1,11 +1,11 @@
-// How a depthwise step goes: which kernel serves a geometry, how its work is cut into tasks, and
-// how much memory a task takes. All of it follows from values (the geometry, the type, the level's
-// vectors and the number of threads) and no memory is read, so that a plan can be made, printed and
+// The plan of a depthwise step: which kernel serves a geometry, how the work is cut into tasks, and
+// the memory that a task takes. It depends on values only (the geometry, the type, the level's
+// vectors and the number of threads) and reads no memory, so that a plan can be made, printed and
 // tested without running it.
 //
-// What is added up over tasks is cut by the geometry alone, and in a fixed order, so that results
-// do not depend on the number of threads; where a task has whole sums, that number may decide on
-// the cut.
+// Work that is summed over tasks is cut by the geometry alone, and summed in a fixed order, so that
+// results do not depend on the number of threads. Where a task computes whole sums, that number may
+// decide the cut.
 #pragma once
 #include "../plan.h"
 #include "../tuning.h"
@@ -20,29 +20,28 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // --- what a geometry is good for -----------------------------------------------------------------
 
-// Whether vectors along the channels would not be full, or not be there.
+// Whether channels cannot fill vectors: they come first, or there are fewer than lanes.
 template <class T>
 bool is_narrow(const Geometry& g) {
   return g.channels_first || g.c * g.m < kLanes<T>;
 }
 
-// Whether the forward pass and the kernel's gradient go along whole rows: few channels, at stride 1
-// along the width.
+// Whether the forward pass and the kernel's gradient take whole rows (flat_rows.h): few channels,
+// at stride 1 along the width.
 template <class T>
 bool is_flat(const Geometry& g) {
   const bool few = g.c * g.m < 128 && (g.m > 1 || g.c < kLanes<T>);
   return !g.channels_first && g.sw == 1 && few && g.wo * g.c >= kLanes<T>;
 }
 
-// Whether the input gradient goes by tiles at stride 2. Without 32 registers their weights would
-// not stay in them.
+// Whether the input gradient is computed by stride2_gradient.h, whose weights need 32 registers.
 template <class T>
 bool wants_stride2_gradient(const Geometry& g) {
   return sizeof(T) == 4 && kRegisters == 32 && g.kh == 3 && g.kw == 3 && g.sh == 2 && g.sw == 2 &&
          g.dh == 1 && g.dw == 1 && g.m == 1;
 }
 
-// Whether a range of channels can be computed apart from the others.
+// Whether parts of the channels can be computed separately.
 template <class T>
 bool may_split_channels(const Geometry& g) {
   return g.m == 1 && (g.channels_first || !is_narrow<T>(g));
@@ -52,20 +51,20 @@ inline Correlation forward_correlation(const Geometry& g) {
   return {g.h, g.w, g.c * g.m, g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.pt, g.pl, g.wo};
 }
 
-// How many rows of outputs are best computed together, and bands cut between.
+// The rows of outputs that are best computed together; bands are whole multiples of it.
 inline int64_t row_unit(const Geometry& g) { return g.kh > 1 && g.dh == 1 ? kSmallRows : 1; }
 
-// Whether bands may be as low as a tile: where the rows that they share with their neighbours are
-// few, and read from the image as it is.
+// Whether bands may be as low as a register tile: where they share few rows with their neighbours,
+// and read the image itself.
 template <class T>
 bool may_be_low(const Geometry& g) {
   return g.m == 1 && !is_narrow<T>(g) && g.dh == 1 &&
          pick_small<T>(forward_correlation(g)) != nullptr;
 }
 
-// How many tasks a pass is worth. Where that makes bands or parts of channels that are less than
-// whole ones to go through: one a thread if all is a matter of microseconds, some for each if it is
-// not.
+// The number of tasks that a pass is worth. Only where low bands and parts of the channels cost
+// little may it be more than kTasks: one for each thread where the pass takes microseconds, several
+// for each where it takes longer.
 template <class T>
 int64_t wanted_tasks(const Geometry& g, int64_t threads) {
   if (!may_be_low<T>(g)) return tuning::kTasks;
@@ -74,7 +73,7 @@ int64_t wanted_tasks(const Geometry& g, int64_t threads) {
          min_of(max_of(1, all / tuning::kTaskVectorProducts / threads), tuning::kTasksAThread);
 }
 
-// Bands of about `rows` rows of `total`, or lower ones where that makes fewer tasks than wanted.
+// Bands of about `rows` rows of `total`; lower bands where these would be fewer tasks than wanted.
 template <class T>
 Cut cut_task_bands(const Geometry& g, int64_t threads, int64_t total, int64_t rows, int64_t unit) {
   const Cut bands = cut_bands(total, rows, g.n, unit);
@@ -84,9 +83,9 @@ Cut cut_task_bands(const Geometry& g, int64_t threads, int64_t total, int64_t ro
                    unit);
 }
 
-// How many parts the channels are cut into where `tasks` are fewer than wanted. Parts begin at
-// whole vectors; of what comes from memory they are of a KiB a pixel or more, since it is slow at
-// less.
+// The number of parts that the channels are cut into where `tasks` are fewer than wanted. Parts
+// begin at whole vectors. Where the image comes from memory, a part is a KiB of a pixel or more,
+// since shorter reads are slow.
 template <class T>
 int64_t channel_parts(const Geometry& g, int64_t threads, int64_t tasks) {
   const int64_t wanted = wanted_tasks<T>(g, threads);
@@ -100,9 +99,9 @@ int64_t channel_parts(const Geometry& g, int64_t threads, int64_t tasks) {
   return max_of(1, min_of(most / max_of(1, tasks), vectors <= 8 ? vectors : vectors / 2));
 }
 
-// How many pieces the rows of a band are cut into where there are few bands: pieces of some
-// thousand outputs, and but for flat ones long beside what they share with their neighbours, and so
-// that they leave tiles of dilated outputs whole.
+// The number of pieces that the rows of a band are cut into where there are few bands. A piece has
+// some thousand outputs. Except in the flat kernel it is long compared with the inputs that it
+// shares with its neighbours, and long enough for whole tiles of dilated outputs.
 template <class T>
 int64_t row_pieces(const Geometry& g, bool flat, int64_t bands, int64_t rows) {
   if (bands >= 4) return 1;
@@ -113,14 +112,14 @@ int64_t row_pieces(const Geometry& g, bool flat, int64_t bands, int64_t rows) {
   return max_of(1, min_of(tuning::kTasks / max_of(1, bands), most));
 }
 
-// Rows a band of a plane may have so that its phases stay in a cache.
+// The most rows of a band of a plane whose phases stay in a cache.
 template <class T>
 int64_t planar_rows(const Geometry& g) {
   const int64_t row = (g.wo + (g.kw - 1) * g.dw / g.sw) * g.sh * g.sw;
   return max_of(1, max_of((g.kh - 1) * g.dh / g.sh, tuning::kPlaneElements / max_of(1, row)));
 }
 
-// A band of at least so many rows makes little of the rows that it shares with its neighbours.
+// The rows of a band for which the rows that it shares with its neighbours cost little.
 inline int64_t least_rows(const Geometry& g) { return 2 * ((g.kh - 1) * g.dh + 1); }
 
 // Whether a kernel can compute the forward pass at all.
@@ -140,7 +139,7 @@ bool can_serve(const Geometry& g, DepthwiseKernel kernel) {
   }
 }
 
-// Of the forward pass and of the kernel's gradient.
+// The kernel of the forward pass and of the kernel's gradient.
 template <class T>
 DepthwiseKernel pick_kernel(const Geometry& g) {
   if (is_flat<T>(g)) return DepthwiseKernel::flat;
@@ -151,10 +150,10 @@ DepthwiseKernel pick_kernel(const Geometry& g) {
 
 // --- what a band needs ---------------------------------------------------------------------------
 
-// Whether a box of so many rows and columns is better computed from a strip: a copy of its window,
-// one vector of channels, padding included. It pays where a good part of the outputs has taps in
-// the padding, and where pixels lie so far apart that the rows of a window fall on the same few
-// sets of the first cache; with large dilation or few rows the copy costs too much.
+// Whether a box of these rows and columns is better computed from a strip: a copy of its window,
+// one vector of channels, padding included. That pays where many outputs have taps in the padding,
+// and where pixels are so far apart that the rows of a window fall on the same few sets of the
+// first cache. With large dilation or few rows the copy costs too much.
 template <class T>
 bool wants_strip(const Correlation& g, bool small, int64_t rows, int64_t q0, int64_t q1) {
   if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
@@ -182,7 +181,7 @@ FlatSizes flat_sizes(const Geometry& g) {
   return {g.h, g.w, g.c, 1, g.m, g.kh, g.kw, g.sh, g.dh, g.dw, g.pt, g.pl, g.wo};
 }
 
-// How bands of one result go, of at most `rows` rows. All but these are elements.
+// How bands of at most `rows` rows are computed. All sizes but the first two are in elements.
 struct BandPlan {
   DepthwiseKernel kernel = DepthwiseKernel::none;
   int64_t rows = 0;
@@ -232,7 +231,7 @@ struct DepthwisePlan {
   int64_t scratch = 0, kept = 0;  // elements of a task, and those that a thread keeps
 };
 
-// By the kernel `wanted` where there is one and it can, else by the best one.
+// The forward pass by the kernel `wanted` if that is given and possible, else by the best one.
 template <class T>
 DepthwisePlan plan_depthwise_forward(const Geometry& g, int64_t threads,
                                      DepthwiseKernel wanted = DepthwiseKernel::none) {
@@ -295,7 +294,7 @@ void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& pla
   plan.scratch = plan.band.expanded + plan.band.correlation.strip;
 }
 
-// The bands of an input gradient are of rows of the input.
+// Bands of an input gradient consist of rows of the input.
 template <class T>
 DepthwisePlan plan_input_gradient(const Geometry& g, int64_t threads) {
   const int64_t rows = tuning::kBandElements / (g.c * g.m * g.w);
@@ -324,7 +323,7 @@ DepthwisePlan plan_input_gradient(const Geometry& g, int64_t threads) {
   return plan;
 }
 
-// Groups of bands have partial sums of their own, and are the geometry's alone.
+// Each group of bands has a partial sum; groups depend on the geometry alone.
 template <class T>
 DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw;
@@ -340,7 +339,7 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
       plan.scratch = flat_gradient_scratch<T>(flat_sizes<T>(g), plan.bands.most);
       break;
     case DepthwiseKernel::planar:
-      // Channels are tasks already; with enough of them no partial sums are needed.
+      // Every channel is a task; with enough channels no partial sums are needed.
       plan.bands = cut_bands(g.ho, planar_rows<T>(g));
       plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
       plan.groups =

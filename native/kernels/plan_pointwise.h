@@ -1,6 +1,6 @@
-// How a 1x1 convolution goes: the tiles of pixels, blocks of weights and groups of partial sums
-// that its tasks are, and the memory that a task takes. As in plan_depthwise.h, all of it follows
-// from sizes and no memory is read; and what is added up over tasks is cut by sizes alone, in a
+// The plan of a 1x1 convolution: the tiles of pixels, parts of filters and groups of partial sums
+// that its tasks are, and the memory that a task takes. As in plan_depthwise.h, it follows from
+// sizes and reads no memory; work that is summed over tasks is cut by sizes alone and summed in a
 // fixed order.
 #pragma once
 #include "../operation.h"
@@ -11,8 +11,8 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Rows of a product cut into tiles of whole micro-kernels, smaller ones where there are many, so
-// that the last few tasks leave no thread idle for long; `least` tiles, where there are rows
+// Cuts the rows of a product into tiles of whole micro-kernels: smaller tiles where there are many,
+// so that the last tasks leave no thread idle for long, and at least `least` where there are rows
 // enough.
 inline Cut cut_rows(int64_t rows, int64_t least = 1) {
   const int64_t units = ceil_div(rows, kRows);
@@ -51,8 +51,8 @@ struct ProductPlan {
 // Of `rows` pixels, channels last. `packed` says whether weights are packed already.
 template <class T>
 ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool packed) {
-  // Where there are more rows than outputs, rows are cut more finely: that each thread packs all
-  // weights costs less than that it reads all of x.
+  // With more rows than outputs, rows are cut: each thread then packs all weights, which costs less
+  // than reading all of x.
   constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
   const int64_t wanted = min_of(
       tuning::kTasks, (min_of(rows, kMany) * min_of(depth, kMany) * min_of(outputs, kMany)) >>
@@ -60,7 +60,7 @@ ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool
   const bool tall = outputs <= rows;
   ProductPlan plan;
   plan.blocks = cut_outputs<T>(depth, outputs, tall ? 1 : wanted / max_of(1, cut_rows(rows).count));
-  // An odd number of blocks is no even work for two threads, until the rows are cut.
+  // Two threads cannot share an odd number of parts evenly, unless the rows are cut too.
   plan.tiles = cut_rows(rows, tall ? min_of(wanted, 8) : plan.blocks.count % 2 == 0 ? 1 : 2);
   plan.ahead = rows * depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
   plan.tasks = plan.tiles.count * plan.blocks.count;
@@ -74,7 +74,7 @@ ProductPlan plan_product_first(int64_t images, int64_t pixels, int64_t depth, in
   ProductPlan plan;
   plan.tiles = cut_into(pixels, ceil_div(pixels, 2 * tuning::kTilePixels));
   const int64_t tiles = images * plan.tiles.count;
-  // Outputs are shared out, in some micro-kernels' rows at least, to make enough tasks.
+  // Outputs are cut too, into parts of some micro-kernels' rows at least, to make enough tasks.
   const int64_t parts = max_of(1, min_of(tuning::kTasks / max_of(1, tiles), outputs / (4 * kRows)));
   plan.blocks = cut_into(outputs, parts);
   plan.tasks = tiles * parts;
@@ -94,15 +94,16 @@ ProductPlan plan_product(int64_t images, int64_t pixels, bool channels_first, in
 // Pixels whose product is added to a kernel's gradient at a time.
 inline constexpr int64_t kGradientPixels = 4 * tuning::kTilePixels;
 
-// How the gradient of a [channels, filters] kernel is shared out: `groups` of pixels with partial
-// sums of their own, times `split` ranges of channels.
+// How the gradient of a [channels, filters] kernel is cut: `groups` of pixels, each with a partial
+// sum, times `split` parts of the channels.
 struct GradientCut {
   int64_t groups, split;
 };
 
-// `units` of work over `pixels` pixels. Results depend on the groups, which hence are as many
-// whatever the threads: so few that adding them up costs little. Each range of channels reads all
-// of dy, so those are as many as keep the threads busy, all of them to the end if it can be.
+// The cut for `units` of work over `pixels` pixels. Results depend on the groups, so their number
+// does not depend on the threads; it is small, so that adding them up costs little. Each part of
+// the channels reads all of dy, so there are only as many as keep the threads busy, to the end
+// where possible.
 template <class T>
 GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
                          bool may_split, int64_t threads) {
@@ -126,7 +127,7 @@ int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, boo
          packed_rows_elements<T>(channels, pixels);
 }
 
-// The widest of `split` ranges of channels: the last takes what is no whole vector.
+// The channels of the largest of `split` parts; the last part has those that do not fill a vector.
 template <class T>
 int64_t widest_range(int64_t channels, int64_t split) {
   return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;

@@ -1,6 +1,6 @@
-// How a separable convolution goes: in one step, whose depthwise tiles feed the product, or in two;
-// how its work is cut into tasks, and how many images go through several passes together. As in
-// plan_depthwise.h, all of it follows from sizes and no memory is read.
+// The plan of a separable convolution: one step in which depthwise tiles feed the product, or two
+// steps; how the work is cut into tasks, and how many images take several passes together. As in
+// plan_depthwise.h, it follows from sizes and reads no memory.
 #pragma once
 #include "image_parts.h"
 #include "plan_depthwise.h"
@@ -23,7 +23,7 @@ struct Tile {
   int64_t pixels() const { return (p1 - p0) * (q1 - q0); }
 };
 
-// Pieces are of two rows, which share most of the input that they see.
+// Pieces have two rows, which share most of their inputs.
 inline Tiles cut_tiles(const Geometry& g, int64_t pixels, bool pieces) {
   if (pieces && 2 * g.wo > pixels + pixels / 2)
     return {cut_bands(g.ho, 2, g.n, 2), ceil_div(2 * g.wo, pixels + pixels / 2)};
@@ -40,7 +40,7 @@ inline Tile tile_at(const Geometry& g, const Tiles& tiles, int64_t index) {
           part_start(g.wo, tiles.pieces, piece + 1)};
 }
 
-// The tiles of a layout and of how the depthwise step goes.
+// The tiles for a layout and a depthwise kernel.
 template <class T>
 Tiles usual_tiles(const Geometry& g) {
   if (g.channels_first) return cut_tiles(g, 2 * tuning::kTilePixels, false);
@@ -53,8 +53,8 @@ BandPlan plan_tile_band(const Geometry& g, const Tiles& tiles) {
   return plan_band<T>(g, pick_kernel<T>(g), tiles.bands.most, ceil_div(g.wo, tiles.pieces));
 }
 
-// Images cut into `each` parts of as many pixels, of which the rows that they share with the next
-// are computed twice: for images so small that parts of whole rows would not be even.
+// Cuts every image into `each` parts of equally many pixels, for images so small that parts of
+// whole rows would not be even. A row that two parts share is computed twice.
 struct PixelParts {
   int64_t each;
   int64_t first(const Geometry& g, int64_t part) const {
@@ -67,7 +67,7 @@ inline PixelParts cut_pixels(const Geometry& g, int64_t threads) {
   return {min_of(pixels, ceil_div(round_up(max_of(1, parts), threads), max_of(1, g.n)))};
 }
 
-// The sizes of the tile around the largest part.
+// The size of the tile that contains the largest part.
 inline Tiles tiles_of_parts(const Geometry& g, const PixelParts& parts) {
   const int64_t rows = ceil_div(ceil_div(g.ho * g.wo, parts.each), g.wo) + 1;
   return {{g.ho, 1, min_of(rows, g.ho), parts.each}, 1};
@@ -81,7 +81,7 @@ inline int64_t pixel_pitch(int64_t channels) {
   return bytes % 1024 == 0 ? channels + kLanes<T> : channels;
 }
 
-// The greatest that it is for so many channels or fewer.
+// The largest pixel_pitch() of `channels` channels or fewer.
 template <class T>
 inline int64_t greatest_pitch(int64_t channels) {
   return channels + kLanes<T>;
@@ -89,17 +89,16 @@ inline int64_t greatest_pitch(int64_t channels) {
 
 // --- forward -------------------------------------------------------------------------------------
 
-// Whether an image may be cut wherever it is: not where rows are gone along, whose sums depend on
-// where they are cut.
+// Whether an image may be cut at any pixel: not in the flat kernel, whose sums depend on the cut.
 template <class T>
 bool may_be_parts(const Geometry& g) {
   return g.m == 1 && !is_narrow<T>(g) && !is_flat<T>(g);
 }
 
-// Whether tiles are worth it however few they are: where each thread may have all weights to
-// itself, its own or ones packed before that the caches hold, what one step leaves for the next
-// need not go from core to core. Not where a kernel is so large that tiles share most of what they
-// see, nor where an image may not be cut anywhere, since here the number of threads does that.
+// Whether fused tiles pay even if there are few: where each thread can have all weights itself (its
+// own, or packed ones that fit the caches), the depthwise result need not move between cores. Not
+// for kernels so large that tiles share most of their inputs, nor where an image may not be cut
+// anywhere, since the number of threads decides the cut here.
 template <class T>
 bool takes_few(const Geometry& g, int64_t filters, bool packed, bool kept) {
   const int64_t bytes = g.c * g.m * filters * static_cast<int64_t>(sizeof(T));
@@ -107,16 +106,16 @@ bool takes_few(const Geometry& g, int64_t filters, bool packed, bool kept) {
          (kept || (packed && bytes <= tuning::kSharedWeightBytes));
 }
 
-// Whether a kernel is so large that a tile's window is many times the tile, and an image small
-// enough that the whole of it between the steps stays in a cache.
+// Whether the kernel is so large that a tile's window is many times the tile, while the depthwise
+// result of a whole image stays in a cache.
 template <class T>
 bool is_better_whole(const Geometry& g) {
   const int64_t bytes = g.ho * g.wo * g.c * g.m * static_cast<int64_t>(sizeof(T));
   return g.kh * g.kw >= tuning::kWindowTaps && bytes <= 2 * tuning::kPartBytes;
 }
 
-// How many images go through both steps, one after the other, before the next: as many as a cache
-// holds what is between the steps.
+// The number of images that take both steps before the next ones do: as many as a cache can hold
+// the depthwise result of.
 template <class T>
 int64_t images_between_steps(const Geometry& g, int64_t filters) {
   constexpr int64_t kRoom = tuning::kPartBytes / static_cast<int64_t>(sizeof(T));
@@ -171,8 +170,8 @@ SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool pa
 
 // --- backward ------------------------------------------------------------------------------------
 
-// The pointwise kernel's gradient, its depthwise tiles computed anew. Elements of scratch come in
-// this order: what the product packs, a tile, and what the depthwise step needs for it.
+// The pointwise kernel's gradient, which recomputes the depthwise tiles. Elements of scratch in
+// this order: the product's packed operands, a tile, and the depthwise step's.
 struct RecomputePlan {
   Tiles tiles;
   BandPlan band;
@@ -202,8 +201,9 @@ RecomputePlan plan_recompute(const Geometry& g, int64_t filters, int64_t threads
           .scratch = packed + tile + band.scratch};
 }
 
-// How many images go through all gradients before the next: each of them reads dy, or what the
-// product made of it, so as many as the caches hold. `filters` is 0 of a depthwise step alone.
+// The number of images whose gradients are all computed before the next ones': each gradient reads
+// dy, or the depthwise result's gradient, so as many as the caches hold. `filters` is 0 for a
+// depthwise step alone.
 template <class T>
 int64_t images_backward(const Geometry& g, int64_t filters) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo;

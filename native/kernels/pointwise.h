@@ -8,8 +8,8 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Asks for contiguous memory ahead of its use, where rows far apart would hide it from the
-// processor's own prefetching.
+// Prefetches contiguous memory where rows far apart would hide it from the processor's own
+// prefetching.
 template <class T>
 inline void prefetch(const T* p, int64_t count) {
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -25,7 +25,7 @@ struct Weights {
   const T* packed = nullptr;  // as pack_weights() put them; `data` is not read then
 };
 
-// In the order of a layout's products: panels, or for channels_first a row an output.
+// Elements of packed weights: panels, or for channels_first one row for each output.
 template <class T>
 int64_t packed_weights_elements(const Weights<T>& w, bool channels_first) {
   return channels_first ? w.depth * w.outputs : packed_elements<T>(w.depth, w.outputs);
@@ -46,8 +46,8 @@ void pack_weights(const Weights<T>& w, bool channels_first, T* packed) {
     pack(w.depth, w.outputs, w.data, w.depth_step, w.output_step, packed);
 }
 
-// Weights cut into blocks of outputs, each packed by whoever computes with it: that is done before
-// one core has another's from its cache.
+// Weights cut into parts of the outputs. Each thread packs a part itself, which is faster than
+// reading another core's cache.
 template <class T>
 class WeightBlocks {
  public:
@@ -115,7 +115,7 @@ class WeightRows {
   MatrixA<T> matrix_;
 };
 
-// What follows a product: y = activation(x * weights + bias + residual).
+// The epilogue of a product: y = activation(x * weights + bias + residual).
 template <class T>
 struct Finish {
   const T* bias = nullptr;      // one value an output channel
@@ -202,7 +202,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels, c
   multiply<true>(channels, filters, pixels, MatrixA<T>{rows, 1, 1}, b, dkernel, filters, e, next);
 }
 
-// What comes after pixel `pixel` of `pixels` of dy, `most` pixels of it.
+// The rows of dy after pixel `pixel` of `pixels`, at most `most`.
 template <class T>
 Ahead next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int64_t most) {
   return {dy + pixel * filters, min_of(most, pixels - pixel) * filters};

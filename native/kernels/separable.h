@@ -105,14 +105,14 @@ Weights<T> gradient_weights(const T* kernel, int64_t channels, int64_t filters) 
   return {kernel, filters, channels, 1, filters};
 }
 
-// Of a Forward or a PointwiseForward.
+// The epilogue of a Forward or a PointwiseForward.
 template <class T, class Args>
 Finish<T> finish_of(const Args& args) {
   return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
 }
 
-// One step after the other, the second cut along the filters too, for as many images at a time as a
-// cache holds what is between them.
+// The two steps one after the other, for as many images at a time as a cache can hold the result
+// between them of. The product is also cut along the filters.
 template <class T>
 void separable_in_steps(const Geometry& g, const Forward& args, const Weights<T>& weights,
                         Runner& runner) {
@@ -261,7 +261,7 @@ void depthwise_backward(const Geometry& g, const Backward& args, const T* dy, Ru
                                  static_cast<T*>(args.ddepthwise), runner);
 }
 
-// All gradients of as many images as go through together.
+// All gradients of one part of the batch.
 template <class T>
 void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo;
@@ -283,8 +283,9 @@ void backward_part(const Geometry& g, const Backward& args, Runner& runner) {
   depthwise_backward<T>(g, args, dmiddle.get(), runner);
 }
 
-// Every gradient reads dy, or what the product made of it, so a large batch goes through in parts
-// that the caches hold; and only for a part is there memory for the middle's gradient.
+// Every gradient reads dy, or the depthwise result's gradient, so a large batch is computed in
+// parts that the caches hold. Memory for the depthwise result's gradient is needed for one part
+// only.
 template <class T>
 void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t channels = g.c * g.m, pixels = g.ho * g.wo, taps = g.kh * g.kw * channels;

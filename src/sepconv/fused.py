@@ -51,7 +51,7 @@ BLOCK_ACTIVATIONS: dict[str | None, int] = {
 
 
 class Block(NamedTuple):
-    """A block's arguments that are no arrays; hashable.
+    """The arguments of a block except its arrays; hashable.
 
     The strides of a 1x1 convolution alone are dealt with before: `spec` has none then.
     """
@@ -62,7 +62,7 @@ class Block(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """A block's arrays; None for what there is not. Kernels take them in this order everywhere.
+    """The arrays of a block, or None. This order is that of the kernels.
 
     Without a depthwise kernel the pointwise one is an ordinary convolution's, [kh, kw, C, F].
     """
@@ -75,7 +75,7 @@ class Operands(NamedTuple):
     residual: Any = None
 
     def map(self, function: Callable[[Any], Any]) -> Operands:
-        """With the function applied to every array that there is."""
+        """Applies a function to every array that is not None."""
         return Operands(*(None if array is None else function(array) for array in self))
 
     def shapes(self) -> Operands:
@@ -131,10 +131,10 @@ def block(
     *,
     ordinary: bool,
 ) -> tuple[Block, tuple[int, int]]:
-    """Checks what of a block's arguments needs no shape.
+    """Checks those arguments of a block that need no shape.
 
     Args:
-        operands: only which of them are None matters; x is not looked at.
+        operands: only whether each is None matters; x is not used.
         spec: of the depthwise or ordinary convolution; of strides alone for a 1x1 one.
         depthwise_activation: as for `fused_conv2d`.
         activation: see there.
@@ -284,7 +284,7 @@ def fused_conv2d(
 
 
 def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.ndarray:
-    """`fused_conv2d` for who has a `Block` already."""
+    """`fused_conv2d` for callers that have a `Block`."""
     x = as_array("x", operands.x)
     named = zip(operands._fields[1:], operands[1:], strict=True)
     operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))

@@ -186,7 +186,7 @@ def conv_spec(
         >>> conv_spec(strides=2, padding="same").stride_w
         2
     """
-    # Whether a cache can be asked is asked of every call, so the usual kinds come first.
+    # Every call tests whether the cache applies, so the usual types come first.
     if (
         type(data_format) is str
         and (type(padding) is str or _plain(padding))
@@ -203,7 +203,7 @@ def build_spec(
     dilation_rate: Sizes,
     data_format: str,
 ) -> ConvSpec:
-    """`conv_spec` without its cache, for where Python code is traced (torch.compile reads it)."""
+    """`conv_spec` without its cache, for compilers that trace Python code (torch.compile)."""
     stride_h, stride_w = positive_sizes("strides", strides, 2)
     dilation_h, dilation_w = positive_sizes("dilation_rate", dilation_rate, 2)
     same = top = bottom = left = right = 0
@@ -447,7 +447,7 @@ def _positive(sizes: Sequence[Any]) -> bool:
 def checked_shape(
     spec: ConvSpec, x_shape: Sequence[Any], kernel_shapes: KernelShapes
 ) -> tuple[Any, ...]:
-    """`output_shape`, which also sees where known shapes are more than memory can address."""
+    """`output_shape`, which also raises where known shapes are larger than memory can address."""
     if all(isinstance(size, int) for shape in (x_shape, *kernel_shapes) for size in shape or ()):
         depthwise, pointwise = (shape and tuple(shape) for shape in kernel_shapes)
         return plan(spec, tuple(x_shape), depthwise, pointwise)[2]
@@ -501,7 +501,7 @@ def check_bias(
 
 
 def activation_code(activation: str | None) -> int:
-    """The number that kernels know an activation by.
+    """The number of an activation in C++.
 
     Raises:
         ValueError: it is none of `ACTIVATIONS`.

@@ -13,12 +13,12 @@ from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, conv_spec, pl
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
 
-#: Shapes of inputs that a prepared convolution remembers the plans of.
+#: The most input shapes for which a prepared convolution keeps plans.
 _MOST_PLANS = 64
 
 
 class _Plan(NamedTuple):
-    """What follows from an input's shape."""
+    """The plan of a call, which depends on the input's shape."""
 
     geometry: _native.Geometry
     shape: tuple[int, ...]
@@ -76,7 +76,7 @@ class PreparedConv2D:
             ValueError: a shape does not fit.
             TypeError: a dtype is not that of the weights.
         """
-        # The usual case without a call, since what is left of a small call is the time spent here.
+        # The usual case without a call, since this takes most of the time of a small convolution.
         if not (x.__class__ is np.ndarray and x.dtype is self.dtype and x.flags.carray):
             x = as_array("x", x, self.dtype)
         if self._steps != (1, 1):

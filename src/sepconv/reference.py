@@ -202,7 +202,7 @@ def fused_conv2d(
     dilation_rate: int | Sequence[int] = 1,
     data_format: str = "channels_last",
 ) -> np.ndarray:
-    """A depthwise, an ordinary or a separable convolution, and what is around it.
+    """A depthwise, an ordinary or a separable convolution, with biases, activations and residual.
 
     An ordinary convolution counts padding as zeros, of which an infinite weight makes NaN.
 

@@ -43,7 +43,7 @@ def load(name: str) -> ModuleType:
 
 
 def adapter(name: str) -> Engine:
-    """What layers and the patch call: functions of one engine that take a `ConvSpec`.
+    """The adapter of an engine: functions that take a `ConvSpec`, for layers and the patch.
 
     Args:
         name: as for `load`.

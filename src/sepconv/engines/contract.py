@@ -1,4 +1,4 @@
-"""What an engine's adapter is made of; mypy holds each of them against it."""
+"""The functions of an engine's adapter; mypy checks each adapter against them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public functions of an engine, made from its adapter, and what layers call in their place.
+"""Makes an engine's public functions from its adapter, and the functions that layers call.
 
 What is the same for every engine (arguments, checks of shapes and dtypes, one dimension as a case
 of two) is here, so that the same mistake gets the same error everywhere.
@@ -138,7 +138,7 @@ def _document(function: Callable[..., Any], engine: str, rank: int, separable: b
 
 
 def spec_builder(engine: Engine) -> Callable[[Sizes, Padding, Sizes, str], ConvSpec]:
-    """`conv_spec`, or what takes its place where a compiler reads the code that calls it."""
+    """`conv_spec`, or `build_spec` where a compiler reads the calling code."""
     return build_spec if engine.is_traced() else conv_spec
 
 

@@ -141,12 +141,12 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         self.activation = _activation(activation)
         fused = kernel_activation(self.activation, BLOCK_ACTIVATIONS)
         self._activation_after = None if fused else self.activation
-        # For `block` only matters what there is.
+        # `block` only tests which operands are None.
         weights = Operands(None, self._depthwise_size, pointwise_kernel=self.filters)
         ordinary = depth_multiplier is None and self.kernel_size != (1, 1)
         self._block, self._steps = block(weights, spec, between, fused, ordinary=ordinary)
         self._spec = spec
-        adapter(keras.backend.backend())  # so that one which is not there is missed here
+        adapter(keras.backend.backend())  # raises here where the engine is not installed
         self.depthwise_kernel = self.pointwise_kernel = self.depthwise_bias = self.bias = None
         self.input_spec = keras.InputSpec(ndim=4)
         self.supports_jit = supports_jit()
@@ -165,7 +165,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         return depthwise, None if self.filters is None else (*size, channels, self.filters)
 
     def _channels(self, inputs_shape: Any) -> int:
-        """Those of inputs of a shape, which must be known."""
+        """The number of channels of inputs, which must be known."""
         if len(inputs_shape) != 4:
             raise ValueError(
                 f"The inputs of {self.name!r} must have 4 axes. "

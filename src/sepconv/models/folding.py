@@ -60,7 +60,7 @@ class Convolution:
 
 @dataclass
 class Block(Convolution):
-    """What a `FusedConv2D` computes: a depthwise, an ordinary or a separable convolution.
+    """A convolution that a `FusedConv2D` computes: depthwise, ordinary or separable.
 
     Attributes:
         depthwise: [kh, kw, C, M], or None.
@@ -109,7 +109,7 @@ class Block(Convolution):
 
     @property
     def unpadded(self) -> bool:
-        """Whether every input that it sees is one of the tensor's, and no zero around it."""
+        """Whether it needs no padding with zeros."""
         if self.kernel_size == (1, 1):
             return isinstance(self.padding, str)
         return self.padding == "valid"

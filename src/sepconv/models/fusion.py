@@ -1,7 +1,7 @@
 """The rules by which steps of a graph become parts of convolutions.
 
-A rule looks at one step and what comes before it. It changes the graph and returns None, or leaves
-it and returns why, or an empty string where it has nothing to say about such a step.
+A rule looks at one step and those before it. It changes the graph and returns None, or changes
+nothing and returns the reason, or an empty string where it does not apply to such a step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Silu": "silu", "HardSilu": "ha
 
 
 def _activation_of(operation: Any) -> Any:
-    """The activation that a layer or operation is, or None."""
+    """The activation that a layer or operation applies, or None."""
     kind = type(operation)
     if kind is keras.layers.Activation:
         return operation.activation
@@ -92,7 +92,7 @@ def _convolution_before(graph: Graph, step: Step, value: Value) -> tuple[Step | 
 
 
 def drop(graph: Graph, step: Step) -> str | None:
-    """What does nothing at inference goes."""
+    """Removes a step that does nothing at inference."""
     if not _is_noop(step.operation):
         return ""
     if not step.takes_one():
@@ -261,7 +261,7 @@ def pointwise_after(graph: Graph, step: Step) -> str | None:
 
 
 def residual_after(graph: Graph, step: Step) -> str | None:
-    """What is added to a convolution's result is added in its layer."""
+    """Moves the addition to a convolution's result into the convolution's layer."""
     if not _keras_operation(step, "Add") or len(step.inputs) != 2:
         return ""
     reasons = []

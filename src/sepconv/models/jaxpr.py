@@ -1,10 +1,10 @@
 """A program that JAX traced, computed once without compiling it.
 
-XLA compiles for longer than a small network computes: for MobileNet half a second, and five where
-it compiles operation by operation. Who wants a single prediction is served faster by NumPy, which
-has most operations of a network's inference ready. What NumPy has not, JAX computes by itself;
-where that is more than a few operations, XLA compiles the program as a whole after all. sepconv's
-own operations are computed by the kernels that XLA would call.
+XLA takes longer to compile a small network than the network takes: for MobileNet half a second, and
+five where it compiles operation by operation. NumPy makes a single prediction faster: it has most
+operations of a network's inference. JAX computes those that NumPy lacks; if there are more than a
+few, XLA compiles the whole program. sepconv's own operations are computed by the kernels that XLA
+would call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["evaluate"]
 
 #: Operations that JAX may compile one by one, 20 to 50 ms each, before the whole is compiled.
 _MOST_COMPILED = 6
-#: Operations that are a program of their own, and where they have it.
+#: Operations that contain a program, with the name of its parameter.
 _CALLS = {
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
@@ -75,7 +75,7 @@ def _find_strangers(program: core.Jaxpr, found: set[Any]) -> None:
 
 
 def _inner(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """The program that an operation is, or None."""
+    """The program that an operation contains, or None."""
     key = _CALLS.get(equation.primitive.name)
     inner = None if key is None else equation.params.get(key)
     if isinstance(inner, core.Jaxpr):
@@ -84,7 +84,7 @@ def _inner(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
 
 
 def _rule(equation: core.JaxprEqn) -> Callable[..., Any] | None:
-    """What computes an operation with NumPy, given its operands; None where nothing does."""
+    """The NumPy function for an operation with its operands; None where there is none."""
     variables = (*equation.invars, *equation.outvars)
     if not all(getattr(v.aval, "dtype", None) in jaxpr_rules.DTYPES for v in variables):
         return None

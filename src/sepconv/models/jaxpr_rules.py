@@ -14,7 +14,7 @@ from sepconv.pointwise import pointwise_conv2d
 
 __all__ = ["DTYPES", "rule"]
 
-#: What operations take and give here. NumPy rounds half types at other places than XLA does.
+#: The dtypes of operands and results. NumPy rounds half types at other places than XLA does.
 DTYPES = tuple(np.dtype(code) for code in "?bhilqBHILQfd")
 
 Params = Mapping[str, Any]

@@ -28,7 +28,7 @@ __all__ = ["batch_norm"]
 
 
 class _Form(NamedTuple):
-    """What is no array: the channels' axis, and what is added to the variance."""
+    """The arguments that are no arrays: the channels' axis, and what is added to the variance."""
 
     axis: int
     epsilon: float

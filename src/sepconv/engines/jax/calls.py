@@ -62,7 +62,7 @@ def _integers(values: Sequence[int]) -> np.ndarray:
 
 
 def _bits(operands: Operands) -> np.int64:
-    """Which operands there are, as the handlers read it."""
+    """The operands that are not None, as bits for the handlers."""
     return np.int64(sum(1 << i for i, a in enumerate(operands) if a is not None))
 
 
@@ -238,7 +238,7 @@ _portable = False
 
 
 def export_portably(portable: bool) -> None:
-    """Says whether `jax.export` is to write JAX's operations, which are known in every process."""
+    """Sets whether `jax.export` writes JAX's own operations, which every process knows."""
     global _portable
     _portable = portable
 

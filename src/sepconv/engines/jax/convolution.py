@@ -42,7 +42,7 @@ __all__ = ["tangent", "transpose"]
 
 
 class _Linear(NamedTuple):
-    """What the tangent and the backward pass are of.
+    """The parameters of the tangent and of the backward pass.
 
     `wanted` says for x, depthwise_kernel, pointwise_kernel and bias whether it has a tangent (of
     the tangent primitive) or its gradient is asked for (of the backward primitive).
@@ -66,7 +66,7 @@ class _Linear(NamedTuple):
         return [rest.pop(0) if given else None for given in self.given], rest
 
     def join(self, x: Any, kernel: Any, pointwise: Any) -> list[Any]:
-        """Of these, what is given."""
+        """Those of the three that are operands."""
         return [a for a, g in zip((x, kernel, pointwise), self.given, strict=True) if g]
 
     def spread(self, values: Sequence[Any]) -> list[Any]:
@@ -75,7 +75,7 @@ class _Linear(NamedTuple):
         return [rest.pop(0) if wanted else None for wanted in self.wanted]
 
     def of(self, wanted: Iterable[bool]) -> _Linear:
-        """The same for fewer."""
+        """The same parameters for other wanted gradients."""
         x, kernel, pointwise, bias = wanted
         return self._replace(wanted=(x, kernel, pointwise, bias))
 

@@ -1,4 +1,4 @@
-"""Has the C library keep the memory that JAX gives back after each step, for the next one."""
+"""Lets the C library keep the memory that JAX frees after a step for the next step."""
 
 from __future__ import annotations
 
