@@ -5,7 +5,7 @@
     python benchmarks/candidates.py --workloads '*' --worse 1.1      # only what could be better
 
 A layer is one of `sepconv bench`. Of its depthwise step alone each kernel is a candidate, of its
-separable convolution each form: two steps, tiles that go through both, or parts of small images
+separable convolution each schedule: two steps, tiles that go through both, or parts of small images
 that do. Those that can serve the layer take turns, round after round; the median of the rounds
 counts. What differs from the choice's time by chance is seen in a second run.
 """
@@ -28,7 +28,7 @@ from sepconv.geometry import conv_spec, resolve
 CHOSEN = ("none", "chosen")
 CANDIDATES = {
     "depthwise": [(kernel, "chosen") for kernel in ("flat", "planar", "small", "channelwise")],
-    "separable": [("none", form) for form in ("steps", "tiles", "parts")],
+    "separable": [("none", schedule) for schedule in ("steps", "tiles", "parts")],
 }
 _F32 = 0
 
@@ -43,7 +43,7 @@ class Timed(NamedTuple):
 
 
 def _name(case: Case, plan: Any) -> str:
-    """The kernel or the form that a plan has taken."""
+    """The kernel or the schedule that a plan has taken."""
     first = plan["steps"][0]
     if case.operation == "depthwise":
         return first["kernel"]

@@ -23,7 +23,7 @@ from rich.table import Table
 
 import sepconv
 from sepconv.bench.cases import Arrays, inputs_of
-from sepconv.bench.peers import Prepared
+from sepconv.bench.peers import BuiltCase
 from sepconv.bench.peers.ours import Ours
 from sepconv.bench.workloads import select
 
@@ -36,7 +36,7 @@ def seconds(work: Callable[[], Any], threads: int) -> float:
     return time.perf_counter() - start
 
 
-def results(prepared: Prepared, threads: int) -> Arrays:
+def results(prepared: BuiltCase, threads: int) -> Arrays:
     """Copies of a call's results."""
     sepconv.set_num_threads(threads)
     return {name: array.copy() for name, array in prepared.outputs(prepared.run()).items()}

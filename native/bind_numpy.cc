@@ -95,7 +95,7 @@ constexpr const char* kPasses[] = {"forward", "input_gradient", "kernel_gradient
 constexpr const char* kKinds[] = {"depthwise", "pointwise", "fused_tiles", "fused_parts",
                                   "patches"};
 constexpr const char* kKernels[] = {"none", "flat", "planar", "small", "stride2", "channelwise"};
-constexpr const char* kForms[] = {"chosen", "steps", "tiles", "parts"};
+constexpr const char* kSchedules[] = {"chosen", "steps", "tiles", "parts"};
 
 // The value of an `Enum` by its name, which stands in `names` in the order of the values.
 template <class Enum, size_t count>
@@ -106,12 +106,12 @@ Enum by_name(const char* what, const char* const (&names)[count], const std::str
   return static_cast<Enum>(found - names);
 }
 
-// From None or the names of a kernel and a form.
+// From None or the names of a kernel and a schedule.
 sepconv::Overrule overrule_of(nb::handle names) {
   if (names.is_none()) return {};
-  const auto [kernel, form] = nb::cast<std::tuple<std::string, std::string>>(names);
+  const auto [kernel, schedule] = nb::cast<std::tuple<std::string, std::string>>(names);
   return {by_name<sepconv::DepthwiseKernel>("kernel", kKernels, kernel),
-          by_name<sepconv::Form>("form", kForms, form)};
+          by_name<sepconv::Schedule>("schedule", kSchedules, schedule)};
 }
 
 // There is a kernel, and as many filters as it has where it mixes channels.
@@ -223,10 +223,11 @@ void pointwise_backward(int64_t images, int64_t pixels, int64_t channels, int64_
   sepconv::pointwise_backward(type, p, args, sepconv::pool());
 }
 
-sepconv::Prepared prepare(int dtype, bool channels_first, int64_t taps, int64_t channels,
-                          int64_t depth_multiplier, int64_t filters, nb::handle depthwise_kernel,
-                          nb::handle depthwise_bias, nb::handle pointwise_kernel, nb::handle bias,
-                          int depthwise_activation, int activation) {
+sepconv::PreparedConvolution prepare(int dtype, bool channels_first, int64_t taps, int64_t channels,
+                                     int64_t depth_multiplier, int64_t filters,
+                                     nb::handle depthwise_kernel, nb::handle depthwise_bias,
+                                     nb::handle pointwise_kernel, nb::handle bias,
+                                     int depthwise_activation, int activation) {
   check_kernels(depthwise_kernel, pointwise_kernel, filters);
   const sepconv::DType type = sepconv::dtype_of(dtype);
   const int64_t cm = channels * depth_multiplier;
@@ -242,12 +243,13 @@ sepconv::Prepared prepare(int dtype, bool channels_first, int64_t taps, int64_t 
                               .filters = filters,
                               .depthwise_activation = sepconv::activation_of(depthwise_activation),
                               .activation = sepconv::activation_of(activation)};
-  return sepconv::Prepared({type, channels_first, taps, channels, depth_multiplier, args});
+  return sepconv::PreparedConvolution(
+      {type, channels_first, taps, channels, depth_multiplier, args});
 }
 
-void prepared_forward(const sepconv::Prepared& prepared, const sepconv::Geometry& g, nb::handle x,
-                      nb::handle residual, nb::handle y) {
-  const sepconv::Prepared::Weights& w = prepared.weights();
+void prepared_forward(const sepconv::PreparedConvolution& prepared, const sepconv::Geometry& g,
+                      nb::handle x, nb::handle residual, nb::handle y) {
+  const sepconv::PreparedConvolution::Weights& w = prepared.weights();
   if (g.kh * g.kw != w.taps || g.c != w.channels || g.m != w.depth_multiplier ||
       g.channels_first != w.channels_first)
     throw std::invalid_argument("The geometry is not that of the prepared weights.");
@@ -443,7 +445,7 @@ NB_MODULE(_native, m) {
   m.def("batch_norm_backward", &batch_norm_backward, "outer"_a, "channels"_a, "inner"_a,
         "epsilon"_a, "dtype"_a, "x"_a, "gamma"_a.none(), "mean"_a, "variance"_a, "dy"_a, "dx"_a,
         "dgamma"_a, "dbeta"_a);
-  nb::class_<sepconv::Prepared>(m, "Prepared")
+  nb::class_<sepconv::PreparedConvolution>(m, "PreparedConvolution")
       .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a);
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,
         "depth_multiplier"_a, "filters"_a, "depthwise_kernel"_a.none(), "depthwise_bias"_a.none(),

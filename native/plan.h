@@ -24,10 +24,10 @@ enum class DepthwiseKernel { none, flat, planar, small, stride2, channelwise };
 // What a benchmark asks of a forward pass instead of what would be chosen: the kernel of a
 // depthwise step alone, and whether a separable convolution goes in two steps, or in one by tiles
 // or by parts of small images. What cannot serve a geometry is not taken; the plan tells.
-enum class Form { chosen, steps, tiles, parts };
+enum class Schedule { chosen, steps, tiles, parts };
 struct Overrule {
   DepthwiseKernel kernel = DepthwiseKernel::none;
-  Form form = Form::chosen;
+  Schedule schedule = Schedule::chosen;
 };
 
 struct Operation {

@@ -11,13 +11,15 @@ constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
-void Prepared::Free::operator()(char* memory) const { ::operator delete(memory, kAlignment); }
+void PreparedConvolution::Free::operator()(char* memory) const {
+  ::operator delete(memory, kAlignment);
+}
 
-Prepared::Memory Prepared::allocate(int64_t bytes) {
+PreparedConvolution::Memory PreparedConvolution::allocate(int64_t bytes) {
   return Memory(static_cast<char*>(::operator new(static_cast<size_t>(bytes), kAlignment)));
 }
 
-Prepared::Memory Prepared::copy(const void* from, int64_t elements) const {
+PreparedConvolution::Memory PreparedConvolution::copy(const void* from, int64_t elements) const {
   if (from == nullptr) return nullptr;
   const int64_t bytes = elements * itemsize(weights_.dtype);
   Memory to = allocate(bytes);
@@ -25,7 +27,7 @@ Prepared::Memory Prepared::copy(const void* from, int64_t elements) const {
   return to;
 }
 
-Prepared::Prepared(const Weights& weights) : weights_(weights) {
+PreparedConvolution::PreparedConvolution(const Weights& weights) : weights_(weights) {
   Forward& args = weights_.args;
   const int64_t middle = weights.channels * weights.depth_multiplier;
   depthwise_ = copy(args.depthwise_kernel, weights.taps * middle);
@@ -44,8 +46,8 @@ Prepared::Prepared(const Weights& weights) : weights_(weights) {
   args.packed_kernel = packed_.get();
 }
 
-void Prepared::forward(const Geometry& g, const void* x, const void* residual, void* y,
-                       Runner& runner) const {
+void PreparedConvolution::forward(const Geometry& g, const void* x, const void* residual, void* y,
+                                  Runner& runner) const {
   Forward args = weights_.args;
   args.x = x;
   args.residual = residual;

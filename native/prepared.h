@@ -8,7 +8,7 @@
 
 namespace sepconv {
 
-class SEPCONV_API Prepared {
+class SEPCONV_API PreparedConvolution {
  public:
   // `args` has what `forward` takes, except x, residual and y. `taps` is kh * kw of the kernel that
   // has a size; `depth_multiplier` is 1 without a depthwise kernel. Throws std::bad_alloc where
@@ -19,7 +19,7 @@ class SEPCONV_API Prepared {
     int64_t taps, channels, depth_multiplier;
     Forward args;
   };
-  explicit Prepared(const Weights& weights);
+  explicit PreparedConvolution(const Weights& weights);
 
   // `g` has the kernel size, channels and depth multiplier of the weights.
   void forward(const Geometry& g, const void* x, const void* residual, void* y,

@@ -91,7 +91,7 @@ inline constexpr int64_t kPackRows = 32;
 // micro-kernel packs during the product. With a smaller distance data comes too late, with a larger
 // one it may be evicted before its use.
 //   --mode pointwise-training
-inline constexpr int64_t kTurnAheadLines = 8, kFillAheadRows = 16;
+inline constexpr int64_t kTransposeAheadLines = 8, kFillAheadRows = 16;
 
 // Bytes from one line of the first cache to the next one on the same set, and the lines of a set:
 // of rows that lie on one set, so many are multiplied at a time. More evict each other, fewer load

@@ -133,7 +133,7 @@ void run_general(const Run<T>& r, Vec<T> start, Activation activation) {
 }
 
 // The taps of a row that are inside the image for some of the outputs [q, q + count).
-inline TapRange taps_of_any(const Correlation& g, int64_t q, int64_t count) {
+inline Range taps_of_any(const Correlation& g, int64_t q, int64_t count) {
   const int64_t left = q * g.sw - g.pl, right = (q + count - 1) * g.sw - g.pl;
   const int64_t first = min_of(max_of(0, ceil_div(-right, g.dw)), g.kw);
   return {first, max_of(first, min_of(g.kw, floor_div(g.in_w - 1 - left, g.dw) + 1))};
@@ -180,7 +180,7 @@ void run_padded(const Run<T>& whole, const Correlation& g, int64_t q0, Vec<T> st
                                run.weights - left * run.weights_tap, run.out, start, activation);
       continue;
     }
-    const TapRange taps = taps_of_any(g, q0 + first, run.count);
+    const Range taps = taps_of_any(g, q0 + first, run.count);
     run.taps = taps.last - taps.first;
     run.in += first * run.stride * run.in_pixel + taps.first * run.in_tap;
     run.weights += taps.first * run.weights_tap;
@@ -254,12 +254,12 @@ int64_t strip_elements(const Correlation& g, const Window& w) {
 // Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time
 // as suit the caches; `pixels` is a copy in `strip`, or the image where `strip` is null.
 template <class T, class F>
-void each_small_part(const Correlation& g, const T* image, const Window& w, int64_t c0, int64_t c1,
-                     T* strip, F&& f) {
+void each_channel_part(const Correlation& g, const T* image, const Window& w, int64_t c0,
+                       int64_t c1, T* strip, F&& f) {
   const int64_t most = strip == nullptr ? small_channels<T>(g) : copied_channels<T>(g, w);
   const int64_t chunks = ceil_div(c1 - c0, most);
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const TapRange part = channel_range<T>(c1 - c0, chunks, chunk);
+    const Range part = channel_part<T>(c1 - c0, chunks, chunk);
     const int64_t c = c0 + part.first, count = part.last - part.first;
     f(c, count,
       strip == nullptr ? image_pixels(g, image, c) : copy_pixels(g, image + c, count, w, strip));
@@ -290,14 +290,14 @@ Pixels<T> strip_pixels(const Window& w, const T* strip) {
 
 // Neighbouring outputs from `q` on, before `end`, that have the same taps inside the row.
 struct EdgeRun {
-  TapRange taps;
+  Range taps;
   int64_t count;
 };
 inline EdgeRun edge_run(const Correlation& g, int64_t q, int64_t end) {
   const int64_t left = q * g.sw - g.pl;
   EdgeRun run{taps_inside(left, g.kw, g.dw, g.in_w), 1};
   for (; q + run.count < end; ++run.count) {
-    const TapRange next = taps_inside(left + run.count * g.sw, g.kw, g.dw, g.in_w);
+    const Range next = taps_inside(left + run.count * g.sw, g.kw, g.dw, g.in_w);
     if (next.first != run.taps.first || next.last != run.taps.last) break;
   }
   return run;
@@ -315,13 +315,15 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
   T* const strip = plan.strip == 0 ? nullptr : scratch;
   if (plan.small) {
     const SmallFunctions<T>& small = *pick_small<T>(g);
-    each_small_part(g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
-      correlate_small(small, g, in, weights + c, bias == nullptr ? nullptr : bias + c, activation,
-                      Box{p0, p1, q0, q1, c, c + count}, out + (c - c0), out_row, out_pixel);
-    });
+    each_channel_part(
+        g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
+          correlate_small(small, g, in, weights + c, bias == nullptr ? nullptr : bias + c,
+                          activation, Box{p0, p1, q0, q1, c, c + count}, out + (c - c0), out_row,
+                          out_pixel);
+        });
     return;
   }
-  TapRange inside{q0, q1};
+  Range inside{q0, q1};
   if (strip == nullptr) {
     inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
     inside.first = min_of(max_of(inside.first, q0), q1);
@@ -354,7 +356,7 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
     run.in_tap = pixels.pixel_step * g.dw;
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t top = p * g.sh - g.pt;
-      const TapRange rows = taps_inside(top, g.kh, g.dh, g.in_h);
+      const Range rows = taps_inside(top, g.kh, g.dh, g.in_h);
       const int64_t first_row = top + rows.first * g.dh;
       run.rows = rows.last - rows.first;
       T* out_here = out + (p - p0) * out_row + (c - c0);

@@ -9,7 +9,7 @@
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // The input rows [first, last) that output rows [p0, p1) see.
-inline TapRange input_rows(const Geometry& g, int64_t p0, int64_t p1) {
+inline Range input_rows(const Geometry& g, int64_t p0, int64_t p1) {
   const int64_t first = min_of(max_of(0, p0 * g.sh - g.pt), g.h);
   const int64_t last = min_of(g.h, (p1 - 1) * g.sh + (g.kh - 1) * g.dh + 1 - g.pt);
   return {first, max_of(first, last)};
@@ -39,7 +39,7 @@ template <class T>
 Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T* scratch) {
   Correlation correlation = forward_correlation(g);
   if (g.m == 1) return {correlation, image, p0};
-  const TapRange rows = input_rows(g, p0, p1);
+  const Range rows = input_rows(g, p0, p1);
   repeat(image + rows.first * g.w * g.c, (rows.last - rows.first) * g.w * g.c, g.m, scratch);
   correlation.in_h = rows.last - rows.first;
   correlation.pt = g.pt + rows.first - p0 * g.sh;
@@ -139,8 +139,7 @@ void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const 
         const int64_t part = task % split, piece = task / split % pieces;
         const int64_t band = task / split / pieces % bands.count;
         const int64_t n = task / split / pieces / bands.count;
-        const TapRange c =
-            split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+        const Range c = split == 1 ? Range{0, channels} : channel_part<T>(channels, split, part);
         const Box box{bands.first(band),
                       bands.first(band + 1),
                       part_start(g.wo, pieces, piece),

@@ -77,13 +77,13 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
     const int64_t n = task / split / bands.count;
     const int64_t h0 = bands.first(band);
     const int64_t h1 = bands.first(band + 1);
-    const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+    const Range c = split == 1 ? Range{0, channels} : channel_part<T>(channels, split, part);
     T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
     for (int64_t a = 0; a < g.sh; ++a)
       for (int64_t b = 0; b < g.sw; ++b) {
         const auto& [phase, how] = phases.get()[a * g.sw + b];
-        const TapRange p = axis_range(h0, h1, g.sh, a, g.pt);
-        const TapRange q = phase.q;
+        const Range p = axis_range(h0, h1, g.sh, a, g.pt);
+        const Range q = phase.q;
         if (p.first == p.last || q.first == q.last) continue;
         const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
         T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
@@ -139,7 +139,7 @@ void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const 
   const int64_t split = plan.channel_parts;
   parallel<T>(runner, plan.tasks, 0, [&](int64_t task, T*) {
     const int64_t band = task / split % bands.count, n = task / split / bands.count;
-    const TapRange c = channel_range<T>(g.c, split, task % split);
+    const Range c = channel_part<T>(g.c, split, task % split);
     stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel, bands.first(band),
                            bands.first(band + 1), c.first, c.last, dx + n * g.h * g.w * g.c);
   });
@@ -195,7 +195,7 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
   const int64_t sums = taps * kLanes<T>;
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const int64_t part = task % split, group = task / split;
-    const TapRange c = split == 1 ? TapRange{0, channels} : channel_range<T>(channels, split, part);
+    const Range c = split == 1 ? Range{0, channels} : channel_part<T>(channels, split, part);
     const int64_t last = part_start(units, groups, group + 1);
     for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
       const int64_t n = unit / bands.count, band = unit % bands.count;

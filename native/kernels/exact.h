@@ -64,8 +64,8 @@ void exact_forward(const Geometry& g, const T* x, const T* kernel, const T* bias
     for (int64_t p = 0; p < g.ho; ++p)
       for (int64_t q = 0; q < g.wo; ++q) {
         const int64_t h = p * g.sh - g.pt, w = q * g.sw - g.pl;
-        const TapRange rows = taps_inside(h, g.kh, g.dh, g.h);
-        const TapRange columns = taps_inside(w, g.kw, g.dw, g.w);
+        const Range rows = taps_inside(h, g.kh, g.dh, g.h);
+        const Range columns = taps_inside(w, g.kw, g.dw, g.w);
         T total = bias == nullptr ? T(0) : bias[o];
         for (int64_t i = rows.first; i < rows.last && total == total; ++i)
           for (int64_t j = columns.first; j < columns.last; ++j)

@@ -229,7 +229,7 @@ class FlatRows {
     run.in_plane = w.rows * length;
     run.in_row = g.dh * length;
     for (int64_t p = p0; p < p1; ++p) {
-      const TapRange rows = taps_inside(p * g.sh - g.pt, g.kh, g.dh, g.in_h);
+      const Range rows = taps_inside(p * g.sh - g.pt, g.kh, g.dh, g.in_h);
       run.rows = rows.last - rows.first;
       run.in = base + ((p - p0) * g.sh + rows.first * g.dh) * length;
       run.weights = weights_ + rows.first * run.weights_row;

@@ -8,21 +8,21 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Prefetches contiguous memory that is read next, a little at each call of ask(), while there is
-// something to compute.
-class Ahead {
+// Prefetches contiguous memory that is read next, a little at each call of prefetch_next(), while
+// there is something to compute.
+class Prefetcher {
  public:
-  Ahead() = default;
+  Prefetcher() = default;
   // Prefetches nothing of an array so large that it would drive data in use out of the second
   // cache.
   template <class T>
-  Ahead(const T* p, int64_t count) : next_(reinterpret_cast<const char*>(p)) {
+  Prefetcher(const T* p, int64_t count) : next_(reinterpret_cast<const char*>(p)) {
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
     if (bytes <= tuning::kAheadBytes) lines_ = ceil_div(bytes, 64);
   }
-  // Sets the number of calls of ask().
+  // Sets the number of calls of prefetch_next().
   void share_out(int64_t calls) { each_ = ceil_div(lines_, max_of(1, calls)); }
-  void ask() {
+  void prefetch_next() {
     for (const int64_t left = max_of(0, lines_ - each_); lines_ > left; --lines_, next_ += 64)
       __builtin_prefetch(next_, 0, 2);
   }
@@ -37,7 +37,7 @@ class Ahead {
 template <bool PACKED = false, class A, class P = ProductOf<A>>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
               const MatrixB<typename P::B>& b, typename P::C* c, int64_t c_row,
-              const typename P::Epilogue& epilogue, Ahead ahead = {}) {
+              const typename P::Epilogue& epilogue, Prefetcher ahead = {}) {
   using B = typename P::B;
   using Packing = ProductOf<A>;
   static_assert(P::kSteps == Packing::kSteps && P::kColumns == Packing::kColumns &&
@@ -46,8 +46,8 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
   // Rows that lie on one set of the first cache: more than it has lines would drive each other out
   // at every step.
   const bool one_set = a.row * static_cast<int64_t>(sizeof(A)) % tuning::kOneSetBytes == 0;
-  const RowGroups groups(rows,
-                         !PACKED && one_set ? min_of(tuning::kOneSetRows, P::kRows) : P::kRows);
+  const RowParts groups(rows,
+                        !PACKED && one_set ? min_of(tuning::kOneSetRows, P::kRows) : P::kRows);
   ahead.share_out(groups.count * panels<B>(columns));
   const bool late = epilogue.late(), plain = epilogue.plain();
   const int64_t steps = round_up(depth, P::kSteps);
@@ -72,7 +72,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
                                      : MatrixA<A>{a.data + m * a.row, a.row, P::kSteps * a.col};
       const typename P::Epilogue e = early.from(m, n, c_row);
       typename P::C* tile = c + m * c_row + n;
-      ahead.ask();
+      ahead.prefetch_next();
       table->of[count](depth, here, panel, tile, c_row, width, e);
       table = &micros_for<P>(width, plain);
       if (late)

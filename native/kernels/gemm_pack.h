@@ -37,9 +37,9 @@ MatrixB<T> filled(const T* panels) {
 }
 
 // Rows divided evenly among micro-kernels: 14 as 5 + 5 + 4, not 6 + 6 + 2.
-struct RowGroups {
+struct RowParts {
   int64_t count, each, more;
-  explicit RowGroups(int64_t rows, int64_t most)
+  explicit RowParts(int64_t rows, int64_t most)
       : count(ceil_div(rows, most)), each(rows / max_of(1, count)), more(rows - each * count) {}
   int64_t rows(int64_t group) const { return each + (group < more); }
 };
@@ -75,7 +75,7 @@ inline int64_t packed_rows_elements(int64_t rows, int64_t depth) {
 // Transposes 4 x 4 elements: from[n * step + k] to to[k * WIDTH + n]. Vectors have 16 bytes at
 // every level, since wider ones need more instructions.
 template <int WIDTH>
-inline void turn_block(const float* from, int64_t step, float* to) {
+inline void transpose_4x4(const float* from, int64_t step, float* to) {
   typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
   [[maybe_unused]] typedef int Order __attribute__((vector_size(16)));
   const auto row = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
@@ -98,7 +98,7 @@ inline void turn_block(const float* from, int64_t step, float* to) {
 }
 
 template <int WIDTH, class T>
-inline void turn_block(const T* from, int64_t step, T* to) {
+inline void transpose_4x4(const T* from, int64_t step, T* to) {
   for (int64_t n = 0; n < 4; ++n)
     for (int64_t k = 0; k < 4; ++k) to[k * WIDTH + n] = from[n * step + k];
 }
@@ -106,7 +106,7 @@ inline void turn_block(const T* from, int64_t step, T* to) {
 // Packs a panel of `width` columns of B where B is transposed: its columns are contiguous, `col`
 // apart.
 template <class T>
-void pack_turned(int64_t depth, int64_t width, const T* from, int64_t col, T* panel) {
+void pack_transposed(int64_t depth, int64_t width, const T* from, int64_t col, T* panel) {
   constexpr int kWidth = kPanel<T>;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
   // One cache line of every column at a time, so that the lines of the panel stay in the first
@@ -117,10 +117,10 @@ void pack_turned(int64_t depth, int64_t width, const T* from, int64_t col, T* pa
     for (; n + 4 <= width; n += 4) {
       // Columns are pages apart and too many for a processor to follow.
       for (int64_t i = n; i < n + 4; ++i)
-        __builtin_prefetch(from + i * col + k0 + tuning::kTurnAheadLines * kLine, 0, 2);
+        __builtin_prefetch(from + i * col + k0 + tuning::kTransposeAheadLines * kLine, 0, 2);
       int64_t k = k0;
       for (; k + 4 <= k1; k += 4)
-        turn_block<kWidth>(from + k + n * col, col, panel + k * kWidth + n);
+        transpose_4x4<kWidth>(from + k + n * col, col, panel + k * kWidth + n);
       for (; k < k1; ++k)
         for (int64_t i = n; i < n + 4; ++i) panel[k * kWidth + i] = from[k + i * col];
     }
@@ -140,7 +140,7 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
   if constexpr (kSteps == 1) {
     if (row == 1 && col != 1) {
       for (int64_t n = 0; n < columns; n += kWidth)
-        pack_turned(depth, min_of(kWidth, columns - n), b + n * col, col, packed + n * depth);
+        pack_transposed(depth, min_of(kWidth, columns - n), b + n * col, col, packed + n * depth);
       return;
     }
   } else if (depth % kSteps != 0) {
@@ -177,7 +177,7 @@ template <class T>
 void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
   using P = ProductOf<T>;
   constexpr int64_t kSteps = P::kSteps;
-  const RowGroups groups(rows, P::kRows);
+  const RowParts groups(rows, P::kRows);
   int64_t m = 0;
   for (int64_t group = 0; group < groups.count; ++group) {
     const int64_t count = groups.rows(group);

@@ -39,7 +39,7 @@ inline AxisPhase axis_phase(int64_t kernel, int64_t stride, int64_t dilation, in
 
 // The positions of a residue as r * stride + residue - pad, for r in [first, last), within
 // [from, to).
-inline TapRange axis_range(int64_t from, int64_t to, int64_t stride, int64_t residue, int64_t pad) {
+inline Range axis_range(int64_t from, int64_t to, int64_t stride, int64_t residue, int64_t pad) {
   const int64_t first = ceil_div(from + pad - residue, stride);
   return {first, max_of(first, ceil_div(to + pad - residue, stride))};
 }
@@ -47,13 +47,13 @@ inline TapRange axis_range(int64_t from, int64_t to, int64_t stride, int64_t res
 // Phase (a, b) of the input gradient as a correlation of dy, whose columns are `q`.
 struct GradientPhase {
   Correlation correlation;
-  TapRange q;
+  Range q;
 };
 
 inline GradientPhase gradient_phase(const Geometry& g, int64_t a, int64_t b) {
   const AxisPhase rows = axis_phase(g.kh, g.sh, g.dh, a);
   const AxisPhase columns = axis_phase(g.kw, g.sw, g.dw, b);
-  const TapRange q = axis_range(0, g.w, g.sw, b, g.pl);
+  const Range q = axis_range(0, g.w, g.sw, b, g.pl);
   // Where there are no taps, zero rows of one tap make the correlation write zeros.
   const bool none = rows.taps == 0 || columns.taps == 0;
   return {{g.ho, g.wo, g.c * g.m, none ? 0 : rows.taps, none ? 1 : columns.taps, 1, 1,

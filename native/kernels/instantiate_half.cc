@@ -4,8 +4,8 @@
 // So no whole tensor is ever held in float32, and sums are those of float32, rounded once. Compiled
 // once a level, with SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
 #include "../tuning.h"
+#include "batch_parts.h"
 #include "half.h"
-#include "image_parts.h"
 #include "kernel_table.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -22,7 +22,7 @@ class Widened {
   // Units [first, first + count).
   const float* read(int64_t first, int64_t count, Runner& runner) const {
     if (stored_ == nullptr) return nullptr;
-    in_pieces(runner, count * size_, [&](int64_t i, int64_t run) {
+    in_parts(runner, count * size_, [&](int64_t i, int64_t run) {
       widen_run<Half>(stored_ + first * size_ + i, run, floats_.get() + i);
     });
     return floats_.get();
@@ -45,7 +45,7 @@ class Narrowed {
   float* get() const { return floats_.get(); }
   void write(int64_t first, int64_t count, Runner& runner) const {
     if (stored_ == nullptr) return;
-    in_pieces(runner, count * size_, [&](int64_t i, int64_t run) {
+    in_parts(runner, count * size_, [&](int64_t i, int64_t run) {
       narrow_run<Half>(floats_.get() + i, run, stored_ + first * size_ + i);
     });
   }

@@ -149,22 +149,22 @@ void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, cons
   T* const strip = plan.strip == 0 ? nullptr : scratch;
   if (plan.small) {
     const SmallGradientFunctions<T>& small = *pick_small_gradient<T>(g);
-    each_small_part(g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
-      add_small_gradient(small, g, in, dy + c, p0, p1, count, dk + c);
-    });
+    each_channel_part(g, image, window, c0, c1, strip,
+                      [&](int64_t c, int64_t count, const auto& in) {
+                        add_small_gradient(small, g, in, dy + c, p0, p1, count, dk + c);
+                      });
     return;
   }
-  const TapRange inside = strip != nullptr
-                              ? TapRange{0, g.out_w}
-                              : outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
+  const Range inside = strip != nullptr ? Range{0, g.out_w}
+                                        : outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const GradientFunctions<T> functions = pick_gradient<T>(g.kw, g.sw, g.dw);
   GradientRun<T> run;
   run.dy_pixel = channels;
   run.stride = g.sw;
   run.taps = g.kw;
   run.count = inside.last - inside.first;
-  for (int64_t block = c0; block < c1; block += kVec) {
-    const int64_t c = min_of(block, c1 - kVec);
+  for (int64_t begin = c0; begin < c1; begin += kVec) {
+    const int64_t c = min_of(begin, c1 - kVec);
     Pixels<T> pixels = image_pixels(g, image, c);
     if (strip != nullptr) {
       fill_strip(g, image, c, window, strip);
@@ -176,7 +176,7 @@ void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, cons
     for (int64_t tap = 0; tap < g.kh * g.kw; ++tap) sums[tap] = zero<T>();
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t top = p * g.sh - g.pt;
-      const TapRange rows = taps_inside(top, g.kh, g.dh, g.in_h);
+      const Range rows = taps_inside(top, g.kh, g.dh, g.in_h);
       const T* dy_here = dy + (p - p0) * g.out_w * channels + c;
       if (run.count > 0) {
         run.dy = dy_here + inside.first * channels;
@@ -212,12 +212,12 @@ void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, cons
     }
     for (int64_t tap = 0; tap < g.kh * g.kw; ++tap) {
       T* to = dk + tap * channels + c;
-      if (block == c) {
+      if (begin == c) {
         store(to, load(to) + sums[tap]);
         continue;
       }
       // The last vector of channels overlaps the one before it: those lanes are already counted.
-      for (int64_t lane = block - c; lane < kVec; ++lane) to[lane] += sums[tap][lane];
+      for (int64_t lane = begin - c; lane < kVec; ++lane) to[lane] += sums[tap][lane];
     }
   }
 }

@@ -25,8 +25,8 @@ template <class T>
 void patches_last(const Geometry& g, const PatchesPlan& plan, const T* x, const Weights<T>& w,
                   const Finish<T>& finish, T* y, Runner& runner) {
   const int64_t depth = w.depth, filters = w.outputs, row = g.kw * g.c;
-  const Cut &tiles = plan.product.tiles, &blocks = plan.product.blocks;
-  const WeightBlocks<T> weights(w, blocks);
+  const Cut &tiles = plan.product.tiles, &filter_parts = plan.product.filter_parts;
+  const WeightParts<T> weights(w, filter_parts);
   const T* end = x + g.n * g.h * g.w * g.c;
   const int64_t pitch = plan.pitch;
   const auto task = [&](int64_t tile, T* scratch, Kept* kept) {
@@ -35,7 +35,7 @@ void patches_last(const Geometry& g, const PatchesPlan& plan, const T* x, const 
       const int64_t q = (first + k) % g.wo, p = (first + k) / g.wo % g.ho;
       const T* image = x + (first + k) / (g.wo * g.ho) * g.h * g.w * g.c;
       const int64_t top = p * g.sh - g.pt, left = q * g.sw - g.pl;
-      const TapRange inside = taps_inside(left, g.kw, g.dw, g.w);
+      const Range inside = taps_inside(left, g.kw, g.dw, g.w);
       T* to = scratch + k * pitch;
       for (int64_t i = 0; i < g.kh; ++i, to += row) {
         const int64_t h = top + i * g.dh;
@@ -54,10 +54,11 @@ void patches_last(const Geometry& g, const PatchesPlan& plan, const T* x, const 
         fill_zero(to + inside.last * g.c, (g.kw - inside.last) * g.c);
       }
     }
-    for (int64_t block = 0; block < blocks.count; ++block) {
-      const int64_t o0 = blocks.first(block), element = first * filters + o0;
-      multiply(count, blocks.first(block + 1) - o0, depth, MatrixA<T>{scratch, pitch, 1},
-               weights.get(block, kept), y + element, filters, finish.at(false, o0, element));
+    for (int64_t filter_part = 0; filter_part < filter_parts.count; ++filter_part) {
+      const int64_t o0 = filter_parts.first(filter_part), element = first * filters + o0;
+      multiply(count, filter_parts.first(filter_part + 1) - o0, depth,
+               MatrixA<T>{scratch, pitch, 1}, weights.get(filter_part, kept), y + element, filters,
+               finish.at(false, o0, element));
     }
   };
   parallel_keeping<T>(runner, plan.product.tasks, plan.product.scratch, plan.product.kept, task);
@@ -95,13 +96,14 @@ template <class T>
 void patches_first(const Geometry& g, const PatchesPlan& plan, const T* x, const Weights<T>& w,
                    const Finish<T>& finish, T* y, Runner& runner) {
   const WeightRows<T> weights(w);
-  const Cut &tiles = plan.product.tiles, &blocks = plan.product.blocks;
+  const Cut &tiles = plan.product.tiles, &filter_parts = plan.product.filter_parts;
   const int64_t pixels = g.ho * g.wo;
   parallel<T>(runner, plan.product.tasks, plan.product.scratch, [&](int64_t task, T* packed) {
-    const int64_t block = task % blocks.count, tile = task / blocks.count % tiles.count;
-    const int64_t n = task / blocks.count / tiles.count;
+    const int64_t filter_part = task % filter_parts.count,
+                  tile = task / filter_parts.count % tiles.count;
+    const int64_t n = task / filter_parts.count / tiles.count;
     const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
-    const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
+    const int64_t o0 = filter_parts.first(filter_part), o1 = filter_parts.first(filter_part + 1);
     pack_patches(g, x + n * g.c * g.h * g.w, first, count, packed);
     const int64_t element = (n * w.outputs + o0) * pixels + first;
     multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), MatrixB<T>{packed}, y + element,

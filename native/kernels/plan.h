@@ -35,7 +35,7 @@ PlanStep product_step(const ProductPlan& plan) {
   return {.kind = StepKind::pointwise,
           .bands = plan.tiles.count,
           .band_rows = largest(plan.tiles),
-          .filter_parts = plan.blocks.count,
+          .filter_parts = plan.filter_parts.count,
           .tasks = plan.tasks,
           .scratch_bytes = bytes_of<T>(plan.scratch),
           .kept_bytes = bytes_of<T>(plan.kept)};
@@ -87,7 +87,7 @@ Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
   }
   if (operation.filters != 0) {
     const SeparablePlan whole = plan_separable_forward<T>(g, operation.filters, operation.packed,
-                                                          threads, operation.overrule.form);
+                                                          threads, operation.overrule.schedule);
     if (!whole.in_steps) {
       add_step(plan, fused_step<T>(whole));
       return plan;

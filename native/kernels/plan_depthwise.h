@@ -160,7 +160,7 @@ bool wants_strip(const Correlation& g, bool small, int64_t rows, int64_t q0, int
   if (small) return wants_copy<T>(g);
   const int64_t reach = (g.kh - 1) * g.dh + 1;
   if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
-  TapRange inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
+  Range inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
   const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
   const bool conflicts = pixel % 512 == 0;

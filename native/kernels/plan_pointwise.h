@@ -22,7 +22,7 @@ inline Cut cut_rows(int64_t rows, int64_t least = 1) {
   return cut_into(rows, shareable(count, units), kRows);
 }
 
-// The outputs of a [depth, outputs] matrix of weights cut into blocks of whole panels, so small
+// The outputs of a [depth, outputs] matrix of weights cut into parts of whole panels, so small
 // that a thread keeps one in its second cache: at least `wanted` of them, where there are panels
 // enough.
 template <class T>
@@ -34,15 +34,15 @@ Cut cut_outputs(int64_t depth, int64_t outputs, int64_t wanted) {
   return cut_into(outputs, count, kPanel<T>);
 }
 
-// Elements of a block that a thread packs for itself and keeps; none where weights are packed.
+// Elements of a part that a thread packs for itself and keeps; none where weights are packed.
 template <class T>
-int64_t kept_weights(const Cut& blocks, int64_t depth, bool packed) {
-  return packed ? 0 : max_of(1, packed_elements<T>(depth, blocks.most));
+int64_t kept_weights(const Cut& filter_parts, int64_t depth, bool packed) {
+  return packed ? 0 : max_of(1, packed_elements<T>(depth, filter_parts.most));
 }
 
 struct ProductPlan {
   Cut tiles;           // of pixels: of all images, or where channels come first of each
-  Cut blocks;          // of outputs
+  Cut filter_parts;    // of outputs
   bool ahead = false;  // whether a tile of x is asked for ahead of its use
   int64_t tasks = 0;
   int64_t scratch = 0, kept = 0;  // elements of a task, and those that a thread keeps
@@ -59,12 +59,13 @@ ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool
                           tuning::kTaskProductsLog2);
   const bool tall = outputs <= rows;
   ProductPlan plan;
-  plan.blocks = cut_outputs<T>(depth, outputs, tall ? 1 : wanted / max_of(1, cut_rows(rows).count));
+  plan.filter_parts =
+      cut_outputs<T>(depth, outputs, tall ? 1 : wanted / max_of(1, cut_rows(rows).count));
   // Two threads cannot share an odd number of parts evenly, unless the rows are cut too.
-  plan.tiles = cut_rows(rows, tall ? min_of(wanted, 8) : plan.blocks.count % 2 == 0 ? 1 : 2);
+  plan.tiles = cut_rows(rows, tall ? min_of(wanted, 8) : plan.filter_parts.count % 2 == 0 ? 1 : 2);
   plan.ahead = rows * depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
-  plan.tasks = plan.tiles.count * plan.blocks.count;
-  plan.kept = kept_weights<T>(plan.blocks, depth, packed);
+  plan.tasks = plan.tiles.count * plan.filter_parts.count;
+  plan.kept = kept_weights<T>(plan.filter_parts, depth, packed);
   return plan;
 }
 
@@ -76,7 +77,7 @@ ProductPlan plan_product_first(int64_t images, int64_t pixels, int64_t depth, in
   const int64_t tiles = images * plan.tiles.count;
   // Outputs are cut too, into parts of some micro-kernels' rows at least, to make enough tasks.
   const int64_t parts = max_of(1, min_of(tuning::kTasks / max_of(1, tiles), outputs / (4 * kRows)));
-  plan.blocks = cut_into(outputs, parts);
+  plan.filter_parts = cut_into(outputs, parts);
   plan.tasks = tiles * parts;
   plan.scratch = packed_elements<T>(depth, plan.tiles.most);
   return plan;
@@ -129,7 +130,7 @@ int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, boo
 
 // The channels of the largest of `split` parts; the last part has those that do not fill a vector.
 template <class T>
-int64_t widest_range(int64_t channels, int64_t split) {
+int64_t largest_channel_part(int64_t channels, int64_t split) {
   return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;
 }
 
@@ -147,7 +148,7 @@ ProductGradientPlan plan_product_gradient(const Pointwise& s, int64_t threads) {
   const GradientCut cut =
       gradient_cut<T>(images * least, images * pixels, s.channels, s.filters, true, threads);
   const Cut tiles = cut_into(pixels, images == 1 ? round_up(least, cut.groups) : least);
-  const int64_t widest = widest_range<T>(s.channels, cut.split);
+  const int64_t widest = largest_channel_part<T>(s.channels, cut.split);
   return {.images = images,
           .tiles = tiles,
           .groups = cut.groups,

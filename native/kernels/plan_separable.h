@@ -2,7 +2,7 @@
 // steps; how the work is cut into tasks, and how many images take several passes together. As in
 // plan_depthwise.h, it follows from sizes and reads no memory.
 #pragma once
-#include "image_parts.h"
+#include "batch_parts.h"
 #include "plan_depthwise.h"
 #include "plan_pointwise.h"
 
@@ -83,7 +83,7 @@ inline int64_t pixel_pitch(int64_t channels) {
 
 // The largest pixel_pitch() of `channels` channels or fewer.
 template <class T>
-inline int64_t greatest_pitch(int64_t channels) {
+inline int64_t largest_pitch(int64_t channels) {
   return channels + kLanes<T>;
 }
 
@@ -131,31 +131,31 @@ struct SeparablePlan {
   Tiles tiles = {};          // or, of parts, the sizes of the tile around the largest
   PixelParts parts = {};
   BandPlan band = {};
-  Cut block = {};     // of outputs, where each thread has its own weights: the only one
-  int64_t pitch = 0;  // from a pixel of a tile to the next
-  int64_t tile = 0;   // elements of the largest
+  Cut filter_parts = {};  // of outputs, where each thread has its own weights: the only one
+  int64_t pitch = 0;      // from a pixel of a tile to the next
+  int64_t tile = 0;       // elements of the largest
   int64_t tasks = 0, scratch = 0, kept = 0;
 };
 
 // `packed` says whether the pointwise kernel is packed already.
 template <class T>
 SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool packed,
-                                     int64_t threads, Form form = Form::chosen) {
+                                     int64_t threads, Schedule schedule = Schedule::chosen) {
   const int64_t channels = g.c * g.m;
   const Tiles usual = usual_tiles<T>(g);
   SeparablePlan plan;
-  plan.block = cut_outputs<T>(channels, filters, 1);
-  plan.own_weights = !g.channels_first && plan.block.count == 1;
+  plan.filter_parts = cut_outputs<T>(channels, filters, 1);
+  plan.own_weights = !g.channels_first && plan.filter_parts.count == 1;
   const bool few = usual.count(g) < tuning::kFewTiles;
   const bool may_be_few = takes_few<T>(g, filters, packed, plan.own_weights);
   // In steps: too few tiles to share out, or windows too large.
-  if (form == Form::chosen || (form == Form::parts && !may_be_parts<T>(g)))
-    form = (few && !may_be_few) || is_better_whole<T>(g) ? Form::steps
-           : may_be_few && usual.count(g) < 2 * threads  ? Form::parts
-                                                         : Form::tiles;
-  plan.in_steps = form == Form::steps;
+  if (schedule == Schedule::chosen || (schedule == Schedule::parts && !may_be_parts<T>(g)))
+    schedule = (few && !may_be_few) || is_better_whole<T>(g) ? Schedule::steps
+               : may_be_few && usual.count(g) < 2 * threads  ? Schedule::parts
+                                                             : Schedule::tiles;
+  plan.in_steps = schedule == Schedule::steps;
   if (plan.in_steps) return plan;
-  plan.in_parts = form == Form::parts;
+  plan.in_parts = schedule == Schedule::parts;
   plan.parts = cut_pixels(g, threads);
   plan.tiles = plan.in_parts ? tiles_of_parts(g, plan.parts) : usual;
   plan.band = plan_tile_band<T>(g, plan.tiles);
@@ -164,7 +164,7 @@ SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool pa
   plan.tile = g.channels_first ? packed_elements<T>(channels, most) : most * plan.pitch;
   plan.tasks = plan.tiles.count(g);
   plan.scratch = plan.tile + plan.band.scratch;
-  if (plan.own_weights) plan.kept = kept_weights<T>(plan.block, channels, packed);
+  if (plan.own_weights) plan.kept = kept_weights<T>(plan.filter_parts, channels, packed);
   return plan;
 }
 
@@ -188,9 +188,9 @@ RecomputePlan plan_recompute(const Geometry& g, int64_t filters, int64_t threads
   const int64_t most = tiles.pixels(g);
   const GradientCut cut = gradient_cut<T>(tiles.count(g), g.n * g.ho * g.wo, channels, filters,
                                           may_split_channels<T>(g), threads);
-  const int64_t widest = widest_range<T>(channels, cut.split);
+  const int64_t widest = largest_channel_part<T>(channels, cut.split);
   const int64_t packed = gradient_elements<T>(widest, filters, most, g.channels_first);
-  const int64_t tile = most * greatest_pitch<T>(widest);
+  const int64_t tile = most * largest_pitch<T>(widest);
   return {.tiles = tiles,
           .band = band,
           .groups = cut.groups,
@@ -229,12 +229,12 @@ template <class T>
 PatchesPlan plan_patches(const Geometry& g, int64_t filters, bool packed) {
   const int64_t depth = g.kh * g.kw * g.c, pitch = depth + kLanes<T>;
   if (g.channels_first) return {plan_product_first<T>(g.n, g.ho * g.wo, depth, filters)};
-  const Cut tiles = cut_rows(g.n * g.ho * g.wo), blocks = cut_outputs<T>(depth, filters, 1);
+  const Cut tiles = cut_rows(g.n * g.ho * g.wo), filter_parts = cut_outputs<T>(depth, filters, 1);
   return {.product = {.tiles = tiles,
-                      .blocks = blocks,
+                      .filter_parts = filter_parts,
                       .tasks = tiles.count,
                       .scratch = tiles.most * pitch,
-                      .kept = kept_weights<T>(blocks, depth, packed)},
+                      .kept = kept_weights<T>(filter_parts, depth, packed)},
           .pitch = pitch};
 }
 

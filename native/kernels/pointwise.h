@@ -49,27 +49,27 @@ void pack_weights(const Weights<T>& w, bool channels_first, T* packed) {
 // Weights cut into parts of the outputs. Each thread packs a part itself, which is faster than
 // reading another core's cache.
 template <class T>
-class WeightBlocks {
+class WeightParts {
  public:
-  WeightBlocks(const Weights<T>& w, const Cut& blocks) : w_(w), blocks_(blocks) {}
+  WeightParts(const Weights<T>& w, const Cut& filter_parts) : w_(w), filter_parts_(filter_parts) {}
 
-  // A block, for a product that may have to fill its panels.
-  MatrixB<T> get(int64_t block, Kept* kept) const {
-    const int64_t begin = blocks_.first(block);
+  // A part, for a product that may have to fill its panels.
+  MatrixB<T> get(int64_t filter_part, Kept* kept) const {
+    const int64_t begin = filter_parts_.first(filter_part);
     if (w_.packed != nullptr) return filled(w_.packed + panel_start<T>(w_.depth, begin));
     MatrixB<T> b{static_cast<T*>(kept->memory)};
-    if (kept->content == block) return b;
-    kept->content = block;
+    if (kept->content == filter_part) return b;
+    kept->content = filter_part;
     const T* source = w_.data + begin * w_.output_step;
     if (w_.output_step == 1) return {b.panels, source, w_.depth_step};
-    pack(w_.depth, blocks_.first(block + 1) - begin, source, w_.depth_step, w_.output_step,
-         b.panels);
+    pack(w_.depth, filter_parts_.first(filter_part + 1) - begin, source, w_.depth_step,
+         w_.output_step, b.panels);
     return b;
   }
 
  private:
   const Weights<T> w_;
-  const Cut blocks_;
+  const Cut filter_parts_;
 };
 
 // All weights, packed once a call by all threads.
@@ -136,15 +136,16 @@ struct Finish {
 template <class T>
 void product_last(const ProductPlan& plan, const Weights<T>& w, const T* x, const Finish<T>& finish,
                   T* y, Runner& runner) {
-  const WeightBlocks<T> weights(w, plan.blocks);
-  const Cut &tiles = plan.tiles, &blocks = plan.blocks;
+  const WeightParts<T> weights(w, plan.filter_parts);
+  const Cut &tiles = plan.tiles, &filter_parts = plan.filter_parts;
   parallel_keeping<T>(
       runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T*, Kept* kept) {
-        const int64_t block = task / tiles.count, tile = task % tiles.count;
+        const int64_t filter_part = task / tiles.count, tile = task % tiles.count;
         const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
-        const int64_t o0 = blocks.first(block), o1 = blocks.first(block + 1);
-        const MatrixB<T> b = weights.get(block, kept);
-        if (plan.ahead && block == 0) prefetch(x + first * w.depth, count * w.depth);
+        const int64_t o0 = filter_parts.first(filter_part),
+                      o1 = filter_parts.first(filter_part + 1);
+        const MatrixB<T> b = weights.get(filter_part, kept);
+        if (plan.ahead && filter_part == 0) prefetch(x + first * w.depth, count * w.depth);
         const int64_t element = first * w.outputs + o0;
         multiply(count, o1 - o0, w.depth, MatrixA<T>{x + first * w.depth, w.depth, 1}, b,
                  y + element, w.outputs, finish.at(false, o0, element));
@@ -156,12 +157,12 @@ template <class T>
 void product_first(const ProductPlan& plan, int64_t pixels, const Weights<T>& w, const T* x,
                    const Finish<T>& finish, T* y, Runner& runner) {
   const WeightRows<T> weights(w);
-  const int64_t tiles = plan.tiles.count, split = plan.blocks.count;
+  const int64_t tiles = plan.tiles.count, split = plan.filter_parts.count;
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* packed) {
     const int64_t part = task % split, tile = task / split % tiles;
     const int64_t n = task / split / tiles;
     const int64_t first = plan.tiles.first(tile), count = plan.tiles.first(tile + 1) - first;
-    const int64_t o0 = plan.blocks.first(part), o1 = plan.blocks.first(part + 1);
+    const int64_t o0 = plan.filter_parts.first(part), o1 = plan.filter_parts.first(part + 1);
     pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
     const int64_t element = (n * w.outputs + o0) * pixels + first;
     multiply(o1 - o0, count, w.depth, weights.matrix().at(o0, 0), MatrixB<T>{packed}, y + element,
@@ -186,7 +187,7 @@ void pointwise_product(int64_t images, int64_t pixels, bool channels_first, cons
 template <class T>
 void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels, const MatrixA<T>& a,
                             const T* dy, int64_t dy_pixel, int64_t dy_filter, bool accumulate,
-                            T* dkernel, T* packed, const Ahead& next = {}) {
+                            T* dkernel, T* packed, const Prefetcher& next = {}) {
   const bool rows_of_filters = dy_filter == 1;
   if (!rows_of_filters) pack(pixels, filters, dy, dy_pixel, dy_filter, packed);
   const MatrixB<T> b =
@@ -204,7 +205,7 @@ void add_pointwise_gradient(int64_t channels, int64_t filters, int64_t pixels, c
 
 // The rows of dy after pixel `pixel` of `pixels`, at most `most`.
 template <class T>
-Ahead next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int64_t most) {
+Prefetcher next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels, int64_t most) {
   return {dy + pixel * filters, min_of(most, pixels - pixel) * filters};
 }
 
@@ -218,7 +219,7 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
   const int64_t size = s.channels * s.filters;
   const GroupSums<T> sums(groups, size, dkernel);
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* packed) {
-    const TapRange c = channel_range<T>(s.channels, split, task % split);
+    const Range c = channel_part<T>(s.channels, split, task % split);
     const int64_t group = task / split, begin = part_start(units, groups, group);
     for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {
       const int64_t n = unit / tiles, tile = unit % tiles;

@@ -3,8 +3,8 @@
 // instead of keeping them.
 #pragma once
 #include "../operation.h"
+#include "batch_parts.h"
 #include "depthwise_gradient.h"
-#include "image_parts.h"
 #include "plan_separable.h"
 #include "pointwise.h"
 
@@ -144,8 +144,8 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
   T* y = static_cast<T*>(args.y);
   const Weights<T> weights = forward_weights(static_cast<const T*>(args.pointwise_kernel), channels,
                                              filters, args.packed_kernel);
-  const SeparablePlan plan = plan_separable_forward<T>(g, filters, weights.packed != nullptr,
-                                                       runner.concurrency(), args.overrule.form);
+  const SeparablePlan plan = plan_separable_forward<T>(
+      g, filters, weights.packed != nullptr, runner.concurrency(), args.overrule.schedule);
   // Of weights that are not finite, see exact.h.
   if (plan.in_steps || !all_finite(kernel, g.kh * g.kw * channels)) {
     separable_in_steps<T>(g, args, weights, runner);
@@ -191,7 +191,7 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     });
   };
   if (plan.own_weights) {
-    const WeightBlocks<T> own(weights, plan.block);
+    const WeightParts<T> own(weights, plan.filter_parts);
     parallel_keeping<T>(
         runner, plan.tasks, plan.scratch, plan.kept,
         [&](int64_t index, T* scratch, Kept* kept) { task(index, scratch, own.get(0, kept)); });
@@ -223,7 +223,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   const int64_t groups = plan.groups, split = plan.channel_parts;
   const GroupSums<T> sums(groups, size, static_cast<T*>(args.dpointwise));
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
-    const TapRange c = channel_range<T>(channels, split, task % split);
+    const Range c = channel_part<T>(channels, split, task % split);
     const int64_t group = task / split, width = c.last - c.first;
     const int64_t pitch = pixel_pitch<T>(width);
     T* middle = scratch + plan.packed;

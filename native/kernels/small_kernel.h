@@ -203,13 +203,13 @@ void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
       for (int64_t r = 0; r < rows; r += high) {
         const int64_t p = a + min_of(r, rows - high) * g.dh;  // the last tile overlaps
         const int64_t top = (p0 + p) * g.sh - g.pt;
-        const TapRange inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
+        const Range inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
         tile.row_first = inside_rows.first;
         tile.row_last = inside_rows.last;
         for (int64_t s = 0; s < columns; s += wide) {
           const int64_t q = b + min_of(s, columns - wide) * g.dw;
           const int64_t left = (q0 + q) * g.sw - g.pl;
-          const TapRange inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
+          const Range inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
           tile.column_first = inside.first;
           tile.column_last = inside.last;
           tile.in = pixels.at(top, left);

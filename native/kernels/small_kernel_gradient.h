@@ -126,7 +126,7 @@ void add_small_gradient(const SmallGradientFunctions<T>& functions, const Correl
       high = several ? kSmallRows : 1;
       const int64_t p = a + r * g.dh;
       const int64_t top = (p0 + p) * g.sh - g.pt;
-      const TapRange inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
+      const Range inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
       tile.row_first = inside_rows.first;
       tile.row_last = inside_rows.last;
       for (int64_t b = 0; b < min_of(g.dw, g.out_w); ++b) {
@@ -137,7 +137,7 @@ void add_small_gradient(const SmallGradientFunctions<T>& functions, const Correl
           wide = SmallFunctions<T>::kColumns[size];
           const int64_t q = b + s * g.dw;
           const int64_t left = q * g.sw - g.pl;
-          const TapRange inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
+          const Range inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
           tile.column_first = inside.first;
           tile.column_last = inside.last;
           tile.in = pixels.at(top, left);

@@ -17,12 +17,12 @@ template <class T>
 struct Stride2Tile {
   const T* dy;  // of output (r - 1, s - 1)
   int64_t dy_row, dy_column;
-  TapRange dy_rows, dy_columns;
+  Range dy_rows, dy_columns;
   const T* weights;
   int64_t weights_tap;
   T* dx;  // of input (2r, 2s)
   int64_t dx_row, dx_column;
-  TapRange dx_rows, dx_columns;
+  Range dx_rows, dx_columns;
   int64_t channels;
 };
 
@@ -87,7 +87,7 @@ void stride2_tile(const Stride2Tile<T>& a) {
 }
 
 // Which of `count` positions from `start` on lie in [first, last).
-inline TapRange positions_inside(int64_t start, int64_t count, int64_t first, int64_t last) {
+inline Range positions_inside(int64_t start, int64_t count, int64_t first, int64_t last) {
   const int64_t from = min_of(max_of(first - start, 0), count);
   return {from, max_of(from, min_of(last - start, count))};
 }

@@ -12,22 +12,22 @@ struct Correlation {
 };
 
 // The range [first, last) of kernel taps that fall inside `size` when the window starts at `start`.
-struct TapRange {
+struct Range {
   int64_t first, last;
 };
-inline TapRange taps_inside(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
+inline Range taps_inside(int64_t start, int64_t taps, int64_t dilation, int64_t size) {
   // Taps are nearly always all inside, so the divisions below are worth avoiding.
   if (start >= 0 && start + (taps - 1) * dilation < size) return {0, taps};
   const int64_t first = start >= 0 ? 0 : ceil_div(-start, dilation);
   const int64_t last = size - start <= 0 ? 0 : ceil_div(size - start, dilation);
-  TapRange range{min_of(first, taps), min_of(last, taps)};
+  Range range{min_of(first, taps), min_of(last, taps)};
   if (range.last < range.first) range.last = range.first;
   return range;
 }
 
 // The range [first, last) of outputs, within [0, count), all of whose taps fall inside `size`.
-inline TapRange outputs_inside(int64_t count, int64_t taps, int64_t stride, int64_t dilation,
-                               int64_t pad, int64_t size) {
+inline Range outputs_inside(int64_t count, int64_t taps, int64_t stride, int64_t dilation,
+                            int64_t pad, int64_t size) {
   int64_t first = ceil_div(pad, stride);
   int64_t last = floor_div(size - 1 + pad - (taps - 1) * dilation, stride) + 1;
   first = min_of(max_of(first, 0), count);
@@ -44,7 +44,7 @@ struct Box {
 // Part `index` of `count` parts of the channels, as a range. Parts begin at whole vectors; the last
 // one also has the channels that do not fill a vector.
 template <class T>
-TapRange channel_range(int64_t channels, int64_t count, int64_t index) {
+Range channel_part(int64_t channels, int64_t count, int64_t index) {
   const int64_t vectors = channels / kLanes<T>;
   const int64_t first = part_start(vectors, count, index) * kLanes<T>;
   const int64_t last = part_start(vectors, count, index + 1) * kLanes<T>;

@@ -110,7 +110,7 @@ def batch_norm_backward(
     dbeta: Any,
 ) -> None: ...
 
-class Prepared:
+class PreparedConvolution:
     """Copies of a convolution's weights, in the order in which kernels read them."""
 
     def forward(self, geometry: Geometry, x: Any, residual: Any, y: Any) -> None: ...
@@ -128,7 +128,7 @@ def prepare(
     bias: Any,
     depthwise_activation: int,
     activation: int,
-) -> Prepared: ...
+) -> PreparedConvolution: ...
 
 class PlanStep(TypedDict):
     """What runs over tasks at once; numbers as in native/plan.h."""
@@ -164,9 +164,9 @@ def plan(
 
     `pass_` is "forward", "input_gradient", "kernel_gradient" (the depthwise kernel's) or, where
     there are `filters`, "pointwise_kernel_gradient" or "ordinary_forward"; `packed` says that the
-    weights are prepared. `overrule` is (kernel, form), against what would be chosen of a forward
+    weights are prepared. `overrule` is (kernel, schedule), against what would be chosen of a forward
     pass: the kernel of a depthwise step alone ("flat", "planar", "small", "channelwise" or "none"),
-    and the form of a separable convolution ("steps", "tiles", "parts" or "chosen"). What cannot
+    and the schedule of a separable convolution ("steps", "tiles", "parts" or "chosen"). What cannot
     serve the geometry is not taken.
     """
 

@@ -40,7 +40,11 @@ class PreparedConv2D:
     """
 
     def __init__(
-        self, operands: Operands, spec: ConvSpec, steps: tuple[int, int], native: _native.Prepared
+        self,
+        operands: Operands,
+        spec: ConvSpec,
+        steps: tuple[int, int],
+        native: _native.PreparedConvolution,
     ) -> None:
         self._shapes = operands.shapes()
         self._spec, self._steps, self._native = spec, steps, native

@@ -15,10 +15,10 @@ def three_builds(case, inputs, thorough):
     answers = cases.make(case)[1]
 
     def right():
-        return peers.Prepared(lambda: None, lambda _: answers)
+        return peers.BuiltCase(lambda: None, lambda _: answers)
 
     def wrong():
-        return peers.Prepared(lambda: None, lambda _: {"y": 1.001 * answers["y"]})
+        return peers.BuiltCase(lambda: None, lambda _: {"y": 1.001 * answers["y"]})
 
     def failing():
         raise RuntimeError("no such kernel")
@@ -60,7 +60,7 @@ def test_what_takes_long_is_not_tried_in_every_way(monkeypatch, tmp_path):
 def test_an_output_that_is_missing_is_wrong(tmp_path):
     def builds(case, inputs, thorough):
         answers = cases.make(case)[1]
-        return {"y alone": lambda: peers.Prepared(lambda: 0, lambda _: {"y": answers["y"]})}
+        return {"y alone": lambda: peers.BuiltCase(lambda: 0, lambda _: {"y": answers["y"]})}
 
     _, answer = prepare(tmp_path, Case(SMALL, 1, "separable-training"), builds)
     assert answer["settings"] == []

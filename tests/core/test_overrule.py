@@ -10,7 +10,7 @@ from sepconv.geometry import conv_spec, resolve
 
 F32 = 0
 KERNELS = ("flat", "planar", "small", "channelwise")
-FORMS = ("steps", "tiles", "parts")
+SCHEDULES = ("steps", "tiles", "parts")
 
 # x, depthwise kernel, strides, dilation, data format
 LAYERS = (
@@ -59,15 +59,15 @@ def test_kernels(layer, kernel):
     np.testing.assert_allclose(run(layer, overrule), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_forms(layer, form):
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_forms(layer, schedule):
     x, weights, geometry, options = layer
     middle = geometry.depthwise_channels
     mixing = np.random.default_rng(1).standard_normal((middle, 24)).astype("float32")
-    overrule = ("none", form)
+    overrule = ("none", schedule)
     steps = _native.plan(geometry, F32, "forward", 2, 24, overrule=overrule)["steps"]
     taken = "steps" if len(steps) == 2 else steps[0]["kind"].removeprefix("fused_")
-    assert taken == form or form == "parts"
+    assert taken == schedule or schedule == "parts"
     expected = reference.separable_conv2d(x, weights, mixing.reshape(1, 1, middle, 24), **options)
     np.testing.assert_allclose(run(layer, overrule, mixing), expected, rtol=1e-4, atol=1e-3)
 
@@ -84,7 +84,7 @@ def test_every_kernel_and_form_is_taken_somewhere():
 def test_what_is_no_kernel_or_form_is_named(layer):
     for overrule, message in (
         (("smal", "chosen"), "no such kernel. Received: smal"),
-        (("none", "tile"), "no such form. Received: tile"),
+        (("none", "tile"), "no such schedule. Received: tile"),
     ):
         with pytest.raises(ValueError, match=message):
             run(layer, overrule)

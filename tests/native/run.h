@@ -131,7 +131,8 @@ std::vector<T> run_prepared(const Problem& p, const Inputs<T>& in, sepconv::Runn
     args.pointwise_kernel = buffers.input(kOrdinary, ordinary_kernel(p, in));
   }
   const sepconv::Geometry g = p.forward_geometry();
-  const sepconv::Prepared prepared({p.dtype, g.channels_first, g.kh * g.kw, g.c, g.m, args});
+  const sepconv::PreparedConvolution prepared(
+      {p.dtype, g.channels_first, g.kh * g.kw, g.c, g.m, args});
   for (const Slot slot : {kKernel, kPointwise, kOrdinary}) buffers.output<T>(slot, 0);
   const T* residual = p.residual ? buffers.input(kResidual, in.residual) : nullptr;
   T* y = buffers.output<T>(kY, p.y_elements());

@@ -52,7 +52,7 @@ class _Server:
 
     def __init__(self, peer: peers.Peer) -> None:
         self.peer = peer
-        self.ready: dict[str, peers.Prepared] = {}
+        self.ready: dict[str, peers.BuiltCase] = {}
 
     def prepare(self, case: dict[str, Any], folder: str, thorough: bool) -> dict[str, Any]:
         """Builds the case in all settings and keeps those with correct outputs.

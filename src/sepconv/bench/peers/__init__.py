@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 from sepconv.bench.cases import Arrays
 from sepconv.bench.workloads import Case
 
-__all__ = ["OURS", "PEERS", "Build", "Peer", "Prepared", "load"]
+__all__ = ["OURS", "PEERS", "Build", "BuiltCase", "Peer", "load"]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class BuiltCase:
     """A case, built and ready to run.
 
     Attributes:
@@ -33,7 +33,7 @@ class Prepared:
     outputs: Callable[[Any], Arrays]
 
 
-Build = Callable[[], Prepared]
+Build = Callable[[], BuiltCase]
 
 
 class Peer(ABC):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 
 __all__ = ["Jax"]
@@ -36,7 +36,7 @@ class Jax(Peer):
             "jit, 1x1 as a convolution": lambda: self._prepare(case, inputs, False),
         }
 
-    def _prepare(self, case: Case, inputs: Arrays, product: bool) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays, product: bool) -> BuiltCase:
         import jax
         from jax import lax
 
@@ -76,7 +76,7 @@ class Jax(Peer):
 
         arrays = {name: jax.device_put(array) for name, array in inputs.items()}
         dy = arrays.pop("dy", None)
-        return Prepared(
+        return BuiltCase(
             lambda: jax.block_until_ready(step(arrays, dy)),
             lambda result: {name: np.asarray(array) for name, array in result.items()},
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.peers.jax import Jax
 from sepconv.bench.peers.tensorflow import TensorFlow
 from sepconv.bench.peers.torch import Torch
@@ -81,7 +81,7 @@ class KerasJax(_Keras):
         """One way: under jit."""
         return {"jit": lambda: self._prepare(case, inputs)}
 
-    def _prepare(self, case: Case, inputs: Arrays) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays) -> BuiltCase:
         import jax
 
         layer = _layer(case, inputs)
@@ -105,7 +105,7 @@ class KerasJax(_Keras):
                 case, inputs, np.asarray(result[0]), [np.asarray(grad) for grad in result[1]]
             )
 
-        return Prepared(lambda: jax.block_until_ready(step(x, weights, dy)), outputs)
+        return BuiltCase(lambda: jax.block_until_ready(step(x, weights, dy)), outputs)
 
 
 class KerasTensorFlow(_Keras):
@@ -126,7 +126,7 @@ class KerasTensorFlow(_Keras):
             "tf.function with XLA": lambda: self._prepare(case, inputs, True),
         }
 
-    def _prepare(self, case: Case, inputs: Arrays, xla: bool) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays, xla: bool) -> BuiltCase:
         import tensorflow as tf
 
         layer = _layer(case, inputs)
@@ -146,7 +146,7 @@ class KerasTensorFlow(_Keras):
         def outputs(result: Any) -> Arrays:
             return _outputs(case, inputs, result[0].numpy(), [grad.numpy() for grad in result[1]])
 
-        return Prepared(lambda: step(x, dy), outputs)
+        return BuiltCase(lambda: step(x, dy), outputs)
 
 
 class KerasTorch(_Keras):
@@ -167,7 +167,7 @@ class KerasTorch(_Keras):
             for data_format in ("channels_last", "channels_first")
         }
 
-    def _prepare(self, case: Case, inputs: Arrays, data_format: str) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays, data_format: str) -> BuiltCase:
         import torch
 
         first = data_format == "channels_first"
@@ -198,4 +198,4 @@ class KerasTorch(_Keras):
             rest = [grad.detach().numpy() for grad in grads[1:]]
             return _outputs(case, inputs, numpy(y), images + rest)
 
-        return Prepared(run, outputs)
+        return BuiltCase(run, outputs)

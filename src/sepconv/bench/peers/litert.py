@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 
 __all__ = ["LiteRt"]
@@ -34,14 +34,14 @@ class LiteRt(Peer):
         """One way: NHWC, as TensorFlow has it."""
         return {"NHWC": lambda: self._prepare(case, inputs)}
 
-    def _prepare(self, case: Case, inputs: Arrays) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays) -> BuiltCase:
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_content=_model(case, inputs), num_threads=self.threads)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs["x"])
         output = interpreter.get_output_details()[0]["index"]
-        return Prepared(interpreter.invoke, lambda _: {"y": interpreter.get_tensor(output)})
+        return BuiltCase(interpreter.invoke, lambda _: {"y": interpreter.get_tensor(output)})
 
 
 def _model(case: Case, inputs: Arrays) -> bytes:

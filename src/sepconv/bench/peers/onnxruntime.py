@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.peers.onnx_model import channels_first, channels_last, model
 from sepconv.bench.workloads import Case
 
@@ -43,7 +43,7 @@ class OnnxRuntime(Peer):
             found["matrix product"] = lambda: self._prepare(case, inputs, True)
         return found
 
-    def _prepare(self, case: Case, inputs: Arrays, product: bool) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays, product: bool) -> BuiltCase:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(
@@ -60,4 +60,4 @@ class OnnxRuntime(Peer):
             result = values[1].numpy()
             return {"y": result if product else channels_last(result)}
 
-        return Prepared(lambda: session.run_with_iobinding(binding), outputs)
+        return BuiltCase(lambda: session.run_with_iobinding(binding), outputs)

@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.peers.onnx_model import channels_first, channels_last, model
 from sepconv.bench.workloads import Case
 
@@ -46,7 +46,7 @@ class OpenVino(Peer):
             found["matrix product"] = lambda: self._prepare(case, inputs, "product")
         return found
 
-    def _prepare(self, case: Case, inputs: Arrays, way: str) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays, way: str) -> BuiltCase:
         import openvino
         from openvino.preprocess import PrePostProcessor
 
@@ -70,4 +70,4 @@ class OpenVino(Peer):
             request.start_async()
             request.wait()
 
-        return Prepared(run, lambda _: {"y": channels_last(y) if way == "NCHW" else y})
+        return BuiltCase(run, lambda _: {"y": channels_last(y) if way == "NCHW" else y})

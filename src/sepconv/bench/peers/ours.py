@@ -10,7 +10,7 @@ import numpy as np
 import sepconv
 from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 
 __all__ = ["Ours"]
@@ -35,7 +35,7 @@ class Ours(Peer):
             found["prepared weights"] = lambda: self._prepared(case, inputs)
         return found
 
-    def _prepared(self, case: Case, inputs: Arrays) -> Prepared:
+    def _prepared(self, case: Case, inputs: Arrays) -> BuiltCase:
         w = case.workload
         arguments: dict[str, Any] = {"bias": inputs.get("bias")}
         if case.operation != "pointwise":
@@ -51,9 +51,9 @@ class Ours(Peer):
         convolve = sepconv.prepare_conv2d(activation=activation, **arguments)
         x = inputs["x"]
         y = empty((*x.shape[:1], *w.output_size, case.output_channels), np.float32, x)
-        return Prepared(lambda: convolve(x, out=y), lambda _: {"y": y})
+        return BuiltCase(lambda: convolve(x, out=y), lambda _: {"y": y})
 
-    def _pointwise(self, case: Case, inputs: Arrays) -> Prepared:
+    def _pointwise(self, case: Case, inputs: Arrays) -> BuiltCase:
         x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]
         y = empty((*x.shape[:3], kernel.shape[3]), np.float32, x)
 
@@ -64,9 +64,9 @@ class Ours(Peer):
                 outputs |= {"dx": grads.x, "dpointwise_kernel": grads.pointwise_kernel[0, 0]}
             return outputs
 
-        return Prepared(run, lambda outputs: outputs)
+        return BuiltCase(run, lambda outputs: outputs)
 
-    def _convolution(self, case: Case, inputs: Arrays) -> Prepared:
+    def _convolution(self, case: Case, inputs: Arrays) -> BuiltCase:
         w = case.workload
         bias, dy, x = inputs.get("bias"), inputs.get("dy"), inputs["x"]
         arguments: dict[str, Any] = {
@@ -104,4 +104,4 @@ class Ours(Peer):
                     found["dbias"] = grads.bias
             return found
 
-        return Prepared(run, outputs)
+        return BuiltCase(run, outputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 
 __all__ = ["TensorFlow", "convolution"]
@@ -67,7 +67,7 @@ class TensorFlow(Peer):
             "tf.function with XLA": lambda: self._prepare(case, inputs, True),
         }
 
-    def _prepare(self, case: Case, inputs: Arrays, xla: bool) -> Prepared:
+    def _prepare(self, case: Case, inputs: Arrays, xla: bool) -> BuiltCase:
         import tensorflow as tf
 
         compute = convolution(case)
@@ -84,7 +84,7 @@ class TensorFlow(Peer):
             grads = tape.gradient(y, arrays, output_gradients=dy)
             return {"y": y} | {f"d{name}": grad for name, grad in grads.items()}
 
-        return Prepared(
+        return BuiltCase(
             lambda: step(tensors, dy),
             lambda result: {name: tensor.numpy() for name, tensor in result.items()},
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.bench.cases import Arrays
-from sepconv.bench.peers import Build, Peer, Prepared
+from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case, Workload
 
 __all__ = ["Torch"]
@@ -135,7 +135,7 @@ def _numpy(tensor: Any) -> np.ndarray:
 
 def _prepare(
     case: Case, inputs: Arrays, channels_last: bool, way: str, compiled: bool = False
-) -> Prepared:
+) -> BuiltCase:
     import torch
 
     module = _module(case, inputs, channels_last, way)
@@ -152,10 +152,10 @@ def _prepare(
         with torch.inference_mode():
             return module(x)
 
-    return Prepared(run, lambda y: {"y": _numpy(y)})
+    return BuiltCase(run, lambda y: {"y": _numpy(y)})
 
 
-def _training(module: Any, x: Any, dy: Any) -> Prepared:
+def _training(module: Any, x: Any, dy: Any) -> BuiltCase:
     import torch
 
     x.requires_grad_()
@@ -179,10 +179,10 @@ def _training(module: Any, x: Any, dy: Any) -> Prepared:
                 found["dbias"] = grad.numpy()
         return found
 
-    return Prepared(run, outputs)
+    return BuiltCase(run, outputs)
 
 
-def _matrix_product(case: Case, inputs: Arrays) -> Prepared:
+def _matrix_product(case: Case, inputs: Arrays) -> BuiltCase:
     import torch
 
     shape = (*inputs["x"].shape[:3], case.workload.filters)
@@ -202,4 +202,4 @@ def _matrix_product(case: Case, inputs: Arrays) -> Prepared:
             found |= {"dx": grads[0].reshape(inputs["x"].shape), "dpointwise_kernel": grads[1]}
         return found
 
-    return Prepared(run, outputs)
+    return BuiltCase(run, outputs)

@@ -9,16 +9,16 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // Calls f(first, count) for parts of `count` elements, in parallel where there are many.
 template <class F>
-void in_pieces(Runner& runner, int64_t count, const F& f) {
-  constexpr int64_t kPiece = tuning::kPlainTaskElements;
-  if (count <= kPiece) {
+void in_parts(Runner& runner, int64_t count, const F& f) {
+  constexpr int64_t kPart = tuning::kPlainTaskElements;
+  if (count <= kPart) {
     f(int64_t{0}, count);
     return;
   }
-  const int64_t pieces = shareable(ceil_div(count, kPiece), count);
-  parallel<float>(runner, pieces, 0, [&](int64_t piece, float*) {
-    const int64_t first = part_start(count, pieces, piece);
-    f(first, part_start(count, pieces, piece + 1) - first);
+  const int64_t parts = shareable(ceil_div(count, kPart), count);
+  parallel<float>(runner, parts, 0, [&](int64_t part, float*) {
+    const int64_t first = part_start(count, parts, part);
+    f(first, part_start(count, parts, part + 1) - first);
   });
 }
 
@@ -56,7 +56,7 @@ class PartSum {
   T* get(bool first_part) const { return total_ == nullptr || first_part ? total_ : room_.get(); }
   void add(bool first_part, Runner& runner) const {
     if (first_part || total_ == nullptr) return;
-    in_pieces(runner, size_, [&](int64_t first, int64_t count) {
+    in_parts(runner, size_, [&](int64_t first, int64_t count) {
       for (int64_t i = first; i < first + count; ++i) total_[i] += room_.get()[i];
     });
   }
