@@ -164,10 +164,10 @@ def plan(
 
     `pass_` is "forward", "input_gradient", "kernel_gradient" (the depthwise kernel's) or, where
     there are `filters`, "pointwise_kernel_gradient" or "ordinary_forward"; `packed` says that the
-    weights are prepared. `overrule` is (kernel, schedule), against what would be chosen of a forward
-    pass: the kernel of a depthwise step alone ("flat", "planar", "small", "channelwise" or "none"),
-    and the schedule of a separable convolution ("steps", "tiles", "parts" or "chosen"). What cannot
-    serve the geometry is not taken.
+    weights are prepared. `overrule` is (kernel, schedule), taken in a forward pass instead of what
+    would be chosen: the kernel of a depthwise step alone ("flat", "planar", "small", "channelwise"
+    or "none"), and the schedule of a separable convolution ("steps", "tiles", "parts" or "chosen").
+    What cannot serve the geometry is not taken.
     """
 
 def plan_pointwise(

@@ -29,9 +29,9 @@ from sepconv.geometry import (
 
 __all__ = [
     "BLOCK_ACTIVATIONS",
-    "Block",
+    "BlockSpec",
     "Operands",
-    "block",
+    "block_spec",
     "check_block",
     "fused_conv2d",
     "is_convolution",
@@ -50,7 +50,7 @@ BLOCK_ACTIVATIONS: dict[str | None, int] = {
 }
 
 
-class Block(NamedTuple):
+class BlockSpec(NamedTuple):
     """The arguments of a block except its arrays; hashable.
 
     The strides of a 1x1 convolution alone are dealt with before: `spec` has none then.
@@ -92,7 +92,7 @@ def _code(name: str, activation: str | None) -> int:
         ) from None
 
 
-def is_convolution(operands: Operands, form: Block) -> bool:
+def is_convolution(operands: Operands, block: BlockSpec) -> bool:
     """Whether a block is no more than a depthwise or separable convolution, by its parts.
 
     Those have derivatives by kernels; any other block has those of what it is composed of.
@@ -101,8 +101,8 @@ def is_convolution(operands: Operands, form: Block) -> bool:
         operands.depthwise_kernel is not None
         and operands.depthwise_bias is None
         and operands.residual is None
-        and form.depthwise_activation == ACTIVATIONS[None]
-        and form.activation in ACTIVATIONS.values()
+        and block.depthwise_activation == ACTIVATIONS[None]
+        and block.activation in ACTIVATIONS.values()
     )
 
 
@@ -123,14 +123,14 @@ def is_product(kernel_shape: Sequence[Any], spec: ConvSpec) -> bool:
     return tuple(kernel_shape[:2]) == (1, 1) == spec[:2] and not any(spec[5:9])
 
 
-def block(
+def block_spec(
     operands: Operands,
     spec: ConvSpec,
     depthwise_activation: str | None,
     activation: str | None,
     *,
     ordinary: bool,
-) -> tuple[Block, tuple[int, int]]:
+) -> tuple[BlockSpec, tuple[int, int]]:
     """Checks those arguments of a block that need no shape.
 
     Args:
@@ -166,7 +166,7 @@ def block(
             "residual cannot be added to a depthwise convolution alone: give a pointwise_kernel."
         )
     if depthwise is not None or ordinary:
-        return Block(spec, between, last), (1, 1)
+        return BlockSpec(spec, between, last), (1, 1)
     if any(spec[5:9]):
         padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
         raise ValueError(
@@ -174,7 +174,7 @@ def block(
             f"Received: padding={padding} without a depthwise_kernel"
         )
     plain = ConvSpec(1, 1, 1, 1, 0, 0, 0, 0, 0, spec.channels_first)
-    return Block(plain, between, last), (spec.stride_h, spec.stride_w)
+    return BlockSpec(plain, between, last), (spec.stride_h, spec.stride_w)
 
 
 def strided(x: Any, strides: tuple[int, int], spec: ConvSpec) -> Any:
@@ -277,21 +277,21 @@ def fused_conv2d(
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
     ordinary = is_ordinary(operands)
-    form, steps = block(operands, spec, depthwise_activation, activation, ordinary=ordinary)
+    block, steps = block_spec(operands, spec, depthwise_activation, activation, ordinary=ordinary)
     x = as_array("x", x)
     check_rank("x", x.shape, 4, "(batch, height, width, channels) in the order of data_format")
-    return fuse(operands._replace(x=strided(x, steps, form.spec)), form, out)
+    return fuse(operands._replace(x=strided(x, steps, block.spec)), block, out)
 
 
-def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.ndarray:
-    """`fused_conv2d` for callers that have a `Block`."""
+def fuse(operands: Operands, block: BlockSpec, out: np.ndarray | None = None) -> np.ndarray:
+    """`fused_conv2d` for callers that have a `BlockSpec`."""
     x = as_array("x", operands.x)
     named = zip(operands._fields[1:], operands[1:], strict=True)
     operands = Operands(x, *(a if a is None else as_array(n, a, x.dtype) for n, a in named))
     shapes = operands.shapes()
-    shape = check_block(shapes, form.spec)
+    shape = check_block(shapes, block.spec)
     kernels = shapes.depthwise_kernel, shapes.pointwise_kernel
-    geometry, channels, _ = plan(form.spec, x.shape, *kernels)
+    geometry, channels, _ = plan(block.spec, x.shape, *kernels)
     y = output_array(out, shape, x)
     _native.forward(
         geometry,
@@ -299,7 +299,7 @@ def fuse(operands: Operands, form: Block, out: np.ndarray | None = None) -> np.n
         *operands,
         y,
         0 if operands.pointwise_kernel is None else channels,
-        form.depthwise_activation,
-        form.activation,
+        block.depthwise_activation,
+        block.activation,
     )
     return y

@@ -8,7 +8,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv.arrays import as_array, dtype_code, output_array
-from sepconv.fused import Operands, block, check_block, is_ordinary, strided
+from sepconv.fused import Operands, block_spec, check_block, is_ordinary, strided
 from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, conv_spec, plan
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
@@ -150,7 +150,7 @@ def prepare_conv2d(
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     given = Operands(None, depthwise_kernel, depthwise_bias, pointwise_kernel, bias)
     ordinary = is_ordinary(given)
-    form, steps = block(given, spec, depthwise_activation, activation, ordinary=ordinary)
+    block, steps = block_spec(given, spec, depthwise_activation, activation, ordinary=ordinary)
     dtype = None
     arrays: dict[str, np.ndarray] = {}
     for name, array in zip(given._fields, given, strict=True):
@@ -158,12 +158,12 @@ def prepare_conv2d(
             arrays[name] = as_array(name, array, dtype)
             dtype = arrays[name].dtype
     operands = given._replace(**arrays)
-    channels = _check(operands, form.spec)
+    channels = _check(operands, block.spec)
     kernel, pointwise = operands.depthwise_kernel, operands.pointwise_kernel
     height, width = (pointwise if kernel is None else kernel).shape[:2]
     native = _native.prepare(
         dtype_code(next(iter(arrays.values())).dtype),
-        bool(form.spec.channels_first),
+        bool(block.spec.channels_first),
         height * width,
         channels,
         1 if kernel is None else kernel.shape[3],
@@ -172,10 +172,10 @@ def prepare_conv2d(
         operands.depthwise_bias,
         pointwise,
         operands.bias,
-        form.depthwise_activation,
-        form.activation,
+        block.depthwise_activation,
+        block.activation,
     )
-    return PreparedConv2D(operands, form.spec, steps, native)
+    return PreparedConv2D(operands, block.spec, steps, native)
 
 
 def _check(operands: Operands, spec: ConvSpec) -> int:

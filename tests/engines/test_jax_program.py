@@ -14,7 +14,7 @@ import sepconv.jax
 from sepconv.engines.jax import block
 from sepconv.engines.jax import composed as bilinear
 from sepconv.engines.jax import convolution as engine
-from sepconv.fused import Block
+from sepconv.fused import BlockSpec
 from sepconv.geometry import conv_spec
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -85,7 +85,7 @@ def test_values_of_the_compositions():
     spec = conv_spec(padding="same")
     for activation, code in ((None, 0), ("relu", 1), ("relu6", 2)):
         given = (True, True, False, True, True, False)
-        y = block._composed(*OPERANDS, form=block._Form(Block(spec, 0, code), given))
+        y = block._composed(*OPERANDS, form=block._Form(BlockSpec(spec, 0, code), given))
         options = {"padding": "same", "activation": activation}
         expected = sepconv.reference.separable_conv2d(*OPERANDS, **options)
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)

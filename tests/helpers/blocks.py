@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sepconv.fused import Block, Operands, block, is_ordinary
+from sepconv.fused import BlockSpec, Operands, block_spec, is_ordinary
 from sepconv.geometry import conv_spec
 
 ACTIVATIONS = (None, "relu", "relu6", "hard_silu", "silu")
@@ -82,9 +82,9 @@ def selecting_kernel(
     return np.tile(eye, (1, 1, channels, 1))
 
 
-def block_of(arrays: dict[str, Any], options: dict[str, Any]) -> Block:
+def block_of(arrays: dict[str, Any], options: dict[str, Any]) -> BlockSpec:
     """What an engine is told of a random block."""
     spec = conv_spec(*(options[n] for n in ("strides", "padding", "dilation_rate", "data_format")))
     activations = options.get("depthwise_activation"), options["activation"]
     operands = Operands(**arrays)
-    return block(operands, spec, *activations, ordinary=is_ordinary(operands))[0]
+    return block_spec(operands, spec, *activations, ordinary=is_ordinary(operands))[0]

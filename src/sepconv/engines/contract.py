@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sepconv.fused import Block, Operands
+from sepconv.fused import BlockSpec, Operands
 from sepconv.geometry import ConvSpec
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Engine(Protocol):
     ) -> Any:
         """A depthwise convolution of 4-D arrays, or with `pointwise_kernel` a separable one."""
 
-    def fuse(self, operands: Operands, block: Block, /) -> Any:
+    def fuse(self, operands: Operands, block: BlockSpec, /) -> Any:
         """A block of an inference network."""
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sepconv.arrays import DTYPES
 from sepconv.engines.contract import Engine
-from sepconv.fused import Block, Operands, block, check_block, is_ordinary, strided
+from sepconv.fused import BlockSpec, Operands, block_spec, check_block, is_ordinary, strided
 from sepconv.geometry import (
     ConvSpec,
     Padding,
@@ -319,17 +319,17 @@ Raises:
 """
 
 
-def fuse(engine: Engine, operands: Operands, form: Block, steps: tuple[int, int]) -> Any:
-    """An engine's block, of arrays that are checked; `steps` as `sepconv.fused.block` returns."""
+def fuse(engine: Engine, operands: Operands, block: BlockSpec, steps: tuple[int, int]) -> Any:
+    """An engine's block, of arrays that are checked; `steps` as `block_spec` returns them."""
     operands = operands.map(engine.as_array)
     if steps != (1, 1):
         rank = "(batch, height, width, channels) in the order of data_format"
         check_rank("x", operands.x.shape, 4, rank)
-        operands = operands._replace(x=strided(operands.x, steps, form.spec))
+        operands = operands._replace(x=strided(operands.x, steps, block.spec))
     if not engine.is_traced():
         _check_dtypes(operands._asdict())
-        check_block(operands.shapes(), form.spec)
-    return engine.fuse(operands, form)
+        check_block(operands.shapes(), block.spec)
+    return engine.fuse(operands, block)
 
 
 def fused_function(engine: Engine) -> Callable[..., Any]:
@@ -353,8 +353,10 @@ def fused_function(engine: Engine) -> Callable[..., Any]:
         spec = spec_builder(engine)(strides, padding, dilation_rate, data_format)
         operands = Operands(x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual)
         ordinary = is_ordinary(operands)
-        form, steps = block(operands, spec, depthwise_activation, activation, ordinary=ordinary)
-        return fuse(engine, operands, form, steps)
+        block, steps = block_spec(
+            operands, spec, depthwise_activation, activation, ordinary=ordinary
+        )
+        return fuse(engine, operands, block, steps)
 
     fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine.name)
     return fused_conv2d

@@ -10,7 +10,7 @@ import numpy as np
 from sepconv import functional, fused
 from sepconv.arrays import as_array as dense
 from sepconv.engines.front import functions, fused_function
-from sepconv.fused import Block, Operands
+from sepconv.fused import BlockSpec, Operands
 from sepconv.geometry import ConvSpec
 
 __all__ = [
@@ -52,7 +52,7 @@ def convolve(
     )
 
 
-def fuse(operands: Operands, block: Block) -> np.ndarray:
+def fuse(operands: Operands, block: BlockSpec) -> np.ndarray:
     """See `sepconv.engines.contract`."""
     return fused.fuse(operands, block)
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from sepconv.engines import adapter
 from sepconv.engines.front import fuse
-from sepconv.fused import BLOCK_ACTIVATIONS, Operands, block, check_block
+from sepconv.fused import BLOCK_ACTIVATIONS, Operands, block_spec, check_block
 from sepconv.geometry import conv_spec, positive_sizes
 from sepconv.layers.activations import kernel_activation
 from sepconv.layers.devices import supports_jit
@@ -141,10 +141,10 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         self.activation = _activation(activation)
         fused = kernel_activation(self.activation, BLOCK_ACTIVATIONS)
         self._activation_after = None if fused else self.activation
-        # `block` only tests which operands are None.
+        # `block_spec` only tests which operands are None.
         weights = Operands(None, self._depthwise_size, pointwise_kernel=self.filters)
         ordinary = depth_multiplier is None and self.kernel_size != (1, 1)
-        self._block, self._steps = block(weights, spec, between, fused, ordinary=ordinary)
+        self._block, self._steps = block_spec(weights, spec, between, fused, ordinary=ordinary)
         self._spec = spec
         adapter(keras.backend.backend())  # raises here where the engine is not installed
         self.depthwise_kernel = self.pointwise_kernel = self.depthwise_bias = self.bias = None

@@ -10,7 +10,7 @@ import numpy as np
 
 from sepconv import layers
 
-__all__ = ["Affine", "Block", "Convolution", "Stock", "affine_of", "lower", "obstacle"]
+__all__ = ["Affine", "Convolution", "FusedConvolution", "Stock", "affine_of", "lower", "obstacle"]
 
 #: The most values in a patch of an ordinary convolution that becomes a block: tiles of larger
 #: patches do not fit into the second cache.
@@ -26,7 +26,7 @@ class Affine(NamedTuple):
 
 @dataclass
 class Convolution:
-    """The base of `Block` and `Stock`.
+    """The base of `FusedConvolution` and `Stock`.
 
     Attributes:
         layer: the layer that it was made of.
@@ -59,7 +59,7 @@ class Convolution:
 
 
 @dataclass
-class Block(Convolution):
+class FusedConvolution(Convolution):
     """A convolution that a `FusedConv2D` computes: depthwise, ordinary or separable.
 
     Attributes:
@@ -146,7 +146,7 @@ class Block(Convolution):
                 0 if self.depthwise_bias is None else self.depthwise_bias
             )
 
-    def append(self, pointwise: Block) -> None:
+    def append(self, pointwise: FusedConvolution) -> None:
         """Appends a 1x1 convolution to this depthwise one."""
         self.depthwise_bias, self.depthwise_activation = self.bias, self.activation
         self.pointwise, self.bias = pointwise.pointwise, pointwise.bias
@@ -224,7 +224,7 @@ def _activation(layer: Any) -> Any:
     return None if layer.activation in (None, keras.activations.linear) else layer.activation
 
 
-def lower(layer: Any, rank: int) -> Block | Stock | None:
+def lower(layer: Any, rank: int) -> FusedConvolution | Stock | None:
     """A layer that convolves, as arrays; None for any other, and where `obstacle` gives a reason.
 
     Args:
@@ -264,34 +264,34 @@ def _geometry(layer: Any) -> tuple[Any, ...]:
     return tuple(layer.strides), layer.padding, tuple(layer.dilation_rate)
 
 
-def _depthwise_conv2d(layer: Any, rank: int) -> Block:
-    return Block(*_common(layer), _array(layer.kernel), None, *_geometry(layer))
+def _depthwise_conv2d(layer: Any, rank: int) -> FusedConvolution:
+    return FusedConvolution(*_common(layer), _array(layer.kernel), None, *_geometry(layer))
 
 
-def _separable_conv2d(layer: Any, rank: int) -> Block:
+def _separable_conv2d(layer: Any, rank: int) -> FusedConvolution:
     kernels = _array(layer.depthwise_kernel), _array(layer.pointwise_kernel)
-    return Block(*_common(layer), *kernels, *_geometry(layer))
+    return FusedConvolution(*_common(layer), *kernels, *_geometry(layer))
 
 
-def _conv2d(layer: Any, rank: int) -> Block | Stock:
+def _conv2d(layer: Any, rank: int) -> FusedConvolution | Stock:
     kernel = _array(layer.kernel)
     height, width, depth, filters = kernel.shape
     if (height, width) == (1, 1) and layer.groups == 1:
         strides, _, _ = _geometry(layer)
-        return Block(*_common(layer), None, kernel, strides, "valid", (1, 1))
+        return FusedConvolution(*_common(layer), None, kernel, strides, "valid", (1, 1))
     if depth == 1 and layer.groups > 1:  # a depthwise convolution by another name
         depthwise = kernel.reshape(height, width, layer.groups, filters // layer.groups)
-        return Block(*_common(layer), depthwise, None, *_geometry(layer))
+        return FusedConvolution(*_common(layer), depthwise, None, *_geometry(layer))
     small = height * width * depth <= _MOST_PATCHES
     if layer.groups == 1 and layer.data_format == "channels_last" and small:
-        return Block(*_common(layer), None, kernel, *_geometry(layer))
+        return FusedConvolution(*_common(layer), None, kernel, *_geometry(layer))
     return Stock(*_common(layer), [kernel])
 
 
-def _dense(layer: Any, rank: int) -> Block | Stock:
+def _dense(layer: Any, rank: int) -> FusedConvolution | Stock:
     kernel = _array(layer.kernel)
     if rank == 4:
-        return Block(*_common(layer), None, kernel[None, None], (1, 1), "valid", (1, 1))
+        return FusedConvolution(*_common(layer), None, kernel[None, None], (1, 1), "valid", (1, 1))
     return Stock(*_common(layer), [kernel])
 
 

@@ -13,7 +13,7 @@ import keras
 from sepconv.fused import BLOCK_ACTIVATIONS
 from sepconv.layers.activations import kernel_activation
 from sepconv.layers.batch_normalization import BatchNormalization
-from sepconv.models.folding import Block, Convolution, Stock, affine_of
+from sepconv.models.folding import Convolution, FusedConvolution, Stock, affine_of
 from sepconv.models.graph import Graph, Step, Value
 
 __all__ = ["RULES", "drop"]
@@ -134,7 +134,7 @@ def _take_in(graph: Graph, producer: Step, step: Step) -> None:
 def normalisation_before(graph: Graph, step: Step) -> str | None:
     """A BatchNormalization that is still there goes into the convolution after it."""
     convolution = step.operation
-    if not isinstance(convolution, (Block, Stock)):
+    if not isinstance(convolution, (FusedConvolution, Stock)):
         return ""
     producer = graph.only_before(step, step.inputs[0])
     if producer is None or type(producer.operation) not in _NORMALISATIONS:
@@ -160,7 +160,7 @@ def activation_after(graph: Graph, step: Step) -> str | None:
     if not step.takes_one():
         return "it is called with arguments of its own"
     producer = graph.producer(step.inputs[0])
-    ours = producer is not None and isinstance(producer.operation, Block)
+    ours = producer is not None and isinstance(producer.operation, FusedConvolution)
     if ours and kernel_activation(activation, BLOCK_ACTIVATIONS) is None:
         return "the kernels do not know this activation"
     # A residual is added before the activation, so that it may still come.
@@ -195,7 +195,7 @@ def constant_after(graph: Graph, step: Step) -> str | None:
 def padding_before(graph: Graph, step: Step) -> str | None:
     """ZeroPadding2D becomes the padding of the convolution after it."""
     convolution = step.operation
-    if not isinstance(convolution, (Block, Stock)):
+    if not isinstance(convolution, (FusedConvolution, Stock)):
         return ""
     producer = graph.only_before(step, step.inputs[0])
     if producer is None or type(producer.operation) is not keras.layers.ZeroPadding2D:
@@ -240,10 +240,10 @@ def _is_same_padding(convolution: Stock, pads: Any, shape: tuple[int | None, ...
 def pointwise_after(graph: Graph, step: Step) -> str | None:
     """A 1x1 convolution follows a depthwise one in the same layer."""
     second = step.operation
-    if not isinstance(second, Block) or not second.is_pointwise:
+    if not isinstance(second, FusedConvolution) or not second.is_pointwise:
         return ""
     producer = graph.only_before(step, step.inputs[0])
-    if producer is None or not isinstance(producer.operation, Block):
+    if producer is None or not isinstance(producer.operation, FusedConvolution):
         return ""
     first = producer.operation
     if first.pointwise is not None or second.strides != (1, 1):
@@ -271,7 +271,10 @@ def residual_after(graph: Graph, step: Step) -> str | None:
         producer, why = _convolution_before(graph, step, value)
         if producer is None:
             reasons.append(why)
-        elif not isinstance(producer.operation, Block) or producer.operation.pointwise is None:
+        elif (
+            not isinstance(producer.operation, FusedConvolution)
+            or producer.operation.pointwise is None
+        ):
             reasons.append(f"{producer.name!r} has no 1x1 convolution")
         elif not _equal_shapes(graph, value, other):
             reasons.append("its inputs are of different shapes")
@@ -304,7 +307,7 @@ def _same_sized(graph: Graph, value: Value) -> set[Value]:
     producer = graph.producer(value)
     while producer is not None and producer.inputs:
         operation = producer.operation
-        if isinstance(operation, Block):
+        if isinstance(operation, FusedConvolution):
             keeps = operation.strides == (1, 1) and (
                 operation.padding == "same" or operation.is_pointwise
             )

@@ -86,7 +86,7 @@ def _inner(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
 def _rule(equation: core.JaxprEqn) -> Callable[..., Any] | None:
     """The NumPy function for an operation with its operands; None where there is none."""
     variables = (*equation.invars, *equation.outvars)
-    if not all(getattr(v.aval, "dtype", None) in jaxpr_rules.DTYPES for v in variables):
+    if not all(getattr(v.aval, "dtype", None) in jaxpr_rules.NUMPY_DTYPES for v in variables):
         return None
     return jaxpr_rules.rule(equation.primitive.name, equation.params, equation.invars)
 

@@ -12,10 +12,10 @@ import numpy as np
 from sepconv import fused
 from sepconv.pointwise import pointwise_conv2d
 
-__all__ = ["DTYPES", "rule"]
+__all__ = ["NUMPY_DTYPES", "rule"]
 
 #: The dtypes of operands and results. NumPy rounds half types at other places than XLA does.
-DTYPES = tuple(np.dtype(code) for code in "?bhilqBHILQfd")
+NUMPY_DTYPES = tuple(np.dtype(code) for code in "?bhilqBHILQfd")
 
 Params = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sepconv.layers.fused_conv2d import FusedConv2D
 from sepconv.models.copying import LayerCopier
-from sepconv.models.folding import Block, Convolution, Stock, lower, obstacle
+from sepconv.models.folding import Convolution, FusedConvolution, Stock, lower, obstacle
 from sepconv.models.fusion import RULES, drop
 from sepconv.models.graph import Graph, Step
 from sepconv.models.record import Record
@@ -117,7 +117,7 @@ def _lower(step: Step, report: _Report) -> None:
         why = obstacle(step.operation)
         if why is not None:
             report.leave(step.label, why)
-    elif isinstance(lowered, Block) and step.inputs[0].masked:
+    elif isinstance(lowered, FusedConvolution) and step.inputs[0].masked:
         report.leave(step.label, "a mask goes through it")
     else:
         lowered.parts.append(step.label)
@@ -178,7 +178,7 @@ class _Report:
             return copy
         # A user's own function may refer to a layer.
         activation = self._copier.copy(convolution.activation)
-        if isinstance(convolution, Block):
+        if isinstance(convolution, FusedConvolution):
             between = self._copier.copy(convolution.depthwise_activation)
             layer = _fused_layer(convolution, name, between, activation)
         else:
@@ -192,7 +192,7 @@ class _Report:
         return layer
 
 
-def _fused_layer(block: Block, name: str, between: Any, activation: Any) -> FusedConv2D:
+def _fused_layer(block: FusedConvolution, name: str, between: Any, activation: Any) -> FusedConv2D:
     depthwise = block.depthwise
     multiplier = 1 if block.is_pointwise else None
     return FusedConv2D(
@@ -232,7 +232,7 @@ def _stock_layer(convolution: Stock, name: str, activation: Any) -> Any:
 def _fill(step: Step, layer: Any) -> None:
     """Gives a new layer its weights."""
     source = step.operation
-    if isinstance(source, Block):
+    if isinstance(source, FusedConvolution):
         arrays = [source.depthwise, source.depthwise_bias, source.pointwise, source.bias]
         layer.set_weights([a for a in arrays if a is not None])
     elif isinstance(source, Stock):

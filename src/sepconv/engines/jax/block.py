@@ -24,7 +24,7 @@ from sepconv.engines.jax.transforms import (
     no_cotangents,
     unfold_batch,
 )
-from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, is_convolution
+from sepconv.fused import BLOCK_ACTIVATIONS, BlockSpec, Operands, is_convolution
 from sepconv.geometry import ACTIVATIONS, ConvSpec, output_shape
 
 __all__ = ["convolve", "fuse"]
@@ -37,7 +37,7 @@ _ACTIVATIONS: dict[int, Callable[[Any], Any]] = {
 }
 
 
-def fuse(operands: Operands, block: Block) -> jax.Array:
+def fuse(operands: Operands, block: BlockSpec) -> jax.Array:
     """See `sepconv.engines.front`."""
     form = _Form(block, tuple(a is not None for a in operands))
     return _forward.bind(*(a for a in align(*operands) if a is not None), form=form)
@@ -53,13 +53,13 @@ def convolve(
 ) -> jax.Array:
     """See `sepconv.engines.front`."""
     operands = Operands(x, depthwise_kernel, None, pointwise_kernel, bias)
-    return fuse(operands, Block(spec, ACTIVATIONS[None], ACTIVATIONS[activation]))
+    return fuse(operands, BlockSpec(spec, ACTIVATIONS[None], ACTIVATIONS[activation]))
 
 
 class _Form(NamedTuple):
     """A block and which of the operands it has."""
 
-    block: Block
+    block: BlockSpec
     given: tuple[bool, ...]
 
     def split(self, operands: Sequence[Any]) -> Operands:

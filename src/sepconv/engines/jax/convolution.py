@@ -35,7 +35,7 @@ from sepconv.engines.jax.transforms import (
     is_zero,
     no_cotangents,
 )
-from sepconv.fused import Block, Operands
+from sepconv.fused import BlockSpec, Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec, output_shape
 
 __all__ = ["tangent", "transpose"]
@@ -209,7 +209,7 @@ def _apply_tangent(
     return _tangent.bind(*form.join(x, kernel, pointwise), *present, form=form)
 
 
-def tangent(block: Block, operands: Operands, tangents: Operands, y: Any) -> Any:
+def tangent(block: BlockSpec, operands: Operands, tangents: Operands, y: Any) -> Any:
     """The tangent of a convolution's result y, from those of its operands."""
     x, kernel, pointwise, _ = _of_convolution(operands)
     size = spatial_size(tuple(x.shape), block.spec)
@@ -219,7 +219,7 @@ def tangent(block: Block, operands: Operands, tangents: Operands, y: Any) -> Any
     return t if active is None else jnp.where(active, t, 0)
 
 
-def transpose(block: Block, operands: Operands, dy: Any) -> Operands:
+def transpose(block: BlockSpec, operands: Operands, dy: Any) -> Operands:
     """The cotangents of a convolution that is linear in what is undefined of its operands.
 
     That is one of x and the kernels, and the bias if there is one.

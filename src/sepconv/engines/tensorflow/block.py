@@ -14,7 +14,7 @@ from sepconv.engines.tensorflow.calls import Array, forward, runs_on_cpu
 from sepconv.engines.tensorflow.composed import ordinary
 from sepconv.engines.tensorflow.convolution import convolve
 from sepconv.engines.tensorflow.transforms import gradient_of_convolution, operands_of
-from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, is_convolution
+from sepconv.fused import BLOCK_ACTIVATIONS, BlockSpec, Operands, is_convolution
 from sepconv.geometry import ConvSpec
 
 __all__ = ["fuse"]
@@ -30,7 +30,7 @@ def _activate(y: Array, code: int) -> Array:
     return y if code == BLOCK_ACTIVATIONS[None] else tf.nn.silu(y)
 
 
-def _composed(operands: Operands, block: Block) -> Array:
+def _composed(operands: Operands, block: BlockSpec) -> Array:
     y, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual = operands
     spec, between, last = block
     if depthwise_kernel is not None:
@@ -56,7 +56,7 @@ def _composed(operands: Operands, block: Block) -> Array:
 @tf.RegisterGradient("SepconvForward")
 def _gradient(operation: Any, dy: Array) -> list[Array | None]:
     given = operands_of(operation)
-    block = Block(
+    block = BlockSpec(
         ConvSpec(*operation.get_attr("spec")),
         operation.get_attr("depthwise_activation"),
         operation.get_attr("activation"),
@@ -70,7 +70,7 @@ def _gradient(operation: Any, dy: Array) -> list[Array | None]:
     return tape.gradient(y, inputs, dy)
 
 
-def fuse(operands: Operands, block: Block) -> Array:
+def fuse(operands: Operands, block: BlockSpec) -> Array:
     """See `sepconv.engines.front`."""
     if not runs_on_cpu(operands.x):
         return _composed(operands, block)

@@ -19,7 +19,7 @@ from sepconv.engines.torch.transforms import autograd_kernel, call_below, leadin
 
 __all__ = ["batch_norm"]
 
-_DTYPES = (torch.float32, torch.float64)
+_COMPUTED_DTYPES = (torch.float32, torch.float64)
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -76,7 +76,7 @@ def _check(x: Tensor, vectors: tuple[Tensor, ...], axis: int) -> tuple[int, int,
                 f"A tensor of one number for each of {channels} channels was expected. "
                 f"Received: one of the shape {tuple(vector.shape)}"
             )
-    if x.dtype not in _DTYPES or any(vector.dtype != x.dtype for vector in vectors):
+    if x.dtype not in _COMPUTED_DTYPES or any(vector.dtype != x.dtype for vector in vectors):
         raise TypeError(
             "Tensors of one dtype, float32 or float64, were expected. "
             f"Received: {x.dtype} and {[vector.dtype for vector in vectors]}"

@@ -21,7 +21,7 @@ from sepconv.engines.torch.convolution import (
     fake_result,
 )
 from sepconv.engines.torch.transforms import leading
-from sepconv.fused import BLOCK_ACTIVATIONS, Block, Operands, check_block, is_product
+from sepconv.fused import BLOCK_ACTIVATIONS, BlockSpec, Operands, check_block, is_product
 from sepconv.geometry import ConvSpec, Geometry, plan
 
 __all__ = ["fuse"]
@@ -186,7 +186,7 @@ torch.library.register_fake("sepconv::fused", _fused_fake, lib=_library)
 torch.library.register_vmap("sepconv::fused", _map_fused, lib=_library)
 
 
-def fuse(operands: Operands, block: Block) -> Tensor:
+def fuse(operands: Operands, block: BlockSpec) -> Tensor:
     """See `sepconv.engines.front`."""
     x = operands.x
     spec, between, last = block

@@ -19,7 +19,7 @@ from sepconv.geometry import ACTIVATIONS
 
 __all__ = ["pointwise"]
 
-_DTYPES = (torch.float32, torch.float64)
+_COMPUTED_DTYPES = (torch.float32, torch.float64)
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -40,7 +40,7 @@ _correlation = torch.ops.sepconv.pointwise_kernel_gradient.default
 
 def _code(a: Tensor, b: Tensor) -> int:
     """The number of their dtype. A kernel must not read beyond a tensor, so all is checked."""
-    if a.dtype != b.dtype or a.dtype not in _DTYPES:
+    if a.dtype != b.dtype or a.dtype not in _COMPUTED_DTYPES:
         raise TypeError(
             "Tensors of one dtype, float32 or float64, were expected. "
             f"Received: {a.dtype} and {b.dtype}"
@@ -240,7 +240,7 @@ def pointwise(x: Tensor, kernel: Tensor, *, data_format: str) -> Tensor:
     """
     x, matrix = as_array(x), as_array(kernel).flatten(0, 2)
     first = data_format == "channels_first"
-    if x.dtype not in _DTYPES:
+    if x.dtype not in _COMPUTED_DTYPES:
         return _composed_product(x, matrix, first, False)
     # A channels_first tensor in channels_last memory is, permuted, a contiguous NHWC tensor.
     if first and not x.is_contiguous():
