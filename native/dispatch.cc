@@ -12,22 +12,6 @@
 namespace sepconv {
 namespace {
 
-// A level's kernels, by DType.
-struct Kernels {
-  const char* name;
-  KernelTable tables[kDTypes];
-};
-
-// The kernels of level `index`; where a level has none of its own, those of the nearest level
-// below.
-Kernels kernels_of(const std::vector<Level>& levels, size_t index) {
-  Kernels kernels{levels[index].name, {}};
-  for (size_t i = 0; i <= index; ++i)
-    for (int dtype = 0; dtype < kDTypes; ++dtype)
-      if (levels[i].replace[dtype] != nullptr) levels[i].replace[dtype](kernels.tables[dtype]);
-  return kernels;
-}
-
 Kernels choose_kernels() {
   const std::vector<Level> levels = all_levels();
   const char* wanted = std::getenv("SEPCONV_ISA");

@@ -1,5 +1,7 @@
-// The instruction-set levels of this build, and which of them run on this processor.
+// The instruction-set levels of this build, which of them run on this processor, and the kernels
+// that a level has: its own and those that it inherits.
 #pragma once
+#include <cstddef>
 #include <vector>
 
 #include "kernels/kernel_table.h"
@@ -18,5 +20,21 @@ struct Level {
 
 // The best level is the last. Each needs everything that the one below it needs.
 std::vector<Level> all_levels();
+
+// A level's kernels, by DType.
+struct Kernels {
+  const char* name;
+  KernelTable tables[kDTypes];
+};
+
+// The kernels of level `index`; where a level has none of its own, those of the nearest level
+// below.
+inline Kernels kernels_of(const std::vector<Level>& levels, std::size_t index) {
+  Kernels kernels{levels[index].name, {}};
+  for (std::size_t i = 0; i <= index; ++i)
+    for (int dtype = 0; dtype < kDTypes; ++dtype)
+      if (levels[i].replace[dtype] != nullptr) levels[i].replace[dtype](kernels.tables[dtype]);
+  return kernels;
+}
 
 }  // namespace sepconv

@@ -257,10 +257,10 @@ template <class T, class F>
 void each_channel_part(const Correlation& g, const T* image, const Window& w, int64_t c0,
                        int64_t c1, T* strip, F&& f) {
   const int64_t most = strip == nullptr ? small_channels<T>(g) : copied_channels<T>(g, w);
-  const int64_t chunks = ceil_div(c1 - c0, most);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const Range part = channel_part<T>(c1 - c0, chunks, chunk);
-    const int64_t c = c0 + part.first, count = part.last - part.first;
+  const int64_t parts = ceil_div(c1 - c0, most);
+  for (int64_t part = 0; part < parts; ++part) {
+    const Range range = channel_part<T>(c1 - c0, parts, part);
+    const int64_t c = c0 + range.first, count = range.last - range.first;
     f(c, count,
       strip == nullptr ? image_pixels(g, image, c) : copy_pixels(g, image + c, count, w, strip));
   }

@@ -132,14 +132,14 @@ void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const 
                             Runner& runner) {
   const int64_t channels = g.c * g.m;
   const Cut& bands = plan.bands;
-  const int64_t pieces = plan.row_pieces, split = plan.channel_parts;
+  const int64_t pieces = plan.row_pieces, parts = plan.channel_parts;
   const DepthwiseBands<T> depthwise(g, plan.band, kernel, bias, true);
   parallel_keeping<T>(
       runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T* scratch, Kept* kept) {
-        const int64_t part = task % split, piece = task / split % pieces;
-        const int64_t band = task / split / pieces % bands.count;
-        const int64_t n = task / split / pieces / bands.count;
-        const Range c = split == 1 ? Range{0, channels} : channel_part<T>(channels, split, part);
+        const int64_t part = task % parts, piece = task / parts % pieces;
+        const int64_t band = task / parts / pieces % bands.count;
+        const int64_t n = task / parts / pieces / bands.count;
+        const Range c = parts == 1 ? Range{0, channels} : channel_part<T>(channels, parts, part);
         const Box box{bands.first(band),
                       bands.first(band + 1),
                       part_start(g.wo, pieces, piece),

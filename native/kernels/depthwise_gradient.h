@@ -65,7 +65,7 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
   const int64_t channels = g.c * g.m;
   FlippedKernel<T> flipped(g, kernel);
   const Cut& bands = plan.bands;
-  const int64_t split = plan.channel_parts;
+  const int64_t parts = plan.channel_parts;
   Workspace<PlannedPhase> phases(g.sh * g.sw);
   for (int64_t a = 0; a < g.sh; ++a)
     for (int64_t b = 0; b < g.sw; ++b) {
@@ -73,11 +73,11 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
       phases.get()[a * g.sw + b] = {phase, plan_phase<T>(g, phase, bands.most)};
     }
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* wide) {
-    const int64_t part = task % split, band = task / split % bands.count;
-    const int64_t n = task / split / bands.count;
+    const int64_t part = task % parts, band = task / parts % bands.count;
+    const int64_t n = task / parts / bands.count;
     const int64_t h0 = bands.first(band);
     const int64_t h1 = bands.first(band + 1);
-    const Range c = split == 1 ? Range{0, channels} : channel_part<T>(channels, split, part);
+    const Range c = parts == 1 ? Range{0, channels} : channel_part<T>(channels, parts, part);
     T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
     for (int64_t a = 0; a < g.sh; ++a)
       for (int64_t b = 0; b < g.sw; ++b) {
@@ -136,10 +136,10 @@ template <class T>
 void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const T* dy,
                             const T* kernel, T* dx, Runner& runner) {
   const Cut& bands = plan.bands;
-  const int64_t split = plan.channel_parts;
+  const int64_t parts = plan.channel_parts;
   parallel<T>(runner, plan.tasks, 0, [&](int64_t task, T*) {
-    const int64_t band = task / split % bands.count, n = task / split / bands.count;
-    const Range c = channel_part<T>(g.c, split, task % split);
+    const int64_t band = task / parts % bands.count, n = task / parts / bands.count;
+    const Range c = channel_part<T>(g.c, parts, task % parts);
     stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel, bands.first(band),
                            bands.first(band + 1), c.first, c.last, dx + n * g.h * g.w * g.c);
   });
@@ -189,13 +189,13 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
                                  const T* dy, T* dk, Runner& runner) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   const Cut& bands = plan.bands;
-  const int64_t units = g.n * bands.count, groups = plan.groups, split = plan.channel_parts;
+  const int64_t units = g.n * bands.count, groups = plan.groups, parts = plan.channel_parts;
   Workspace<T> partials(groups * size);
   fill_zero(partials.get(), groups * size);
   const int64_t sums = taps * kLanes<T>;
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
-    const int64_t part = task % split, group = task / split;
-    const Range c = split == 1 ? Range{0, channels} : channel_part<T>(channels, split, part);
+    const int64_t part = task % parts, group = task / parts;
+    const Range c = parts == 1 ? Range{0, channels} : channel_part<T>(channels, parts, part);
     const int64_t last = part_start(units, groups, group + 1);
     for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
       const int64_t n = unit / bands.count, band = unit % bands.count;

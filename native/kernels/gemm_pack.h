@@ -41,7 +41,7 @@ struct RowParts {
   int64_t count, each, more;
   explicit RowParts(int64_t rows, int64_t most)
       : count(ceil_div(rows, most)), each(rows / max_of(1, count)), more(rows - each * count) {}
-  int64_t rows(int64_t group) const { return each + (group < more); }
+  int64_t rows(int64_t part) const { return each + (part < more); }
 };
 
 template <class T>
@@ -168,7 +168,7 @@ void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, 
   }
 }
 
-// Packs A's rows, a group's after the other: [group][k / kSteps][row][kSteps], the last k filled up
+// Packs A's rows, part after part: [part][k / kSteps][row][kSteps], the last k filled up
 // with zeros. Where they are read again and again, they then come one after the other, not a row of
 // memory apart. Where a row of a panel holds one step, A's rows have to lie beside each other
 // (a.row is 1), and whole vectors are written, of which the next row writes over what is too much.
@@ -177,10 +177,10 @@ template <class T>
 void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
   using P = ProductOf<T>;
   constexpr int64_t kSteps = P::kSteps;
-  const RowParts groups(rows, P::kRows);
+  const RowParts parts(rows, P::kRows);
   int64_t m = 0;
-  for (int64_t group = 0; group < groups.count; ++group) {
-    const int64_t count = groups.rows(group);
+  for (int64_t part = 0; part < parts.count; ++part) {
+    const int64_t count = parts.rows(part);
     const T* from = a.data + m * a.row;
     if constexpr (kSteps == 1) {
       for (int64_t k = 0; k < depth; ++k, from += a.col, packed += count)

@@ -96,9 +96,9 @@ ProductPlan plan_product(int64_t images, int64_t pixels, bool channels_first, in
 inline constexpr int64_t kGradientPixels = 4 * tuning::kTilePixels;
 
 // How the gradient of a [channels, filters] kernel is cut: `groups` of pixels, each with a partial
-// sum, times `split` parts of the channels.
+// sum, times `channel_parts`.
 struct GradientCut {
-  int64_t groups, split;
+  int64_t groups, channel_parts;
 };
 
 // The cut for `units` of work over `pixels` pixels. Results depend on the groups, so their number
@@ -113,12 +113,12 @@ GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_
   int64_t groups = 1;
   while (2 * groups <= most) groups *= 2;
   if (!may_split) return {groups, 1};
-  int64_t split = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
-  if (groups * split < 2 * threads)
-    split = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
-  for (int64_t even = split; groups * even >= threads; --even)
+  int64_t parts = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
+  if (groups * parts < 2 * threads)
+    parts = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
+  for (int64_t even = parts; groups * even >= threads; --even)
     if (groups * even % threads == 0) return {groups, even};
-  return {groups, max_of(1, split)};
+  return {groups, max_of(1, parts)};
 }
 
 // Scratch elements of add_pointwise_gradient (pointwise.h).
@@ -128,10 +128,10 @@ int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, boo
          packed_rows_elements<T>(channels, pixels);
 }
 
-// The channels of the largest of `split` parts; the last part has those that do not fill a vector.
+// The channels of the largest of `parts` parts; the last part has those that do not fill a vector.
 template <class T>
-int64_t largest_channel_part(int64_t channels, int64_t split) {
-  return split == 1 ? channels : ceil_div(channels, split) + 3 * kLanes<T>;
+int64_t largest_channel_part(int64_t channels, int64_t parts) {
+  return parts == 1 ? channels : ceil_div(channels, parts) + 3 * kLanes<T>;
 }
 
 struct ProductGradientPlan {
@@ -148,13 +148,13 @@ ProductGradientPlan plan_product_gradient(const Pointwise& s, int64_t threads) {
   const GradientCut cut =
       gradient_cut<T>(images * least, images * pixels, s.channels, s.filters, true, threads);
   const Cut tiles = cut_into(pixels, images == 1 ? round_up(least, cut.groups) : least);
-  const int64_t widest = largest_channel_part<T>(s.channels, cut.split);
+  const int64_t largest = largest_channel_part<T>(s.channels, cut.channel_parts);
   return {.images = images,
           .tiles = tiles,
           .groups = cut.groups,
-          .channel_parts = cut.split,
-          .tasks = cut.groups * cut.split,
-          .scratch = gradient_elements<T>(widest, s.filters, tiles.most, s.channels_first)};
+          .channel_parts = cut.channel_parts,
+          .tasks = cut.groups * cut.channel_parts,
+          .scratch = gradient_elements<T>(largest, s.filters, tiles.most, s.channels_first)};
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

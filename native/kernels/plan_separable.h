@@ -188,16 +188,16 @@ RecomputePlan plan_recompute(const Geometry& g, int64_t filters, int64_t threads
   const int64_t most = tiles.pixels(g);
   const GradientCut cut = gradient_cut<T>(tiles.count(g), g.n * g.ho * g.wo, channels, filters,
                                           may_split_channels<T>(g), threads);
-  const int64_t widest = largest_channel_part<T>(channels, cut.split);
-  const int64_t packed = gradient_elements<T>(widest, filters, most, g.channels_first);
-  const int64_t tile = most * largest_pitch<T>(widest);
+  const int64_t largest = largest_channel_part<T>(channels, cut.channel_parts);
+  const int64_t packed = gradient_elements<T>(largest, filters, most, g.channels_first);
+  const int64_t tile = most * largest_pitch<T>(largest);
   return {.tiles = tiles,
           .band = band,
           .groups = cut.groups,
-          .channel_parts = cut.split,
+          .channel_parts = cut.channel_parts,
           .packed = packed,
           .tile = tile,
-          .tasks = cut.groups * cut.split,
+          .tasks = cut.groups * cut.channel_parts,
           .scratch = packed + tile + band.scratch};
 }
 

@@ -157,10 +157,10 @@ template <class T>
 void product_first(const ProductPlan& plan, int64_t pixels, const Weights<T>& w, const T* x,
                    const Finish<T>& finish, T* y, Runner& runner) {
   const WeightRows<T> weights(w);
-  const int64_t tiles = plan.tiles.count, split = plan.filter_parts.count;
+  const int64_t tiles = plan.tiles.count, filter_parts = plan.filter_parts.count;
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* packed) {
-    const int64_t part = task % split, tile = task / split % tiles;
-    const int64_t n = task / split / tiles;
+    const int64_t part = task % filter_parts, tile = task / filter_parts % tiles;
+    const int64_t n = task / filter_parts / tiles;
     const int64_t first = plan.tiles.first(tile), count = plan.tiles.first(tile + 1) - first;
     const int64_t o0 = plan.filter_parts.first(part), o1 = plan.filter_parts.first(part + 1);
     pack(w.depth, count, x + n * w.depth * pixels + first, pixels, int64_t{1}, packed);
@@ -213,14 +213,14 @@ template <class T>
 void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* dkernel,
                                Runner& runner) {
   const ProductGradientPlan plan = plan_product_gradient<T>(s, runner.concurrency());
-  const int64_t groups = plan.groups, split = plan.channel_parts;
+  const int64_t groups = plan.groups, parts = plan.channel_parts;
   const int64_t tiles = plan.tiles.count, pixels = plan.tiles.total;
   const int64_t units = plan.images * tiles;
   const int64_t size = s.channels * s.filters;
   const GroupSums<T> sums(groups, size, dkernel);
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* packed) {
-    const Range c = channel_part<T>(s.channels, split, task % split);
-    const int64_t group = task / split, begin = part_start(units, groups, group);
+    const Range c = channel_part<T>(s.channels, parts, task % parts);
+    const int64_t group = task / parts, begin = part_start(units, groups, group);
     for (int64_t unit = begin; unit < part_start(units, groups, group + 1); ++unit) {
       const int64_t n = unit / tiles, tile = unit % tiles;
       const int64_t first = plan.tiles.first(tile);

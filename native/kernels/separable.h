@@ -220,11 +220,11 @@ void recomputed_pointwise_gradient(const Geometry& g, const Backward& args, Runn
   const RecomputePlan plan = plan_recompute<T>(g, filters, runner.concurrency());
   const DepthwiseTiles<T> tiles(g, plan.tiles, plan.band, x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
-  const int64_t groups = plan.groups, split = plan.channel_parts;
+  const int64_t groups = plan.groups, parts = plan.channel_parts;
   const GroupSums<T> sums(groups, size, static_cast<T*>(args.dpointwise));
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
-    const Range c = channel_part<T>(channels, split, task % split);
-    const int64_t group = task / split, width = c.last - c.first;
+    const Range c = channel_part<T>(channels, parts, task % parts);
+    const int64_t group = task / parts, width = c.last - c.first;
     const int64_t pitch = pixel_pitch<T>(width);
     T* middle = scratch + plan.packed;
     T* rest = middle + plan.tile;

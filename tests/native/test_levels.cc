@@ -1,14 +1,47 @@
-// A level asks a processor for all that its compiler flags let the compiler use, and for no more.
+// A level has its own kernels and those of the level below for the rest; and it asks a processor
+// for all that its compiler flags let the compiler use, and for no more.
 #include <cstdio>
 #include <set>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "../../native/levels.h"
 #include "../../native/x86_features.h"
 #include "check.h"
 #include "sections.h"
 
 namespace test {
+namespace {
+
+using sepconv::KernelTable;
+
+void nothing(const sepconv::Geometry&, const sepconv::Forward&, sepconv::Runner&) {}
+void nothing_new(const sepconv::Geometry&, const sepconv::Forward&, sepconv::Runner&) {}
+void nothing_back(const sepconv::Geometry&, const sepconv::Backward&, sepconv::Runner&) {}
+
+// Three levels, of which the second replaces the forward pass of float32 alone, and the third has
+// nothing of its own.
+void check_inheritance() {
+  const auto all = [](KernelTable& table) {
+    table = {.forward = &nothing, .backward = &nothing_back};
+  };
+  const auto one = [](KernelTable& table) { table.forward = &nothing_new; };
+  const std::vector<sepconv::Level> levels = {{"low", true, {all, all, all, all}},
+                                              {"middle", true, {one, nullptr, nullptr, nullptr}},
+                                              {"high", true, {}}};
+  for (size_t index = 0; index < levels.size(); ++index) {
+    const sepconv::Kernels kernels = sepconv::kernels_of(levels, index);
+    CHECK(std::string(kernels.name) == levels[index].name);
+    for (int dtype = 0; dtype < sepconv::kDTypes; ++dtype) {
+      const bool replaced = index > 0 && dtype == static_cast<int>(sepconv::DType::f32);
+      CHECK(kernels.tables[dtype].forward == (replaced ? &nothing_new : &nothing));
+      CHECK(kernels.tables[dtype].backward == &nothing_back);
+    }
+  }
+}
+
+}  // namespace
 
 #if defined(SEPCONV_COMPILER)
 namespace {
@@ -55,12 +88,13 @@ void check_features(const char* flags, const char* flags_below,
 }  // namespace
 
 void check_levels() {
+  check_inheritance();
   check_features(SEPCONV_FLAGS_v2, "-march=x86-64", sepconv::kX86V2);
   check_features(SEPCONV_FLAGS_v3, SEPCONV_FLAGS_v2, sepconv::kX86V3);
   check_features(SEPCONV_FLAGS_v4, SEPCONV_FLAGS_v3, sepconv::kX86V4);
 }
 #else
-void check_levels() {}
+void check_levels() { check_inheritance(); }
 #endif
 
 }  // namespace test
