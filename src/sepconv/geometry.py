@@ -12,6 +12,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sepconv._native import Geometry
@@ -350,6 +351,7 @@ def _ordinary_window(shape: Sequence[Any], channels: Any) -> tuple[Any, ...]:
     return shape[0], shape[1], channels, 1
 
 
+_INT = frozenset([int])
 KernelShapes = tuple[Sequence[Any] | None, Sequence[Any] | None]
 
 
@@ -448,8 +450,11 @@ def checked_shape(
     spec: ConvSpec, x_shape: Sequence[Any], kernel_shapes: KernelShapes
 ) -> tuple[Any, ...]:
     """`output_shape`, which also raises where known shapes are larger than memory can address."""
-    if all(isinstance(size, int) for shape in (x_shape, *kernel_shapes) for size in shape or ()):
-        depthwise, pointwise = (shape and tuple(shape) for shape in kernel_shapes)
+    depthwise, pointwise = kernel_shapes
+    # In every eager call, so sizes are not looked at one by one.
+    if _INT.issuperset(map(type, chain(x_shape, depthwise or (), pointwise or ()))):
+        depthwise = None if depthwise is None else tuple(depthwise)
+        pointwise = None if pointwise is None else tuple(pointwise)
         return plan(spec, tuple(x_shape), depthwise, pointwise)[2]
     return output_shape(spec, x_shape, kernel_shapes)
 
