@@ -134,22 +134,22 @@ void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const 
   const Cut& bands = plan.bands;
   const int64_t pieces = plan.row_pieces, parts = plan.channel_parts;
   const DepthwiseBands<T> depthwise(g, plan.band, kernel, bias, true);
-  parallel_keeping<T>(
-      runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T* scratch, Kept* kept) {
-        const int64_t part = task % parts, piece = task / parts % pieces;
-        const int64_t band = task / parts / pieces % bands.count;
-        const int64_t n = task / parts / pieces / bands.count;
-        const Range c = parts == 1 ? Range{0, channels} : channel_part<T>(channels, parts, part);
-        const Box box{bands.first(band),
-                      bands.first(band + 1),
-                      part_start(g.wo, pieces, piece),
-                      part_start(g.wo, pieces, piece + 1),
-                      c.first,
-                      c.last};
-        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
-        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out, g.wo * channels, channels,
-                          scratch, kept);
-      });
+  parallel_keeping<T>(runner, plan.tasks, plan.scratch, plan.kept,
+                      [&](int64_t task, T* scratch, Kept* kept) {
+                        const int64_t part = task % parts, piece = task / parts % pieces;
+                        const int64_t band = task / parts / pieces % bands.count;
+                        const int64_t n = task / parts / pieces / bands.count;
+                        const Range c = channel_part<T>(channels, parts, part);
+                        const Box box{bands.first(band),
+                                      bands.first(band + 1),
+                                      part_start(g.wo, pieces, piece),
+                                      part_start(g.wo, pieces, piece + 1),
+                                      c.first,
+                                      c.last};
+                        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
+                        depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out,
+                                          g.wo * channels, channels, scratch, kept);
+                      });
 }
 
 template <class T>

@@ -77,7 +77,7 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
     const int64_t n = task / parts / bands.count;
     const int64_t h0 = bands.first(band);
     const int64_t h1 = bands.first(band + 1);
-    const Range c = parts == 1 ? Range{0, channels} : channel_part<T>(channels, parts, part);
+    const Range c = channel_part<T>(channels, parts, part);
     T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
     for (int64_t a = 0; a < g.sh; ++a)
       for (int64_t b = 0; b < g.sw; ++b) {
@@ -195,7 +195,7 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
   const int64_t sums = taps * kLanes<T>;
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const int64_t part = task % parts, group = task / parts;
-    const Range c = parts == 1 ? Range{0, channels} : channel_part<T>(channels, parts, part);
+    const Range c = channel_part<T>(channels, parts, part);
     const int64_t last = part_start(units, groups, group + 1);
     for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
       const int64_t n = unit / bands.count, band = unit % bands.count;
