@@ -150,7 +150,10 @@ class _ConvolutionMixin(ReplacementMixin):
 
     def call(self, inputs: Any) -> Any:
         inputs = ops.convert_to_tensor(inputs)
-        self._check_dtype(inputs.dtype)
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        self._check_dtype(dtype)
+        if dtype != self.compute_dtype:
+            inputs = ops.cast(inputs, self.compute_dtype)
         # `__call__` casts all of them, but `stateless_call` does not pass through it.
         tensors = [ops.convert_to_tensor(t, self.compute_dtype) for t in self._kernels()]
         bias = ops.convert_to_tensor(self.bias, self.compute_dtype) if self.use_bias else None
@@ -160,7 +163,7 @@ class _ConvolutionMixin(ReplacementMixin):
         convolve = convolve_1d if self._rank == 1 else convolve_2d
         outputs = convolve(
             engine,
-            ops.cast(inputs, self.compute_dtype),
+            inputs,
             kernel,
             pointwise,
             bias,
