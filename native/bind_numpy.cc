@@ -15,6 +15,7 @@
 #include <string>
 #include <tuple>
 
+#include "bind_program.h"
 #include "dispatch.h"
 #include "gil.h"
 #include "prepared.h"
@@ -402,6 +403,7 @@ NB_MODULE(_native, m) {
   // PyTorch keeps the functions registered with it, and so what their caches hold, until the
   // process ends: nanobind would report that as leaks at every exit.
   nb::set_leak_warnings(false);
+  bind_program(m);
   nb::class_<sepconv::Geometry>(m, "Geometry")
       .def("__init__",
            [](sepconv::Geometry* self, nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {

@@ -11,6 +11,8 @@
 #include <system_error>
 #include <thread>
 
+#include "pause.h"
+
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <sched.h>
@@ -22,14 +24,6 @@
 
 namespace sepconv {
 namespace {
-
-inline void pause_cpu() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 // One call of run(). Threads may look at it after run() has returned, so its references are
 // counted.

@@ -1,0 +1,393 @@
+// The steps between convolutions that compute: an element at a time, over windows, along axes.
+#include "../dispatch.h"
+#include "step.h"
+
+namespace sepconv::program {
+
+Spec Attributes::spec() {
+  const std::vector<int64_t> s = list("spec");
+  if (s.size() != kSpecSize) fail("spec must be 10 integers.");
+  for (const int64_t value : s)
+    if (value < 0) fail("spec must not be negative. Received: " + std::to_string(value) + ".");
+  const Spec spec{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
+  const bool pads = spec.pad_top + spec.pad_bottom + spec.pad_left + spec.pad_right != 0;
+  if (spec.same > 1 || spec.channels_first > 1 || (spec.same == 1 && pads))
+    fail("spec is not that of a convolution.");
+  return spec;
+}
+
+namespace {
+
+// A call that is a function of its input, its output and a runner.
+template <class F>
+class FunctionCall : public Call {
+ public:
+  explicit FunctionCall(F function) : function_(std::move(function)) {}
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    function_(inputs, output, runner);
+  }
+
+ private:
+  const F function_;
+};
+
+template <class F>
+std::unique_ptr<Call> make_call(const Shape& shape, int in_place, F function) {
+  auto call = std::make_unique<FunctionCall<F>>(std::move(function));
+  call->shape = shape;
+  call->in_place = in_place;
+  return call;
+}
+
+class UnaryMaker : public Step {
+ public:
+  UnaryMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    args_.function = attributes.choice("function", Unary::sparse_plus);
+    args_.a = attributes.number();
+    args_.b = attributes.number();
+    args_.c = attributes.number();
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    UnaryStep args = args_;
+    args.count = inputs[0].elements();
+    return make_call(inputs[0], 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      UnaryStep here = args;
+      here.x = in[0];
+      here.y = out;
+      unary(dtype, here, runner);
+    });
+  }
+
+ private:
+  const DType dtype_;
+  UnaryStep args_{};
+};
+
+// The shape of two arrays together, by NumPy's rule.
+Shape broadcast(const Shape& a, const Shape& b) {
+  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
+  Shape all;
+  for (int i = 0; i < rank; ++i) {
+    const int at_a = i - (rank - a.rank()), at_b = i - (rank - b.rank());
+    const int64_t of_a = at_a < 0 ? 1 : a[at_a], of_b = at_b < 0 ? 1 : b[at_b];
+    if (of_a != of_b && of_a != 1 && of_b != 1)
+      fail("The shapes " + a.text() + " and " + b.text() + " do not go together.");
+    all.append(of_a == 1 ? of_b : of_a);
+  }
+  return all;
+}
+
+void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
+  int64_t dense[kMostAxes];
+  dense_strides(shape, dense);
+  const int before = all.rank() - shape.rank();
+  for (int i = 0; i < all.rank(); ++i)
+    strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
+}
+
+class BinaryMaker : public Step {
+ public:
+  BinaryMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    function_ = attributes.choice("function", Binary::power);
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    BinaryStep args{};
+    const Shape shape = broadcast(inputs[0], inputs[1]);
+    args.function = function_;
+    args.rank = shape.rank();
+    for (int i = 0; i < shape.rank(); ++i) args.shape[i] = shape[i];
+    broadcast_strides(inputs[0], shape, args.a_strides);
+    broadcast_strides(inputs[1], shape, args.b_strides);
+    const int in_place = inputs[0] == shape ? 0 : inputs[1] == shape ? 1 : -1;
+    return make_call(shape, in_place, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      BinaryStep here = args;
+      here.a = in[0];
+      here.b = in[1];
+      here.y = out;
+      binary(dtype, here, runner);
+    });
+  }
+
+ private:
+  const DType dtype_;
+  Binary function_;
+};
+
+class ScaleMaker : public Step {
+ public:
+  ScaleMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    axis_ = attributes.integer();
+    const TensorView* scale = attributes.tensor();
+    const TensorView* shift = attributes.tensor();
+    if (scale == nullptr && shift == nullptr) fail("A scale or a shift is needed.");
+    for (const TensorView* tensor : {scale, shift}) {
+      if (tensor == nullptr) continue;
+      require_rank(tensor->shape, 1, 1);
+      if (size_ >= 0 && tensor->shape[0] != size_) fail("scale and shift must have one size.");
+      size_ = tensor->shape[0];
+    }
+    scale_ = KeptTensor(scale, dtype);
+    shift_ = KeptTensor(shift, dtype);
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape& x = inputs[0];
+    const int axis = checked_axis(axis_, x.rank());
+    if (x[axis] != size_)
+      fail("Axis " + std::to_string(axis) + " must have " + std::to_string(size_) +
+           " elements. Received: shape " + x.text() + ".");
+    ScaleStep args{};
+    args.scale = scale_.get();
+    args.shift = shift_.get();
+    args.outer = x.product(0, axis);
+    args.channels = size_;
+    args.inner = x.product(axis + 1, x.rank());
+    return make_call(x, 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      ScaleStep here = args;
+      here.x = in[0];
+      here.y = out;
+      scale(dtype, here, runner);
+    });
+  }
+  int64_t weight_bytes() const override { return scale_.bytes() + shift_.bytes(); }
+
+ private:
+  const DType dtype_;
+  int64_t axis_, size_ = -1;
+  KeptTensor scale_, shift_;
+};
+
+class PoolMaker : public Step {
+ public:
+  PoolMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    average_ = attributes.integer("function", 0, 1) == 1;
+    const std::vector<int64_t> window = attributes.list("window");
+    if (window.size() != 2 || window[0] < 1 || window[1] < 1)
+      fail("window must be two positive integers.");
+    height_ = window[0];
+    width_ = window[1];
+    spec_ = attributes.spec();
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    require_rank(inputs[0], 3, 4);
+    const bool first = spec_.channels_first != 0;
+    Shape x = inputs[0];
+    if (x.rank() == 3) x = first ? Shape{x[0], x[1], 1, x[2]} : Shape{x[0], 1, x[1], x[2]};
+    const int64_t window[4] = {height_, width_, x[first ? 1 : 3], 1};
+    const Geometry g = resolve(spec_, x.sizes(), window);
+    // A window that sees padding alone has no largest value and no mean.
+    if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
+        (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
+      fail("A window of the pool lies in the padding alone.");
+    Shape shape = first ? Shape{g.n, g.c, g.ho, g.wo} : Shape{g.n, g.ho, g.wo, g.c};
+    if (inputs[0].rank() == 3) shape = first ? Shape{g.n, g.c, g.wo} : Shape{g.n, g.wo, g.c};
+    return make_call(shape, -1,
+                     [g, average = average_, dtype = dtype_](auto* in, void* out, Runner& runner) {
+                       pool(dtype, g, {average, in[0], out}, runner);
+                     });
+  }
+
+ private:
+  const DType dtype_;
+  bool average_;
+  int64_t height_, width_;
+  Spec spec_;
+};
+
+class ReduceMaker : public Step {
+ public:
+  ReduceMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    function_ = attributes.choice("function", Reduction::sum);
+    axes_ = attributes.per_axis("axes");
+    keepdims_ = attributes.flag();
+    if (axes_.empty()) fail("axes must not be empty.");
+    for (size_t i = 0; i + 1 < axes_.size(); ++i)
+      if (axes_[i] + 1 != axes_[i + 1])
+        fail("axes must follow each other; of others, make several steps.");
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape& x = inputs[0];
+    const int first = checked_axis(axes_.front(), x.rank());
+    const int last = checked_axis(axes_.back(), x.rank());
+    Shape shape;
+    for (int i = 0; i < x.rank(); ++i) {
+      if (i < first || i > last)
+        shape.append(x[i]);
+      else if (keepdims_)
+        shape.append(1);
+    }
+    ReduceStep args{};
+    args.function = function_;
+    args.outer = x.product(0, first);
+    args.count = x.product(first, last + 1);
+    args.inner = x.product(last + 1, x.rank());
+    if (args.count == 0) fail("There is nothing to reduce: shape " + x.text() + ".");
+    return make_call(shape, -1, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      ReduceStep here = args;
+      here.x = in[0];
+      here.y = out;
+      reduce(dtype, here, runner);
+    });
+  }
+
+ private:
+  const DType dtype_;
+  Reduction function_;
+  std::vector<int64_t> axes_;
+  bool keepdims_;
+};
+
+class SoftmaxMaker : public Step {
+ public:
+  SoftmaxMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    axis_ = attributes.integer();
+    logarithm_ = attributes.flag();
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape& x = inputs[0];
+    const int axis = checked_axis(axis_, x.rank());
+    SoftmaxStep args{};
+    args.logarithm = logarithm_;
+    args.outer = x.product(0, axis);
+    args.count = x[axis];
+    args.inner = x.product(axis + 1, x.rank());
+    return make_call(x, 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      SoftmaxStep here = args;
+      here.x = in[0];
+      here.y = out;
+      softmax(dtype, here, runner);
+    });
+  }
+
+ private:
+  const DType dtype_;
+  int64_t axis_;
+  bool logarithm_;
+};
+
+class LayerNormalizationMaker : public Step {
+ public:
+  LayerNormalizationMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    axes_ = static_cast<int>(attributes.integer("axes", 1, kMostAxes));
+    epsilon_ = attributes.number();
+    const TensorView* gamma = attributes.tensor();
+    const TensorView* beta = attributes.tensor();
+    for (const TensorView* tensor : {gamma, beta}) {
+      if (tensor == nullptr) continue;
+      require_rank(tensor->shape, axes_, axes_);
+      if (sizes_.rank() != 0 && !(sizes_ == tensor->shape))
+        fail("gamma and beta must have one shape.");
+      sizes_ = tensor->shape;
+    }
+    gamma_ = KeptTensor(gamma, dtype);
+    beta_ = KeptTensor(beta, dtype);
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape& x = inputs[0];
+    require_rank(x, axes_, kMostAxes);
+    const int first = x.rank() - axes_;
+    for (int i = 0; i < sizes_.rank(); ++i)
+      if (x[first + i] != sizes_[i])
+        fail("The last axes must have the sizes of gamma and beta, " + sizes_.text() +
+             ". Received: shape " + x.text() + ".");
+    LayerNormStep args{};
+    args.gamma = gamma_.get();
+    args.beta = beta_.get();
+    args.rows = x.product(0, first);
+    args.count = x.product(first, x.rank());
+    args.epsilon = epsilon_;
+    return make_call(x, 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      LayerNormStep here = args;
+      here.x = in[0];
+      here.y = out;
+      layer_norm(dtype, here, runner);
+    });
+  }
+  int64_t weight_bytes() const override { return gamma_.bytes() + beta_.bytes(); }
+
+ private:
+  const DType dtype_;
+  int axes_;
+  double epsilon_;
+  Shape sizes_;
+  KeptTensor gamma_, beta_;
+};
+
+class ResizeMaker : public Step {
+ public:
+  ResizeMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
+    Attributes attributes(d);
+    args_.bilinear = attributes.integer("interpolation", 0, 1) == 1;
+    const std::vector<int64_t> factors = attributes.list("factors");
+    if (factors.size() != 2 || factors[0] < 1 || factors[1] < 1)
+      fail("factors must be two positive integers.");
+    args_.factor_h = factors[0];
+    args_.factor_w = factors[1];
+    args_.channels_first = attributes.flag();
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    require_rank(inputs[0], 4, 4);
+    const Shape& x = inputs[0];
+    ResizeStep args = args_;
+    const int at = args.channels_first ? 2 : 1;
+    args.images = x[0];
+    args.h = x[at];
+    args.w = x[at + 1];
+    args.channels = x[args.channels_first ? 1 : 3];
+    Shape shape = x;
+    for (int i = 0; i < 2; ++i) {
+      int64_t size;
+      if (__builtin_mul_overflow(x[at + i], i == 0 ? args.factor_h : args.factor_w, &size))
+        fail("The output would have more elements than memory can address.");
+      shape.set(at + i, size);
+    }
+    return make_call(shape, -1, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+      ResizeStep here = args;
+      here.x = in[0];
+      here.y = out;
+      resize(dtype, here, runner);
+    });
+  }
+
+ private:
+  const DType dtype_;
+  ResizeStep args_{};
+};
+
+template <class T>
+std::unique_ptr<Step> make(const StepDescription& d, DType dtype) {
+  return std::make_unique<T>(d, dtype);
+}
+
+}  // namespace
+
+std::unique_ptr<Step> make_unary(const StepDescription& d, DType t) {
+  return make<UnaryMaker>(d, t);
+}
+std::unique_ptr<Step> make_binary(const StepDescription& d, DType t) {
+  return make<BinaryMaker>(d, t);
+}
+std::unique_ptr<Step> make_scale(const StepDescription& d, DType t) {
+  return make<ScaleMaker>(d, t);
+}
+std::unique_ptr<Step> make_pool(const StepDescription& d, DType t) { return make<PoolMaker>(d, t); }
+std::unique_ptr<Step> make_reduce(const StepDescription& d, DType t) {
+  return make<ReduceMaker>(d, t);
+}
+std::unique_ptr<Step> make_softmax(const StepDescription& d, DType t) {
+  return make<SoftmaxMaker>(d, t);
+}
+std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t) {
+  return make<LayerNormalizationMaker>(d, t);
+}
+std::unique_ptr<Step> make_resize(const StepDescription& d, DType t) {
+  return make<ResizeMaker>(d, t);
+}
+
+}  // namespace sepconv::program

@@ -1,0 +1,192 @@
+// The steps that multiply: convolutions and dense layers, their weights packed.
+#include "../prepared.h"
+#include "step.h"
+
+namespace sepconv::program {
+namespace {
+
+// [N, L, C] as an image one pixel high; [N, C, L] where channels are second.
+Shape image(const Shape& x, bool channels_first) {
+  require_rank(x, 3, 4);
+  if (x.rank() == 4) return x;
+  return channels_first ? Shape{x[0], x[1], 1, x[2]} : Shape{x[0], 1, x[1], x[2]};
+}
+
+Shape result_shape(const Geometry& g, int64_t channels, int rank) {
+  const int64_t rows = g.ho, columns = g.wo;
+  if (rank == 4)
+    return g.channels_first ? Shape{g.n, channels, rows, columns}
+                            : Shape{g.n, rows, columns, channels};
+  return g.channels_first ? Shape{g.n, channels, columns} : Shape{g.n, columns, channels};
+}
+
+int64_t bytes_of(const PreparedConvolution::Weights& w) {
+  const int64_t middle = w.channels * w.depth_multiplier;
+  int64_t elements = w.args.depthwise_kernel == nullptr ? 0 : w.taps * middle;
+  if (w.args.mixes())
+    elements +=
+        (w.args.depthwise_kernel == nullptr ? w.taps * w.channels : middle) * w.args.filters;
+  elements += (w.args.depthwise_bias == nullptr ? 0 : middle) + (w.args.bias == nullptr ? 0
+                                                                 : w.args.mixes() ? w.args.filters
+                                                                                  : middle);
+  return elements * itemsize(w.dtype);
+}
+
+void require_vector(const char* name, const TensorView* tensor, int64_t size) {
+  if (tensor != nullptr && !(tensor->shape == Shape{size}))
+    fail(std::string(name) + " must have the shape (" + std::to_string(size) +
+         ",). Received: " + tensor->shape.text() + ".");
+}
+
+const void* data_of(const TensorView* tensor) { return tensor == nullptr ? nullptr : tensor->data; }
+
+class PreparedCall : public Call {
+ public:
+  PreparedCall(const PreparedConvolution& prepared, const Geometry& g, bool residual)
+      : prepared_(prepared), g_(g), residual_(residual) {
+    const Forward& args = prepared.weights().args;
+    // A product reads each element of the residual once, just before it stores there.
+    const bool product = args.depthwise_kernel != nullptr || g.kh * g.kw == 1;
+    if (residual && product) in_place = 1;
+    const int64_t pixels = g.n * g.ho * g.wo, middle = g.c * g.m;
+    if (args.depthwise_kernel != nullptr)
+      multiply_adds = pixels * middle * (g.kh * g.kw + args.filters);
+    else
+      multiply_adds = pixels * g.kh * g.kw * g.c * args.filters;
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    prepared_.forward(g_, inputs[0], residual_ ? inputs[1] : nullptr, output, runner);
+  }
+
+ private:
+  const PreparedConvolution& prepared_;
+  const Geometry g_;
+  const bool residual_;
+};
+
+class ConvolutionStep : public Step {
+ public:
+  ConvolutionStep(const StepDescription& d, DType dtype) {
+    Attributes attributes(d);
+    spec_ = attributes.spec();
+    Forward args;
+    args.depthwise_activation = attributes.choice("depthwise_activation", Activation::silu);
+    args.activation = attributes.choice("activation", Activation::silu);
+    const TensorView* depthwise = attributes.tensor();
+    const TensorView* depthwise_bias = attributes.tensor();
+    const TensorView* pointwise = attributes.tensor();
+    const TensorView* bias = attributes.tensor();
+    residual_ = attributes.inputs() == 2;
+    if (depthwise == nullptr && pointwise == nullptr) fail("A convolution needs a kernel.");
+    for (const TensorView* kernel : {depthwise, pointwise}) {
+      if (kernel == nullptr) continue;
+      require_rank(kernel->shape, 4, 4);
+      for (const int64_t size : kernel->shape)
+        if (size == 0) fail("A kernel has no elements: shape " + kernel->shape.text() + ".");
+    }
+    const Shape& window = (depthwise != nullptr ? depthwise : pointwise)->shape;
+    kernel_ = window;
+    if (depthwise == nullptr) kernel_.set(3, 1);
+    const int64_t middle = kernel_[2] * kernel_[3];
+    if (depthwise != nullptr && pointwise != nullptr) {
+      const Shape& p = pointwise->shape;
+      if (p[0] != 1 || p[1] != 1 || p[2] != middle)
+        fail("pointwise_kernel must have the shape (1, 1, " + std::to_string(middle) +
+             ", filters). Received: " + p.text() + ".");
+    } else if (depthwise_bias != nullptr || args.depthwise_activation != Activation::none) {
+      fail("depthwise_bias and depthwise_activation come with both kernels.");
+    }
+    if (residual_ && pointwise == nullptr)
+      fail("A residual comes with a kernel that mixes channels.");
+    args.filters = pointwise == nullptr ? 0 : pointwise->shape[3];
+    outputs_ = pointwise == nullptr ? middle : args.filters;
+    require_vector("depthwise_bias", depthwise_bias, middle);
+    require_vector("bias", bias, outputs_);
+    args.depthwise_kernel = data_of(depthwise);
+    args.depthwise_bias = data_of(depthwise_bias);
+    args.pointwise_kernel = data_of(pointwise);
+    args.bias = data_of(bias);
+    prepared_ = std::make_unique<PreparedConvolution>(PreparedConvolution::Weights{
+        dtype, spec_.channels_first != 0, kernel_[0] * kernel_[1], kernel_[2], kernel_[3], args});
+  }
+
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape x = image(inputs[0], spec_.channels_first != 0);
+    const Geometry g = resolve(spec_, x.sizes(), kernel_.sizes());
+    auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_);
+    call->shape = result_shape(g, outputs_, inputs[0].rank());
+    if (residual_ && !(inputs[1] == call->shape))
+      fail("The residual must have the shape of the output, " + call->shape.text() +
+           ". Received: " + inputs[1].text() + ".");
+    return call;
+  }
+  int64_t weight_bytes() const override { return bytes_of(prepared_->weights()); }
+
+ private:
+  Spec spec_;
+  Shape kernel_;
+  int64_t outputs_;
+  bool residual_;
+  std::unique_ptr<PreparedConvolution> prepared_;
+};
+
+class DenseStep : public Step {
+ public:
+  DenseStep(const StepDescription& d, DType dtype) {
+    Attributes attributes(d);
+    Forward args;
+    args.activation = attributes.choice("activation", Activation::silu);
+    const TensorView* kernel = attributes.tensor();
+    const TensorView* bias = attributes.tensor();
+    residual_ = attributes.inputs() == 2;
+    if (kernel == nullptr) fail("A dense layer needs a kernel.");
+    require_rank(kernel->shape, 2, 2);
+    depth_ = kernel->shape[0];
+    args.filters = outputs_ = kernel->shape[1];
+    if (depth_ == 0 || outputs_ == 0) fail("The kernel has no elements.");
+    require_vector("bias", bias, outputs_);
+    args.pointwise_kernel = kernel->data;
+    args.bias = data_of(bias);
+    prepared_ = std::make_unique<PreparedConvolution>(
+        PreparedConvolution::Weights{dtype, false, 1, depth_, 1, args});
+  }
+
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape& x = inputs[0];
+    require_rank(x, 1, kMostAxes);
+    if (x.last() != depth_)
+      fail("The last axis must have " + std::to_string(depth_) + " elements. Received: shape " +
+           x.text() + ".");
+    const int64_t rows = x.product(0, x.rank() - 1);
+    Geometry g{};
+    g.n = rows == 0 ? 0 : 1;
+    g.h = g.ho = g.kh = g.kw = g.m = g.sh = g.sw = g.dh = g.dw = 1;
+    g.w = g.wo = rows;
+    g.c = depth_;
+    auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_);
+    call->shape = x;
+    call->shape.set(x.rank() - 1, outputs_);
+    if (residual_ && !(inputs[1] == call->shape))
+      fail("The residual must have the shape of the output, " + call->shape.text() +
+           ". Received: " + inputs[1].text() + ".");
+    return call;
+  }
+  int64_t weight_bytes() const override { return bytes_of(prepared_->weights()); }
+
+ private:
+  int64_t depth_, outputs_;
+  bool residual_;
+  std::unique_ptr<PreparedConvolution> prepared_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_convolution(const StepDescription& d, DType dtype) {
+  return std::make_unique<ConvolutionStep>(d, dtype);
+}
+
+std::unique_ptr<Step> make_dense(const StepDescription& d, DType dtype) {
+  return std::make_unique<DenseStep>(d, dtype);
+}
+
+}  // namespace sepconv::program

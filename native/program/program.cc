@@ -1,0 +1,348 @@
+// Plans a program for the shapes at hand, and runs it.
+#include "program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <new>
+#include <utility>
+
+#include "../memory.h"
+#include "arena.h"
+#include "team.h"
+
+namespace sepconv::program {
+namespace {
+
+constexpr struct {
+  const char* operation;
+  int least, most;  // inputs
+  StepMaker make;
+} kOperations[] = {
+    {"convolution", 1, 2, make_convolution},
+    {"dense", 1, 2, make_dense},
+    {"scale", 1, 1, make_scale},
+    {"unary", 1, 1, make_unary},
+    {"binary", 2, 2, make_binary},
+    {"pool", 1, 1, make_pool},
+    {"reduce", 1, 1, make_reduce},
+    {"concatenate", 1, 256, make_concatenate},
+    {"pad", 1, 1, make_pad},
+    {"slice", 1, 1, make_slice},
+    {"transpose", 1, 1, make_transpose},
+    {"reshape", 1, 1, make_reshape},
+    {"resize", 1, 1, make_resize},
+    {"layer_normalization", 1, 1, make_layer_normalization},
+    {"softmax", 1, 1, make_softmax},
+    {"constant", 0, 0, make_constant},
+};
+
+// Calls `function`, whose errors get the step's name.
+template <class F>
+auto named(const std::string& operation, const std::string& name, const F& function) {
+  try {
+    return function();
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument("The step '" + name + "' (" + operation + "): " + error.what());
+  }
+}
+
+// Plans are kept for this many combinations of input shapes.
+constexpr size_t kMostPlans = 32;
+
+}  // namespace
+
+std::unique_ptr<Step> make_step(const StepDescription& d, DType dtype) {
+  for (const auto& one : kOperations) {
+    if (d.operation != one.operation) continue;
+    const int count = static_cast<int>(d.inputs.size());
+    if (count < one.least || count > one.most)
+      fail("It takes " + std::to_string(one.least) + " to " + std::to_string(one.most) +
+           " inputs. Received: " + std::to_string(count) + ".");
+    return one.make(d, dtype);
+  }
+  fail("There is no such operation.");
+}
+
+// A program for inputs of certain shapes.
+struct Program::Plan {
+  std::vector<Shape> inputs;
+  // Of every value; for a value with a place of its own, `offset` is where it lies in the arena.
+  struct Value {
+    Shape shape;
+    enum class Place { input, arena, output, constant } place;
+    int64_t offset = 0;          // in the arena
+    int index = -1;              // of the input or output
+    const void* data = nullptr;  // of a constant
+  };
+  std::vector<Value> values;
+  std::vector<std::unique_ptr<Call>> calls;
+  // Outputs that are no step's own result: copied at the end.
+  struct Copy {
+    int value, output;
+  };
+  std::vector<Copy> copies;
+  int64_t arena = 0, naive = 0;
+};
+
+struct Program::Observer {
+  std::vector<double> seconds;
+};
+
+Program::~Program() = default;
+
+Program::Program(const NetworkDescription& network)
+    : dtype_(network.dtype), input_sizes_(network.inputs), outputs_(network.outputs) {
+  if (dtype_ != DType::f32 && dtype_ != DType::f64)
+    fail("A program computes in float32 or float64.");
+  for (const auto& sizes : input_sizes_) {
+    Shape checked;
+    for (const int64_t size : sizes) checked.append(size == -1 ? 1 : size);
+  }
+  for (const StepDescription& d : network.steps) {
+    named(d.operation, d.name, [&] {
+      for (const int input : d.inputs)
+        if (input < 0 || static_cast<size_t>(input) >= input_sizes_.size() + steps_.size())
+          fail("It takes a value that does not come before it: " + std::to_string(input) + ".");
+      steps_.push_back({d.operation, d.name, d.inputs, make_step(d, dtype_)});
+    });
+  }
+  if (outputs_.empty()) fail("A network must have an output.");
+  for (const int output : outputs_)
+    if (output < 0 || static_cast<size_t>(output) >= input_sizes_.size() + steps_.size())
+      fail("There is no value of the number of an output: " + std::to_string(output) + ".");
+}
+
+void Program::check_inputs(const std::vector<Shape>& inputs) const {
+  if (inputs.size() != input_sizes_.size())
+    fail("The program takes " + std::to_string(input_sizes_.size()) +
+         " inputs. Received: " + std::to_string(inputs.size()) + ".");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const auto& sizes = input_sizes_[i];
+    bool fits = static_cast<size_t>(inputs[i].rank()) == sizes.size();
+    for (size_t axis = 0; fits && axis < sizes.size(); ++axis)
+      fits = sizes[axis] == -1 || sizes[axis] == inputs[i][static_cast<int>(axis)];
+    if (fits) continue;
+    std::string expected;
+    for (const int64_t size : sizes)
+      expected += (expected.empty() ? "" : ", ") + (size == -1 ? "None" : std::to_string(size));
+    fail("Input " + std::to_string(i) + " must have the shape (" + expected +
+         "), where None may be any size. Received: shape " + inputs[i].text() + ".");
+  }
+}
+
+Program::PlanPointer Program::plan(const std::vector<Shape>& inputs) const {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (size_t i = plans_.size(); i-- > 0;) {
+      if (plans_[i]->inputs != inputs) continue;
+      std::rotate(plans_.begin() + static_cast<std::ptrdiff_t>(i),
+                  plans_.begin() + static_cast<std::ptrdiff_t>(i) + 1, plans_.end());
+      return plans_.back();
+    }
+  }
+  check_inputs(inputs);
+  PlanPointer made = make_plan(inputs);
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (plans_.size() == kMostPlans) plans_.erase(plans_.begin());
+  plans_.push_back(made);
+  return made;
+}
+
+Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const {
+  using Value = Plan::Value;
+  using Place = Value::Place;
+  auto made = std::make_shared<Plan>();
+  made->inputs = inputs;
+  std::vector<Value>& values = made->values;
+  const int first_step = static_cast<int>(inputs.size());
+  for (int i = 0; i < first_step; ++i) {
+    values.push_back({inputs[static_cast<size_t>(i)], Place::input});
+    values.back().index = i;
+  }
+  // A view is in the memory of the value that it sees: `owner`.
+  std::vector<int> owner;
+  for (int i = 0; i < first_step; ++i) owner.push_back(i);
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const NamedStep& step = steps_[i];
+    std::vector<Shape> shapes;
+    for (const int input : step.inputs) shapes.push_back(values[static_cast<size_t>(input)].shape);
+    made->calls.push_back(
+        named(step.operation, step.name, [&] { return step.step->bind(shapes.data()); }));
+    const Call& call = *made->calls.back();
+    values.push_back({call.shape, Place::arena});
+    const int self = first_step + static_cast<int>(i);
+    const void* constant = step.step->constant();
+    if (constant != nullptr) {
+      values.back().place = Place::constant;
+      values.back().data = constant;
+    }
+    owner.push_back(
+        call.view && call.in_place >= 0
+            ? owner[static_cast<size_t>(step.inputs[static_cast<size_t>(call.in_place)])]
+            : self);
+  }
+  // The last step that reads each owner's memory.
+  const int steps = static_cast<int>(steps_.size());
+  std::vector<int> last(values.size(), -1);
+  for (int i = 0; i < steps; ++i) {
+    last[static_cast<size_t>(owner[static_cast<size_t>(first_step + i)])] = i;
+    for (const int input : steps_[static_cast<size_t>(i)].inputs)
+      last[static_cast<size_t>(owner[static_cast<size_t>(input)])] = i;
+  }
+  std::vector<bool> is_output(values.size(), false);
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    const auto value = static_cast<size_t>(outputs_[i]);
+    const auto own = static_cast<size_t>(owner[value]);
+    // A result that a step computes is written where the caller wants it, once.
+    if (values[own].place == Place::arena && !is_output[own]) {
+      values[own].place = Place::output;
+      values[own].index = static_cast<int>(i);
+    } else {
+      made->copies.push_back({outputs_[i], static_cast<int>(i)});
+    }
+    is_output[own] = true;
+  }
+  // Where a step may write over its input, both are one array of the arena from then on.
+  std::vector<Lifetime> arrays;
+  std::vector<int> array_of(values.size(), -1);
+  for (int i = 0; i < steps; ++i) {
+    const auto self = static_cast<size_t>(first_step + i);
+    const Call& call = *made->calls[static_cast<size_t>(i)];
+    const int64_t bytes = call.shape.elements() * itemsize(dtype_);
+    if (values[self].place == Place::constant || owner[self] != static_cast<int>(self)) continue;
+    if (__builtin_add_overflow(made->naive, bytes, &made->naive))
+      fail("The network's values have more bytes than memory can address.");
+    if (values[self].place != Place::arena) continue;
+    if (call.in_place >= 0) {
+      const auto input = static_cast<size_t>(owner[static_cast<size_t>(
+          steps_[static_cast<size_t>(i)].inputs[static_cast<size_t>(call.in_place)])]);
+      bool alone = array_of[input] >= 0 && last[input] == i;
+      // Another input in the same memory would change under the step.
+      int uses = 0;
+      for (const int other : steps_[static_cast<size_t>(i)].inputs)
+        uses += static_cast<size_t>(owner[static_cast<size_t>(other)]) == input;
+      alone &= uses == 1;
+      if (alone && arrays[static_cast<size_t>(array_of[input])].bytes >= bytes) {
+        array_of[self] = array_of[input];
+        arrays[static_cast<size_t>(array_of[self])].last = std::max(last[self], i);
+        continue;
+      }
+    }
+    array_of[self] = static_cast<int>(arrays.size());
+    arrays.push_back({bytes, i, std::max(last[self], i)});
+  }
+  made->arena = place(arrays);
+  for (size_t v = 0; v < values.size(); ++v) {
+    const auto own = static_cast<size_t>(owner[v]);
+    if (array_of[own] >= 0) values[v].offset = arrays[static_cast<size_t>(array_of[own])].offset;
+    const Shape shape = values[v].shape;
+    const int64_t offset = values[v].offset;
+    if (own != v) values[v] = values[own];
+    values[v].shape = shape;
+    values[v].offset = offset;
+  }
+  return made;
+}
+
+std::vector<Shape> Program::output_shapes(const std::vector<Shape>& inputs) const {
+  const PlanPointer here = plan(inputs);
+  std::vector<Shape> shapes;
+  for (const int output : outputs_)
+    shapes.push_back(here->values[static_cast<size_t>(output)].shape);
+  return shapes;
+}
+
+void Program::execute(const Plan& plan, const void* const* inputs, void* const* outputs,
+                      Observer* observer) const {
+  // Memory of a call, given back whatever happens.
+  struct Arena {
+    explicit Arena(int64_t bytes)
+        : memory(take_workspace(static_cast<size_t>(std::max<int64_t>(bytes, 64)))) {}
+    ~Arena() { give_workspace(memory); }
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
+    const Allocation memory;
+  };
+  const Arena arena(plan.arena);
+  const auto address = [&](const Plan::Value& value) -> void* {
+    switch (value.place) {
+      case Plan::Value::Place::input:
+        return const_cast<void*>(inputs[value.index]);
+      case Plan::Value::Place::output:
+        return outputs[value.index];
+      case Plan::Value::Place::constant:
+        return const_cast<void*>(value.data);
+      default:
+        return static_cast<char*>(arena.memory.memory) + value.offset;
+    }
+  };
+  struct Body {
+    const Program& program;
+    const Plan& plan;
+    const decltype(address)& where;
+    Observer* observer;
+    std::exception_ptr error;
+
+    void run(Runner& runner) {
+      std::vector<const void*> in;
+      for (size_t i = 0; i < program.steps_.size(); ++i) {
+        const Call& call = *plan.calls[i];
+        if (call.view) continue;
+        in.clear();
+        for (const int input : program.steps_[i].inputs)
+          in.push_back(where(plan.values[static_cast<size_t>(input)]));
+        const Plan::Value& y = plan.values[program.input_sizes_.size() + i];
+        const auto start = std::chrono::steady_clock::now();
+        call.run(in.data(), where(y), runner);
+        if (observer != nullptr)
+          observer->seconds[i] =
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      }
+    }
+  } body{*this, plan, address, observer, nullptr};
+  run_as_team(
+      [](void* context, Runner& runner) {
+        Body& here = *static_cast<Body*>(context);
+        try {
+          here.run(runner);
+        } catch (...) {
+          here.error = std::current_exception();
+        }
+      },
+      &body);
+  if (body.error) std::rethrow_exception(body.error);
+  for (const Plan::Copy& copy : plan.copies) {
+    const Plan::Value& value = plan.values[static_cast<size_t>(copy.value)];
+    __builtin_memcpy(outputs[copy.output], address(value),
+                     static_cast<size_t>(value.shape.elements() * itemsize(dtype_)));
+  }
+}
+
+void Program::run(const std::vector<Shape>& shapes, const void* const* inputs,
+                  void* const* outputs) const {
+  execute(*plan(shapes), inputs, outputs, nullptr);
+}
+
+std::vector<StepReport> Program::profile(const std::vector<Shape>& shapes,
+                                         const void* const* inputs, void* const* outputs) const {
+  const PlanPointer here = plan(shapes);
+  Observer observer;
+  observer.seconds.assign(steps_.size(), 0);
+  execute(*here, inputs, outputs, &observer);
+  std::vector<StepReport> reports;
+  for (size_t i = 0; i < steps_.size(); ++i)
+    reports.push_back({steps_[i].operation, steps_[i].name, here->calls[i]->shape,
+                       here->calls[i]->multiply_adds, steps_[i].step->weight_bytes(),
+                       observer.seconds[i]});
+  return reports;
+}
+
+MemoryUse Program::memory(const std::vector<Shape>& inputs) const {
+  const PlanPointer here = plan(inputs);
+  MemoryUse use{0, here->arena, here->naive};
+  for (const NamedStep& step : steps_) use.weights += step.step->weight_bytes();
+  return use;
+}
+
+}  // namespace sepconv::program

@@ -1,0 +1,87 @@
+// A program: a network whose weights are packed, that runs as one call.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "../operation.h"
+#include "shape.h"
+#include "step.h"
+
+namespace sepconv::program {
+
+// A network as data; see src/sepconv/program/network.py.
+struct NetworkDescription {
+  DType dtype;  // float32 or float64
+  // The inputs' sizes; -1 for those that may be any.
+  std::vector<std::vector<int64_t>> inputs;
+  std::vector<StepDescription> steps;
+  std::vector<int> outputs;  // numbers of values
+};
+
+// Bytes of memory.
+struct MemoryUse {
+  int64_t weights;  // packed
+  int64_t arena;    // of one call, for all that lies between its inputs and outputs
+  int64_t naive;    // for the same, if every step had memory of its own
+};
+
+// What a step did in a call.
+struct StepReport {
+  std::string operation, name;
+  Shape shape;
+  int64_t multiply_adds, weight_bytes;
+  double seconds;
+};
+
+// May be used by many threads at once.
+class SEPCONV_API Program {
+ public:
+  // Copies what it needs of the tensors. Throws std::invalid_argument where the description is not
+  // that of a network.
+  explicit Program(const NetworkDescription& network);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  DType dtype() const { return dtype_; }
+  size_t inputs() const { return input_sizes_.size(); }
+  size_t outputs() const { return outputs_.size(); }
+
+  // The outputs' shapes for inputs of these. Throws std::invalid_argument, with a sentence for the
+  // user, where they do not fit.
+  std::vector<Shape> output_shapes(const std::vector<Shape>& inputs) const;
+  // Computes the outputs, arrays of those shapes.
+  void run(const std::vector<Shape>& shapes, const void* const* inputs, void* const* outputs) const;
+  // The same, and what each step took.
+  std::vector<StepReport> profile(const std::vector<Shape>& shapes, const void* const* inputs,
+                                  void* const* outputs) const;
+  MemoryUse memory(const std::vector<Shape>& inputs) const;
+
+ private:
+  struct Plan;
+  struct Observer;
+  using PlanPointer = std::shared_ptr<const Plan>;
+  struct NamedStep {
+    std::string operation, name;
+    std::vector<int> inputs;
+    std::unique_ptr<Step> step;
+  };
+
+  void check_inputs(const std::vector<Shape>& inputs) const;
+  PlanPointer plan(const std::vector<Shape>& inputs) const;
+  PlanPointer make_plan(const std::vector<Shape>& inputs) const;
+  void execute(const Plan& plan, const void* const* inputs, void* const* outputs,
+               Observer* observer) const;
+
+  const DType dtype_;
+  std::vector<std::vector<int64_t>> input_sizes_;
+  std::vector<NamedStep> steps_;
+  std::vector<int> outputs_;
+  mutable std::mutex mutex_;
+  mutable std::vector<PlanPointer> plans_;  // the last used is the last
+};
+
+}  // namespace sepconv::program

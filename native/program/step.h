@@ -1,0 +1,160 @@
+// What a step of a program is: a shape function, and a call that is made for the shapes at hand.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../operation.h"
+#include "../threads.h"
+#include "shape.h"
+
+namespace sepconv::program {
+
+// Weights that a step is made of; copied where it keeps them.
+struct TensorView {
+  Shape shape;
+  const void* data;
+};
+
+// A step as a file or a compiler describes it: see OPERATIONS in src/sepconv/program/network.py.
+struct StepDescription {
+  std::string operation, name;
+  std::vector<int> inputs;  // numbers of values
+  // Its attributes in their order: of a flag 0 or 1, of a choice its number, of a list its length
+  // and then its elements; kToTheEnd stands for "to the end".
+  std::vector<int64_t> ints;
+  std::vector<double> floats;
+  std::vector<const TensorView*> tensors;  // in the order of their parts; null where there is none
+};
+inline constexpr int64_t kToTheEnd = INT64_MAX;
+
+// A step for inputs of known shapes. May be run by many threads at once.
+class Call {
+ public:
+  virtual ~Call() = default;
+  virtual void run(const void* const* inputs, void* output, Runner& runner) const = 0;
+
+  Shape shape;  // of the output
+  // The input whose memory the output may take, or -1.
+  int in_place = -1;
+  // Whether the output is that input, seen in another shape; it is not run then.
+  bool view = false;
+  // Of the convolutions and products in it, for reports.
+  int64_t multiply_adds = 0;
+};
+
+class Step {
+ public:
+  virtual ~Step() = default;
+  // Throws std::invalid_argument where the inputs do not fit.
+  virtual std::unique_ptr<Call> bind(const Shape* inputs) const = 0;
+  // Memory that it keeps.
+  virtual int64_t weight_bytes() const { return 0; }
+  // The constant that it is, or null.
+  virtual const void* constant() const { return nullptr; }
+};
+
+// Checks everything about a step that depends on no shape of a value. Throws std::invalid_argument.
+std::unique_ptr<Step> make_step(const StepDescription& description, DType dtype);
+
+// ---- for those who write steps
+
+// Reads a description's attributes one after the other.
+class Attributes {
+ public:
+  explicit Attributes(const StepDescription& d) : d_(d) {}
+  int64_t integer() {
+    if (next_ >= d_.ints.size()) fail("An attribute is missing.");
+    return d_.ints[next_++];
+  }
+  int64_t integer(const char* name, int64_t least, int64_t most) {
+    const int64_t value = integer();
+    if (value < least || value > most)
+      fail(std::string(name) + " must be " + std::to_string(least) + " to " + std::to_string(most) +
+           ". Received: " + std::to_string(value) + ".");
+    return value;
+  }
+  bool flag() { return integer("A flag", 0, 1) != 0; }
+  template <class Enum>
+  Enum choice(const char* name, Enum last) {
+    return static_cast<Enum>(integer(name, 0, static_cast<int64_t>(last)));
+  }
+  std::vector<int64_t> list(const char* name) {
+    const int64_t count = integer(name, 0, kMostListed);
+    std::vector<int64_t> values;
+    for (int64_t i = 0; i < count; ++i) values.push_back(integer());
+    return values;
+  }
+  // A list of one value an axis.
+  std::vector<int64_t> per_axis(const char* name) {
+    std::vector<int64_t> values = list(name);
+    if (values.size() > kMostAxes) fail(std::string(name) + " has more than 8 values.");
+    return values;
+  }
+  Spec spec();
+  double number() {
+    if (next_float_ >= d_.floats.size()) fail("An attribute is missing.");
+    return d_.floats[next_float_++];
+  }
+  // A tensor, or null.
+  const TensorView* tensor() {
+    if (next_tensor_ >= d_.tensors.size()) fail("A tensor is missing.");
+    return d_.tensors[next_tensor_++];
+  }
+  int inputs() const { return static_cast<int>(d_.inputs.size()); }
+
+ private:
+  static constexpr int64_t kMostListed = 64;
+  const StepDescription& d_;
+  size_t next_ = 0, next_float_ = 0, next_tensor_ = 0;
+};
+
+// Weights that a step keeps.
+class KeptTensor {
+ public:
+  KeptTensor() = default;
+  KeptTensor(const TensorView* tensor, DType dtype)
+      : bytes_(tensor == nullptr ? 0 : tensor->shape.elements() * itemsize(dtype)) {
+    if (tensor == nullptr) return;
+    const char* from = static_cast<const char*>(tensor->data);
+    // Of 64-byte lines, since kernels load whole vectors.
+    lines_.resize(static_cast<size_t>(bytes_) / sizeof(Line) + 1);
+    __builtin_memcpy(lines_.data(), from, static_cast<size_t>(bytes_));
+  }
+  const void* get() const { return lines_.empty() ? nullptr : lines_.data(); }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  int64_t bytes_ = 0;
+  std::vector<Line> lines_;
+};
+
+inline void require_rank(const Shape& shape, int least, int most) {
+  if (shape.rank() < least || shape.rank() > most)
+    fail("An input of " + std::to_string(least) +
+         (least == most ? "" : " to " + std::to_string(most)) +
+         " axes was expected. Received: shape " + shape.text() + ".");
+}
+
+using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType);
+std::unique_ptr<Step> make_convolution(const StepDescription&, DType);
+std::unique_ptr<Step> make_dense(const StepDescription&, DType);
+std::unique_ptr<Step> make_scale(const StepDescription&, DType);
+std::unique_ptr<Step> make_unary(const StepDescription&, DType);
+std::unique_ptr<Step> make_binary(const StepDescription&, DType);
+std::unique_ptr<Step> make_pool(const StepDescription&, DType);
+std::unique_ptr<Step> make_reduce(const StepDescription&, DType);
+std::unique_ptr<Step> make_concatenate(const StepDescription&, DType);
+std::unique_ptr<Step> make_pad(const StepDescription&, DType);
+std::unique_ptr<Step> make_slice(const StepDescription&, DType);
+std::unique_ptr<Step> make_transpose(const StepDescription&, DType);
+std::unique_ptr<Step> make_reshape(const StepDescription&, DType);
+std::unique_ptr<Step> make_resize(const StepDescription&, DType);
+std::unique_ptr<Step> make_layer_normalization(const StepDescription&, DType);
+std::unique_ptr<Step> make_softmax(const StepDescription&, DType);
+std::unique_ptr<Step> make_constant(const StepDescription&, DType);
+
+}  // namespace sepconv::program

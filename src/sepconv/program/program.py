@@ -1,0 +1,258 @@
+"""A program: a network as one native call, on NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sepconv import _native
+from sepconv.program.network import OPERATIONS, Input, Network, Step
+
+__all__ = ["Memory", "Program", "StepReport"]
+
+_DTYPE_CODES = {"float32": 0, "float64": 1}
+
+#: What "to the end" is to ``native/program/step.h``.
+_TO_THE_END = 2**63 - 1
+
+
+class Memory(NamedTuple):
+    """The memory of a program, in bytes.
+
+    Attributes:
+        weights: packed for this processor; once, however many calls there are.
+        arena: of one call, for all that lies between its inputs and outputs.
+        naive: what the same would take if every step had memory of its own.
+    """
+
+    weights: int
+    arena: int
+    naive: int
+
+
+class StepReport(NamedTuple):
+    """What a step did in a call.
+
+    Attributes:
+        name: of the layer that it was.
+        operation: its kind, as in `sepconv.program.network.OPERATIONS`.
+        shape: of its output.
+        seconds: that it took.
+        multiply_adds: of its convolution or product, else 0.
+        weight_bytes: of its weights.
+        plan: how it went, where there is more to say than its kind.
+    """
+
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    seconds: float
+    multiply_adds: int
+    weight_bytes: int
+    plan: str
+
+
+class Program:
+    """A network whose weights are packed, to be called on NumPy arrays.
+
+    It is native from input to output: no Python, no engine, no memory from the system between its
+    steps. It may be called from many threads at once, and releases Python's lock while it computes.
+    The results are the same bits for every number of threads.
+
+    Args:
+        network: what it computes.
+
+    Raises:
+        ValueError: the network is not a valid one; the message names the step.
+        TypeError: a tensor is not of the network's dtype.
+
+    Example:
+        >>> from sepconv.program.network import Input, Network, Step
+        >>> step = Step("unary", "relu", (0,), {"function": "clip", "a": 0.0, "b": 6.0, "c": 0.0})
+        >>> program = Program(Network("float32", [Input("x", (None, 3))], [step], [1], ["y"], []))
+        >>> program([[-1.0, 2.0, 9.0]])
+        array([[0., 2., 6.]], dtype=float32)
+    """
+
+    def __init__(self, network: Network) -> None:
+        if network.dtype not in _DTYPE_CODES:
+            raise ValueError(
+                f"A program computes in one of {tuple(_DTYPE_CODES)}. "
+                f"Received: network.dtype={network.dtype!r}"
+            )
+        #: The dtype of its arrays.
+        self.dtype = np.dtype(network.dtype)
+        tensors = [_tensor(array, self.dtype) for array in network.tensors]
+        self._native = _native.Program(
+            _DTYPE_CODES[network.dtype],
+            [[-1 if size is None else size for size in one.shape] for one in network.inputs],
+            [_flat(step) for step in network.steps],
+            list(network.outputs),
+            tensors,
+        )
+        #: What it takes: names, and shapes with None for sizes that may be any.
+        self.inputs = tuple(network.inputs)
+        #: What it gives: names, and shapes with None for sizes that follow from the inputs'.
+        self.outputs = tuple(
+            Input(name, shape)
+            for name, shape in zip(network.output_names, self._open_shapes(), strict=True)
+        )
+        self._network: Network | None = network
+
+    def __call__(
+        self, *inputs: Any, out: np.ndarray | Sequence[np.ndarray] | None = None
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Computes the outputs.
+
+        Args:
+            inputs: the network's, in its order: arrays, or what NumPy makes arrays of. Other
+                floating dtypes, integers and bools are converted to the program's dtype.
+            out: None; or an array for the result, or a sequence of them where there are several:
+                C-contiguous, of the program's dtype, and apart from the inputs.
+
+        Returns:
+            An array, or a tuple of them where the network has several outputs.
+
+        Raises:
+            ValueError: there are too many or too few inputs, or a shape does not fit.
+            TypeError: a dtype is of another kind.
+        """
+        arrays = [self._array(i, value) for i, value in enumerate(inputs)]
+        results = self._results(arrays, out)
+        self._native.run(arrays, results)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def profile(self, *inputs: Any) -> list[StepReport]:
+        """Computes the outputs as a call does, and tells what each step took.
+
+        Args:
+            inputs: as of a call.
+
+        Returns:
+            A report a step, in order.
+        """
+        arrays = [self._array(i, value) for i, value in enumerate(inputs)]
+        rows = self._native.profile(arrays, self._results(arrays, None))
+        return [
+            StepReport(name, operation, shape, seconds, multiply_adds, weight_bytes, "")
+            for operation, name, shape, multiply_adds, weight_bytes, seconds in rows
+        ]
+
+    def output_shapes(self, *shapes: Sequence[int]) -> list[tuple[int, ...]]:
+        """The outputs' shapes for inputs of these shapes.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        return list(self._native.output_shapes([tuple(shape) for shape in shapes]))
+
+    def memory(self, *shapes: Sequence[int]) -> Memory:
+        """The memory that a call on inputs of these shapes takes.
+
+        Args:
+            shapes: the inputs'; without any, those of the network, with a batch of 1. Other sizes
+                that are open must be given.
+        """
+        if not shapes:
+            shapes = tuple((1, *one.shape[1:]) for one in self.inputs)  # type: ignore[misc]
+            for shape in shapes:
+                if None in shape:
+                    raise ValueError(
+                        f"The inputs' shapes must be given, since some of their sizes are open: "
+                        f"{[one.shape for one in self.inputs]}"
+                    )
+        return Memory(*self._native.memory([tuple(shape) for shape in shapes]))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the program to a file, which `sepconv.load` opens.
+
+        It holds the network as it was given, so that it opens on another processor too.
+
+        Args:
+            path: of the file, by custom ``.sepconv``. A file that is there is replaced once the new
+                one is whole.
+        """
+        from sepconv.program import file
+
+        file.write(path, self.network)
+
+    @property
+    def network(self) -> Network:
+        """What it computes."""
+        if self._network is None:
+            raise ValueError("This program was loaded from a file: copy the file instead.")
+        return self._network
+
+    def _array(self, index: int, value: Any) -> np.ndarray:
+        # The usual case first: it is what small networks spend their time on.
+        if value.__class__ is np.ndarray and value.dtype is self.dtype and value.flags.carray:
+            return value
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+            raise TypeError(
+                f"Input {index} must hold numbers. Received: an array of dtype {array.dtype}"
+            )
+        return np.ascontiguousarray(array, self.dtype).reshape(array.shape)
+
+    def _results(
+        self, arrays: list[np.ndarray], out: np.ndarray | Sequence[np.ndarray] | None
+    ) -> list[np.ndarray]:
+        if out is None:
+            shapes = self._native.output_shapes([array.shape for array in arrays])
+            return [np.empty(shape, self.dtype) for shape in shapes]
+        results = [out] if isinstance(out, np.ndarray) else list(out)
+        for result in results:
+            if not (isinstance(result, np.ndarray) and result.dtype == self.dtype):
+                raise TypeError(
+                    f"out must be of NumPy arrays of {self.dtype}. Received: "
+                    f"{getattr(result, 'dtype', type(result).__name__)}"
+                )
+            if not result.flags.carray:
+                raise ValueError("out must be C-contiguous and writable.")
+        return results
+
+    def _open_shapes(self) -> list[tuple[int | None, ...]]:
+        """The outputs' shapes, with None for sizes that differ where the open sizes do."""
+        tries = []
+        for open_sizes in ((2, 224), (3, 320)):
+            shapes = [
+                tuple(
+                    size if size is not None else open_sizes[min(axis, 1)]
+                    for axis, size in enumerate(one.shape)
+                )
+                for one in self.inputs
+            ]
+            tries.append(self._native.output_shapes(shapes))
+        return [
+            tuple(a if a == b else None for a, b in zip(first, second, strict=True))
+            for first, second in zip(*tries, strict=True)
+        ]
+
+
+def _tensor(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if array.dtype != dtype:
+        raise TypeError(f"Tensors must be of the network's dtype, {dtype}. Received: {array.dtype}")
+    return np.require(array, requirements="C")
+
+
+def _flat(step: Step) -> tuple[Any, ...]:
+    """A step as ``native/program/step.h`` has it."""
+    operation = OPERATIONS[step.operation]
+    integers: list[int] = []
+    floats: list[float] = []
+    for name, kind, choices, _ in operation.fields:
+        value = step.attributes[name]
+        if kind == "float":
+            floats.append(value)
+        elif kind == "choice":
+            integers.append(choices.index(value))
+        elif kind in ("ints", "bounds"):
+            integers.append(len(value))
+            integers += [_TO_THE_END if item is None else item for item in value]
+        else:
+            integers.append(int(value))
+    tensors = [step.weights.get(part) for part in operation.weights]
+    return step.operation, step.name, list(step.inputs), integers, floats, tensors
