@@ -1,9 +1,12 @@
 // Programs for Python: made from plain values, run on NumPy arrays without the GIL.
 #include "bind_program.h"
 
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -85,9 +88,11 @@ nb::tuple tuple_of(const Shape& shape) {
 
 // From steps (operation, name, inputs, ints, floats, tensors), whose tensors are numbers or None.
 void make(Program* self, int dtype, std::vector<std::vector<int64_t>> inputs, nb::sequence steps,
-          std::vector<int> outputs, nb::sequence tensors) {
+          std::vector<int> outputs, nb::sequence tensors,
+          std::optional<std::array<int64_t, 3>> tuning) {
   sepconv::program::NetworkDescription network{
       sepconv::dtype_of(dtype), std::move(inputs), {}, std::move(outputs)};
+  if (tuning) network.tuning = {(*tuning)[0], (*tuning)[1], (*tuning)[2]};
   std::vector<Array> arrays;
   std::vector<sepconv::program::TensorView> views;
   for (nb::handle tensor : tensors) arrays.emplace_back(tensor, network.dtype, false);
@@ -158,7 +163,8 @@ class Arguments {
 
 void bind_program(nb::module_& m) {
   nb::class_<Program>(m, "Program")
-      .def("__init__", &make, "dtype"_a, "inputs"_a, "steps"_a, "outputs"_a, "tensors"_a)
+      .def("__init__", &make, "dtype"_a, "inputs"_a, "steps"_a, "outputs"_a, "tensors"_a,
+           "tuning"_a.none() = nb::none())
       .def("output_shapes",
            [](const Program& program, nb::sequence inputs) {
              nb::list shapes;

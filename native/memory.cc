@@ -164,7 +164,7 @@ struct ThreadScratch {
   }
 };
 
-thread_local ThreadScratch thread_scratch;
+thread_local ThreadScratch thread_scratch, thread_outer_scratch;
 
 struct ThreadKept {
   ThreadScratch scratch;
@@ -204,6 +204,8 @@ struct ScratchRun {
 std::atomic<uint64_t> calls{0};
 
 }  // namespace
+
+void* outer_scratch(size_t bytes) { return thread_outer_scratch.get(bytes); }
 
 void run_with_scratch(Runner& runner, int64_t tasks, ScratchBytes bytes,
                       ScratchTaskFunction function, void* context) {

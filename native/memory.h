@@ -24,6 +24,10 @@ using ScratchTaskFunction = void (*)(void* context, int64_t task, void* scratch,
 void run_with_scratch(Runner& runner, int64_t tasks, ScratchBytes bytes,
                       ScratchTaskFunction function, void* context);
 
+// Memory of the running thread, for a task that calls what uses scratch memory itself; until the
+// thread asks again. 64-byte aligned; null where memory cannot be had.
+void* outer_scratch(size_t bytes);
+
 // Memory for one call, aligned to 64 bytes at least. Up to 64 MiB of what is given back is kept for
 // later calls; a larger allocation goes back to the system.
 struct Allocation {

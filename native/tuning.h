@@ -175,4 +175,19 @@ inline constexpr int64_t kGroupPixels = 1024;
 //   benchmarks/training_step.py
 inline constexpr int64_t kBatchNormPartBytes = 128 << 10;
 
+// --- programs ------------------------------------------------------------------------------------
+
+// Steps of a program go together by bands of rows (program/chain.h) where what lies between them, of
+// an image, has so many bytes: more than a core's second cache keeps beside the rest.
+//   benchmarks/inference.py MobileNetV2 EfficientNetB0
+inline constexpr int64_t kChainFarBytes = 768 << 10;
+
+// Bytes of the strips of a chain: what a second cache holds beside weights and the rows that come
+// in and go out. More bands would copy more rows from one to the next.
+inline constexpr int64_t kChainBytes = 512 << 10;
+
+// The least rows of a band, which share most of their inputs; and the most links of a chain.
+inline constexpr int64_t kChainLeastRows = 4;
+inline constexpr int kMostLinks = 4;
+
 }  // namespace sepconv::tuning

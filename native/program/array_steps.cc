@@ -39,29 +39,51 @@ std::unique_ptr<Call> make_call(const Shape& shape, int in_place, F function) {
   return call;
 }
 
+// Whether an array is an image [N, H, W, C], or could be one.
+bool is_image(const Shape& shape) { return shape.rank() == 4; }
+
+class UnaryCall : public Call {
+ public:
+  UnaryCall(const UnaryStep& step, DType dtype, const Shape& x) : step_(step), dtype_(dtype) {
+    shape = x;
+    in_place = 0;
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    apply(inputs[0], output, shape.elements(), runner);
+  }
+  bool by_rows() const override { return is_image(shape); }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    apply(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
+  }
+
+ private:
+  void apply(const void* x, void* y, int64_t count, Runner& runner) const {
+    UnaryStep here = step_;
+    here.x = x;
+    here.y = y;
+    here.count = count;
+    unary(dtype_, here, runner);
+  }
+  const UnaryStep step_;
+  const DType dtype_;
+};
+
 class UnaryMaker : public Step {
  public:
   UnaryMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
-    args_.function = attributes.choice("function", Unary::sparse_plus);
-    args_.a = attributes.number();
-    args_.b = attributes.number();
-    args_.c = attributes.number();
+    step_.function = attributes.choice("function", Unary::sparse_plus);
+    step_.a = attributes.number();
+    step_.b = attributes.number();
+    step_.c = attributes.number();
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    UnaryStep args = args_;
-    args.count = inputs[0].elements();
-    return make_call(inputs[0], 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
-      UnaryStep here = args;
-      here.x = in[0];
-      here.y = out;
-      unary(dtype, here, runner);
-    });
+    return std::make_unique<UnaryCall>(step_, dtype_, inputs[0]);
   }
 
  private:
   const DType dtype_;
-  UnaryStep args_{};
+  UnaryStep step_{};
 };
 
 // The shape of two arrays together, by NumPy's rule.
@@ -86,6 +108,42 @@ void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
     strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
 }
 
+class BinaryCall : public Call {
+ public:
+  BinaryCall(Binary function, DType dtype, const Shape& a, const Shape& b) : dtype_(dtype) {
+    shape = broadcast(a, b);
+    in_place = a == shape ? 0 : b == shape ? 1 : -1;
+    step_.function = function;
+    step_.rank = shape.rank();
+    for (int i = 0; i < shape.rank(); ++i) step_.shape[i] = shape[i];
+    broadcast_strides(a, shape, step_.a_strides);
+    broadcast_strides(b, shape, step_.b_strides);
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    apply(step_, inputs[0], inputs[1], output, runner);
+  }
+  bool by_rows() const override { return is_image(shape) && in_place == 0; }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    BinaryStep here = step_;
+    here.shape[0] = 1;
+    here.shape[1] = rows.computed.count();
+    const int64_t before =
+        rows.image * step_.b_strides[0] + rows.computed.first * step_.b_strides[1];
+    apply(here, rows.x, static_cast<const char*>(rows.all) + before * itemsize(dtype_), rows.y,
+          runner);
+  }
+
+ private:
+  void apply(BinaryStep here, const void* a, const void* b, void* y, Runner& runner) const {
+    here.a = a;
+    here.b = b;
+    here.y = y;
+    binary(dtype_, here, runner);
+  }
+  BinaryStep step_{};
+  const DType dtype_;
+};
+
 class BinaryMaker : public Step {
  public:
   BinaryMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
@@ -93,21 +151,7 @@ class BinaryMaker : public Step {
     function_ = attributes.choice("function", Binary::power);
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    BinaryStep args{};
-    const Shape shape = broadcast(inputs[0], inputs[1]);
-    args.function = function_;
-    args.rank = shape.rank();
-    for (int i = 0; i < shape.rank(); ++i) args.shape[i] = shape[i];
-    broadcast_strides(inputs[0], shape, args.a_strides);
-    broadcast_strides(inputs[1], shape, args.b_strides);
-    const int in_place = inputs[0] == shape ? 0 : inputs[1] == shape ? 1 : -1;
-    return make_call(shape, in_place, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
-      BinaryStep here = args;
-      here.a = in[0];
-      here.b = in[1];
-      here.y = out;
-      binary(dtype, here, runner);
-    });
+    return std::make_unique<BinaryCall>(function_, dtype_, inputs[0], inputs[1]);
   }
 
  private:

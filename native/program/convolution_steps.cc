@@ -1,4 +1,6 @@
 // The steps that multiply: convolutions and dense layers, their weights packed.
+#include <algorithm>
+
 #include "../prepared.h"
 #include "step.h"
 
@@ -42,8 +44,8 @@ const void* data_of(const TensorView* tensor) { return tensor == nullptr ? nullp
 
 class PreparedCall : public Call {
  public:
-  PreparedCall(const PreparedConvolution& prepared, const Geometry& g, bool residual)
-      : prepared_(prepared), g_(g), residual_(residual) {
+  PreparedCall(const PreparedConvolution& prepared, const Geometry& g, bool residual, int rank)
+      : prepared_(prepared), g_(g), residual_(residual), rank_(rank) {
     const Forward& args = prepared.weights().args;
     // A product reads each element of the residual once, just before it stores there.
     const bool product = args.depthwise_kernel != nullptr || g.kh * g.kw == 1;
@@ -58,10 +60,38 @@ class PreparedCall : public Call {
     prepared_.forward(g_, inputs[0], residual_ ? inputs[1] : nullptr, output, runner);
   }
 
+  // Fewer channels than any level's lanes are computed along rows and planes, by sums that depend
+  // on the cut (see is_flat and is_narrow in kernels/plan_depthwise.h).
+  bool by_rows() const override {
+    constexpr int64_t kMostLanes = 16;
+    const bool depthwise = prepared_.weights().args.depthwise_kernel != nullptr;
+    return rank_ == 4 && !g_.channels_first && (!depthwise || (g_.m == 1 && g_.c >= kMostLanes));
+  }
+  Rows rows_read(Rows computed) const override {
+    const int64_t first = computed.first * g_.sh - g_.pt;
+    const int64_t last = (computed.last - 1) * g_.sh - g_.pt + (g_.kh - 1) * g_.dh + 1;
+    return {std::max<int64_t>(first, 0), std::min(last, g_.h)};
+  }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    Geometry g = g_;
+    g.n = 1;
+    g.h = rows.read.count();
+    g.ho = rows.computed.count();
+    g.pt = rows.read.first - (rows.computed.first * g_.sh - g_.pt);
+    const DType dtype = prepared_.weights().dtype;
+    const int64_t before = rows.image * g_.ho + rows.computed.first;
+    const void* residual =
+        residual_ ? static_cast<const char*>(rows.all) +
+                        before * g_.wo * prepared_.weights().args.filters * itemsize(dtype)
+                  : nullptr;
+    prepared_.forward(g, rows.x, residual, rows.y, runner);
+  }
+
  private:
   const PreparedConvolution& prepared_;
   const Geometry g_;
   const bool residual_;
+  const int rank_;  // of its arrays
 };
 
 class ConvolutionStep : public Step {
@@ -113,7 +143,7 @@ class ConvolutionStep : public Step {
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape x = image(inputs[0], spec_.channels_first != 0);
     const Geometry g = resolve(spec_, x.sizes(), kernel_.sizes());
-    auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_);
+    auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_, inputs[0].rank());
     call->shape = result_shape(g, outputs_, inputs[0].rank());
     if (residual_ && !(inputs[1] == call->shape))
       fail("The residual must have the shape of the output, " + call->shape.text() +
@@ -163,7 +193,7 @@ class DenseStep : public Step {
     g.h = g.ho = g.kh = g.kw = g.m = g.sh = g.sw = g.dh = g.dw = 1;
     g.w = g.wo = rows;
     g.c = depth_;
-    auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_);
+    auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_, 0);
     call->shape = x;
     call->shape.set(x.rank() - 1, outputs_);
     if (residual_ && !(inputs[1] == call->shape))

@@ -9,6 +9,7 @@
 
 #include "../memory.h"
 #include "arena.h"
+#include "chain.h"
 #include "team.h"
 
 namespace sepconv::program {
@@ -76,7 +77,15 @@ struct Program::Plan {
     const void* data = nullptr;  // of a constant
   };
   std::vector<Value> values;
-  std::vector<std::unique_ptr<Call>> calls;
+  std::vector<std::unique_ptr<Call>> calls;   // of the steps
+  std::vector<std::unique_ptr<Call>> chains;  // of several of them
+  // What is computed, one after the other: a step's call, or a chain, whose step is its last.
+  struct Run {
+    const Call* call;
+    std::vector<int> inputs;  // values
+    int step;
+  };
+  std::vector<Run> runs;
   // Outputs that are no step's own result: copied at the end.
   struct Copy {
     int value, output;
@@ -92,7 +101,10 @@ struct Program::Observer {
 Program::~Program() = default;
 
 Program::Program(const NetworkDescription& network)
-    : dtype_(network.dtype), input_sizes_(network.inputs), outputs_(network.outputs) {
+    : dtype_(network.dtype),
+      tuning_(network.tuning),
+      input_sizes_(network.inputs),
+      outputs_(network.outputs) {
   if (dtype_ != DType::f32 && dtype_ != DType::f64)
     fail("A program computes in float32 or float64.");
   for (const auto& sizes : input_sizes_) {
@@ -182,13 +194,13 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
             ? owner[static_cast<size_t>(step.inputs[static_cast<size_t>(call.in_place)])]
             : self);
   }
+  make_runs(*made);
   // The last step that reads each owner's memory.
-  const int steps = static_cast<int>(steps_.size());
   std::vector<int> last(values.size(), -1);
-  for (int i = 0; i < steps; ++i) {
-    last[static_cast<size_t>(owner[static_cast<size_t>(first_step + i)])] = i;
-    for (const int input : steps_[static_cast<size_t>(i)].inputs)
-      last[static_cast<size_t>(owner[static_cast<size_t>(input)])] = i;
+  for (const Plan::Run& run : made->runs) {
+    last[static_cast<size_t>(owner[static_cast<size_t>(first_step + run.step)])] = run.step;
+    for (const int input : run.inputs)
+      last[static_cast<size_t>(owner[static_cast<size_t>(input)])] = run.step;
   }
   std::vector<bool> is_output(values.size(), false);
   for (size_t i = 0; i < outputs_.size(); ++i) {
@@ -206,31 +218,34 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
   // Where a step may write over its input, both are one array of the arena from then on.
   std::vector<Lifetime> arrays;
   std::vector<int> array_of(values.size(), -1);
-  for (int i = 0; i < steps; ++i) {
-    const auto self = static_cast<size_t>(first_step + i);
-    const Call& call = *made->calls[static_cast<size_t>(i)];
-    const int64_t bytes = call.shape.elements() * itemsize(dtype_);
-    if (values[self].place == Place::constant || owner[self] != static_cast<int>(self)) continue;
+  for (const std::unique_ptr<Call>& call : made->calls) {
+    if (call->view) continue;
+    const int64_t bytes = call->shape.elements() * itemsize(dtype_);
     if (__builtin_add_overflow(made->naive, bytes, &made->naive))
       fail("The network's values have more bytes than memory can address.");
+  }
+  for (const Plan::Run& run : made->runs) {
+    const auto self = static_cast<size_t>(first_step + run.step);
     if (values[self].place != Place::arena) continue;
-    if (call.in_place >= 0) {
-      const auto input = static_cast<size_t>(owner[static_cast<size_t>(
-          steps_[static_cast<size_t>(i)].inputs[static_cast<size_t>(call.in_place)])]);
-      bool alone = array_of[input] >= 0 && last[input] == i;
+    const int64_t bytes = run.call->shape.elements() * itemsize(dtype_);
+    const int until = std::max(last[self], run.step);
+    if (run.call->in_place >= 0) {
+      const int input =
+          owner[static_cast<size_t>(run.inputs[static_cast<size_t>(run.call->in_place)])];
+      const int array = array_of[static_cast<size_t>(input)];
       // Another input in the same memory would change under the step.
-      int uses = 0;
-      for (const int other : steps_[static_cast<size_t>(i)].inputs)
-        uses += static_cast<size_t>(owner[static_cast<size_t>(other)]) == input;
-      alone &= uses == 1;
-      if (alone && arrays[static_cast<size_t>(array_of[input])].bytes >= bytes) {
-        array_of[self] = array_of[input];
-        arrays[static_cast<size_t>(array_of[self])].last = std::max(last[self], i);
+      const auto uses = std::count_if(run.inputs.begin(), run.inputs.end(), [&](int other) {
+        return owner[static_cast<size_t>(other)] == input;
+      });
+      if (array >= 0 && uses == 1 && last[static_cast<size_t>(input)] == run.step &&
+          arrays[static_cast<size_t>(array)].bytes >= bytes) {
+        array_of[self] = array;
+        arrays[static_cast<size_t>(array)].last = until;
         continue;
       }
     }
     array_of[self] = static_cast<int>(arrays.size());
-    arrays.push_back({bytes, i, std::max(last[self], i)});
+    arrays.push_back({bytes, run.step, until});
   }
   made->arena = place(arrays);
   for (size_t v = 0; v < values.size(); ++v) {
@@ -243,6 +258,48 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
     values[v].offset = offset;
   }
   return made;
+}
+
+// Chains follow from sizes alone, as all of a plan.
+void Program::make_runs(Plan& plan) const {
+  const int first_step = static_cast<int>(input_sizes_.size());
+  std::vector<int> readers(plan.values.size(), 0);
+  for (const NamedStep& step : steps_)
+    for (const int input : step.inputs) ++readers[static_cast<size_t>(input)];
+  for (const int output : outputs_) readers[static_cast<size_t>(output)] += 2;
+  const auto call_of = [&](int step) { return plan.calls[static_cast<size_t>(step)].get(); };
+  // Whether a step and the next one are better computed together.
+  const auto linked = [&](int step) {
+    if (tuning_.chain_from_bytes < 0) return false;
+    const int next = step + 1, value = first_step + step;
+    if (static_cast<size_t>(next) == steps_.size()) return false;
+    const Call &here = *call_of(step), &after = *call_of(next);
+    if (!here.by_rows() || !after.by_rows()) return false;
+    const auto& inputs = steps_[static_cast<size_t>(next)].inputs;
+    if (inputs[0] != value || readers[static_cast<size_t>(value)] != 1) return false;
+    const Shape& between = here.shape;
+    return between.elements() != 0 &&
+           between.elements() / between[0] * itemsize(dtype_) >= tuning_.chain_from_bytes;
+  };
+  for (int step = 0; step < static_cast<int>(steps_.size()); ++step) {
+    if (call_of(step)->view) continue;
+    std::vector<int> inputs = steps_[static_cast<size_t>(step)].inputs;
+    if (tuning_.most_links < 2 || !linked(step)) {
+      plan.runs.push_back({call_of(step), inputs, step});
+      continue;
+    }
+    const Shape first_input = plan.values[static_cast<size_t>(inputs[0])].shape;
+    std::vector<Link> links{{call_of(step), inputs.size() > 1 ? 1 : -1}};
+    while (static_cast<int64_t>(links.size()) < tuning_.most_links && linked(step)) {
+      const auto& more = steps_[static_cast<size_t>(++step)].inputs;
+      links.push_back({call_of(step), -1});
+      if (more.size() == 1) continue;
+      links.back().second = static_cast<int>(inputs.size());
+      inputs.push_back(more[1]);
+    }
+    plan.chains.push_back(make_chain(std::move(links), first_input, dtype_, tuning_.strip_bytes));
+    plan.runs.push_back({plan.chains.back().get(), inputs, step});
+  }
 }
 
 std::vector<Shape> Program::output_shapes(const std::vector<Shape>& inputs) const {
@@ -286,17 +343,16 @@ void Program::execute(const Plan& plan, const void* const* inputs, void* const* 
 
     void run(Runner& runner) {
       std::vector<const void*> in;
-      for (size_t i = 0; i < program.steps_.size(); ++i) {
-        const Call& call = *plan.calls[i];
-        if (call.view) continue;
+      for (const Plan::Run& run : plan.runs) {
         in.clear();
-        for (const int input : program.steps_[i].inputs)
+        for (const int input : run.inputs)
           in.push_back(where(plan.values[static_cast<size_t>(input)]));
-        const Plan::Value& y = plan.values[program.input_sizes_.size() + i];
+        const auto step = static_cast<size_t>(run.step);
+        const Plan::Value& y = plan.values[program.input_sizes_.size() + step];
         const auto start = std::chrono::steady_clock::now();
-        call.run(in.data(), where(y), runner);
+        run.call->run(in.data(), where(y), runner);
         if (observer != nullptr)
-          observer->seconds[i] =
+          observer->seconds[step] =
               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       }
     }

@@ -7,10 +7,20 @@
 #include <vector>
 
 #include "../operation.h"
+#include "../tuning.h"
 #include "shape.h"
 #include "step.h"
 
 namespace sepconv::program {
+
+// Choices that change how fast a program is, and no bit of what it computes.
+struct Tuning {
+  // Steps go together by bands of rows where what lies between them has so many bytes an image;
+  // 0: all that can, -1: none.
+  int64_t chain_from_bytes = tuning::kChainFarBytes;
+  int64_t strip_bytes = tuning::kChainBytes;  // of such a band
+  int64_t most_links = tuning::kMostLinks;    // steps that go together
+};
 
 // A network as data; see src/sepconv/program/network.py.
 struct NetworkDescription {
@@ -19,6 +29,7 @@ struct NetworkDescription {
   std::vector<std::vector<int64_t>> inputs;
   std::vector<StepDescription> steps;
   std::vector<int> outputs;  // numbers of values
+  Tuning tuning = {};
 };
 
 // Bytes of memory.
@@ -73,10 +84,12 @@ class SEPCONV_API Program {
   void check_inputs(const std::vector<Shape>& inputs) const;
   PlanPointer plan(const std::vector<Shape>& inputs) const;
   PlanPointer make_plan(const std::vector<Shape>& inputs) const;
+  void make_runs(Plan& plan) const;
   void execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                Observer* observer) const;
 
   const DType dtype_;
+  const Tuning tuning_;
   std::vector<std::vector<int64_t>> input_sizes_;
   std::vector<NamedStep> steps_;
   std::vector<int> outputs_;

@@ -28,11 +28,35 @@ struct StepDescription {
 };
 inline constexpr int64_t kToTheEnd = INT64_MAX;
 
+// Rows of an image, the first and the one after the last.
+struct Rows {
+  int64_t first, last;
+  int64_t count() const { return last - first; }
+};
+
+// What a call computes some rows of one image from. All but y may be part of larger arrays.
+struct RowsArguments {
+  int64_t image;    // of the batch
+  const void* x;    // the first of the rows that are read
+  Rows read;        // of x
+  const void* all;  // the second input, whole; null where there is none
+  void* y;          // the first of the rows that are computed
+  Rows computed;    // of y
+};
+
 // A step for inputs of known shapes. May be run by many threads at once.
 class Call {
  public:
   virtual ~Call() = default;
   virtual void run(const void* const* inputs, void* output, Runner& runner) const = 0;
+
+  // Whether rows of the output, an image [N, H, W, C], can be computed by themselves from rows of
+  // the first input, with the same bits however they are cut. The second input, if there is one, is
+  // of the output's shape or the same for all rows.
+  virtual bool by_rows() const { return false; }
+  // The rows of the first input that such rows are computed from.
+  virtual Rows rows_read(Rows computed) const { return computed; }
+  virtual void run_rows(const RowsArguments&, Runner&) const {}
 
   Shape shape;  // of the output
   // The input whose memory the output may take, or -1.

@@ -1,6 +1,7 @@
 // A team of the pool's threads.
 #include "team.h"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -71,8 +72,7 @@ class Team : public Runner {
       return;
     }
     // For members that have arrived. One that comes later takes from the ends of these.
-    const int present = present_.load(std::memory_order_acquire);
-    const int64_t shares = tasks < present ? tasks : present;
+    const int64_t shares = std::min<int64_t>(tasks, present());
     function_ = function;
     context_ = context;
     ended_.store(0, std::memory_order_relaxed);
@@ -96,12 +96,16 @@ class Team : public Runner {
     }
   }
 
+  // The members that have arrived. The pool may send more threads than a team has members, where
+  // the number of threads was changed meanwhile.
+  int present() const { return std::min(present_.load(std::memory_order_acquire), members_); }
+
   // Claims and runs tasks until none is left.
   void help(int index) {
     int64_t ended = 0;
     for (int64_t task; (task = shares_[index].claim_first()) >= 0; ++ended)
       function_(context_, task);
-    const int shares = present_.load(std::memory_order_relaxed);
+    const int shares = present();
     for (int i = 1; i < shares; ++i) {
       Share& other = shares_[(index + i) % shares];
       for (int64_t task; (task = other.claim_last()) >= 0; ++ended) function_(context_, task);

@@ -56,10 +56,12 @@ __all__ = [
 
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
-#: Functions on whole Keras models, with their modules.
+#: Functions on whole models and programs, with their modules.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.accelerate",
+    "compile": "sepconv.models.compile",
     "factorize": "sepconv.models.factorize",
+    "load": "sepconv.program.load",
     "optimize": "sepconv.models.optimize",
     "patch_keras": "sepconv.models.patch",
     "to_stock": "sepconv.models.stock",

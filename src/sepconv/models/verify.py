@@ -30,7 +30,15 @@ from sepconv.models.files import first_line
 from sepconv.models.inputs import InputsError, generate, random_inputs
 from sepconv.models.running import LayerOutput, Outcome, run, without_collecting
 
-__all__ = ["Pairing", "check_copy", "difference", "predict", "random_inputs", "refusal"]
+__all__ = [
+    "Pairing",
+    "check_copy",
+    "difference",
+    "first_run",
+    "predict",
+    "random_inputs",
+    "refusal",
+]
 
 #: The difference of a layer's output, relative to its largest value, that shows an error.
 _PLAINLY = 1e-2
@@ -94,7 +102,7 @@ def check_copy(
         return "not verified: verify=False"
     with without_collecting():
         try:
-            inputs, outcome = _first_run(original, verify, values)
+            inputs, outcome = first_run(original, verify, values)
         except InputsError as error:
             reason = first_line(error)
             warnings.warn(
@@ -106,9 +114,7 @@ def check_copy(
         return _Comparison(original, copy, inputs, values, title, paired).judge(outcome)
 
 
-def _first_run(
-    original: Any, verify: Any, values: Sequence[tuple[Any, Any]]
-) -> tuple[Any, Outcome]:
+def first_run(original: Any, verify: Any, values: Sequence[tuple[Any, Any]]) -> tuple[Any, Outcome]:
     """Inputs that the original takes, and its results for them."""
     layers = list(_names(original))
     if verify is not True:

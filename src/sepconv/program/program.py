@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +10,29 @@ import numpy as np
 
 from sepconv import _native
 from sepconv.program.network import OPERATIONS, Input, Network, Step
+from sepconv.program.validate import validate
 
-__all__ = ["Memory", "Program", "StepReport"]
+__all__ = ["Memory", "Program", "StepReport", "Tuning"]
 
 _DTYPE_CODES = {"float32": 0, "float64": 1}
 
 #: What "to the end" is to ``native/program/step.h``.
 _TO_THE_END = 2**63 - 1
+
+
+class Tuning(NamedTuple):
+    """Choices that change how fast a program is, and no bit of its results.
+
+    Attributes:
+        chain_from_bytes: steps go together by bands of rows where what lies between them has so
+            many bytes an image; -1 for never.
+        strip_bytes: of the rows that are kept from one such step to the next.
+        most_links: the most steps that go together.
+    """
+
+    chain_from_bytes: int
+    strip_bytes: int
+    most_links: int
 
 
 class Memory(NamedTuple):
@@ -64,6 +80,9 @@ class Program:
 
     Args:
         network: what it computes.
+        tuning: None, or choices other than the usual ones.
+        notes: strings by name, which `save` writes beside it.
+        keep: whether to keep the network, which `save` needs.
 
     Raises:
         ValueError: the network is not a valid one; the message names the step.
@@ -77,7 +96,15 @@ class Program:
         array([[0., 2., 6.]], dtype=float32)
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        tuning: Tuning | None = None,
+        notes: Mapping[str, str] | None = None,
+        keep: bool = True,
+    ) -> None:
+        validate(network)
         if network.dtype not in _DTYPE_CODES:
             raise ValueError(
                 f"A program computes in one of {tuple(_DTYPE_CODES)}. "
@@ -92,7 +119,12 @@ class Program:
             [_flat(step) for step in network.steps],
             list(network.outputs),
             tensors,
+            tuning,
         )
+        #: How it runs, where that is not the usual way.
+        self.tuning = tuning
+        #: What was written down beside it.
+        self.notes = dict(notes or {})
         #: What it takes: names, and shapes with None for sizes that may be any.
         self.inputs = tuple(network.inputs)
         #: What it gives: names, and shapes with None for sizes that follow from the inputs'.
@@ -100,7 +132,7 @@ class Program:
             Input(name, shape)
             for name, shape in zip(network.output_names, self._open_shapes(), strict=True)
         )
-        self._network: Network | None = network
+        self._network = network if keep else None
 
     def __call__(
         self, *inputs: Any, out: np.ndarray | Sequence[np.ndarray] | None = None
@@ -176,14 +208,22 @@ class Program:
                 one is whole.
         """
         from sepconv.program import file
+        from sepconv.program.tune import to_notes
 
-        file.write(path, self.network)
+        file.write(path, self.network, self.notes | to_notes(self.tuning))
 
     @property
     def network(self) -> Network:
-        """What it computes."""
+        """What it computes.
+
+        Raises:
+            ValueError: the program was loaded from a file, and holds packed weights alone.
+        """
         if self._network is None:
-            raise ValueError("This program was loaded from a file: copy the file instead.")
+            raise ValueError(
+                "This program was loaded from a file, and holds its weights only as this processor "
+                "reads them. Copy the file instead, or read it with sepconv.program.file.read."
+            )
         return self._network
 
     def _array(self, index: int, value: Any) -> np.ndarray:

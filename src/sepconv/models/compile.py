@@ -1,0 +1,94 @@
+"""Compiles a Keras model to a program: a network as one native call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from sepconv.models.comparing import allowed, differences, moved, precision
+from sepconv.models.lowering import lower
+from sepconv.models.running import run, without_collecting
+from sepconv.models.verify import first_run
+from sepconv.program.program import Program
+from sepconv.program.tune import tuned
+
+__all__ = ["compile"]
+
+
+def compile(
+    model: Any, *, dtype: str | None = None, tune: bool = False, verify: Any = True
+) -> Program:
+    """Makes a program of a model for inference: one native call from input to output.
+
+    `sepconv.optimize` runs first: batch normalization is folded, blocks are fused. The program needs
+    NumPy alone, neither Keras nor an engine; `Program.save` writes it to a file, which
+    `sepconv.load` opens.
+
+    Args:
+        model: a built Sequential or Functional model on any engine, also one that
+            `sepconv.optimize` made. It stays as it is, and shares no weight with the program.
+        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the model's own.
+        tune: whether to time several ways of running it on this machine, all with the same results
+            to the bit, and keep the fastest. It takes some seconds, on a quiet machine.
+        verify: whether to compare the program's predictions with the model's. True makes inputs for
+            the model; or inputs, as arrays that it takes.
+
+    Returns:
+        A `sepconv.program.program.Program`.
+
+    Raises:
+        TypeError: the model is no Sequential or Functional one.
+        ValueError: it is not built, computes in half precision, or predicts something else; or a
+            layer is not known: the message names it.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 4)),
+        ...     keras.layers.SeparableConv2D(6, 3, padding="same", activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ... ])
+        >>> program = compile(model)
+        >>> program(np.ones((2, 8, 8, 4), "float32")).shape
+        (2, 6)
+    """
+    network = lower(model, dtype)
+    program = Program(network)
+    if tune:
+        program = tuned(network)
+    _check(model, program, verify)
+    return program
+
+
+def _check(model: Any, program: Program, verify: Any) -> None:
+    """Raises where the program predicts something else than the model."""
+    if verify is False:
+        return
+    with without_collecting():
+        inputs, outcome = first_run(model, verify, ())
+        found = _outputs(program, inputs)
+        precise = precision(model)
+        bounds = allowed(outcome.outputs, outcome.outputs, precise)
+        if _within(differences(outcome.outputs, found), bounds):
+            return
+        # How much the model's own predictions change with the last digit of the inputs.
+        expected = run(model, inputs, by_engine=True).outputs
+        close = run(model, moved(inputs, precise), by_engine=True).outputs
+    bounds = allowed(expected, close, precise)
+    apart = differences(expected, found)
+    if not _within(apart, bounds):
+        raise ValueError(
+            f"compile: the program of {model.name!r} does not predict what the model does: its "
+            f"outputs differ by {[f'{a:.1e}' for a in apart]} of the largest, where "
+            f"{[f'{b:.1e}' for b in bounds]} is allowed. Give verify=False to get it anyway."
+        )
+
+
+def _outputs(program: Program, inputs: Any) -> list[Any]:
+    outputs = program(*keras.tree.flatten(inputs))
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def _within(apart: list[float], bounds: list[float]) -> bool:
+    return len(apart) == len(bounds) and all(a <= b for a, b in zip(apart, bounds, strict=True))

@@ -1,0 +1,89 @@
+"""Times several ways of running a program, all with the same bits, and picks the fastest."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from sepconv.program.network import Network
+from sepconv.program.program import Program, Tuning
+
+__all__ = ["of_notes", "to_notes", "tuned"]
+
+#: The note of a file that holds them.
+_NOTE = "tuning"
+
+#: From how many bytes between two steps on these go together by bands of rows, and the bytes of the
+#: rows that are kept; -1 for never.
+_CANDIDATES = (
+    Tuning(-1, 0, 1),
+    *(
+        Tuning(far << 10, strips << 10, links)
+        for far in (256, 768, 2048)
+        for strips in (256, 1024)
+        for links in (2, 4)
+    ),
+)
+
+
+class _Candidate(NamedTuple):
+    program: Program
+    tuning: Tuning
+    seconds: list[float]
+
+
+def tuned(network: Network, rounds: int = 15) -> Program:
+    """The fastest program of a network on this machine, for one image of its own size.
+
+    Args:
+        network: what it computes.
+        rounds: how often each way is timed, in turns.
+    """
+    shapes = [
+        tuple(
+            1 if axis == 0 else 224 if size is None else size for axis, size in enumerate(one.shape)
+        )
+        for one in network.inputs
+    ]
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=shape).astype(network.dtype) for shape in shapes]
+    ways = [_Candidate(Program(network, tuning=t), t, []) for t in (None, *_CANDIDATES)]
+    first = ways[0].program(*inputs)
+    for way in ways:
+        if not _same(way.program(*inputs), first):
+            raise AssertionError("Two ways of running a program differ in their bits.")
+    for _ in range(rounds):
+        for way in ways:
+            start = time.perf_counter()
+            way.program(*inputs)
+            way.seconds.append(time.perf_counter() - start)
+    return min(ways, key=lambda way: statistics.median(way.seconds)).program
+
+
+def _same(a: object, b: object) -> bool:
+    one = a if isinstance(a, tuple) else (a,)
+    other = b if isinstance(b, tuple) else (b,)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(one, other, strict=True))
+
+
+def to_notes(tuning: Tuning | None) -> dict[str, str]:
+    """A tuning as notes of a file."""
+    return {} if tuning is None else {_NOTE: json.dumps(tuning._asdict())}
+
+
+def of_notes(notes: Mapping[str, str]) -> Tuning | None:
+    """The tuning in the notes of a file, or None. One that makes no sense is left out, since it
+    changes nothing but the time.
+    """
+    try:
+        values = json.loads(notes[_NOTE])
+        tuning = Tuning(**values)
+    except (KeyError, TypeError, ValueError):
+        return None
+    plain = all(type(v) is int and -1 <= v <= 1 << 40 for v in tuning)
+    return tuning if plain else None

@@ -1,0 +1,232 @@
+// Programs: the same bits with and without chains, on any number of threads, for many callers at
+// once; and what a description must be. What steps compute is tested from Python, against
+// src/sepconv/program/reference.py.
+#include "../../native/program/program.h"
+
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include "../../native/dispatch.h"
+#include "check.h"
+#include "problem.h"
+#include "sections.h"
+
+namespace test {
+namespace {
+
+using namespace sepconv::program;
+
+// A network that is being written down, with tensors of random numbers.
+class Draft {
+ public:
+  explicit Draft(uint32_t seed) : random_(seed) {}
+
+  int add(const std::string& operation, std::vector<int> inputs, std::vector<int64_t> ints,
+          std::vector<double> floats = {}, std::vector<const TensorView*> tensors = {}) {
+    network.steps.push_back({operation, operation + std::to_string(network.steps.size()),
+                             std::move(inputs), std::move(ints), std::move(floats),
+                             std::move(tensors)});
+    return static_cast<int>(network.inputs.size() + network.steps.size()) - 1;
+  }
+  const TensorView* tensor(Shape shape, double size) {
+    numbers_.push_back(std::vector<float>(static_cast<size_t>(shape.elements())));
+    for (float& number : numbers_.back())
+      number = static_cast<float>((below(2001) - 1000) * 1e-3 * size);
+    views_.push_back(std::make_unique<TensorView>(TensorView{shape, numbers_.back().data()}));
+    return views_.back().get();
+  }
+  int64_t below(int64_t count) {
+    return static_cast<int64_t>(random_() % static_cast<uint32_t>(count));
+  }
+
+  // A convolution: of 0 taps a 1x1 one, depthwise and 1x1 where `separable`.
+  int convolution(int x, int64_t channels, int64_t filters, int64_t taps, int64_t stride,
+                  bool separable, bool same, int residual = -1) {
+    std::vector<const TensorView*> tensors(4, nullptr);
+    if (taps > 0) {
+      tensors[0] = tensor({taps, taps, channels, 1}, 0.5);
+      if (separable && below(2)) tensors[1] = tensor({channels}, 0.5);
+    }
+    if (taps == 0 || separable) tensors[2] = tensor({1, 1, channels, filters}, 0.3);
+    if (below(2)) tensors[3] = tensor({filters}, 0.5);
+    const int64_t depthwise_activation = taps > 0 && separable ? below(5) : 0;
+    std::vector<int> inputs{x};
+    if (residual >= 0) inputs.push_back(residual);
+    return add("convolution", inputs,
+               {10, stride, stride, 1, 1, same, 0, 0, 0, 0, 0, depthwise_activation, below(5)}, {},
+               tensors);
+  }
+
+  NetworkDescription network{sepconv::DType::f32, {}, {}, {}};
+
+ private:
+  std::minstd_rand random_;
+  std::vector<std::vector<float>> numbers_;
+  std::vector<std::unique_ptr<TensorView>> views_;
+};
+
+// Convolutions, activations, residuals and squeeze-and-excite, one after the other.
+void random_network(Draft& draft, const Shape& x) {
+  draft.network.inputs = {{-1, x[1], x[2], x[3]}};
+  int value = 0;
+  int64_t channels = x[3];
+  for (int64_t blocks = 2 + draft.below(3); blocks > 0; --blocks) {
+    const int64_t more = 16 + draft.below(40), start_channels = channels;
+    const int start = value;
+    value = draft.convolution(value, channels, more, 0, 1, false, true);
+    if (draft.below(2)) value = draft.add("unary", {value}, {draft.below(5)}, {0.5, 4.0, 0.0});
+    const bool strided = draft.below(3) == 0;
+    const int64_t taps = draft.below(2) ? 3 : 5;
+    if (draft.below(2)) {
+      value = draft.convolution(value, more, more, taps, strided ? 2 : 1, false, true);
+      if (draft.below(2)) {
+        const int mean = draft.add("reduce", {value}, {0, 2, 1, 2, 1});
+        const int gate = draft.add("unary", {mean}, {1}, {0, 0, 0});
+        value = draft.add("binary", {value, gate}, {2});
+      }
+      const bool adds = !strided && draft.below(2);
+      channels = adds ? start_channels : 16 + draft.below(30);
+      value = draft.convolution(value, more, channels, 0, 1, false, true, adds ? start : -1);
+    } else {
+      const bool adds = !strided && draft.below(2);
+      channels = adds ? start_channels : 16 + draft.below(30);
+      value = draft.convolution(value, more, channels, taps, strided ? 2 : 1, true, true,
+                                adds ? start : -1);
+    }
+  }
+  draft.network.outputs = {value};
+}
+
+std::vector<float> call(const Program& program, const std::vector<float>& x, const Shape& shape) {
+  const std::vector<Shape> shapes{shape};
+  std::vector<float> y(static_cast<size_t>(program.output_shapes(shapes).back().elements()));
+  const void* inputs[] = {x.data()};
+  void* outputs[] = {y.data()};
+  program.run(shapes, inputs, outputs);
+  return y;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void check_bits(int networks) {
+  for (int seed = 0; seed < networks; ++seed) {
+    Draft draft(static_cast<uint32_t>(seed) + 1);
+    const Shape shape{1 + draft.below(3), 8 + draft.below(20), 8 + draft.below(20),
+                      16 + draft.below(20)};
+    random_network(draft, shape);
+    std::vector<float> x(static_cast<size_t>(shape.elements()));
+    for (float& number : x) number = static_cast<float>(draft.below(2001) - 1000) * 1e-3f;
+    NetworkDescription network = draft.network;
+    network.tuning.chain_from_bytes = -1;
+    sepconv::set_num_threads(1);
+    const Program plain(network);
+    const std::vector<float> expected = call(plain, x, shape);
+    network.tuning.chain_from_bytes = 0;
+    for (const int64_t bytes : {int64_t{1}, int64_t{40000}, int64_t{1} << 30}) {
+      network.tuning.strip_bytes = bytes;
+      network.tuning.most_links = 2 + draft.below(5);
+      const Program chained(network);
+      for (const int threads : {1, 2, 3, 7}) {
+        sepconv::set_num_threads(threads);
+        CHECK(same_bits(call(chained, x, shape), expected));
+      }
+    }
+    std::atomic<bool> changing{true};
+    const Program chained(network);
+    std::vector<std::thread> callers;
+    for (int id = 0; id < 8; ++id)
+      callers.emplace_back([&] {
+        for (int round = 0; round < 5; ++round) CHECK(same_bits(call(chained, x, shape), expected));
+      });
+    std::thread changes([&] {
+      for (int count = 1; changing; count = count % 8 + 1) {
+        sepconv::set_num_threads(count);
+        std::this_thread::yield();
+      }
+    });
+    for (auto& caller : callers) caller.join();
+    changing = false;
+    changes.join();
+  }
+  sepconv::set_num_threads(3);
+}
+
+// Arrays that are alive together do not overlap: every value is read again at the end.
+void check_memory() {
+  Draft draft(7);
+  draft.network.inputs = {{-1, -1}};
+  std::vector<int> values{0};
+  for (int i = 0; i < 12; ++i)
+    values.push_back(draft.add("unary", {values.back()}, {30}, {1.0, 1.0, 0.0}));  // x + 1
+  int sum = values[0];
+  for (const int value : values) sum = draft.add("binary", {sum, value}, {0});
+  // Views of one array, in place over each other, and twice the same input.
+  const int view = draft.add("reshape", {sum}, {2, -1, 1});
+  const int twice = draft.add("binary", {view, view}, {0});
+  const int back = draft.add("reshape", {twice}, {2, -1, 3});
+  draft.network.outputs = {back, sum, back, 0};
+  const Program program(draft.network);
+  const std::vector<Shape> shapes{{2, 3}};
+  const std::vector<float> x{1, 2, 3, 4, 5, 6};
+  std::vector<float> y[4] = {x, x, x, x};
+  const void* inputs[] = {x.data()};
+  void* outputs[] = {y[0].data(), y[1].data(), y[2].data(), y[3].data()};
+  program.run(shapes, inputs, outputs);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float expected = 14 * x[i] + 78;
+    CHECK(y[0][i] == 2 * expected && y[2][i] == 2 * expected);
+    CHECK(y[1][i] == expected && y[3][i] == x[i]);
+  }
+  CHECK(program.memory(shapes).arena < program.memory(shapes).naive);
+}
+
+void check_refusals() {
+  const auto refused = [](auto change, const char* part) {
+    Draft draft(1);
+    draft.network.inputs = {{-1, 8, 8, 3}};
+    const int y = draft.convolution(0, 3, 16, 3, 1, true, true);
+    draft.network.outputs = {y};
+    change(draft);
+    CHECK_THROWS((Program(draft.network).output_shapes({Shape{1, 8, 8, 3}})), std::invalid_argument,
+                 part);
+  };
+  refused([](Draft& d) { d.network.outputs = {9}; }, "no value of the number of an output");
+  refused([](Draft& d) { d.network.outputs.clear(); }, "must have an output");
+  refused([](Draft& d) { d.network.steps[0].inputs = {1}; }, "does not come before it");
+  refused([](Draft& d) { d.network.steps[0].inputs = {0, 0, 0}; }, "It takes 1 to 2 inputs");
+  refused([](Draft& d) { d.network.steps[0].operation = "dream"; }, "no such operation");
+  refused([](Draft& d) { d.network.steps[0].ints.pop_back(); }, "attribute is missing");
+  refused([](Draft& d) { d.network.steps[0].ints[1] = 0; }, "must be positive");
+  refused([](Draft& d) { d.network.steps[0].ints[6] = 1; }, "not that of a convolution");
+  refused([](Draft& d) { d.network.steps[0].ints.back() = 5; }, "activation must be 0 to 4");
+  refused([](Draft& d) { d.network.steps[0].tensors[0] = d.tensor({3, 3, 4, 1}, 1); },
+          "The step 'convolution0' (convolution)");
+  refused([](Draft& d) { d.network.steps[0].tensors[2] = d.tensor({1, 1, 4, 2}, 1); },
+          "pointwise_kernel must have the shape");
+  refused([](Draft& d) { d.network.inputs[0][1] = 7; }, "Input 0 must have the shape");
+  refused([](Draft& d) { d.add("reshape", {0}, {3, 5, -1, 7}), d.network.outputs = {2}; },
+          "cannot be seen as");
+  refused([](Draft& d) { d.add("concatenate", {0, 1}, {4}), d.network.outputs = {2}; },
+          "axis must be 0 to 3");
+  refused(
+      [](Draft& d) {
+        d.add("resize", {0}, {0, 2, int64_t{1} << 40, int64_t{1} << 40, 0}),
+            d.network.outputs = {2};
+      },
+      "more elements than memory can address");
+  refused([](Draft& d) { d.network.dtype = sepconv::DType::bf16; }, "float32 or float64");
+}
+
+}  // namespace
+
+void check_programs(int networks) {
+  check_bits(networks);
+  check_memory();
+  check_refusals();
+}
+
+}  // namespace test
