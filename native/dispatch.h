@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "array_operation.h"
 #include "operation.h"
 #include "plan.h"
 #include "threads.h"
@@ -21,6 +22,19 @@ SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const Batch
                                     Runner& runner);
 SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
                                      Runner& runner);
+
+// The operations between convolutions (array_operation.h), of float32 and float64; they throw
+// std::invalid_argument for the half types. Where there are no elements, nothing is done.
+SEPCONV_API void unary(DType dtype, const UnaryStep& step, Runner& runner);
+SEPCONV_API void binary(DType dtype, const BinaryStep& step, Runner& runner);
+SEPCONV_API void scale(DType dtype, const ScaleStep& step, Runner& runner);
+SEPCONV_API void pool(DType dtype, const Geometry& g, const PoolStep& step, Runner& runner);
+SEPCONV_API void reduce(DType dtype, const ReduceStep& step, Runner& runner);
+SEPCONV_API void softmax(DType dtype, const SoftmaxStep& step, Runner& runner);
+SEPCONV_API void layer_norm(DType dtype, const LayerNormStep& step, Runner& runner);
+SEPCONV_API void resize(DType dtype, const ResizeStep& step, Runner& runner);
+SEPCONV_API void copy(DType dtype, const CopyStep& step, Runner& runner);
+SEPCONV_API void fill(DType dtype, const FillStep& step, Runner& runner);
 
 // A kernel that mixes channels, as a matrix [depth, filters] (see operation.h), in the order in
 // which the products of such a layout read it, for who calls with the same one again and again. In
