@@ -38,6 +38,20 @@ const Kernels& kernels() {
 
 const KernelTable& table(DType dtype) { return kernels().tables[static_cast<int>(dtype)]; }
 
+const ArrayTable& arrays(DType dtype) {
+  const int index = static_cast<int>(dtype);
+  if (index >= kArrayDTypes)
+    throw std::invalid_argument(
+        "The operations between convolutions are of float32 and float64 alone.");
+  return kernels().arrays[index];
+}
+
+int64_t elements(int rank, const int64_t* shape) {
+  int64_t count = 1;
+  for (int axis = 0; axis < rank; ++axis) count *= shape[axis];
+  return count;
+}
+
 // The sums over a batch of no images; `sums` may be null.
 void fill_zeros(DType dtype, void* sums, int64_t elements) {
   if (sums != nullptr) std::memset(sums, 0, static_cast<size_t>(elements * itemsize(dtype)));
@@ -123,6 +137,56 @@ void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward&
 void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
                          Runner& runner) {
   table(dtype).batch_norm_backward(s, args, runner);
+}
+
+void unary(DType dtype, const UnaryStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.count != 0) kernels.unary(step, runner);
+}
+
+void binary(DType dtype, const BinaryStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (elements(step.rank, step.shape) != 0) kernels.binary(step, runner);
+}
+
+void scale(DType dtype, const ScaleStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.outer * step.channels * step.inner != 0) kernels.scale(step, runner);
+}
+
+void pool(DType dtype, const Geometry& g, const PoolStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (g.n * g.c * g.ho * g.wo != 0) kernels.pool(g, step, runner);
+}
+
+void reduce(DType dtype, const ReduceStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.outer * step.inner != 0) kernels.reduce(step, runner);
+}
+
+void softmax(DType dtype, const SoftmaxStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.outer * step.count * step.inner != 0) kernels.softmax(step, runner);
+}
+
+void layer_norm(DType dtype, const LayerNormStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.rows * step.count != 0) kernels.layer_norm(step, runner);
+}
+
+void resize(DType dtype, const ResizeStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.images * step.h * step.w * step.channels != 0) kernels.resize(step, runner);
+}
+
+void copy(DType dtype, const CopyStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (elements(step.rank, step.shape) != 0) kernels.copy(step, runner);
+}
+
+void fill(DType dtype, const FillStep& step, Runner& runner) {
+  const ArrayTable& kernels = arrays(dtype);
+  if (step.count != 0) kernels.fill(step, runner);
 }
 
 Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads) {

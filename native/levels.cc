@@ -11,8 +11,10 @@
 
 namespace sepconv {
 
-#define SEPCONV_REPLACE_ALL(level) \
-  {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}
+#define SEPCONV_REPLACE_ALL(level)                                                         \
+  {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, { \
+    &level::replace_arrays_f32, &level::replace_arrays_f64                                 \
+  }
 
 #if defined(SEPCONV_X86)
 namespace {

@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <vector>
 
+#include "kernels/array_table.h"
 #include "kernels/kernel_table.h"
 
 namespace sepconv {
 
 inline constexpr int kDTypes = 4;
+inline constexpr int kArrayDTypes = 2;  // the first ones: float32 and float64
 
 struct Level {
   const char* name;
@@ -16,6 +18,7 @@ struct Level {
   // By DType. Puts the level's functions into a table that holds those of the level below, which
   // stay where the level has none of its own. Null where it has none at all for the type.
   void (*replace[kDTypes])(KernelTable&);
+  void (*replace_arrays[kArrayDTypes])(ArrayTable&) = {};
 };
 
 // The best level is the last. Each needs everything that the one below it needs.
@@ -25,15 +28,20 @@ std::vector<Level> all_levels();
 struct Kernels {
   const char* name;
   KernelTable tables[kDTypes];
+  ArrayTable arrays[kArrayDTypes];
 };
 
 // The kernels of level `index`; where a level has none of its own, those of the nearest level
 // below.
 inline Kernels kernels_of(const std::vector<Level>& levels, std::size_t index) {
-  Kernels kernels{levels[index].name, {}};
-  for (std::size_t i = 0; i <= index; ++i)
+  Kernels kernels{levels[index].name, {}, {}};
+  for (std::size_t i = 0; i <= index; ++i) {
     for (int dtype = 0; dtype < kDTypes; ++dtype)
       if (levels[i].replace[dtype] != nullptr) levels[i].replace[dtype](kernels.tables[dtype]);
+    for (int dtype = 0; dtype < kArrayDTypes; ++dtype)
+      if (levels[i].replace_arrays[dtype] != nullptr)
+        levels[i].replace_arrays[dtype](kernels.arrays[dtype]);
+  }
   return kernels;
 }
 

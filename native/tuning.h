@@ -73,6 +73,22 @@ inline constexpr int64_t kCopyBytes = 128 << 10;
 //   --mode depthwise --workloads 'replknet_31b'
 inline constexpr int64_t kPaddedTaps = 9;
 
+// --- operations between convolutions -----------------------------------------------------------
+
+// Elements of a task of such an operation. Waking a thread for fewer takes longer than they do.
+//   benchmarks of whole networks at batch 1
+inline constexpr int64_t kArrayTaskElements = 16384;
+
+// Elements of an operand that is repeated so that rows of few channels are computed as longer ones:
+// few enough for the first cache.
+//   the same
+inline constexpr int64_t kRepeatedElements = 256;
+
+// Elements of a side of the blocks that a transposed copy goes through. Larger blocks leave the
+// first cache where rows are powers of two apart.
+//   the same
+inline constexpr int64_t kTransposeSide = 16;
+
 // --- the product -------------------------------------------------------------------------------
 
 // The register tile of the product: its columns in vectors, and its rows with 32 vector registers
@@ -170,6 +186,13 @@ inline constexpr int64_t kGroupBytes = 8 << 20;
 // Pixels of a group in a pointwise kernel's gradient.
 //   --mode pointwise-training
 inline constexpr int64_t kGroupPixels = 1024;
+
+// Rows, and elements of a row, that are added up in an array's dtype before the next ones are, as
+// vectors in registers; and the elements at least of a part of a large reduction, which has a
+// partial result of its own.
+//   benchmarks of whole networks at batch 1
+inline constexpr int64_t kSumRows = 32, kSumRowElements = 1024;
+inline constexpr int64_t kReducePartElements = 16384;
 
 // Bytes of the part of an array that batch normalization sums up by itself.
 //   benchmarks/training_step.py

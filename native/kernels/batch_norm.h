@@ -7,6 +7,7 @@
 #pragma once
 #include "../operation.h"
 #include "../tuning.h"
+#include "lanes.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -49,32 +50,6 @@ struct ChannelGradient {
 };
 
 // ---- channels_last: rows of channels
-
-// A whole vector, and the lanes that are left at the end of a row.
-template <class T>
-struct WholeVector {
-  Vec<T> get(const T* p) const { return load(p); }
-  void put(T* p, Vec<T> v) const { store(p, v); }
-  Vec<T> only(Vec<T> v) const { return v; }
-};
-template <class T>
-struct FirstLanes {
-  int64_t count;
-  Vec<T> get(const T* p) const { return load_first(p, count); }
-  void put(T* p, Vec<T> v) const { store_first(p, v, count); }
-  Vec<T> only(Vec<T> v) const {
-    for (int lane = 0; lane < kLanes<T>; ++lane)
-      if (lane >= count) v[lane] = 0;
-    return v;
-  }
-};
-
-template <class T, class F>
-void for_columns(int64_t width, const F& f) {
-  int64_t column = 0;
-  for (; column + kLanes<T> <= width; column += kLanes<T>) f(column, WholeVector<T>{});
-  if (column < width) f(column, FirstLanes<T>{width - column});
-}
 
 // An array [rows, channels] seen as rows that are `repeat` times as wide, so that few channels fill
 // vectors too, and the parts that these rows are cut into.

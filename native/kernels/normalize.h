@@ -1,0 +1,122 @@
+// Softmax along an axis, and layer normalization of rows.
+#pragma once
+#include "array_tasks.h"
+#include "fold.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// ---- softmax
+
+template <class T>
+void softmax_row(bool logarithm, const T* x, T* y, int64_t count) {
+  const auto from = [](const T* p) {
+    return [p](int64_t at, auto lanes) { return lanes.get(p + at); };
+  };
+  const Vec<T> most = broadcast(static_cast<T>(fold_row<T>(count, Largest<T>{}, from(x))));
+  if (logarithm) {
+    const double total = fold_row<T>(
+        count, Sum<T>{}, [&](int64_t at, auto lanes) { return exp_of(lanes.get(x + at) - most); });
+    const Vec<T> logarithm_of_total = broadcast(static_cast<T>(__builtin_log(total)));
+    for_columns<T>(count, [&](int64_t at, auto lanes) {
+      lanes.put(y + at, lanes.get(x + at) - most - logarithm_of_total);
+    });
+    return;
+  }
+  for_columns<T>(
+      count, [&](int64_t at, auto lanes) { lanes.put(y + at, exp_of(lanes.get(x + at) - most)); });
+  const Vec<T> factor = broadcast(static_cast<T>(1 / fold_row<T>(count, Sum<T>{}, from(y))));
+  for_columns<T>(count,
+                 [&](int64_t at, auto lanes) { lanes.put(y + at, lanes.get(y + at) * factor); });
+}
+
+// A vector of columns of [count, inner]; y may be x.
+template <class T, class Lanes>
+void softmax_columns(const SoftmaxStep& step, const T* x, T* y, const Lanes& lanes) {
+  Vec<T> most[1];
+  fold_columns<T>(x, step.count, step.inner, Largest<T>{}, lanes, most);
+  const int64_t end = step.count * step.inner;
+  Vec<T> total = zero<T>();
+  for (int64_t i = 0; i < end; i += step.inner) {
+    const Vec<T> e = exp_of(lanes.get(x + i) - most[0]);
+    total += e;
+    if (!step.logarithm) lanes.put(y + i, e);
+  }
+  if (step.logarithm) {
+    const Vec<T> logarithm = log_of(total);
+    for (int64_t i = 0; i < end; i += step.inner)
+      lanes.put(y + i, lanes.get(x + i) - most[0] - logarithm);
+    return;
+  }
+  const Vec<T> factor = T(1) / total;
+  for (int64_t i = 0; i < end; i += step.inner) lanes.put(y + i, lanes.get(y + i) * factor);
+}
+
+template <class T>
+void softmax(const SoftmaxStep& step, Runner& runner) {
+  const T* x = static_cast<const T*>(step.x);
+  T* const y = static_cast<T*>(step.y);
+  const int64_t size = step.count * step.inner;
+  if (step.inner == 1) {
+    for_ranges(runner, step.outer, size, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        softmax_row(step.logarithm, x + row * size, y + row * size, size);
+    });
+    return;
+  }
+  const int64_t chunks = ceil_div(step.inner, kLanes<T>);
+  for_ranges(runner, step.outer * chunks, step.count * min_of(kLanes<T>, step.inner),
+             [&](int64_t first, int64_t last) {
+               for (int64_t i = first; i < last; ++i) {
+                 const int64_t column = i % chunks * kLanes<T>, at = i / chunks * size + column;
+                 const int64_t width = step.inner - column;
+                 if (width >= kLanes<T>)
+                   softmax_columns(step, x + at, y + at, WholeVector<T>{});
+                 else
+                   softmax_columns(step, x + at, y + at, FirstLanes<T>{width});
+               }
+             });
+}
+
+// ---- layer normalization
+
+template <class T>
+void normalize_row(const LayerNormStep& step, const T* x, T* y) {
+  const int64_t count = step.count;
+  const double size = static_cast<double>(count);
+  const T *gamma = static_cast<const T*>(step.gamma), *beta = static_cast<const T*>(step.beta);
+  const double mean =
+      fold_row<T>(count, Sum<T>{}, [x](int64_t at, auto lanes) { return lanes.get(x + at); }) /
+      size;
+  // What is subtracted has no more digits than T, and the rest is added in the end.
+  const T near_mean = static_cast<T>(mean);
+  const double rest = mean - static_cast<double>(near_mean);
+  const Vec<T> middle = broadcast(near_mean);
+  const double square = fold_row<T>(count, Sum<T>{},
+                                    [x, middle](int64_t at, auto lanes) {
+                                      const Vec<T> apart = lanes.get(x + at) - middle;
+                                      return apart * apart;
+                                    }) /
+                            size -
+                        rest * rest;
+  const double inverse = 1 / __builtin_sqrt((square < 0 ? 0 : square) + step.epsilon);
+  const Vec<T> factor = broadcast(static_cast<T>(inverse)),
+               shift = broadcast(static_cast<T>(-rest * inverse));
+  for_columns<T>(count, [&](int64_t at, auto lanes) {
+    Vec<T> v = (lanes.get(x + at) - middle) * factor + shift;
+    if (gamma != nullptr) v = v * lanes.get(gamma + at);
+    if (beta != nullptr) v = v + lanes.get(beta + at);
+    lanes.put(y + at, v);
+  });
+}
+
+template <class T>
+void layer_norm(const LayerNormStep& step, Runner& runner) {
+  const T* x = static_cast<const T*>(step.x);
+  T* const y = static_cast<T*>(step.y);
+  for_ranges(runner, step.rows, step.count, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      normalize_row(step, x + row * step.count, y + row * step.count);
+  });
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,121 @@
+// The largest number or the mean of each window, of the pixels inside the image.
+#pragma once
+#include "array_tasks.h"
+#include "fold.h"
+#include "window.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// What a row of outputs sees: the taps of the kernel's rows that are inside the image.
+struct PoolRow {
+  PoolRow(const Geometry& g, int64_t row)
+      : start(row * g.sh - g.pt), taps(taps_inside(start, g.kh, g.dh, g.h)) {}
+  int64_t start;
+  Range taps;
+  int64_t count() const { return taps.last - taps.first; }
+  int64_t input(const Geometry& g, int64_t tap) const { return start + tap * g.dh; }
+};
+
+// The mean's divisor; 1 of a largest number.
+template <class T>
+T pool_divisor(const PoolStep& step, int64_t pixels) {
+  return step.average ? static_cast<T>(pixels) : T(1);
+}
+
+// ---- channels_last: a few vectors of channels at a time
+
+template <class T, class R>
+void pool_row(const Geometry& g, const PoolStep& step, const T* image, int64_t row, T* y,
+              const R& r) {
+  const PoolRow rows(g, row);
+  for (int64_t column = 0; column < g.wo; ++column) {
+    const int64_t start = column * g.sw - g.pl;
+    const Range taps = taps_inside(start, g.kw, g.dw, g.w);
+    const Vec<T> divisor =
+        broadcast(pool_divisor<T>(step, rows.count() * (taps.last - taps.first)));
+    for_wide_columns<T>(g.c, [&]<int kVectors>(int64_t channel, auto lanes) {
+      Vec<T> totals[kVectors];
+      for (Vec<T>& total : totals) total = broadcast(R::start);
+      for (int64_t i = rows.taps.first; i < rows.taps.last; ++i) {
+        const T* const pixels = image + (rows.input(g, i) * g.w + start) * g.c + channel;
+        for (int64_t k = taps.first; k < taps.last; ++k)
+          for (int v = 0; v < kVectors; ++v)
+            totals[v] = r(totals[v], lanes.get(pixels + k * g.dw * g.c + v * kLanes<T>));
+      }
+      T* const to = y + column * g.c + channel;
+      for (int v = 0; v < kVectors; ++v)
+        lanes.put(to + v * kLanes<T>, step.average ? totals[v] / divisor : totals[v]);
+    });
+  }
+}
+
+template <class T, class R>
+void pool_images(const Geometry& g, const PoolStep& step, Runner& runner, const R& r) {
+  const T* x = static_cast<const T*>(step.x);
+  T* const y = static_cast<T*>(step.y);
+  for_ranges(runner, g.n * g.ho, g.wo * g.c * g.kh * g.kw, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      pool_row<T>(g, step, x + row / g.ho * g.h * g.w * g.c, row % g.ho, y + row * g.wo * g.c, r);
+  });
+}
+
+// ---- channels_first: the rows of a window into one, then along it
+
+template <class T, class R>
+void pool_plane_row(const Geometry& g, const PoolStep& step, const T* plane, int64_t row, T* y,
+                    T* scratch, const R& r) {
+  const PoolRow rows(g, row);
+  for_wide_columns<T>(g.w, [&]<int kVectors>(int64_t column, auto lanes) {
+    Vec<T> totals[kVectors];
+    fold_columns<T>(plane + rows.input(g, rows.taps.first) * g.w + column, rows.count(), g.dh * g.w,
+                    r, lanes, totals);
+    for (int v = 0; v < kVectors; ++v) lanes.put(scratch + column + v * kLanes<T>, totals[v]);
+  });
+  const auto one = [&](int64_t column) {
+    const int64_t start = column * g.sw - g.pl;
+    const Range taps = taps_inside(start, g.kw, g.dw, g.w);
+    T total = R::start;
+    for (int64_t k = taps.first; k < taps.last; ++k)
+      total = r.one(total, scratch[start + k * g.dw]);
+    y[column] = total / pool_divisor<T>(step, rows.count() * (taps.last - taps.first));
+  };
+  const Range inside = outputs_inside(g.wo, g.kw, g.sw, g.dw, g.pl, g.w);
+  // Columns whose windows are inside the image: vectors of them where they are neighbours.
+  const Range whole = g.sw == 1 ? inside : Range{0, 0};
+  const Vec<T> divisor = broadcast(pool_divisor<T>(step, rows.count() * g.kw));
+  for (int64_t column = 0; column < whole.first; ++column) one(column);
+  for_columns<T>(whole.last - whole.first, [&](int64_t at, auto lanes) {
+    const T* const from = scratch + whole.first + at - g.pl;
+    Vec<T> total = broadcast(R::start);
+    for (int64_t k = 0; k < g.kw; ++k) total = r(total, lanes.get(from + k * g.dw));
+    lanes.put(y + whole.first + at, total / divisor);
+  });
+  for (int64_t column = whole.last; column < g.wo; ++column) one(column);
+}
+
+template <class T, class R>
+void pool_planes(const Geometry& g, const PoolStep& step, Runner& runner, const R& r) {
+  const T* x = static_cast<const T*>(step.x);
+  T* const y = static_cast<T*>(step.y);
+  const int64_t work = g.w * g.kh + g.wo * g.kw;
+  for_ranges_with<T>(runner, g.n * g.c * g.ho, work, g.w,
+                     [&](int64_t first, int64_t last, T* scratch) {
+                       for (int64_t row = first; row < last; ++row)
+                         pool_plane_row<T>(g, step, x + row / g.ho * g.h * g.w, row % g.ho,
+                                           y + row * g.wo, scratch, r);
+                     });
+}
+
+// ---- either
+
+template <class T, class R>
+void pool_by(const Geometry& g, const PoolStep& step, Runner& runner, const R& r) {
+  g.channels_first ? pool_planes<T>(g, step, runner, r) : pool_images<T>(g, step, runner, r);
+}
+
+template <class T>
+void pool_windows(const Geometry& g, const PoolStep& step, Runner& runner) {
+  step.average ? pool_by<T>(g, step, runner, Sum<T>{}) : pool_by<T>(g, step, runner, Largest<T>{});
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE
