@@ -1,6 +1,7 @@
 """The file of a program: what comes back of a network, and what is refused."""
 
 import os
+import re
 import stat
 import struct
 import zlib
@@ -9,9 +10,11 @@ from io import FileIO
 import numpy as np
 import pytest
 from helpers import programs
+from helpers.documents import ROOT
 
 from sepconv.program import file, header
-from sepconv.program.network import Input, Network, Step
+from sepconv.program.network import ACTIVATIONS, OPERATIONS, UNARY, Input, Network, Step
+from sepconv.program.validate import MOST_STEPS, MOST_TENSORS
 
 NOTES = {"model": "MobileNet", "remark": "two\nlines, größer"}
 
@@ -84,6 +87,22 @@ def test_the_layout_is_the_documented_one(raw):
     assert programs.join(text, tensors) == raw
     assert raw[:8] == programs.MAGIC
     assert struct.unpack_from("<I", raw, 8) == (1,)
+
+
+def test_the_page_names_every_operation_and_all_that_it_has():
+    text = (ROOT / "docs/program-file.md").read_text(encoding="utf-8")
+    for name, operation in OPERATIONS.items():
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        _, _, count, attributes, weights, _ = (cell.strip() for cell in row.split("|"))
+        least, most = operation.inputs
+        assert count == (f"{least}" if least == most else f"{least} to {most}")
+        assert re.findall("`(.*?)`", attributes) == [field.name for field in operation.fields]
+        assert re.findall("`(.*?)`", weights) == list(operation.weights)
+        assert all(f"[`{w}`]" in weights for w in set(operation.weights) - set(operation.required))
+    for choice in (*ACTIVATIONS, *UNARY):
+        assert f'`"{choice}"`' in text
+    assert f"{header.MOST_BYTES:,}" in text
+    assert f"{MOST_STEPS:,} steps, {MOST_TENSORS:,} tensors" in text
 
 
 def test_a_whole_number_does_for_a_float(raw, tmp_path):
