@@ -19,7 +19,7 @@ run "formatting of C++" $CLANG_FORMAT
 run "style" "$PY" -m ruff check .
 run "types" "$PY" -m mypy
 run "core, commands and documents" "$PY" $PYTEST \
-  tests/core tests/cli tests/bench tests/demo tests/explain tests/docs
+  tests/core tests/cli tests/bench tests/demo tests/explain tests/program tests/docs
 for engine in "$@"; do
   run "engines, layers and models on $engine" SEPCONV_TEST_ENGINES="$engine" KERAS_BACKEND="$engine" \
     "$PY" $PYTEST tests/engines tests/layers tests/models

@@ -17,6 +17,7 @@ LAYERS = (
     ("_native", "_xla", "_types", "_commands"),
     ("arrays", "geometry", "reference"),
     ("functional", "fused", "pointwise", "prepared"),
+    ("program",),
     ("engines",),
     ENGINES,
     ("layers",),

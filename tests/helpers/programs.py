@@ -1,0 +1,99 @@
+"""Programs for tests: a network with every kind of step, and files with a header of one's own.
+
+The layout of a file is written down here a second time, so that tests hold the package against
+``docs/program-file.md`` and not against itself.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sepconv.geometry import conv_spec
+from sepconv.program.network import Input, Network, Step
+
+PRELUDE = "<8sIIQQ"  # magic, version, checksum, bytes of the header, bytes of the file
+MAGIC = b"\x89SEPC\r\n\x1a"
+
+_SAME = conv_spec(padding="same")
+_PLAIN = {"depthwise_activation": "none", "activation": "none"}
+
+
+def every_operation(dtype: str = "float32") -> Network:
+    """A network with every kind of step, for x of 8 by 8 pixels of 3 channels."""
+    draw = np.random.default_rng(1)
+
+    def tensor(*shape: int) -> np.ndarray:
+        tensors.append(draw.standard_normal(shape).astype(dtype))
+        return len(tensors) - 1
+
+    def step(operation: str, *inputs: int, weights: Any = None, **attributes: Any) -> None:
+        name = f"the {operation} {len(steps)}"
+        steps.append(Step(operation, name, inputs, attributes, weights or {}))
+
+    tensors: list[np.ndarray] = []
+    steps: list[Step] = []
+    step("pad", 0, before=(0, 0, 1, 0), after=(0, 1, 0, 0), value=0.5)
+    separable = {
+        "depthwise_kernel": tensor(3, 3, 3, 2),
+        "depthwise_bias": tensor(6),
+        "pointwise_kernel": tensor(1, 1, 6, 4),
+        "bias": tensor(4),
+    }
+    block = {"depthwise_activation": "silu", "activation": "relu6"}
+    step("convolution", 1, spec=_SAME, weights=separable, **block)
+    ordinary = {"pointwise_kernel": tensor(3, 3, 4, 4)}
+    step("convolution", 2, 2, spec=_SAME, weights=ordinary, **_PLAIN)
+    step("unary", 3, function="relu", a=0.1, b=float("inf"), c=-0.0)
+    step("binary", 3, 4, function="add")
+    step("scale", 5, axis=3, weights={"scale": tensor(4), "shift": tensor(4)})
+    step("pool", 6, function="max", window=(2, 2), spec=conv_spec(strides=2))
+    step("resize", 7, interpolation="nearest", factors=(2, 1), channels_first=False)
+    step("slice", 8, starts=(0, 0, 0, 0), stops=(None, 4, -1, None), steps=(1, 2, 1, 1))
+    step("concatenate", 9, 9, axis=3)
+    step("transpose", 10, permutation=(0, 3, 1, 2))
+    step("reshape", 11, shape=(0, -1, 3))
+    normalized = {"gamma": tensor(3), "beta": tensor(3)}
+    step("layer_normalization", 12, axes=1, epsilon=1e-6, weights=normalized)
+    step("softmax", 13, axis=2, logarithm=False)
+    step("reduce", 14, function="mean", axes=(1,), keepdims=False)
+    step("dense", 15, activation="relu", weights={"kernel": tensor(3, 5), "bias": tensor(5)})
+    step("constant", weights={"value": tensor(5)})
+    step("binary", 16, 17, function="multiply")
+    inputs = (Input("x", (None, 8, 8, 3)),)
+    return Network(dtype, inputs, tuple(steps), (18, 6), ("y", "größe"), tuple(tensors))
+
+
+def same(a: Network, b: Network) -> bool:
+    """Whether two networks are equal, to the bits of their tensors."""
+    return a._replace(tensors=()) == b._replace(tensors=()) and [
+        (t.dtype, t.shape, t.tobytes()) for t in a.tensors
+    ] == [(t.dtype, t.shape, t.tobytes()) for t in b.tensors]
+
+
+def split(raw: bytes) -> tuple[bytes, bytes]:
+    """The header of a file, and what follows it and the bytes that align the first tensor."""
+    _, _, _, length, _ = struct.unpack_from(PRELUDE, raw)
+    end = 32 + length
+    return raw[32:end], raw[-(-end // 64) * 64 :]
+
+
+def join(header: bytes, tensors: bytes, version: int = 1) -> bytes:
+    """A file with a right checksum."""
+    body = header + bytes(-(32 + len(header)) % 64) + tensors
+    sizes = (len(header), 32 + len(body))
+    checksum = zlib.crc32(struct.pack(PRELUDE, MAGIC, version, 0, *sizes) + body)
+    return struct.pack(PRELUDE, MAGIC, version, checksum, *sizes) + body
+
+
+def edited(raw: bytes, edit: Callable[[Any], None]) -> bytes:
+    """A file whose header `edit` changed, with a right checksum."""
+    text, tensors = split(raw)
+    header = json.loads(text)
+    edit(header)
+    return join(json.dumps(header).encode(), tensors)
