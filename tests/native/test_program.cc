@@ -4,7 +4,10 @@
 #include "../../native/program/program.h"
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
+#include <memory>
+#include <random>
 #include <string>
 #include <thread>
 
@@ -167,11 +170,12 @@ void check_memory() {
   // Views of one array, in place over each other, and twice the same input.
   const int view = draft.add("reshape", {sum}, {2, -1, 1});
   const int twice = draft.add("binary", {view, view}, {0});
-  const int back = draft.add("reshape", {twice}, {2, -1, 3});
+  const int back = draft.add("reshape", {twice}, {2, -1, 16});
   draft.network.outputs = {back, sum, back, 0};
   const Program program(draft.network);
-  const std::vector<Shape> shapes{{2, 3}};
-  const std::vector<float> x{1, 2, 3, 4, 5, 6};
+  const std::vector<Shape> shapes{{4, 16}};
+  std::vector<float> x;
+  for (int i = 0; i < 64; ++i) x.push_back(static_cast<float>(i));
   std::vector<float> y[4] = {x, x, x, x};
   const void* inputs[] = {x.data()};
   void* outputs[] = {y[0].data(), y[1].data(), y[2].data(), y[3].data()};
@@ -191,8 +195,14 @@ void check_refusals() {
     const int y = draft.convolution(0, 3, 16, 3, 1, true, true);
     draft.network.outputs = {y};
     change(draft);
-    CHECK_THROWS((Program(draft.network).output_shapes({Shape{1, 8, 8, 3}})), std::invalid_argument,
-                 part);
+    std::string message;
+    try {
+      Program(draft.network).output_shapes({Shape{1, 8, 8, 3}});
+    } catch (const std::invalid_argument& error) {
+      message = error.what();
+    }
+    if (!CHECK(message.find(part) != std::string::npos))
+      std::fprintf(stderr, "'%s' was expected in '%s'\n", part, message.c_str());
   };
   refused([](Draft& d) { d.network.outputs = {9}; }, "no value of the number of an output");
   refused([](Draft& d) { d.network.outputs.clear(); }, "must have an output");
