@@ -13,7 +13,7 @@ from sepconv.models.graph import Graph, Step
 from sepconv.models.record import Record
 from sepconv.models.verify import check_copy
 
-__all__ = ["Optimized", "optimize"]
+__all__ = ["Optimized", "fused_graph", "optimize"]
 
 #: The arguments of Keras' layers that say what a convolution computes.
 _ARGUMENTS = (
@@ -94,13 +94,7 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
     """
     graph = Graph(model)
     report = _Report(graph, LayerCopier(model))
-    for step in graph.steps:
-        if id(step.operation) in graph.shared:
-            report.leave(step.label, "it is called more than once")
-        elif step.takes_one():
-            _lower(step, report)
-    while _apply_rules(graph, report):
-        pass
+    _fuse(graph, report)
     optimized = graph.build(report.make, _fill)
     record = report.record()
     counterparts = report.counterparts
@@ -108,6 +102,36 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
         model, optimized, verify, title="optimize", paired=counterparts.get
     )
     return Optimized(optimized, record)
+
+
+def fused_graph(model: Any) -> Graph:
+    """The graph of the model that `optimize` makes, with `Convolution`s in the place of layers.
+
+    Raises:
+        TypeError: as `optimize` does.
+        ValueError: see there.
+
+    Example:
+        >>> import keras
+        >>> layers = [keras.layers.Conv2D(3, 1, name="mix"), keras.layers.ReLU(name="relu")]
+        >>> graph = fused_graph(keras.Sequential([keras.Input((8, 8, 4)), *layers]))
+        >>> [type(step.operation).__name__ for step in graph.steps]
+        ['FusedConvolution']
+    """
+    graph = Graph(model)
+    _fuse(graph, _Report(graph, LayerCopier(model)))
+    return graph
+
+
+def _fuse(graph: Graph, report: _Report) -> None:
+    """Turns convolutions into arrays, and applies the rules as long as one applies."""
+    for step in graph.steps:
+        if id(step.operation) in graph.shared:
+            report.leave(step.label, "it is called more than once")
+        elif step.takes_one():
+            _lower(step, report)
+    while _apply_rules(graph, report):
+        pass
 
 
 def _lower(step: Step, report: _Report) -> None:

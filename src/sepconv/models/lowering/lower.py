@@ -1,0 +1,157 @@
+"""Lowers a Keras model to a network: layer by layer, in the order of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from keras.src.backend import standardize_dtype
+
+from sepconv.models.graph import Graph, Step, Value
+from sepconv.models.lowering.builder import Builder
+from sepconv.models.lowering.call import Call
+from sepconv.models.lowering.refusal import NotLowered
+from sepconv.models.lowering.simplify import simplify
+from sepconv.models.lowering.table import find, moves
+from sepconv.models.optimize import fused_graph
+from sepconv.program.network import Input, Network
+
+__all__ = ["lower"]
+
+_DTYPES = ("float32", "float64")
+
+
+def lower(model: Any, dtype: str | None = None) -> Network:
+    """Lowers a model for inference: `sepconv.optimize`, then every layer to steps of a network.
+
+    A network computes in one dtype, which its inputs are converted to: images of integers are
+    numbers of that dtype, too. Arithmetic of integers themselves is refused.
+
+    Rounding aside, the network predicts what the model predicts; every layer that is not known to
+    do so is refused.
+
+    Args:
+        model: a built Sequential or Functional model, also one that `sepconv.optimize` made.
+        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the model's own.
+
+    Returns:
+        A `sepconv.program.network.Network`, which shares nothing with the model.
+
+    Raises:
+        TypeError: the model is no Sequential or Functional one.
+        ValueError: it is not built, or computes in another dtype; and `NotLowered`, a ValueError,
+            where a layer cannot be a part of a network. It names the layer.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.SeparableConv2D(3, 3),
+        ...                           keras.layers.GlobalAveragePooling2D()])
+        >>> [step.operation for step in lower(model).steps]
+        ['convolution', 'reduce']
+    """
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(
+            f"dtype must be 'float32', 'float64' or None for the model's own; others are not "
+            f"supported yet. Received: dtype={dtype!r}"
+        )
+    graph = Graph(model)
+    own = _own_dtype(graph)
+    for step in graph.steps:  # before layers are merged, so that errors name the model's own
+        _check(step, own)
+    names = list(graph.model.output_names)
+    graph = fused_graph(model)
+    inputs = [
+        Input(tensor.name, value.shape)
+        for tensor, value in zip(graph.model.inputs, graph.inputs, strict=True)
+    ]
+    builder = Builder(dtype or own, inputs)
+    numbers = {value: i for i, value in enumerate(graph.inputs)}
+    for step in graph.steps:
+        _lower_step(builder, step, numbers)
+    network = Network(
+        builder.dtype,
+        inputs,
+        builder.steps,
+        [numbers[value] for value in graph.outputs],
+        names,
+        builder.tensors,
+    )
+    return simplify(network)
+
+
+def _lower_step(builder: Builder, step: Step, numbers: dict[Value, int]) -> None:
+    """Writes the steps of one call."""
+    builder.name = step.name
+    call = Call(builder, step, numbers)
+    try:
+        given = find(step.operation)(call)
+    except NotLowered:
+        raise
+    except ValueError as error:  # shapes that do not fit each other
+        raise NotLowered(step.label, type(step.operation).__name__, str(error)) from error
+    results = given if isinstance(given, list) else [given]
+    for value, number in zip(step.outputs, results, strict=True):
+        _check_shape(call, value, builder.shapes[number])
+        numbers[value] = number
+
+
+def _check_shape(call: Call, value: Value, shape: tuple[int | None, ...]) -> None:
+    """Holds a shape against Keras', as far as both know it."""
+    pairs = zip(value.shape, shape, strict=False)
+    if len(value.shape) != len(shape) or any(
+        None not in pair and len(set(pair)) > 1 for pair in pairs
+    ):
+        call.refuse(f"its output has the shape {value.shape}, where {shape} was expected")
+
+
+def _check(step: Step, own: str) -> None:
+    """Refuses what can be seen before anything is written."""
+    operation = step.operation
+    kind = type(operation).__name__
+
+    def refuse(why: str) -> None:
+        raise NotLowered(step.label, kind, why)
+
+    if find(operation) is None:
+        refuse("it is not known")
+    if not {"call", "__call__", "convolution_op"}.isdisjoint(vars(operation)):
+        refuse("it was given a way of its own to compute")
+    if getattr(operation, "quantization_mode", None) is not None:
+        refuse("it is quantised")
+    if any(value.masked for value in step.inputs):
+        refuse("a mask goes through it")
+    for value in step.outputs:
+        if value.dtype == own:
+            continue
+        kept = moves(operation) and all(v.dtype == value.dtype for v in step.inputs)
+        if value.dtype is None or not kept:
+            refuse(f"it computes {value.dtype} in a model of {own}")
+
+
+def _own_dtype(graph: Graph) -> str:
+    """The dtype that a model computes in."""
+    found = set(_dtypes(graph))
+    if len(found) == 1 and found <= set(_DTYPES):
+        return found.pop()
+    if not found:
+        raise ValueError(
+            f"The model {graph.name!r} must compute in float32 or float64. It has no layer that "
+            "computes with such numbers."
+        )
+    raise ValueError(
+        f"The model {graph.name!r} must compute in float32 or in float64 throughout; half "
+        "precision and mixed policies are not supported yet. "
+        f"Received: layers that compute in {sorted(found)}"
+    )
+
+
+def _dtypes(graph: Graph) -> Iterable[str]:
+    """The dtypes of floating values, and those that layers compute and keep weights in."""
+    for step in graph.steps:
+        for value in step.outputs:
+            if value.dtype is not None and "float" in standardize_dtype(value.dtype):
+                yield standardize_dtype(value.dtype)
+        policy = getattr(step.operation, "dtype_policy", None)
+        if policy is not None and getattr(step.operation, "weights", ()):
+            yield policy.compute_dtype
+            yield policy.variable_dtype
