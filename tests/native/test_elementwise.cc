@@ -231,7 +231,9 @@ void check_one_binary(Arrays& arrays, Random& random, Binary function) {
             b_kind = static_cast<int>(random.from(0, 4));
   const int64_t a_count = random_strides(random, step, a_kind, step.a_strides),
                 b_count = random_strides(random, step, b_kind, step.b_strides);
-  const std::vector<T> a = some_values<T>(random, a_count), b = some_values<T>(random, b_count);
+  const std::vector<T> a = some_values<T>(random, a_count);
+  std::vector<T> b = some_values<T>(random, b_count);
+  if (random.one_in(3)) b[0] = 2;  // powers of it are computed in another way
   const int in_place = a_kind == 0 && random.one_in(2)   ? 0
                        : b_kind == 0 && random.one_in(2) ? 1
                                                          : -1;
