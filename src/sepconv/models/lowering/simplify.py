@@ -36,8 +36,7 @@ def simplify(network: Network) -> Network:
     """
     nodes = Nodes(network)
     nodes.prune()
-    # A list, so that every node has its turn in a round.
-    while any([_simplify_at(nodes, node) for node in list(nodes.nodes)]):
+    while sum(_simplify_at(nodes, node) for node in list(nodes.nodes)):
         pass
     return nodes.network()
 
