@@ -61,5 +61,7 @@ def _notes(found: ProgramExplanation) -> list[str]:
         f"call, where steps with memory of their own would take {naive / 2**20:,.2f} MiB.",
     ]
     if not all(row.seconds for row in found.rows):
-        notes.insert(1, "A step without a time is computed together with one that follows it.")
+        notes.insert(
+            1, "A step without a time is computed with one that follows, or has nothing to compute."
+        )
     return notes
