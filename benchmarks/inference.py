@@ -1,15 +1,18 @@
-"""Latency of keras.applications' networks at batch 1: stock Keras, sepconv.optimize, runtimes.
+"""Latency of keras.applications' networks: stock Keras, sepconv, inference runtimes.
 
     python benchmarks/inference.py --check                     # outputs, on KERAS_BACKEND's engine
     python benchmarks/inference.py MobileNet MobileNetV2       # latencies, all that is installed
     python benchmarks/inference.py MobileNet --engines jax --runtimes litert
+    python benchmarks/inference.py MobileNet --batch 8 --threads 1
 
 Each participant has its own process, on the same cores and with the same weights (batch
 normalization's are random), and is tried in several settings, of which the fastest is measured.
 Outputs are compared first. Then the participants take turns, round after round; those that wait are
-stopped. ONNX Runtime, OpenVINO and LiteRT get the stock network as a file that Keras writes on
-TensorFlow (`runtimes.py`). To install all of them: pip install '.[bench,export]'. Prints a table in
-milliseconds.
+stopped. sepconv takes part as the optimized network, on an engine, and as a program
+(`sepconv.compile`), which its process loads from a file and runs with NumPy alone. The runtimes get
+the stock network as files (`exports.py`, `runtimes.py`). To install all of them:
+pip install '.[bench,export]'. Prints a table in milliseconds, and the floor: the network's
+multiply-adds at the rate at which this machine multiplies and adds registers.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import exports
 import numpy as np
 import runtimes
 from runtimes import RUNTIMES, Run
@@ -43,7 +47,30 @@ NETWORKS = (
     "NASNetMobile",
 )
 TOLERANCE = 1e-4  # relative to the largest output
-DISTRIBUTIONS = "keras jax torch tensorflow-cpu tensorflow onnxruntime openvino ai-edge-litert"
+DISTRIBUTIONS = "keras jax torch tensorflow-cpu onnxruntime openvino ai-edge-litert mnn ncnn pnnx"
+
+
+class Problem(NamedTuple):
+    """What all participants of a table compute, and on how many threads."""
+
+    name: str
+    size: int
+    batch: int
+    threads: int
+
+    def command(self, *options: str) -> list[str]:
+        """The command line of a process of this script."""
+        numbers = ("--size", self.size, "--batch", self.batch, "--threads", self.threads)
+        return [sys.executable, __file__, self.name, *map(str, numbers), *options]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of such a process."""
+        return os.environ | {
+            "SEPCONV_NUM_THREADS": str(self.threads),
+            "OMP_NUM_THREADS": str(self.threads),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
 
 
 # ---- networks
@@ -78,9 +105,9 @@ def _like(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray:
     return rng.normal(0, np.sqrt(2 / inputs), weight.shape)
 
 
-def picture(size: int) -> np.ndarray:
-    """The input: one image."""
-    pixels = np.random.default_rng(1).uniform(0, 255, (1, size, size, 3))
+def pictures(size: int, batch: int = 1) -> np.ndarray:
+    """The input: images that differ."""
+    pixels = np.random.default_rng(1).uniform(0, 255, (batch, size, size, 3))
     return (pixels / 127.5 - 1).astype("float32")
 
 
@@ -111,7 +138,7 @@ def check(names: list[str], size: int | None) -> int:
         with tempfile.TemporaryDirectory(prefix="sepconv-check-") as folder:
             optimized.save(Path(folder) / "optimized.keras")
             optimized = keras.models.load_model(Path(folder) / "optimized.keras")
-        x = picture(side)
+        x = pictures(side)
         apart = difference(optimized.predict_on_batch(x), model.predict_on_batch(x))
         failed |= not apart <= TOLERANCE
         layers = f"{len(model.layers):3} layers -> {len(optimized.layers):3}"
@@ -159,8 +186,9 @@ def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
     }
 
 
-def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
+def serve(who: str, problem: Problem, folder: Path) -> None:
     """Runs a participant: prepares, then answers each line of input with the seconds of a turn."""
+    name, size, batch, threads = problem
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -168,7 +196,7 @@ def serve(who: str, name: str, size: int, threads: int, folder: Path) -> None:
         answers.write(json.dumps(value) + "\n")
         answers.flush()
 
-    x = picture(size)
+    x = pictures(size, batch)
     runs: dict[str, Callable[[], Run]]
     if who in RUNTIMES:
         runs = runtimes.runs(who, folder, x, threads)
@@ -237,42 +265,38 @@ def timed(run: Run, count: int) -> list[float]:
 # ---- all of them
 
 
-def export(name: str, size: int, folder: Path) -> int:
-    """Writes the stock network's files, with Keras on TensorFlow; 1 if one is missing."""
-    model, x = network(name, size), picture(size)
-    model.predict_on_batch(x)  # Keras exports only what has been called
-    missing = runtimes.export(model, x, folder)
+def export(problem: Problem, folder: Path, who: list[str]) -> int:
+    """Writes the stock network's cost and files, with Keras on TensorFlow; 1 if one is missing."""
+    from sepconv.models import cost
+
+    model, x = network(problem.name, problem.size), pictures(problem.size, problem.batch)
+    # Keras exports only what has been called.
+    found = [cost.cost(call) for call in cost.calls(model, lambda: model.predict_on_batch(x))]
+    (folder / "operations").write_text(str(sum(one.operations for one in found)))
+    names = dict.fromkeys(name for one in who for name in RUNTIMES[one])
+    missing = exports.export(model, x, folder, names)
     for file, reason in missing.items():
         print(f"{file}: {reason}", file=sys.stderr)
     return int(bool(missing))
 
 
-def write_files(name: str, size: int, folder: Path) -> None:
+def write_files(problem: Problem, folder: Path, who: list[str]) -> None:
     """Runs `export` in its own process, and prints the files that it could not write."""
-    command = [sys.executable, __file__, name, "--export", "--size", str(size)]
-    environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        [*command, "--folder", str(folder)], env=environment, capture_output=True, text=True
-    )
+    command = problem.command("--export", "--folder", str(folder), "--runtimes", *who)
+    environment = problem.environment() | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        print(f"{name}: files for the runtimes are missing:\n{done.stderr[-1000:]}")
+        print(f"{problem.name}: files for the runtimes are missing:\n{done.stderr[-1000:]}")
 
 
 class Participant:
     """A process that takes turns."""
 
-    def __init__(self, who: str, name: str, size: int, threads: int, folder: Path) -> None:
-        count = str(threads)
-        environment = os.environ | {
-            "SEPCONV_NUM_THREADS": count,
-            "OMP_NUM_THREADS": count,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        if "-" in who:
+    def __init__(self, who: str, problem: Problem, folder: Path) -> None:
+        environment = problem.environment()
+        if who not in RUNTIMES:
             environment["KERAS_BACKEND"] = who.split("-")[1]
-        command = [sys.executable, __file__, name, "--serve", who]
-        command += ["--size", str(size), "--threads", count, "--folder", str(folder)]
+        command = problem.command("--serve", who, "--folder", str(folder))
         self.log = folder / f"{who}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -313,18 +337,20 @@ class Participant:
         self.process.wait()
 
 
-def compare(name: str, size: int, threads: int, rounds: int, who: list[str]) -> bool:
+def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
     """Measures one network and prints its table; returns whether all took part."""
+    from sepconv.bench import roofline
+
     with tempfile.TemporaryDirectory(prefix="sepconv-inference-") as text:
         folder = Path(text)
-        if any(one in RUNTIMES for one in who):
-            write_files(name, size, folder)
+        write_files(problem, folder, [one for one in who if one in RUNTIMES])
+        machine = roofline.measure(problem.threads)
         team = {}
         try:
             for one in who:
-                participant = Participant(one, name, size, threads, folder)
+                participant = Participant(one, problem, folder)
                 if "failed" in participant.first:
-                    print(f"{name}: {one} is left out: {participant.first['failed']}")
+                    print(f"{problem.name}: {one} is left out: {participant.first['failed']}")
                     participant.close()
                 else:
                     team[one] = participant
@@ -334,24 +360,29 @@ def compare(name: str, size: int, threads: int, rounds: int, who: list[str]) -> 
         finally:
             for participant in team.values():
                 participant.close()
-    show(name, size, threads, team)
+        machine = machine.best_of(roofline.measure(problem.threads))
+        path = folder / "operations"
+        operations = float(path.read_text()) if path.exists() else float("nan")
+    show(problem, team, operations / machine.peak)
     sys.stdout.flush()
     return len(team) == len(who)
 
 
-def show(name: str, size: int, threads: int, team: dict[str, Participant]) -> None:
-    """Prints the medians, and sepconv's best relative to each."""
+def show(problem: Problem, team: dict[str, Participant], floor: float) -> None:
+    """Prints the medians, each relative to the floor and to sepconv's best."""
     medians = {one: statistics.median(p.seconds) for one, p in team.items() if p.seconds}
     ours = {one: t for one, t in medians.items() if one.startswith("sepconv")}
-    print(f"\n{name}, batch 1, {size} x {size}, {threads} threads, outputs equal to {TOLERANCE}")
-    print("| | median, ms | quartiles | way | to the best sepconv |")
-    print("| --- | --- | --- | --- | --- |")
+    name, size, batch, threads = problem
+    print(f"\n{name}, {batch} x {size} x {size}, {threads} threads, outputs equal to {TOLERANCE}")
+    print("| | median, ms | quartiles | way | to the floor | to the best sepconv |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    print(f"| multiply-adds at the machine's peak | {1e3 * floor:.2f} | | | | |")
     best = min(ours.values(), default=float("nan"))
     for one, median in sorted(medians.items(), key=lambda item: item[1]):
         low, _, high = (1e3 * q for q in statistics.quantiles(team[one].seconds, n=4))
         way = team[one].first["setting"]
-        ratio = f"{median / best:.2f}x"
-        print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratio} |")
+        ratios = f"{median / floor:.2f}x | {median / best:.2f}x"
+        print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratios} |")
     stock = [t for one, t in medians.items() if one.startswith("keras")]
     if stock and ours:
         print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x")
@@ -376,6 +407,7 @@ def main() -> int:
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
     parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
     parser.add_argument("--size", type=int, help="of the picture (default: the network's own)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures a call")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=12, help="turns of 5 calls each")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES))
@@ -387,11 +419,21 @@ def main() -> int:
     unknown = set(options.networks) - set(NETWORKS)
     if unknown:
         parser.error(f"unknown networks {sorted(unknown)}; there are {NETWORKS}")
+    if min(options.batch, options.threads, options.rounds) < 1:
+        parser.error("--batch, --threads and --rounds must be at least 1")
+    problems = [
+        Problem(
+            name,
+            options.size or (299 if name == "Xception" else 224),
+            options.batch,
+            options.threads,
+        )
+        for name in options.networks or ("MobileNet", "MobileNetV2", "EfficientNetB0")
+    ]
     if options.export:
-        return export(options.networks[0], options.size, Path(options.folder))
+        return export(problems[0], Path(options.folder), options.runtimes)
     if options.serve:
-        folder = Path(options.folder)
-        serve(options.serve, options.networks[0], options.size, options.threads, folder)
+        serve(options.serve, problems[0], Path(options.folder))
         return 0
     if options.check:
         return check(options.networks or list(NETWORKS), options.size)
@@ -399,9 +441,8 @@ def main() -> int:
     who += options.runtimes
     print(versions())
     good = True
-    for name in options.networks or ("MobileNet", "MobileNetV2", "EfficientNetB0"):
-        size = options.size or (299 if name == "Xception" else 224)
-        good &= compare(name, size, options.threads, options.rounds, who)
+    for problem in problems:
+        good &= compare(problem, options.rounds, who)
     return 0 if good else 1
 
 

@@ -1,54 +1,37 @@
 """The inference runtimes that `inference.py` times: the files that they read, and their calls.
 
-Keras writes the files on TensorFlow, with a batch of one. On PyTorch it would put a transpose
-around every convolution, which costs the runtimes two thirds of their time and more.
+`exports.py` writes the files. Every call is of float32: half types, which some runtimes would take
+by themselves, are off.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["FILES", "RUNTIMES", "Run", "export", "runs"]
+__all__ = ["RUNTIMES", "Run", "runs"]
 
-#: The files that each runtime reads.
+#: The files that each runtime reads, of those in `exports.FILES`.
 RUNTIMES = {
+    "sepconv-program": ("model.sepconv", "tuned.sepconv"),
     "onnxruntime": ("model.onnx",),
     "openvino": ("model.onnx", "model.tflite"),
     "litert": ("model.tflite",),
+    "mnn": ("onnx.mnn", "tflite.mnn"),
+    "ncnn": ("model.param",),
 }
 
+#: What a program must do without.
+_ENGINES = ("keras", "jax", "torch", "tensorflow")
+
 Run = Callable[[], Any]
-#: The files that `export` writes, with Keras' names of the formats.
-FILES = {"model.onnx": "onnx", "model.tflite": "litert"}
-
-
-def export(model: Any, x: np.ndarray, folder: Path) -> dict[str, str]:
-    """Writes a model's files; Keras' backend must be TensorFlow.
-
-    Args:
-        model: a Keras model of one input.
-        x: a batch of it.
-        folder: where the files go.
-
-    Returns:
-        The reasons for missing files, by their names.
-    """
-    import keras
-
-    signature = [keras.InputSpec(shape=x.shape, dtype="float32")]
-    missing = {}
-    for name, written_as in FILES.items():
-        path = folder / name
-        try:
-            model.export(path, format=written_as, input_signature=signature, verbose=False)
-        except Exception as error:  # a converter that is not installed, or fails
-            missing[name] = f"{type(error).__name__}: {error}"
-            path.unlink(missing_ok=True)
-    return missing
 
 
 def runs(who: str, folder: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
@@ -56,20 +39,50 @@ def runs(who: str, folder: Path, x: np.ndarray, threads: int) -> dict[str, Calla
 
     Args:
         who: a name of `RUNTIMES`.
-        folder: where `export` wrote.
-        x: the picture.
+        folder: where the files are.
+        x: the pictures.
         threads: that the runtime may use.
 
     Returns:
         Functions that load a file and return the call to time, which gives the network's output.
     """
-    make = {"onnxruntime": _onnxruntime, "openvino": _openvino, "litert": _litert}[who]
+    make = {
+        "sepconv-program": _program,
+        "onnxruntime": _onnxruntime,
+        "openvino": _openvino,
+        "litert": _litert,
+        "mnn": _mnn,
+        "ncnn": _ncnn,
+    }[who]
     paths = [folder / name for name in RUNTIMES[who] if (folder / name).exists()]
     return {
-        f"{way}, {path.suffix[1:]}": run
-        for path in paths
-        for way, run in make(path, x, threads).items()
+        f"{way}, {path.name}": run for path in paths for way, run in make(path, x, threads).items()
     }
+
+
+def _program(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
+    """With NumPy alone, as on a server: an engine in the process is an error."""
+
+    def loaded() -> Any:
+        import sepconv
+
+        program = sepconv.load(path)
+        sepconv.set_num_threads(threads)
+        found = [name for name in _ENGINES if name in sys.modules]
+        if found:
+            raise RuntimeError(f"to run a program, these were imported: {', '.join(found)}")
+        return program
+
+    def called() -> Run:
+        program = loaded()
+        return lambda: program(x)
+
+    def into() -> Run:
+        program = loaded()
+        y = program(x)
+        return lambda: program(x, out=y)
+
+    return {"called": called, "into an array": into}
 
 
 def _onnxruntime(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
@@ -167,3 +180,71 @@ def _litert(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], R
         return run
 
     return {"interpreter": interpreter, "compiled model": compiled}
+
+
+def _mnn(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
+    """In the modes of its backend. Winograd's transforms and packed channels are its default."""
+
+    def module(memory: str, power: str) -> Run:
+        import MNN.expr
+        import MNN.nn
+
+        config = {"backend": "CPU", "precision": "high", "numThread": threads}
+        manager = MNN.nn.create_runtime_manager((config | {"memory": memory, "power": power},))
+        made = MNN.nn.load_module_from_file(str(path), [], [], runtime_manager=manager)
+        # A file from ONNX has its transpose to channels first as a step of its own; what it calls
+        # the order of its input must be said all the same.
+        order = MNN.expr.data_format.NCHW if "onnx" in path.name else MNN.expr.data_format.NHWC
+        images = MNN.expr.const(x, list(x.shape), order, MNN.expr.dtype.float)
+        return lambda: made.onForward([images])[0].read()
+
+    modes = itertools.product(("normal", "high", "low"), ("normal", "high"))
+    return {
+        f"memory {memory}, power {power}": functools.partial(module, memory, power)
+        for memory, power in modes
+    }
+
+
+def _ncnn(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
+    """Image after image, since it has no batches; or an image a thread."""
+
+    def extracting(inside: int, **settings: bool) -> Callable[[np.ndarray], np.ndarray]:
+        """A function of one image, which `inside` threads work on."""
+        import ncnn
+
+        net = ncnn.Net()
+        net.opt.num_threads = inside
+        for name in dir(net.opt):
+            if any(kind in name for kind in ("fp16", "bf16", "int8")):
+                setattr(net.opt, name, False)
+        for name, value in settings.items():
+            setattr(net.opt, name, value)
+        weights = str(path.with_suffix(".bin"))
+        if net.load_param(str(path)) or net.load_model(weights):
+            raise ValueError("its file cannot be read")
+
+        def extract(image: np.ndarray) -> np.ndarray:
+            extractor = net.create_extractor()
+            extractor.input("in0", ncnn.Mat(image))
+            failed, y = extractor.extract("out0")
+            if failed:
+                raise RuntimeError(f"extract() gave {failed}")
+            return np.array(y)
+
+        return extract
+
+    def in_turn(**settings: bool) -> Run:
+        extract = extracting(threads, **settings)
+        return lambda: np.stack([extract(image) for image in x])
+
+    def at_once() -> Run:
+        extract = extracting(1)
+        pool = ThreadPoolExecutor(threads)
+        return lambda: np.stack(list(pool.map(extract, x)))
+
+    ways: dict[str, Callable[[], Run]] = {
+        "usual": in_turn,
+        "no Winograd": lambda: in_turn(use_winograd_convolution=False),
+        "unpacked": lambda: in_turn(use_packing_layout=False),
+    }
+    return ways | ({"an image a thread": at_once} if len(x) > 1 else {})

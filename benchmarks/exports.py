@@ -1,0 +1,151 @@
+"""The files of a network that the runtimes read, each written by the converter that suits it.
+
+Keras writes ONNX and LiteRT files on TensorFlow, with a batch of fixed size. On PyTorch it would
+put a transpose around every convolution, which costs the runtimes two thirds of their time and
+more. MNN's files come from both, by its own converter. ncnn's come from ONNX by pnnx, which leaves
+out the padding that TensorFlow puts before strided convolutions; so ONNX Runtime's plain
+optimizations, which move it into the convolutions, go first. ncnn has no batches: its file is of
+one image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FILES", "export"]
+
+
+class _Writer:
+    """Writes a model's files, each once, however many others are made from it."""
+
+    def __init__(self, model: Any, x: np.ndarray, folder: Path) -> None:
+        self.model, self.x, self.folder = model, x, folder
+
+    def path(self, name: str) -> Path:
+        """The path of a file, which is written if it is not there."""
+        path = self.folder / name
+        if not path.exists():
+            try:
+                FILES[name](self, path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        return path
+
+
+def _keras(written_as: str, single: bool = False) -> Callable[[_Writer, Path], None]:
+    """Keras' own export, of the batch or of one image."""
+
+    def write(writer: _Writer, path: Path) -> None:
+        import keras
+
+        shape = (1, *writer.x.shape[1:]) if single else writer.x.shape
+        signature = [keras.InputSpec(shape=shape, dtype="float32")]
+        writer.model.export(path, format=written_as, input_signature=signature, verbose=False)
+
+    return write
+
+
+def _mnn(source: str, framework: str) -> Callable[[_Writer, Path], None]:
+    """MNN's converter, on a file of another format."""
+
+    def write(writer: _Writer, path: Path) -> None:
+        options = ["-f", framework, "--modelFile", writer.path(source), "--MNNModel", path]
+        _run("mnnconvert", *options, "--bizCode", "benchmark")
+
+    return write
+
+
+def _ncnn(writer: _Writer, path: Path) -> None:
+    """Both of ncnn's files: `path` is that of the layers; the weights' lies beside it."""
+    import onnxruntime
+
+    shape = (1, *writer.x.shape[1:])
+    source = writer.path("model.onnx" if shape == writer.x.shape else "single.onnx")
+    with tempfile.TemporaryDirectory(prefix="sepconv-ncnn-") as folder:
+        padded = Path(folder) / "model.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(padded)
+        onnxruntime.InferenceSession(str(source), options, ["CPUExecutionProvider"])
+        sizes = ",".join(map(str, shape))
+        said = _run("pnnx", padded, f"inputshape=[{sizes}]f32", "fp16=0", folder=folder)
+        left_out = [line for line in said.splitlines() if line.startswith("ignore ")]
+        if left_out:
+            raise ValueError(f"pnnx leaves out what it does not know: {'; '.join(left_out)[:200]}")
+        (Path(folder) / "model.ncnn.bin").rename(path.with_suffix(".bin"))
+        (Path(folder) / "model.ncnn.param").rename(path)
+
+
+def _program(tune: bool) -> Callable[[_Writer, Path], None]:
+    """A program of sepconv, in its usual way or in the one that is fastest here."""
+
+    def write(writer: _Writer, path: Path) -> None:
+        import sepconv
+
+        if not hasattr(sepconv, "compile"):
+            raise ValueError("this sepconv has no compile()")
+        sepconv.compile(writer.model, tune=tune).save(path)
+
+    return write
+
+
+#: Every file, with what writes it.
+FILES: dict[str, Callable[[_Writer, Path], None]] = {
+    "model.onnx": _keras("onnx"),
+    "single.onnx": _keras("onnx", single=True),
+    "model.tflite": _keras("litert"),
+    "onnx.mnn": _mnn("model.onnx", "ONNX"),
+    "tflite.mnn": _mnn("model.tflite", "TFLITE"),
+    "model.param": _ncnn,
+    "model.sepconv": _program(tune=False),
+    "tuned.sepconv": _program(tune=True),
+}
+
+
+def export(model: Any, x: np.ndarray, folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Writes a model's files; Keras' backend must be TensorFlow.
+
+    Args:
+        model: a Keras model of one input, which has been called.
+        x: a batch of it.
+        folder: where the files go.
+        names: of `FILES`, those to write.
+
+    Returns:
+        The reasons for missing files, by their names.
+    """
+    writer = _Writer(model, x, folder)
+    missing = {}
+    for name in names:
+        try:
+            with _silent():
+                writer.path(name)
+        except Exception as error:  # a converter that is not installed, or fails
+            missing[name] = f"{type(error).__name__}: {error}"
+    return missing
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What converters print is of no interest where they succeed."""
+    with contextlib.redirect_stdout(None):
+        yield
+
+
+def _run(program: str, *arguments: Any, folder: str | None = None) -> str:
+    """Runs a converter of this environment and returns what it said, or raises with that."""
+    command = [str(Path(sys.executable).with_name(program)), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    if done.returncode:
+        raise RuntimeError(f"{program} ended with {done.returncode}: {said[-300:]}")
+    return said
