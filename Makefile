@@ -115,11 +115,12 @@ coverage-python: $(TESTED) $(STAMPS)/extra-coverage
 coverage-native: $(TESTED) $(STAMPS)/extra-coverage
 	tools/coverage_native.sh $(TEST_ENGINES)
 
-fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## fuzz the C++ code and the functions of every engine, SECONDS each
+fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## fuzz the C++ code, the functions of every engine and programs' files, SECONDS each
 	$(MAKE) fuzz-native
 	for engine in numpy $(TEST_ENGINES); do \
 	  $(PY) tests/fuzz/api.py --engine $$engine --seconds $(SECONDS) || exit 1; \
 	done
+	$(PY) tests/fuzz/program_file.py --seconds $(SECONDS)
 
 .PHONY: fuzz-native
 fuzz-native:

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
+#include <bit>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -33,8 +34,11 @@ class Array {
     const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
     held_ = true;
-    const char* expected = dtype == DType::f64 ? "d" : "f";
-    if (view_.format == nullptr || std::string(view_.format) != expected) {
+    // A format may say its byte order.
+    constexpr bool kLittle = std::endian::native == std::endian::little;
+    const char* format = view_.format == nullptr ? "" : view_.format;
+    if (*format == '@' || *format == '=' || *format == (kLittle ? '<' : '>')) ++format;
+    if (std::string(format) != (dtype == DType::f64 ? "d" : "f")) {
       PyBuffer_Release(&view_);
       throw std::invalid_argument("An array of the program's dtype was expected.");
     }

@@ -2,48 +2,36 @@
 #include "prepared.h"
 
 #include <cstring>
-#include <new>
+#include <utility>
 
 namespace sepconv {
-namespace {
 
-constexpr std::align_val_t kAlignment{64};
-
-}  // namespace
-
-void PreparedConvolution::Free::operator()(char* memory) const {
-  ::operator delete(memory, kAlignment);
-}
-
-PreparedConvolution::Memory PreparedConvolution::allocate(int64_t bytes) {
-  return Memory(static_cast<char*>(::operator new(static_cast<size_t>(bytes), kAlignment)));
-}
-
-PreparedConvolution::Memory PreparedConvolution::copy(const void* from, int64_t elements) const {
+const void* PreparedConvolution::copy(const void* from, int64_t elements) const {
   if (from == nullptr) return nullptr;
   const int64_t bytes = elements * itemsize(weights_.dtype);
-  Memory to = allocate(bytes);
-  std::memcpy(to.get(), from, static_cast<size_t>(bytes));
+  void* const to = memory_->take(bytes);
+  std::memcpy(to, from, static_cast<size_t>(bytes));
   return to;
 }
 
-PreparedConvolution::PreparedConvolution(const Weights& weights) : weights_(weights) {
+PreparedConvolution::PreparedConvolution(const Weights& weights,
+                                         std::shared_ptr<WeightMemory> memory)
+    : weights_(weights),
+      memory_(memory != nullptr ? std::move(memory) : std::make_shared<WeightMemory>()) {
   Forward& args = weights_.args;
   const int64_t middle = weights.channels * weights.depth_multiplier;
-  depthwise_ = copy(args.depthwise_kernel, weights.taps * middle);
-  depthwise_bias_ = copy(args.depthwise_bias, middle);
-  bias_ = copy(args.bias, args.mixes() ? args.filters : middle);
-  args.depthwise_kernel = depthwise_.get();
-  args.depthwise_bias = depthwise_bias_.get();
-  args.bias = bias_.get();
+  const bool depthwise = args.depthwise_kernel != nullptr;
+  args.depthwise_kernel = copy(args.depthwise_kernel, weights.taps * middle);
+  args.depthwise_bias = copy(args.depthwise_bias, middle);
+  args.bias = copy(args.bias, args.mixes() ? args.filters : middle);
   if (!args.mixes()) return;
-  const int64_t depth = depthwise_ != nullptr ? middle : weights.taps * weights.channels;
-  packed_ =
-      allocate(packed_kernel_bytes(weights.dtype, weights.channels_first, depth, args.filters));
+  const int64_t depth = depthwise ? middle : weights.taps * weights.channels;
+  void* const packed = memory_->take(
+      packed_kernel_bytes(weights.dtype, weights.channels_first, depth, args.filters));
   pack_pointwise_kernel(weights.dtype, weights.channels_first, depth, args.filters,
-                        args.pointwise_kernel, packed_.get());
+                        args.pointwise_kernel, packed);
   args.pointwise_kernel = nullptr;
-  args.packed_kernel = packed_.get();
+  args.packed_kernel = packed;
 }
 
 void PreparedConvolution::forward(const Geometry& g, const void* x, const void* residual, void* y,

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "dispatch.h"
+#include "weight_memory.h"
 
 namespace sepconv {
 
@@ -19,7 +20,9 @@ class SEPCONV_API PreparedConvolution {
     int64_t taps, channels, depth_multiplier;
     Forward args;
   };
-  explicit PreparedConvolution(const Weights& weights);
+  // The weights lie in `memory`, or in memory of its own.
+  explicit PreparedConvolution(const Weights& weights,
+                               std::shared_ptr<WeightMemory> memory = nullptr);
 
   // `g` has the kernel size, channels and depth multiplier of the weights.
   void forward(const Geometry& g, const void* x, const void* residual, void* y,
@@ -28,15 +31,10 @@ class SEPCONV_API PreparedConvolution {
   const Weights& weights() const { return weights_; }
 
  private:
-  struct Free {
-    void operator()(char* memory) const;
-  };
-  using Memory = std::unique_ptr<char, Free>;
-  static Memory allocate(int64_t bytes);
-  Memory copy(const void* from, int64_t elements) const;
+  const void* copy(const void* from, int64_t elements) const;
 
   Weights weights_;
-  Memory depthwise_, packed_, bias_, depthwise_bias_;
+  std::shared_ptr<WeightMemory> memory_;
 };
 
 }  // namespace sepconv

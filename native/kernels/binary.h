@@ -190,6 +190,23 @@ void binary_by(const BinaryStep& step, Runner& runner, const F& f) {
     binary_rows<T>(step, axes, runner, f);
 }
 
+// Whether b is one number for all, and that is 2.
+template <class T>
+bool is_two(const BinaryStep& step) {
+  for (int axis = 0; axis < step.rank; ++axis)
+    if (step.shape[axis] != 1 && step.b_strides[axis] != 0) return false;
+  return *static_cast<const T*>(step.b) == 2;
+}
+
+template <class T>
+void power(const BinaryStep& step, Runner& runner) {
+  if (!is_two<T>(step)) return binary_by<T>(step, runner, Power<T>{});
+  BinaryStep square = step;
+  square.b = step.a;
+  for (int axis = 0; axis < step.rank; ++axis) square.b_strides[axis] = step.a_strides[axis];
+  binary_by<T>(square, runner, Multiply{});
+}
+
 template <class T>
 void binary(const BinaryStep& step, Runner& runner) {
   switch (step.function) {
@@ -206,7 +223,7 @@ void binary(const BinaryStep& step, Runner& runner) {
     case Binary::minimum:
       return binary_by<T>(step, runner, Minimum<T>{});
     case Binary::power:
-      return binary_by<T>(step, runner, Power<T>{});
+      return power<T>(step, runner);
   }
 }
 

@@ -84,12 +84,16 @@ void normalize_row(const LayerNormStep& step, const T* x, T* y) {
   const int64_t count = step.count;
   const double size = static_cast<double>(count);
   const T *gamma = static_cast<const T*>(step.gamma), *beta = static_cast<const T*>(step.beta);
-  const double mean =
-      fold_row<T>(count, Sum<T>{}, [x](int64_t at, auto lanes) { return lanes.get(x + at); }) /
+  // Of differences from one of the elements, so that a large mean costs no digits. What is
+  // subtracted in the end has the digits of T, and what is left of the mean is added then.
+  const Vec<T> about = broadcast(x[0]);
+  const double offset =
+      fold_row<T>(count, Sum<T>{},
+                  [x, about](int64_t at, auto lanes) { return lanes.get(x + at) - about; }) /
       size;
-  // What is subtracted has no more digits than T, and the rest is added in the end.
-  const T near_mean = static_cast<T>(mean);
-  const double rest = mean - static_cast<double>(near_mean);
+  const double first = static_cast<double>(x[0]);
+  const T near_mean = static_cast<T>(first + offset);
+  const double rest = first - static_cast<double>(near_mean) + offset;
   const Vec<T> middle = broadcast(near_mean);
   const double square = fold_row<T>(count, Sum<T>{},
                                     [x, middle](int64_t at, auto lanes) {

@@ -2,6 +2,7 @@
 #pragma once
 #include "array_tasks.h"
 #include "fold.h"
+#include "planar.h"
 #include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -79,18 +80,26 @@ void pool_plane_row(const Geometry& g, const PoolStep& step, const T* plane, int
       total = r.one(total, scratch[start + k * g.dw]);
     y[column] = total / pool_divisor<T>(step, rows.count() * (taps.last - taps.first));
   };
+  // Columns whose windows are inside the image, a tap of all of them after the other.
   const Range inside = outputs_inside(g.wo, g.kw, g.sw, g.dw, g.pl, g.w);
-  // Columns whose windows are inside the image: vectors of them where they are neighbours.
-  const Range whole = g.sw == 1 ? inside : Range{0, 0};
+  const int64_t count = inside.last - inside.first;
+  const T* const from = scratch + inside.first * g.sw - g.pl;
+  T *const to = y + inside.first, *const line = scratch + g.w;
   const Vec<T> divisor = broadcast(pool_divisor<T>(step, rows.count() * g.kw));
-  for (int64_t column = 0; column < whole.first; ++column) one(column);
-  for_columns<T>(whole.last - whole.first, [&](int64_t at, auto lanes) {
-    const T* const from = scratch + whole.first + at - g.pl;
-    Vec<T> total = broadcast(R::start);
-    for (int64_t k = 0; k < g.kw; ++k) total = r(total, lanes.get(from + k * g.dw));
-    lanes.put(y + whole.first + at, total / divisor);
-  });
-  for (int64_t column = whole.last; column < g.wo; ++column) one(column);
+  for (int64_t column = 0; column < inside.first; ++column) one(column);
+  for (int64_t k = 0; k < g.kw && count > 0; ++k) {
+    const T* values = from + k * g.dw;
+    if (g.sw != 1) {
+      gather_run(values, g.sw, count, line);
+      values = line;
+    }
+    for_columns<T>(count, [&](int64_t at, auto lanes) {
+      const Vec<T> total =
+          k == 0 ? lanes.get(values + at) : r(lanes.get(to + at), lanes.get(values + at));
+      lanes.put(to + at, step.average && k == g.kw - 1 ? total / divisor : total);
+    });
+  }
+  for (int64_t column = inside.last; column < g.wo; ++column) one(column);
 }
 
 template <class T, class R>
@@ -98,7 +107,7 @@ void pool_planes(const Geometry& g, const PoolStep& step, Runner& runner, const 
   const T* x = static_cast<const T*>(step.x);
   T* const y = static_cast<T*>(step.y);
   const int64_t work = g.w * g.kh + g.wo * g.kw;
-  for_ranges_with<T>(runner, g.n * g.c * g.ho, work, g.w,
+  for_ranges_with<T>(runner, g.n * g.c * g.ho, work, g.w + g.wo,
                      [&](int64_t first, int64_t last, T* scratch) {
                        for (int64_t row = first; row < last; ++row)
                          pool_plane_row<T>(g, step, x + row / g.ho * g.h * g.w, row % g.ho,

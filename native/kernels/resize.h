@@ -5,20 +5,19 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// The two inputs that an output lies between, and the second one's weight. Pixels' centers are at
-// halves, and beyond the outermost ones the image goes on as it is there. An output that is an
-// input has it twice, so that a neighbour that is not finite does not touch it.
+// Where outputs lie among inputs: output `input * factor + phase` lies between the inputs `input +
+// shift` and the next one, of which it has `weight`. Pixels' centers are at halves.
 template <class T>
-struct Between {
-  Between(int64_t output, int64_t factor, int64_t size) {
-    const int64_t twice = 2 * output + 1 - factor;  // the place times 2 * factor
-    const int64_t below = floor_div(twice, 2 * factor), rest = twice - below * 2 * factor;
+struct Phase {
+  Phase(int64_t phase, int64_t factor) {
+    const int64_t place = 2 * phase + 1 - factor;  // times 2 * factor
+    shift = place < 0 ? -1 : 0;
+    const int64_t rest = place - shift * 2 * factor;
     weight = static_cast<T>(static_cast<double>(rest) / static_cast<double>(2 * factor));
-    first = max_of(below, 0);
-    second = rest == 0 ? first : min_of(below + 1, size - 1);
   }
-  bool is_input() const { return first == second; }
-  int64_t first, second;
+  // Whether it is an input, which a neighbour that is not finite must not touch.
+  bool is_input() const { return weight == 0; }
+  int64_t shift;
   T weight;
 };
 
@@ -37,32 +36,38 @@ void copy_pixel(const T* from, int64_t channels, T* to) {
                  [&](int64_t at, auto lanes) { lanes.put(to + at, lanes.get(from + at)); });
 }
 
-// A row of `w` pixels to one of w * factor.
+// A row of `w` pixels to one of w * factor_w.
 template <class T>
-void enlarge_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
-  const int64_t factor = step.factor_w, columns = step.w * factor;
-  if (!step.bilinear) {
-    if (channels == 1) {
-      for (int64_t pixel = 0; pixel < step.w; ++pixel)
-        for (int64_t i = 0; i < factor; ++i) y[pixel * factor + i] = row[pixel];
-      return;
-    }
-    for (int64_t column = 0; column < columns; ++column)
-      copy_pixel(row + column / factor * channels, channels, y + column * channels);
-    return;
-  }
-  for (int64_t column = 0; column < columns; ++column) {
-    const Between<T> at(column, factor, step.w);
-    const T *a = row + at.first * channels, *b = row + at.second * channels;
-    T* const to = y + column * channels;
-    if (at.is_input() && channels == 1)
-      *to = *a;
-    else if (at.is_input())
-      copy_pixel(a, channels, to);
-    else if (channels == 1)
-      *to = *a * (1 - at.weight) + *b * at.weight;
+void repeat_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
+  for (int64_t pixel = 0; pixel < step.w; ++pixel)
+    for (int64_t i = 0; i < step.factor_w; ++i, y += channels)
+      if (channels == 1)
+        *y = row[pixel];
+      else
+        copy_pixel(row + pixel * channels, channels, y);
+}
+
+template <class T>
+void blend_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
+  const int64_t next = step.factor_w * channels;
+  for (int64_t i = 0; i < step.factor_w; ++i) {
+    const Phase<T> phase(i, step.factor_w);
+    T* const to = y + i * channels;
+    // Outputs before the first input or behind the last one are that.
+    const int64_t first = phase.is_input() ? step.w : phase.shift < 0 ? 1 : 0;
+    const int64_t last = phase.is_input() || phase.shift < 0 ? step.w : step.w - 1;
+    for (int64_t pixel = 0; pixel < first; ++pixel)
+      copy_pixel(row + pixel * channels, channels, to + pixel * next);
+    const T* const from = row + phase.shift * channels;
+    if (channels == 1)
+      for (int64_t pixel = first; pixel < last; ++pixel)
+        to[pixel * next] = from[pixel] * (1 - phase.weight) + from[pixel + 1] * phase.weight;
     else
-      blend(a, b, at.weight, channels, to);
+      for (int64_t pixel = first; pixel < last; ++pixel)
+        blend(from + pixel * channels, from + (pixel + 1) * channels, phase.weight, channels,
+              to + pixel * next);
+    for (int64_t pixel = last; pixel < step.w; ++pixel)
+      copy_pixel(row + pixel * channels, channels, to + pixel * next);
   }
 }
 
@@ -79,17 +84,20 @@ void resize(const ResizeStep& step, Runner& runner) {
     for (int64_t row = begin; row < end; ++row) {
       const T* const image = x + row / rows * step.h * in;
       const int64_t at = row % rows;
+      const int64_t input = at / step.factor_h;
       if (!step.bilinear) {
-        enlarge_row(step, channels, image + at / step.factor_h * in, y + row * out);
+        repeat_row(step, channels, image + input * in, y + row * out);
         continue;
       }
-      const Between<T> between(at, step.factor_h, step.h);
-      const T* source = image + between.first * in;
-      if (!between.is_input()) {
-        blend(source, image + between.second * in, between.weight, in, scratch);
+      const Phase<T> phase(at % step.factor_h, step.factor_h);
+      const int64_t first = input + phase.shift;
+      const bool is_input = phase.is_input() || first < 0 || first + 1 == step.h;
+      const T* source = image + max_of(first, 0) * in;
+      if (!is_input) {
+        blend(source, source + in, phase.weight, in, scratch);
         source = scratch;
       }
-      enlarge_row(step, channels, source, y + row * out);
+      blend_row(step, channels, source, y + row * out);
     }
   });
 }

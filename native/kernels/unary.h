@@ -103,7 +103,7 @@ void simple_unary(const UnaryStep& step, Runner& runner) {
         // quotient that loses no digits.
         const V size = absolute<T>(v);
         const V root = size > broadcast<T>(T(1e18)) ? size : square_root(v * v + a);
-        return v < nothing ? a / ((root - v) * T(2)) : (v + root) * T(0.5);
+        return v < nothing ? a / ((root - v) * T(2)) : v * T(0.5) + root * T(0.5);
       });
       return;
     case Unary::sparse_plus:

@@ -411,26 +411,36 @@ std::unique_ptr<Step> make(const StepDescription& d, DType dtype) {
 
 }  // namespace
 
-std::unique_ptr<Step> make_unary(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_unary(const StepDescription& d, DType t,
+                                 const std::shared_ptr<WeightMemory>&) {
   return make<UnaryMaker>(d, t);
 }
-std::unique_ptr<Step> make_binary(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_binary(const StepDescription& d, DType t,
+                                  const std::shared_ptr<WeightMemory>&) {
   return make<BinaryMaker>(d, t);
 }
-std::unique_ptr<Step> make_scale(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_scale(const StepDescription& d, DType t,
+                                 const std::shared_ptr<WeightMemory>&) {
   return make<ScaleMaker>(d, t);
 }
-std::unique_ptr<Step> make_pool(const StepDescription& d, DType t) { return make<PoolMaker>(d, t); }
-std::unique_ptr<Step> make_reduce(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_pool(const StepDescription& d, DType t,
+                                const std::shared_ptr<WeightMemory>&) {
+  return make<PoolMaker>(d, t);
+}
+std::unique_ptr<Step> make_reduce(const StepDescription& d, DType t,
+                                  const std::shared_ptr<WeightMemory>&) {
   return make<ReduceMaker>(d, t);
 }
-std::unique_ptr<Step> make_softmax(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_softmax(const StepDescription& d, DType t,
+                                   const std::shared_ptr<WeightMemory>&) {
   return make<SoftmaxMaker>(d, t);
 }
-std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t,
+                                               const std::shared_ptr<WeightMemory>&) {
   return make<LayerNormalizationMaker>(d, t);
 }
-std::unique_ptr<Step> make_resize(const StepDescription& d, DType t) {
+std::unique_ptr<Step> make_resize(const StepDescription& d, DType t,
+                                  const std::shared_ptr<WeightMemory>&) {
   return make<ResizeMaker>(d, t);
 }
 

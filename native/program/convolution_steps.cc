@@ -96,7 +96,8 @@ class PreparedCall : public Call {
 
 class ConvolutionStep : public Step {
  public:
-  ConvolutionStep(const StepDescription& d, DType dtype) {
+  ConvolutionStep(const StepDescription& d, DType dtype,
+                  const std::shared_ptr<WeightMemory>& memory) {
     Attributes attributes(d);
     spec_ = attributes.spec();
     Forward args;
@@ -136,8 +137,10 @@ class ConvolutionStep : public Step {
     args.depthwise_bias = data_of(depthwise_bias);
     args.pointwise_kernel = data_of(pointwise);
     args.bias = data_of(bias);
-    prepared_ = std::make_unique<PreparedConvolution>(PreparedConvolution::Weights{
-        dtype, spec_.channels_first != 0, kernel_[0] * kernel_[1], kernel_[2], kernel_[3], args});
+    prepared_ = std::make_unique<PreparedConvolution>(
+        PreparedConvolution::Weights{dtype, spec_.channels_first != 0, kernel_[0] * kernel_[1],
+                                     kernel_[2], kernel_[3], args},
+        memory);
   }
 
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
@@ -162,7 +165,7 @@ class ConvolutionStep : public Step {
 
 class DenseStep : public Step {
  public:
-  DenseStep(const StepDescription& d, DType dtype) {
+  DenseStep(const StepDescription& d, DType dtype, const std::shared_ptr<WeightMemory>& memory) {
     Attributes attributes(d);
     Forward args;
     args.activation = attributes.choice("activation", Activation::silu);
@@ -178,7 +181,7 @@ class DenseStep : public Step {
     args.pointwise_kernel = kernel->data;
     args.bias = data_of(bias);
     prepared_ = std::make_unique<PreparedConvolution>(
-        PreparedConvolution::Weights{dtype, false, 1, depth_, 1, args});
+        PreparedConvolution::Weights{dtype, false, 1, depth_, 1, args}, memory);
   }
 
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
@@ -211,12 +214,14 @@ class DenseStep : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_convolution(const StepDescription& d, DType dtype) {
-  return std::make_unique<ConvolutionStep>(d, dtype);
+std::unique_ptr<Step> make_convolution(const StepDescription& d, DType dtype,
+                                       const std::shared_ptr<WeightMemory>& memory) {
+  return std::make_unique<ConvolutionStep>(d, dtype, memory);
 }
 
-std::unique_ptr<Step> make_dense(const StepDescription& d, DType dtype) {
-  return std::make_unique<DenseStep>(d, dtype);
+std::unique_ptr<Step> make_dense(const StepDescription& d, DType dtype,
+                                 const std::shared_ptr<WeightMemory>& memory) {
+  return std::make_unique<DenseStep>(d, dtype, memory);
 }
 
 }  // namespace sepconv::program

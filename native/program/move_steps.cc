@@ -298,22 +298,28 @@ class Constant : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_concatenate(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_concatenate(const StepDescription& d, DType dtype,
+                                       const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Concatenate>(d, dtype);
 }
-std::unique_ptr<Step> make_pad(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_pad(const StepDescription& d, DType dtype,
+                               const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Pad>(d, dtype);
 }
-std::unique_ptr<Step> make_slice(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_slice(const StepDescription& d, DType dtype,
+                                 const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Slice>(d, dtype);
 }
-std::unique_ptr<Step> make_transpose(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_transpose(const StepDescription& d, DType dtype,
+                                     const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Transpose>(d, dtype);
 }
-std::unique_ptr<Step> make_reshape(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_reshape(const StepDescription& d, DType dtype,
+                                   const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Reshape>(d, dtype);
 }
-std::unique_ptr<Step> make_constant(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_constant(const StepDescription& d, DType dtype,
+                                    const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Constant>(d, dtype);
 }
 

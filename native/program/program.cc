@@ -53,14 +53,15 @@ constexpr size_t kMostPlans = 32;
 
 }  // namespace
 
-std::unique_ptr<Step> make_step(const StepDescription& d, DType dtype) {
+std::unique_ptr<Step> make_step(const StepDescription& d, DType dtype,
+                                const std::shared_ptr<WeightMemory>& memory) {
   for (const auto& one : kOperations) {
     if (d.operation != one.operation) continue;
     const int count = static_cast<int>(d.inputs.size());
     if (count < one.least || count > one.most)
       fail("It takes " + std::to_string(one.least) + " to " + std::to_string(one.most) +
            " inputs. Received: " + std::to_string(count) + ".");
-    return one.make(d, dtype);
+    return one.make(d, dtype, memory);
   }
   fail("There is no such operation.");
 }
@@ -111,12 +112,18 @@ Program::Program(const NetworkDescription& network)
     Shape checked;
     for (const int64_t size : sizes) checked.append(size == -1 ? 1 : size);
   }
+  int64_t bytes = 0;
+  for (const StepDescription& d : network.steps)
+    for (const TensorView* tensor : d.tensors)
+      if (tensor != nullptr) bytes += tensor->shape.elements() * itemsize(dtype_);
+  // Packing fills panels up.
+  const auto memory = std::make_shared<WeightMemory>(bytes + bytes / 16);
   for (const StepDescription& d : network.steps) {
     named(d.operation, d.name, [&] {
       for (const int input : d.inputs)
         if (input < 0 || static_cast<size_t>(input) >= input_sizes_.size() + steps_.size())
           fail("It takes a value that does not come before it: " + std::to_string(input) + ".");
-      steps_.push_back({d.operation, d.name, d.inputs, make_step(d, dtype_)});
+      steps_.push_back({d.operation, d.name, d.inputs, make_step(d, dtype_, memory)});
     });
   }
   if (outputs_.empty()) fail("A network must have an output.");

@@ -6,6 +6,7 @@
 
 #include "../operation.h"
 #include "../threads.h"
+#include "../weight_memory.h"
 #include "shape.h"
 
 namespace sepconv::program {
@@ -79,7 +80,8 @@ class Step {
 };
 
 // Checks everything about a step that depends on no shape of a value. Throws std::invalid_argument.
-std::unique_ptr<Step> make_step(const StepDescription& description, DType dtype);
+std::unique_ptr<Step> make_step(const StepDescription& description, DType dtype,
+                                const std::shared_ptr<WeightMemory>& memory);
 
 // ---- for those who write steps
 
@@ -163,22 +165,39 @@ inline void require_rank(const Shape& shape, int least, int most) {
          " axes was expected. Received: shape " + shape.text() + ".");
 }
 
-using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType);
-std::unique_ptr<Step> make_convolution(const StepDescription&, DType);
-std::unique_ptr<Step> make_dense(const StepDescription&, DType);
-std::unique_ptr<Step> make_scale(const StepDescription&, DType);
-std::unique_ptr<Step> make_unary(const StepDescription&, DType);
-std::unique_ptr<Step> make_binary(const StepDescription&, DType);
-std::unique_ptr<Step> make_pool(const StepDescription&, DType);
-std::unique_ptr<Step> make_reduce(const StepDescription&, DType);
-std::unique_ptr<Step> make_concatenate(const StepDescription&, DType);
-std::unique_ptr<Step> make_pad(const StepDescription&, DType);
-std::unique_ptr<Step> make_slice(const StepDescription&, DType);
-std::unique_ptr<Step> make_transpose(const StepDescription&, DType);
-std::unique_ptr<Step> make_reshape(const StepDescription&, DType);
-std::unique_ptr<Step> make_resize(const StepDescription&, DType);
-std::unique_ptr<Step> make_layer_normalization(const StepDescription&, DType);
-std::unique_ptr<Step> make_softmax(const StepDescription&, DType);
-std::unique_ptr<Step> make_constant(const StepDescription&, DType);
+// The weights of convolutions lie in `memory`.
+using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType,
+                                            const std::shared_ptr<WeightMemory>& memory);
+std::unique_ptr<Step> make_convolution(const StepDescription&, DType,
+                                       const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_dense(const StepDescription&, DType,
+                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_scale(const StepDescription&, DType,
+                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_unary(const StepDescription&, DType,
+                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_binary(const StepDescription&, DType,
+                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_pool(const StepDescription&, DType,
+                                const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_reduce(const StepDescription&, DType,
+                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_concatenate(const StepDescription&, DType,
+                                       const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_pad(const StepDescription&, DType, const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_slice(const StepDescription&, DType,
+                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_transpose(const StepDescription&, DType,
+                                     const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_reshape(const StepDescription&, DType,
+                                   const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_resize(const StepDescription&, DType,
+                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_layer_normalization(const StepDescription&, DType,
+                                               const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_softmax(const StepDescription&, DType,
+                                   const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_constant(const StepDescription&, DType,
+                                    const std::shared_ptr<WeightMemory>&);
 
 }  // namespace sepconv::program

@@ -1,13 +1,32 @@
-"""What the commands share: how they fail, where they may write, and numbers as arguments."""
+"""What the commands share: how they fail and end, where they may write, numbers both ways."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["fail", "positive_int", "problem_with_output"]
+__all__ = [
+    "TerminatedError",
+    "count",
+    "fail",
+    "milliseconds",
+    "positive_int",
+    "problem_with_output",
+    "tell_step",
+    "terminable",
+]
+
+
+class TerminatedError(BaseException):
+    """The process was asked to end; like KeyboardInterrupt, nobody takes it for a failure."""
 
 
 def fail(message: str, code: int) -> int:
@@ -34,3 +53,46 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
     return value
+
+
+def tell_step(begun: float, text: str) -> None:
+    """Tells what is done now, and how long after `begun` of `time.perf_counter`."""
+    print(f"[{time.perf_counter() - begun:5.1f} s] {text} ...", flush=True)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within it SIGTERM is an exception, as Ctrl-C is, so that drafts are removed."""
+
+    def stop(*_: Any) -> None:
+        raise TerminatedError
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def count(number: int) -> str:
+    """In millions, as papers write it.
+
+    Example:
+        >>> count(1_234_567), count(3_860_000_000)
+        ('1.23 M', '3,860 M')
+    """
+    return f"{number / 1e6:,.2f} M" if number < 1e8 else f"{number / 1e6:,.0f} M"
+
+
+def milliseconds(seconds: float) -> str:
+    """Without the unit, and with as many digits as are worth reading.
+
+    Example:
+        >>> milliseconds(0.0012345), milliseconds(0.12345)
+        ('1.234', '123.5')
+    """
+    return f"{1e3 * seconds:.3f}" if seconds < 0.01 else f"{1e3 * seconds:.1f}"

@@ -11,11 +11,12 @@ from sepconv.bench import command as bench
 from sepconv.demo import command as demo
 from sepconv.explain import command as explain
 from sepconv.models import command as models
+from sepconv.program import command as program
 
 __all__ = ["main"]
 
 #: The modules of the commands, in the order in which the help lists them.
-_COMMANDS = (demo, bench, doctor, explain, models)
+_COMMANDS = (demo, bench, doctor, explain, models, program)
 
 _ABOUT = """\
 Fast depthwise and depthwise-separable convolution on CPUs.
@@ -31,6 +32,12 @@ and of Keras models in files:
   sepconv accelerate  replaces Keras' layers by sepconv's
   sepconv optimize    folds and fuses layers for inference
   sepconv factorize   approximates ordinary convolutions by separable ones
+  sepconv compile     makes one native call of a whole model, a program
+
+and of programs, which need no Keras:
+
+  sepconv run         runs one on arrays
+  sepconv explain     says where its time goes
 """
 _EXAMPLES = """\
 examples:
@@ -41,6 +48,7 @@ examples:
   sepconv bench --quick
   sepconv explain MobileNet
   sepconv accelerate model.keras fast.keras
+  sepconv compile model.keras model.sepconv
 """
 
 

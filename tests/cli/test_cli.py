@@ -55,6 +55,6 @@ def test_importing_the_command_line_is_quick_and_imports_little():
     assert "sepconv.cli" in modules
     assert not modules & heavy
     # Of the commands' packages only what says their options.
-    for name in ("bench", "demo", "explain", "models"):
+    for name in ("bench", "demo", "explain", "models", "program"):
         of_command = {m for m in modules if m.startswith(f"sepconv.{name}.")}
         assert of_command == {f"sepconv.{name}.command"}

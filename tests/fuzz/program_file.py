@@ -28,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from helpers import programs
 
+import sepconv
 from sepconv.program import file
 from sepconv.program.network import OPERATIONS, Network
+from sepconv.program.program import Program, Tuning
 
 LIMIT = 4 << 30  # bytes of memory, beyond which a case gets none
 PATIENCE = 60  # seconds for one case
@@ -182,6 +184,16 @@ def change_shape(draw: Random, header: Any) -> None:
         shape[:] = [pick(draw, (None, 0, 1, 2, 3, 5)) for _ in range(int(draw.integers(1, 9)))]
 
 
+def change_tuning(draw: Random, header: Any) -> None:
+    """Writes down how the program is to run, or nonsense."""
+    names = Tuning._fields
+    values = [pick(draw, (-1, 0, 1, 2, 3, 100, 4096, 1 << 20, 1 << 40, 1.5, True)) for _ in names]
+    tuning = pick(
+        draw, (dict(zip(names, values, strict=True)), values, values[0], {"most_links": 1})
+    )
+    header["notes"]["tuning"] = pick(draw, (json.dumps(tuning), json.dumps(tuning), "[" * 10**5))
+
+
 def last_step(header: Any) -> Any:
     """The step that the header was cut after, so that what it takes is right."""
     return header["steps"][-1]
@@ -239,6 +251,8 @@ def vary(draw: Random, raw: bytes) -> bytes:
         attempt(pick(draw, PLAUSIBLE), draw, header)
     if draw.random() < 0.2:
         attempt(change_shape, draw, header)
+    if draw.random() < 0.2:
+        attempt(change_tuning, draw, header)
     return programs.join(json.dumps(header).encode(), tensors)
 
 
@@ -250,6 +264,7 @@ def attempt(change: Callable[[Random, Any], None], draw: Random, header: Any) ->
         return
 
 
+STARTS = (programs.every_operation, programs.blocks)
 KINDS = {"flip": flip, "cut": cut, "flip_header": flip_header, "edit": edit, "vary": vary}
 WEIGHTS = (0.1, 0.1, 0.15, 0.25, 0.4)
 
@@ -263,12 +278,10 @@ def require(condition: Any, message: str) -> None:
         raise AssertionError(message)
 
 
-def run(network: Network, draw: Random) -> bool:
-    """Runs a network on small inputs; whether it was accepted."""
-    from sepconv.program.program import Program
-
+def run(path: Path, network: Network, draw: Random) -> bool:
+    """Runs a file's network on small inputs; whether it was accepted."""
     try:
-        program = Program(network)
+        program = sepconv.load(path)
         shapes = [
             [int(draw.integers(0, 10)) if size is None else size for size in each.shape]
             for each in network.inputs
@@ -276,25 +289,31 @@ def run(network: Network, draw: Random) -> bool:
         if any(np.prod(shape, dtype=float) > LARGEST_INPUT for shape in shapes):
             return False
         arrays = [draw.standard_normal(shape).astype(network.dtype) for shape in shapes]
-        results = program(*arrays)
-        results = results if isinstance(results, tuple) else (results,)
-        assert [r.shape for r in results] == list(program.output_shapes(*shapes))
+        results = as_tuple(program(*arrays))
         profiled = program.profile(*arrays)
-        assert len(profiled) == len(network.steps)
+        untuned = as_tuple(Program(network)(*arrays))
     except (ValueError, TypeError, MemoryError) as error:
         # Without a word nobody knows what was too large.
         require(str(error), f"{type(error).__name__} without a message")
         return False
+    require([r.shape for r in results] == list(program.output_shapes(*shapes)), "shapes")
+    require(len(profiled) == len(network.steps), "profile")
+    require([r.tobytes() for r in results] == [r.tobytes() for r in untuned], "the notes count")
     return True
+
+
+def as_tuple(results: Any) -> tuple[np.ndarray, ...]:
+    """What a program gives, always as a tuple."""
+    return results if isinstance(results, tuple) else (results,)
 
 
 def one_case(number: int, folder: Path, read_only: bool) -> str:
     """A case, by its number; what came of it."""
     draw = np.random.default_rng(number)
-    kind = pick(draw, ("float32", "float64"))
-    begin = folder / f"{kind}.sepconv"
+    make, dtype = pick(draw, STARTS), pick(draw, ("float32", "float64"))
+    begin = folder / f"{make.__name__}_{dtype}.sepconv"
     if not begin.exists():
-        file.write(begin, programs.every_operation(kind), {"model": "every operation"})
+        file.write(begin, make(dtype), {"model": make.__name__})
     name = str(draw.choice(list(KINDS), p=WEIGHTS))
     path = folder / "case.sepconv"
     path.write_bytes(KINDS[name](draw, begin.read_bytes()))
@@ -310,7 +329,7 @@ def one_case(number: int, folder: Path, read_only: bool) -> str:
     assert again.notes == found.notes
     if read_only:
         return f"{name}: read"
-    return f"{name}: {'run' if run(found.network, draw) else 'read'}"
+    return f"{name}: {'run' if run(path, found.network, draw) else 'read'}"
 
 
 def fuzz(seconds: float, first: int, read_only: bool, count: int | None = None) -> Counter[str]:

@@ -69,6 +69,30 @@ def every_operation(dtype: str = "float32") -> Network:
     return Network(dtype, inputs, tuple(steps), (18, 6), ("y", "größe"), tuple(tensors))
 
 
+def blocks(dtype: str = "float32") -> Network:
+    """A network of separable blocks with a residual, which go together by bands of rows."""
+    draw = np.random.default_rng(2)
+    tensors = [
+        draw.standard_normal(shape).astype(dtype)
+        for shape in (
+            *((3, 3, 16, 1), (1, 1, 16, 16), (5, 5, 16, 1)),
+            *((16,), (1, 1, 16, 20), (3, 3, 20, 1)),
+        )
+    ]
+    relu = {"depthwise_activation": "none", "activation": "relu"}
+    strided = {"spec": conv_spec(strides=2, padding="same"), **_PLAIN}
+    both = {"depthwise_kernel": 0, "pointwise_kernel": 1}
+    five = {"depthwise_kernel": 2, "depthwise_bias": 3, "pointwise_kernel": 4}
+    steps = (
+        Step("convolution", "first", (0,), {"spec": _SAME, **relu}, both),
+        Step("convolution", "second", (1, 0), {"spec": _SAME, **relu}, {**both, "bias": 3}),
+        Step("convolution", "third", (2,), {"spec": _SAME, **_PLAIN}, five),
+        Step("convolution", "last", (3,), strided, {"depthwise_kernel": 5}),
+    )
+    inputs = (Input("x", (None, None, 12, 16)),)
+    return Network(dtype, inputs, steps, (4,), ("y",), tuple(tensors))
+
+
 def same(a: Network, b: Network) -> bool:
     """Whether two networks are equal, to the bits of their tensors."""
     return a._replace(tensors=()) == b._replace(tensors=()) and [

@@ -9,6 +9,8 @@ void check_conflicts(int problems);   // channels by the 512: pixels on the same
 void check_pointwise(int problems);   // the same for the 1x1 product alone
 void check_products(int problems);    // matrix products of other types than the kernels' own
 void check_batch_norm(int problems);  // batch normalization in training, and its gradients
+void check_elementwise(int rounds);   // operations an element at a time, of one array and of two
+void check_arrays(int problems);      // windows, reductions, normalization, moves of elements
 void check_levels();      // what a level asks of a processor is what its compiler flags may use
 void check_plans();       // which kernel serves a geometry, and how its work is cut
 void check_geometry();    // resolve(): sizes, padding, and what it refuses

@@ -18,18 +18,26 @@ using sepconv::KernelTable;
 
 void nothing(const sepconv::Geometry&, const sepconv::Forward&, sepconv::Runner&) {}
 void nothing_new(const sepconv::Geometry&, const sepconv::Forward&, sepconv::Runner&) {}
+void no_fill(const sepconv::FillStep&, sepconv::Runner&) {}
+void no_fill_new(const sepconv::FillStep&, sepconv::Runner&) {}
+void no_scale(const sepconv::ScaleStep&, sepconv::Runner&) {}
 void nothing_back(const sepconv::Geometry&, const sepconv::Backward&, sepconv::Runner&) {}
 
-// Three levels, of which the second replaces the forward pass of float32 alone, and the third has
-// nothing of its own.
+// Three levels, of which the second replaces the forward pass and one array operation of float32
+// alone, and the third has nothing of its own.
 void check_inheritance() {
   const auto all = [](KernelTable& table) {
     table = {.forward = &nothing, .backward = &nothing_back};
   };
   const auto one = [](KernelTable& table) { table.forward = &nothing_new; };
-  const std::vector<sepconv::Level> levels = {{"low", true, {all, all, all, all}},
-                                              {"middle", true, {one, nullptr, nullptr, nullptr}},
-                                              {"high", true, {}}};
+  const auto arrays = [](sepconv::ArrayTable& table) {
+    table = {.scale = &no_scale, .fill = &no_fill};
+  };
+  const auto one_array = [](sepconv::ArrayTable& table) { table.fill = &no_fill_new; };
+  const std::vector<sepconv::Level> levels = {
+      {"low", true, {all, all, all, all}, {arrays, arrays}},
+      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array, nullptr}},
+      {"high", true, {}}};
   for (size_t index = 0; index < levels.size(); ++index) {
     const sepconv::Kernels kernels = sepconv::kernels_of(levels, index);
     CHECK(std::string(kernels.name) == levels[index].name);
@@ -37,6 +45,9 @@ void check_inheritance() {
       const bool replaced = index > 0 && dtype == static_cast<int>(sepconv::DType::f32);
       CHECK(kernels.tables[dtype].forward == (replaced ? &nothing_new : &nothing));
       CHECK(kernels.tables[dtype].backward == &nothing_back);
+      if (dtype >= sepconv::kArrayDTypes) continue;
+      CHECK(kernels.arrays[dtype].fill == (replaced ? &no_fill_new : &no_fill));
+      CHECK(kernels.arrays[dtype].scale == &no_scale);
     }
   }
 }

@@ -1,4 +1,4 @@
-"""`sepconv explain`: from a model's name or file to a table and a picture."""
+"""`sepconv explain`: from a model's name or file, or a program's, to a table and a picture."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from sepconv._commands import fail, positive_int
+from sepconv._commands import count, fail, milliseconds, positive_int
 from sepconv.models.command import EngineError, add_engine, add_imports, use_engine
 
 __all__ = ["add_parsers", "run"]
@@ -41,6 +41,10 @@ they are Keras' own, one step a row:
 
 --output draws where the time goes. A model of keras.applications gets random
 weights, which take the same time; nothing is downloaded.
+
+Of a program, which `sepconv compile` makes, there is a row a step, with its
+weights' bytes; its floor is that of its arithmetic, and its time is measured
+within the program. No Keras is needed.
 """
 _EXAMPLES = """\
 examples:
@@ -48,6 +52,7 @@ examples:
   sepconv explain EfficientNetB0 --engine torch --output explain.svg
   sepconv explain model.keras --batch 8
   sepconv explain fully_convolutional.keras --size 480x640
+  sepconv explain model.sepconv
 """
 
 
@@ -72,10 +77,12 @@ def add_parsers(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="a .keras or .h5 file, or a name in keras.applications"
+        "model",
+        metavar="MODEL",
+        help="a .keras, .h5 or .sepconv file, or a name in keras.applications",
     )
     parser.add_argument(
-        "--batch", type=positive_int, default=1, metavar="N", help="examples at a time (default: 1)"
+        "--batch", type=positive_int, metavar="N", help="examples at a time (default: 1)"
     )
     parser.add_argument(
         "--size",
@@ -98,6 +105,9 @@ def run(options: argparse.Namespace) -> int:
     from sepconv.models.files import FileError, check_target, import_modules, replacing
 
     try:
+        if Path(options.model).suffix == ".sepconv":
+            _explain_program(options)
+            return 0
         if options.output is not None:
             check_target(options.output, options.force)
             import matplotlib  # noqa: F401 - missed now, not when all is measured
@@ -123,7 +133,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> Any:
     """Explains under a progress bar and prints the table."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from sepconv.bench import roofline
@@ -132,15 +141,14 @@ def _explain(options: argparse.Namespace) -> Any:
     from sepconv.models.files import FileError
     from sepconv.models.verify import random_inputs
 
-    # A file or a pipe has no width of its own; what reads it is spared the dots of cut columns.
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console = _console()
     console.print(f"Reading {options.model} ...", markup=False, highlight=False)
     model = _model(options.model, options.size)
     console.print("Measuring the machine's limits ...")
     machine = roofline.measure(available_threads(), 0.3)
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
     try:
-        inputs = random_inputs(model, options.batch, options.size)
+        inputs = random_inputs(model, options.batch or 1, options.size)
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("")
 
@@ -153,6 +161,49 @@ def _explain(options: argparse.Namespace) -> Any:
     for part in _shown(found, console.width):
         console.print(part)
     return found
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own; what reads it is spared the dots of cut columns.
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+def _explain_program(options: argparse.Namespace) -> None:
+    """Explains a program and prints the table."""
+    import sepconv
+    from sepconv.bench import roofline
+    from sepconv.explain.program_table import program_table
+    from sepconv.explain.programs import example_inputs, explain_program
+    from sepconv.models.files import FileError
+
+    for option in ("output", "engine", "imports"):
+        if getattr(options, option):
+            name = "import" if option == "imports" else option
+            raise FileError(f"--{name} is for Keras models, and {options.model} is a program")
+    console = _console()
+    console.print(f"Reading {options.model} ...", markup=False, highlight=False)
+    try:
+        program = sepconv.load(options.model)
+        arrays = example_inputs(program, options.batch, options.size)
+    except OSError as error:
+        raise FileError(f"{options.model} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FileError(_of(options.model, error)) from error
+    console.print("Measuring the machine's limits, then the program ...")
+    machine = roofline.measure(sepconv.num_threads(), 0.3)
+    try:
+        found = explain_program(options.model, program, arrays, machine)
+    except ValueError as error:
+        raise FileError(_of(options.model, error)) from error
+    for part in program_table(found):
+        console.print(part)
+
+
+def _of(name: str, error: Exception) -> str:
+    """An error's message with the file's name, which it may have already."""
+    return str(error) if str(error).startswith(name) else f"{name}: {error}"
 
 
 def _model(name: str, size: tuple[int, ...] | None) -> Any:
@@ -197,10 +248,10 @@ def _shown(found: Any, width: int) -> list[Any]:
         ("kind", "", "left"),
         ("output", "", "right"),
         ("parameters", f"{total.parameters:,}", "right"),
-        ("multiply-adds", _count(total.multiply_adds), "right"),
-        ("standard", _count(total.standard), "right"),
-        ("floor ms", _ms(found.floor), "right"),
-        ("time ms", _ms(found.layers), "right"),
+        ("multiply-adds", count(total.multiply_adds), "right"),
+        ("standard", count(total.standard), "right"),
+        ("floor ms", milliseconds(found.floor), "right"),
+        ("time ms", milliseconds(found.layers), "right"),
         ("share", "", "right"),
     )
     left_out = () if width >= _WIDTH else ("parameters", "standard")
@@ -213,10 +264,10 @@ def _shown(found: Any, width: int) -> list[Any]:
             row.kind,
             "x".join(map(str, row.output_shape[1:])),
             f"{row.cost.parameters:,}",
-            _count(row.cost.multiply_adds),
-            _count(row.cost.standard),
-            _ms(row.floor),
-            _ms(row.seconds),
+            count(row.cost.multiply_adds),
+            count(row.cost.standard),
+            milliseconds(row.floor),
+            milliseconds(row.seconds),
             found.share(row.seconds),
         )
         pairs = zip(columns, cells, strict=True)
@@ -250,8 +301,8 @@ def _plans(found: Any) -> list[Any]:
 def _notes(found: Any) -> list[str]:
     total = found.total
     notes = [
-        f"The whole network: {found.parameters:,} parameters, {_ms(found.seconds)} ms a "
-        f"prediction; the sum of the layers above, each alone, is {_ms(found.layers)} ms."
+        f"The whole network: {found.parameters:,} parameters, {milliseconds(found.seconds)} ms a "
+        f"prediction; the sum of the layers above, each alone, is {milliseconds(found.layers)} ms."
     ]
     if total.multiply_adds < total.standard:
         notes.append(
@@ -259,12 +310,3 @@ def _notes(found: Any) -> list[str]:
             "the multiply-adds."
         )
     return notes
-
-
-def _count(number: int) -> str:
-    """In millions, as papers write it."""
-    return f"{number / 1e6:,.2f} M" if number < 1e8 else f"{number / 1e6:,.0f} M"
-
-
-def _ms(seconds: float) -> str:
-    return f"{1e3 * seconds:.3f}" if seconds < 0.01 else f"{1e3 * seconds:.1f}"

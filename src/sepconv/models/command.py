@@ -6,21 +6,21 @@ import argparse
 import importlib.util
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sepconv._commands import fail, positive_int
+from sepconv._commands import TerminatedError, fail, positive_int, tell_step, terminable
 
 __all__ = [
     "COMMANDS",
+    "DiffersError",
     "EngineError",
     "add_engine",
     "add_imports",
     "add_parsers",
+    "carry_out",
     "run",
     "use_engine",
 ]
@@ -114,12 +114,8 @@ COMMANDS = {
 }
 
 
-class _DiffersError(RuntimeError):
-    """The new model does not predict what the old one does."""
-
-
-class _TerminatedError(BaseException):
-    """The process was asked to end; like KeyboardInterrupt, nobody takes it for a failure."""
+class DiffersError(RuntimeError):
+    """What was made does not predict what the model does."""
 
 
 class EngineError(RuntimeError):
@@ -258,43 +254,41 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carries out one of the three commands; returns the exit code, as `sepconv.cli.main` does."""
+    return carry_out(options, ".keras", _convert)
+
+
+def carry_out(
+    options: argparse.Namespace, suffix: str, convert: Callable[[argparse.Namespace], int]
+) -> int:
+    """Carries out a command that makes one file of another, and tells what went wrong.
+
+    Args:
+        options: source, target, force, engine and imports among them.
+        suffix: what the target's name must end in.
+        convert: makes the file, and returns the exit code.
+
+    Returns:
+        The exit code.
+    """
     from sepconv.models.files import FileError, check_target, import_modules
 
     try:
-        if options.target.suffix != ".keras":
-            raise FileError(f"{options.target}: the file to write must end in .keras")
+        if options.target.suffix != suffix:
+            raise FileError(f"{options.target}: the file to write must end in {suffix}")
         check_target(options.target, options.force, options.source)
         use_engine(options.engine)
         import_modules(options.imports)
-        with _terminable():
-            return _convert(options)
+        with terminable():
+            return convert(options)
     except (FileError, EngineError) as error:
         return fail(str(error), 2)
-    except _DiffersError as error:
+    except DiffersError as error:
         return fail(str(error), 1)
     except OSError as error:
         return fail(f"{options.target} cannot be written: {error.strerror or error}", 1)
-    except (KeyboardInterrupt, _TerminatedError) as error:
+    except (KeyboardInterrupt, TerminatedError) as error:
         code = 130 if isinstance(error, KeyboardInterrupt) else 128 + signal.SIGTERM
         return fail(f"stopped; {options.target} was not written.", code)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Within it SIGTERM is an exception, as Ctrl-C is, so that drafts are removed."""
-
-    def stop(*_: Any) -> None:
-        raise _TerminatedError
-
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -303,28 +297,28 @@ def _convert(options: argparse.Namespace) -> int:
     command = COMMANDS[options.command]
     function = _function(options)
     begun = time.perf_counter()
-    _step(begun, f"Reading {options.source}")
+    tell_step(begun, f"Reading {options.source}")
     model = files.read(options.source)
     try:
-        _step(begun, command.doing)
+        tell_step(begun, command.doing)
         changed, record = function(model)
         # Where the predictions could not be compared, those of the file cannot be either.
         comparable = record.verification.startswith("verified")
         if comparable:
             inputs = verify.random_inputs(model)
-            _step(begun, "Predicting on made-up input")
+            tell_step(begun, "Predicting on made-up input")
             expected = verify.predict(model, inputs)
     except (ValueError, TypeError) as error:
         raise files.FileError(f"{options.source}: {error}") from error
     print(record)
     apart: float | None = None
     with files.replacing(options.target, options.force) as draft:
-        _step(begun, f"Writing {options.target}")
+        tell_step(begun, f"Writing {options.target}")
         changed.save(draft)
-        _step(begun, "Reading it back")
+        tell_step(begun, "Reading it back")
         read = files.read(draft)
         if comparable:
-            _step(begun, "Predicting on the same input")
+            tell_step(begun, "Predicting on the same input")
             apart = verify.difference(expected, verify.predict(read, inputs))
             _check(options, command, apart)
     if apart is None:
@@ -338,7 +332,7 @@ def _convert(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace, command: _Command, apart: float) -> None:
     # Not "above": what is not a number is refused, too.
     if command.tolerance is not None and not apart <= command.tolerance:
-        raise _DiffersError(
+        raise DiffersError(
             f"the predictions differ by {apart:.1e} of the largest, more than "
             f"{command.tolerance:.0e}; {options.target} was not written."
         )
@@ -366,10 +360,6 @@ def _examples(path: Path) -> Any:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FileError(f"--data: {path} is not a .npy file with numbers: {error}") from error
-
-
-def _step(begun: float, text: str) -> None:
-    print(f"[{time.perf_counter() - begun:5.1f} s] {text} ...", flush=True)
 
 
 def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:

@@ -16,7 +16,7 @@ from sepconv.geometry import ConvSpec
 from sepconv.program.network import Network, Step
 from sepconv.reference import fused_conv2d
 
-__all__ = ["run", "values"]
+__all__ = ["compute", "run", "values"]
 
 Arrays = Mapping[str, np.ndarray]
 Attributes = Mapping[str, Any]
@@ -84,11 +84,12 @@ def values(network: Network, *inputs: Any) -> list[np.ndarray]:
         computed.append(array)
     for step in network.steps:
         weights = {part: network.tensors[i].astype(np.float64) for part, i in step.weights.items()}
-        computed.append(_compute(step, weights, [computed[i] for i in step.inputs]))
+        computed.append(compute(step, weights, [computed[i] for i in step.inputs]))
     return computed
 
 
-def _compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray:
+def compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray:
+    """What one step gives, of float64 arrays: its weights, by their part, and its inputs."""
     if step.operation not in _FUNCTIONS:
         raise ValueError(
             f"The step {step.name!r} must be one of {sorted(_FUNCTIONS)}. "
@@ -216,9 +217,10 @@ def _convolution(
     given: Attributes, weights: Arrays, x: np.ndarray, residual: np.ndarray | None = None
 ) -> np.ndarray:
     spec = ConvSpec(*given["spec"])
+    kernels: dict[str, Any] = dict(weights)
     y = fused_conv2d(
         _as_image(x, spec),
-        **weights,
+        **kernels,
         residual=None if residual is None else _as_image(residual, spec),
         depthwise_activation=given["depthwise_activation"],
         activation=given["activation"],
@@ -293,7 +295,7 @@ def _pool(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
 
 
 def _reduce(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
-    function: Callable[..., np.ndarray] = _REDUCTIONS[given["function"]]
+    function: Any = _REDUCTIONS[given["function"]]
     return function(x, axis=tuple(given["axes"]), keepdims=given["keepdims"])
 
 

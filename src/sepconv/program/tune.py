@@ -83,7 +83,7 @@ def of_notes(notes: Mapping[str, str]) -> Tuning | None:
     try:
         values = json.loads(notes[_NOTE])
         tuning = Tuning(**values)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     plain = all(type(v) is int and -1 <= v <= 1 << 40 for v in tuning)
     return tuning if plain else None

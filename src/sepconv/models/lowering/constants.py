@@ -19,7 +19,7 @@ def affine(call: Call, x: int, scale: np.ndarray, shift: np.ndarray) -> int:
         return builder.linear(x, scale.item(), shift.item())
     axis = _only_axis(builder.shapes[x], scale, shift)
     if axis is not None:
-        size = builder.shapes[x][axis]
+        size = max(scale.size, shift.size)
         both = (np.broadcast_to(array.reshape(-1), size) for array in (scale, shift))
         return builder.scale(x, axis, *both)
     y = builder.binary("multiply", x, builder.constant(scale))

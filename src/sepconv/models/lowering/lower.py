@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-from keras.src.backend import standardize_dtype
 
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.builder import Builder
 from sepconv.models.lowering.call import Call
+from sepconv.models.lowering.checks import DTYPES, check_steps, own_dtype
 from sepconv.models.lowering.refusal import NotLowered
 from sepconv.models.lowering.simplify import simplify
-from sepconv.models.lowering.table import find, moves
+from sepconv.models.lowering.table import find
 from sepconv.models.optimize import fused_graph
 from sepconv.program.network import Input, Network
 
 __all__ = ["lower"]
-
-_DTYPES = ("float32", "float64")
 
 
 def lower(model: Any, dtype: str | None = None) -> Network:
@@ -49,15 +45,14 @@ def lower(model: Any, dtype: str | None = None) -> Network:
         >>> [step.operation for step in lower(model).steps]
         ['convolution', 'reduce']
     """
-    if dtype is not None and dtype not in _DTYPES:
+    if dtype is not None and dtype not in DTYPES:
         raise ValueError(
             f"dtype must be 'float32', 'float64' or None for the model's own; others are not "
             f"supported yet. Received: dtype={dtype!r}"
         )
     graph = Graph(model)
-    own = _own_dtype(graph)
-    for step in graph.steps:  # before layers are merged, so that errors name the model's own
-        _check(step, own)
+    own = own_dtype(graph)
+    check_steps(graph, own)  # before layers are merged
     names = list(graph.model.output_names)
     graph = fused_graph(model)
     inputs = [
@@ -83,8 +78,10 @@ def _lower_step(builder: Builder, step: Step, numbers: dict[Value, int]) -> None
     """Writes the steps of one call."""
     builder.name = step.name
     call = Call(builder, step, numbers)
+    write = find(step.operation)
+    assert write is not None  # since the steps were checked
     try:
-        given = find(step.operation)(call)
+        given = write(call)
     except NotLowered:
         raise
     except ValueError as error:  # shapes that do not fit each other
@@ -102,56 +99,3 @@ def _check_shape(call: Call, value: Value, shape: tuple[int | None, ...]) -> Non
         None not in pair and len(set(pair)) > 1 for pair in pairs
     ):
         call.refuse(f"its output has the shape {value.shape}, where {shape} was expected")
-
-
-def _check(step: Step, own: str) -> None:
-    """Refuses what can be seen before anything is written."""
-    operation = step.operation
-    kind = type(operation).__name__
-
-    def refuse(why: str) -> None:
-        raise NotLowered(step.label, kind, why)
-
-    if find(operation) is None:
-        refuse("it is not known")
-    if not {"call", "__call__", "convolution_op"}.isdisjoint(vars(operation)):
-        refuse("it was given a way of its own to compute")
-    if getattr(operation, "quantization_mode", None) is not None:
-        refuse("it is quantised")
-    if any(value.masked for value in step.inputs):
-        refuse("a mask goes through it")
-    for value in step.outputs:
-        if value.dtype == own:
-            continue
-        kept = moves(operation) and all(v.dtype == value.dtype for v in step.inputs)
-        if value.dtype is None or not kept:
-            refuse(f"it computes {value.dtype} in a model of {own}")
-
-
-def _own_dtype(graph: Graph) -> str:
-    """The dtype that a model computes in."""
-    found = set(_dtypes(graph))
-    if len(found) == 1 and found <= set(_DTYPES):
-        return found.pop()
-    if not found:
-        raise ValueError(
-            f"The model {graph.name!r} must compute in float32 or float64. It has no layer that "
-            "computes with such numbers."
-        )
-    raise ValueError(
-        f"The model {graph.name!r} must compute in float32 or in float64 throughout; half "
-        "precision and mixed policies are not supported yet. "
-        f"Received: layers that compute in {sorted(found)}"
-    )
-
-
-def _dtypes(graph: Graph) -> Iterable[str]:
-    """The dtypes of floating values, and those that layers compute and keep weights in."""
-    for step in graph.steps:
-        for value in step.outputs:
-            if value.dtype is not None and "float" in standardize_dtype(value.dtype):
-                yield standardize_dtype(value.dtype)
-        policy = getattr(step.operation, "dtype_policy", None)
-        if policy is not None and getattr(step.operation, "weights", ()):
-            yield policy.compute_dtype
-            yield policy.variable_dtype

@@ -11,6 +11,7 @@ from keras.src.applications.convnext import LayerScale, StochasticDepth
 
 from sepconv import layers
 from sepconv.models.folding import affine_of
+from sepconv.models.graph import Value
 from sepconv.models.lowering.call import Call, array_of
 from sepconv.models.lowering.constants import affine
 
@@ -101,8 +102,15 @@ def _nothing(call: Call) -> int:
     return call.x
 
 
-#: Layers that give what they are given at inference.
-NOTHING: tuple[Any, ...] = (
+def _augmentation(call: Call) -> int:
+    # A graph has `training=True` for these, which is their default, and `predict` says otherwise.
+    args, kwargs = call.step.arguments
+    if len(args) != 1 or not isinstance(args[0], Value) or set(kwargs) - {"training"}:
+        call.refuse("it is called with arguments that are not known")
+    return call.numbers[args[0]]
+
+
+_NOTHING: tuple[Any, ...] = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
@@ -112,14 +120,21 @@ NOTHING: tuple[Any, ...] = (
     keras.layers.GaussianNoise,
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
+    StochasticDepth,
+)
+
+#: Layers that change images in training, and only then.
+_AUGMENTATIONS = (
     keras.layers.RandomBrightness,
     keras.layers.RandomContrast,
     keras.layers.RandomFlip,
     keras.layers.RandomRotation,
     keras.layers.RandomTranslation,
     keras.layers.RandomZoom,
-    StochasticDepth,
 )
+
+#: Layers that give what they are given at inference.
+NOTHING: tuple[Any, ...] = (*_NOTHING, *_AUGMENTATIONS)
 
 #: Layers that make floats of integers first.
 RESCALING: tuple[Any, ...] = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -134,5 +149,6 @@ LAYERS: dict[type, Callable[[Call], int]] = {
     keras.layers.Rescaling: _rescaling,
     keras.layers.Normalization: _normalization,
     LayerScale: _layer_scale,
-    **dict.fromkeys(NOTHING, _nothing),
+    **dict.fromkeys(_NOTHING, _nothing),
+    **dict.fromkeys(_AUGMENTATIONS, _augmentation),
 }

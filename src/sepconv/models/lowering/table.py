@@ -16,7 +16,7 @@ from sepconv.models.lowering import (
 )
 from sepconv.models.lowering.call import Call
 
-__all__ = ["find", "makes_floats", "moves"]
+__all__ = ["find", "is_operation", "makes_floats", "moves"]
 
 #: A function that writes the steps of a call, and gives the numbers of what it returns.
 Write = Callable[[Call], Any]
@@ -45,6 +45,11 @@ def find(operation: Any) -> Write | None:
 def moves(operation: Any) -> bool:
     """Whether it gives elements of its input and zeros, so that integers stay integers."""
     return type(operation) in _MOVES
+
+
+def is_operation(operation: Any) -> bool:
+    """Whether it is no layer but an operation of `keras.ops`, which is exact about dtypes."""
+    return type(operation) in operations.OPERATIONS
 
 
 def makes_floats(operation: Any) -> bool:

@@ -1,0 +1,95 @@
+"""What a model must be to be lowered, as far as its graph shows it before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from keras.src.backend import standardize_dtype
+
+from sepconv.models.graph import Graph, Step, Value
+from sepconv.models.lowering.refusal import NotLowered
+from sepconv.models.lowering.table import find, is_operation, makes_floats, moves
+
+__all__ = ["DTYPES", "check_steps", "own_dtype"]
+
+#: The dtypes that a network may compute in.
+DTYPES = ("float32", "float64")
+
+
+def own_dtype(graph: Graph) -> str:
+    """The dtype that a model computes in.
+
+    Raises:
+        ValueError: it computes in several, in half precision, or in none.
+    """
+    found = set(_dtypes(graph))
+    if len(found) == 1 and found <= set(DTYPES):
+        return found.pop()
+    if not found:
+        raise ValueError(
+            f"The model {graph.name!r} must compute in float32 or float64. It has no layer that "
+            "computes with such numbers."
+        )
+    raise ValueError(
+        f"The model {graph.name!r} must compute in float32 or in float64 throughout; half "
+        "precision and mixed policies are not supported yet. "
+        f"Received: layers that compute in {sorted(found)}"
+    )
+
+
+def _dtypes(graph: Graph) -> Iterable[str]:
+    """The dtypes of floating values, and of the weights and arithmetic of layers."""
+    for step in graph.steps:
+        for value in step.outputs:
+            if _is_float(value):
+                yield standardize_dtype(value.dtype)
+        policy = getattr(step.operation, "dtype_policy", None)
+        if policy is not None and getattr(step.operation, "weights", None):
+            yield policy.compute_dtype
+            yield policy.variable_dtype
+
+
+def _is_float(value: Value) -> bool:
+    return value.dtype is not None and "float" in standardize_dtype(value.dtype)
+
+
+def check_steps(graph: Graph, own: str) -> None:
+    """Refuses steps that no network has.
+
+    Args:
+        graph: of the model as it was given, so that errors name its layers.
+        own: what `own_dtype` says of it.
+
+    Raises:
+        NotLowered: at the first such step.
+    """
+    integers = {value for value in graph.inputs if not _is_float(value)}
+    for step in graph.steps:
+        why = _refusal(step, own, integers)
+        if why:
+            raise NotLowered(step.label, type(step.operation).__name__, why)
+        if moves(step.operation) and not integers.isdisjoint(step.inputs):
+            integers.update(step.outputs)
+
+
+def _refusal(step: Step, own: str, integers: set[Value]) -> str:
+    """Why a step is refused; empty where it is not."""
+    operation = step.operation
+    if find(operation) is None:
+        return "it is not known"
+    if not {"call", "__call__", "convolution_op"}.isdisjoint(vars(operation)):
+        return "it was given a way of its own to compute"
+    if getattr(operation, "quantization_mode", None) is not None:
+        return "it is quantised"
+    if any(value.masked for value in step.inputs):
+        return "a mask goes through it"
+    if moves(operation):
+        return ""
+    if any(value.dtype != own for value in step.outputs):
+        found = sorted({str(value.dtype) for value in step.outputs})
+        return f"its results are {', '.join(found)}, those of the model {own}"
+    # Keras' layers compute with integers where they are given some, and call the results floats.
+    of_integers = not integers.isdisjoint(step.inputs)
+    if of_integers and not makes_floats(operation) and not is_operation(operation):
+        return "it computes with integers: cast its input, or put Rescaling before it"
+    return ""
