@@ -38,8 +38,8 @@ _TOP = 5
 _PAGE = Path(__file__).with_name("page.html")
 #: The page needs nothing from elsewhere, and may get nothing.
 _POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src blob:; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src blob: data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -64,7 +64,7 @@ def create(program: Any, at_once: int | None = None) -> Starlette:
             {"name": classes[index], "probability": float(probabilities[index])}
             for index in probabilities.argsort()[::-1][:_TOP]
         ]
-        return {"classes": top, "milliseconds": round(1e3 * seconds, 2)}
+        return {"classes": top, "milliseconds": round(1e3 * seconds, 1)}
 
     async def classify(request: Request) -> Response:
         data = await _upload(request)

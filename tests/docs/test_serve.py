@@ -87,7 +87,7 @@ def test_a_picture_is_classified(kind, color, name, client):
     assert len(probabilities) == 5
     assert probabilities == sorted(probabilities, reverse=True)
     assert 0.9 < sum(probabilities) <= 1.0001
-    assert said["milliseconds"] > 0
+    assert said["milliseconds"] >= 0
 
 
 def test_a_picture_is_turned_as_its_camera_says(modules):
