@@ -42,10 +42,14 @@ inline Vec<T> between(Vec<T> v, T least, T most) {
   return v < least ? broadcast(least) : v;
 }
 #if defined(__AVX512F__)
+// With this mask, since GCC 12 warns of uninitialized lanes without any.
+inline constexpr __mmask16 kAllLanes = 0xFFFF;
+
 // In an instruction each, of which the second operand is the result where one is NaN.
 template <>
 inline Vec<float> between(Vec<float> v, float least, float most) {
-  return _mm512_max_ps(broadcast(least), _mm512_min_ps(broadcast(most), v));
+  return _mm512_maskz_max_ps(kAllLanes, broadcast(least),
+                             _mm512_maskz_min_ps(kAllLanes, broadcast(most), v));
 }
 #endif
 
@@ -53,7 +57,8 @@ inline Vec<float> between(Vec<float> v, float least, float most) {
 // the best one of its degree (3e-9) that begins with 1 + r.
 inline Vec<float> exponential(Vec<float> v) {
 #if defined(__AVX512F__)
-  const Vec<float> n = _mm512_roundscale_ps(v * 1.44269504f, _MM_FROUND_TO_NEAREST_INT);
+  const Vec<float> n =
+      _mm512_maskz_roundscale_ps(kAllLanes, v * 1.44269504f, _MM_FROUND_TO_NEAREST_INT);
 #else
   const Vec<float> round = broadcast(12582912.0f);  // 1.5 * 2^23: its last bits count whole numbers
   const Vec<float> shifted = v * 1.44269504f + round;
@@ -68,7 +73,7 @@ inline Vec<float> exponential(Vec<float> v) {
   p = p * r + 1.0f;
   p = p * r + 1.0f;
 #if defined(__AVX512F__)
-  return _mm512_scalef_ps(p, n);
+  return _mm512_maskz_scalef_ps(kAllLanes, p, n);
 #else
   typedef int Integers __attribute__((vector_size(SEPCONV_VECTOR_BYTES)));
   return reinterpret_cast<Vec<float> >(reinterpret_cast<Integers>(p) +
