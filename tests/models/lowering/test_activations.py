@@ -46,6 +46,8 @@ def test_layers():
         "prelu_shared": L.PReLU("uniform", shared_axes=[1]),
         "softmax": L.Softmax(axis=1),
         "softmax_list": L.Softmax(axis=[-1]),
+        "operation": L.Activation(keras.ops.elu),
+        "operation_gelu": L.Activation(keras.ops.gelu),
         "of_dense": L.Dense(4, activation=L.LeakyReLU(0.2)),
     }
     compare_each((6, 8), branches, X)

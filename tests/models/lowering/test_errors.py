@@ -67,6 +67,21 @@ def test_what_layers_are_not_lowered_with(layer, why):
     refused(model_of(layer), "odd", why)
 
 
+def test_errors_name_the_layer_that_is_to_blame_where_layers_are_merged():
+    odd = L.Activation(lambda x: x, name="odd")
+    refused(model_of(L.Conv2D(3, 1), L.BatchNormalization(), odd), "odd", "activation")
+    layer = L.Conv2D(3, 3, name="odd", activation="relu")
+    model = model_of(layer)
+    layer.activation = keras.activations.threshold
+    with pytest.raises(NotLowered, match="'odd' of the class Conv2D"):
+        lower(model)
+
+
+def test_inputs_that_may_be_missing():
+    x, y = keras.Input((4,)), keras.Input((4,), optional=True, name="odd")
+    refused(keras.Model([x, y], L.Dense(3)(x)), "odd", "it may be missing")
+
+
 def test_arguments_of_calls():
     x = keras.Input((8, 8, 4))
     refused(keras.Model(x, L.Dropout(0.5, name="odd")(x, training=True)), "odd", "arguments")

@@ -11,7 +11,7 @@ import keras
 from sepconv.models.lowering.builder import Builder
 from sepconv.models.lowering.call import Call, array_of
 
-__all__ = ["FUNCTIONS", "LAYERS", "activate", "glu", "keras_relu"]
+__all__ = ["FUNCTIONS", "LAYERS", "activate", "glu", "keras_relu", "unknown_activation"]
 
 
 def keras_relu(
@@ -93,15 +93,32 @@ FUNCTIONS: dict[str, Callable[[Builder, int], int]] = {
 
 def activate(call: Call, x: int, activation: Any) -> int:
     """Applies what a layer has as its activation: None, a function of Keras', or a layer."""
+    write = _find(activation)
+    if write is None:
+        call.refuse(unknown_activation(activation))
+    return write(call.builder, x)
+
+
+def unknown_activation(activation: Any) -> str:
+    """Why an activation of a layer's is refused; empty where it is not."""
+    if _find(activation) is not None:
+        return ""
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return f"its activation {name!r} is not known"
+
+
+def _find(activation: Any) -> Callable[[Builder, int], int] | None:
     if activation is None:
-        return x
+        return FUNCTIONS["linear"]
     for name, write in FUNCTIONS.items():
         if activation is getattr(keras.activations, name, None):
-            return write(call.builder, x)
+            return write
+        if activation is getattr(keras.ops, name, None):  # whose defaults are the same, but for
+            return _plain("gelu_tanh") if name == "gelu" else write
     if type(activation) in _OF_ONE_VALUE:
-        return _OF_ONE_VALUE[type(activation)](call.builder, x, activation)
-    name = getattr(activation, "__name__", type(activation).__name__)
-    call.refuse(f"its activation {name!r} is not known")
+        of_layer = _OF_ONE_VALUE[type(activation)]
+        return lambda builder, x: of_layer(builder, x, activation)
+    return None
 
 
 def _prelu(builder: Builder, x: int, layer: Any) -> int:

@@ -8,17 +8,25 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 
+from sepconv.models.folding import Convolution
 from sepconv.models.graph import Step, Value
 from sepconv.models.lowering.builder import Builder
 from sepconv.models.lowering.refusal import NotLowered
 from sepconv.program.shapes import Shape
 
-__all__ = ["Call", "array_of"]
+__all__ = ["Call", "array_of", "refusal"]
 
 
 def array_of(weight: Any) -> np.ndarray:
     """A weight or tensor as a NumPy array."""
     return np.asarray(keras.ops.convert_to_numpy(weight))
+
+
+def refusal(step: Step, why: str) -> NotLowered:
+    """The error that names a step's layer, also where others were merged into it."""
+    operation = step.operation
+    layer = operation.layer if isinstance(operation, Convolution) else operation
+    return NotLowered(step.label, type(layer).__name__, why)
 
 
 class Call:
@@ -37,7 +45,7 @@ class Call:
 
     def refuse(self, why: str) -> NoReturn:
         """Raises the error that names the layer."""
-        raise NotLowered(self.step.label, type(self.step.operation).__name__, why)
+        raise refusal(self.step, why)
 
     @property
     def x(self) -> int:

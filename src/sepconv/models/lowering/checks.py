@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from keras.src.backend import standardize_dtype
 
 from sepconv.models.graph import Graph, Step, Value
+from sepconv.models.lowering.activations import unknown_activation
+from sepconv.models.lowering.call import refusal
 from sepconv.models.lowering.refusal import NotLowered
 from sepconv.models.lowering.table import find, is_operation, makes_floats, moves
 
@@ -63,11 +65,15 @@ def check_steps(graph: Graph, own: str) -> None:
     Raises:
         NotLowered: at the first such step.
     """
+    for tensor in graph.model.inputs:
+        layer = tensor._keras_history.operation
+        if getattr(layer, "optional", False) or getattr(tensor, "sparse", False):
+            raise NotLowered(layer.name, type(layer).__name__, "it may be missing, or is sparse")
     integers = {value for value in graph.inputs if not _is_float(value)}
     for step in graph.steps:
         why = _refusal(step, own, integers)
         if why:
-            raise NotLowered(step.label, type(step.operation).__name__, why)
+            raise refusal(step, why)
         if moves(step.operation) and not integers.isdisjoint(step.inputs):
             integers.update(step.outputs)
 
@@ -81,6 +87,9 @@ def _refusal(step: Step, own: str, integers: set[Value]) -> str:
         return "it was given a way of its own to compute"
     if getattr(operation, "quantization_mode", None) is not None:
         return "it is quantised"
+    why = unknown_activation(getattr(operation, "activation", None))
+    if why:
+        return why
     if any(value.masked for value in step.inputs):
         return "a mask goes through it"
     if moves(operation):

@@ -6,7 +6,7 @@ from typing import Any
 
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.builder import Builder
-from sepconv.models.lowering.call import Call
+from sepconv.models.lowering.call import Call, refusal
 from sepconv.models.lowering.checks import DTYPES, check_steps, own_dtype
 from sepconv.models.lowering.refusal import NotLowered
 from sepconv.models.lowering.simplify import simplify
@@ -85,7 +85,7 @@ def _lower_step(builder: Builder, step: Step, numbers: dict[Value, int]) -> None
     except NotLowered:
         raise
     except ValueError as error:  # shapes that do not fit each other
-        raise NotLowered(step.label, type(step.operation).__name__, str(error)) from error
+        raise refusal(step, str(error)) from error
     results = given if isinstance(given, list) else [given]
     for value, number in zip(step.outputs, results, strict=True):
         _check_shape(call, value, builder.shapes[number])
