@@ -8,6 +8,7 @@ from helpers import programs
 
 import sepconv
 from sepconv.program import file
+from sepconv.program.network import Input
 from sepconv.program.program import Program, Tuning
 
 X = np.random.default_rng(0).standard_normal((2, 40, 12, 16), "float32")
@@ -45,3 +46,12 @@ def test_no_note_changes_a_bit(note, expected, tmp_path):
     assert all(alone) == (expected is None or expected.most_links < 2)
     assert program.notes == {"tuning": note}
     np.testing.assert_array_equal(program(X), Program(network)(X))
+
+
+def test_a_network_whose_shapes_do_not_fit_is_refused_by_the_files_name(tmp_path):
+    path, network = tmp_path / "a.sepconv", programs.blocks()
+    file.write(path, network._replace(inputs=(Input("x", (None, None, 12, 5)),)))
+    with pytest.raises(ValueError) as error:
+        sepconv.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "first" in str(error.value)

@@ -14,8 +14,8 @@ __all__ = ["load"]
 def load(path: str | os.PathLike[str]) -> Program:
     """Opens a program that `Program.save` or ``sepconv compile`` has written.
 
-    Its weights are packed for this processor; the file may be changed or removed afterwards. Nothing
-    in the file is code: a broken or hostile one gives an error.
+    Its weights are packed for this processor; the file may be changed or removed afterwards.
+    Nothing in the file is code: a broken or hostile one gives an error.
 
     Args:
         path: of the file.
@@ -39,4 +39,7 @@ def load(path: str | os.PathLike[str]) -> Program:
         array([[0.5, 0.5]], dtype=float32)
     """
     network, notes = file.read(path)
-    return Program(network, tuning=of_notes(notes), notes=notes, keep=False)
+    try:
+        return Program(network, tuning=of_notes(notes), notes=notes, keep=False)
+    except ValueError as error:
+        raise ValueError(f"{os.fsdecode(path)}: {error}") from error

@@ -33,7 +33,7 @@ _CANDIDATES = (
 
 class _Candidate(NamedTuple):
     program: Program
-    tuning: Tuning
+    tuning: Tuning | None
     seconds: list[float]
 
 
@@ -77,8 +77,9 @@ def to_notes(tuning: Tuning | None) -> dict[str, str]:
 
 
 def of_notes(notes: Mapping[str, str]) -> Tuning | None:
-    """The tuning in the notes of a file, or None. One that makes no sense is left out, since it
-    changes nothing but the time.
+    """The tuning in the notes of a file, or None.
+
+    One that makes no sense is left out, since it changes nothing but the time.
     """
     try:
         values = json.loads(notes[_NOTE])
