@@ -75,18 +75,21 @@ inline constexpr int64_t kPaddedTaps = 9;
 
 // --- operations between convolutions -----------------------------------------------------------
 
-// Elements of a task of such an operation. Waking a thread for fewer takes longer than they do.
-//   benchmarks of whole networks at batch 1
+// These are reckoned from the others and from the sizes of caches, and not yet measured.
+
+// Elements of a task of such an operation, as of those that only copy or add. Waking a thread for
+// fewer takes longer than they do.
+//   benchmarks/inference.py
 inline constexpr int64_t kArrayTaskElements = 16384;
 
-// Elements of an operand that is repeated so that rows of few channels are computed as longer ones:
-// few enough for the first cache.
-//   the same
+// Elements of an operand that is repeated so that rows of few channels are computed as longer ones.
+// More leave less of the first cache, fewer make shorter rows.
+//   benchmarks/inference.py
 inline constexpr int64_t kRepeatedElements = 256;
 
-// Elements of a side of the blocks that a transposed copy goes through. Larger blocks leave the
-// first cache where rows are powers of two apart.
-//   the same
+// Elements of a side of the blocks that a transposed copy goes through: a line of float32. Larger
+// blocks leave the first cache where rows are powers of two apart, smaller ones read lines twice.
+//   benchmarks/inference.py
 inline constexpr int64_t kTransposeSide = 16;
 
 // --- the product -------------------------------------------------------------------------------
@@ -189,8 +192,9 @@ inline constexpr int64_t kGroupPixels = 1024;
 
 // Rows, and elements of a row, that are added up in an array's dtype before the next ones are, as
 // vectors in registers; and the elements at least of a part of a large reduction, which has a
-// partial result of its own.
-//   benchmarks of whole networks at batch 1
+// partial result of its own. Reckoned, not measured: fewer lose fewer digits and take more
+// instructions.
+//   benchmarks/inference.py
 inline constexpr int64_t kSumRows = 32, kSumRowElements = 1024;
 inline constexpr int64_t kReducePartElements = 16384;
 

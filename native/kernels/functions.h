@@ -194,7 +194,7 @@ inline Vec<double> tanh_of(Vec<double> v) {
 inline Vec<float> log_of(Vec<float> v) {
   const Vec<float> nothing = zero<float>();
   const Integers<float> small = v < broadcast(1.17549435e-38F);  // denormal
-  const Integers<float> bits = bits_of<float>(small ? v * 33554432.0F : v);
+  const Integers<float> bits = bits_of<float>(absolute<float>(small ? v * 33554432.0F : v));
   // v = 2^n m, with m from sqrt(1/2) to sqrt(2).
   const Integers<float> n = (bits - 0x3f3504f3) >> 23;
   const Vec<float> f = from_bits<float>(bits - (n << 23)) - 1.0F;

@@ -65,6 +65,15 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
     } else if (b.source != nullptr) {
       pack(depth, width, b.source + n, b.source_row, int64_t{1}, panel.panels);
     }
+    // The next panel of weights, which in a network were last read a whole call ago and come from
+    // the third cache: a line a step, since more at once would hold up what is computed.
+    const B* ahead_of = panel.panels;
+    const bool has_next = !b.once && b.source == nullptr && n + P::kColumns < columns;
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(B));
+    const int64_t next_lines =
+        has_next ? packed_elements<B>(depth, min_of(P::kColumns, columns - n - P::kColumns)) / kLine
+                 : 0;
+    int64_t asked = 0;
     int64_t m = 0;
     for (int64_t group = 0; group < groups.count; ++group) {
       const int64_t count = groups.rows(group);
@@ -73,6 +82,10 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
       const typename P::Epilogue e = early.from(m, n, c_row);
       typename P::C* tile = c + m * c_row + n;
       ahead.prefetch_next();
+      panel.next =
+          asked < next_lines ? panel.panels + P::kColumns * steps + asked * kLine : ahead_of;
+      panel.next_step = asked < next_lines ? kLine : 0;
+      asked += steps / P::kSteps;
       table->of[count](depth, here, panel, tile, c_row, width, e);
       table = &micros_for<P>(width, plain);
       if (late)

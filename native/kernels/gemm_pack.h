@@ -28,6 +28,9 @@ struct MatrixB {
   const T* source = nullptr;
   int64_t source_row = 0;
   bool once = false;
+  // What is asked for ahead of its use: a line at each step of k, `next_step` elements apart.
+  const T* next = nullptr;
+  int64_t next_step = 0;
 };
 
 // B with filled panels, which are only read.

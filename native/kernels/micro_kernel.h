@@ -71,6 +71,8 @@ template <class P, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool H
   const int64_t a_col = a.col;
   B* panel = matrix.panels;
   [[maybe_unused]] const B* source = matrix.source;
+  const B* next = matrix.next;
+  const int64_t next_step = matrix.next_step;
   // What the row at `panel` adds; `steps` gets the steps of a row of A.
   const auto add_row = [&](auto steps) __attribute__((always_inline)) {
     Vec<B> b[VECTORS];
@@ -98,6 +100,8 @@ template <class P, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool H
   };
   for (const B* const end = panel + depth / P::kSteps * kPanelRow; panel != end;
        panel += kPanelRow) {
+    __builtin_prefetch(next, 0, 2);
+    next += next_step;
     add_row([](const auto* from) { return P::steps(from); });
     in.advance(a_col);
   }

@@ -20,39 +20,84 @@ inline void copy_over(const T* from, int64_t count, const T* end, T* to) {
   for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, load(from + i));
 }
 
+// A patch as [tap][channel]: what the output at row p and column q of an image sees.
+template <class T>
+void copy_patch(const Geometry& g, const T* image, int64_t p, int64_t q, const T* end, T* to) {
+  const int64_t row = g.kw * g.c, top = p * g.sh - g.pt, left = q * g.sw - g.pl;
+  const Range inside = taps_inside(left, g.kw, g.dw, g.w);
+  for (int64_t i = 0; i < g.kh; ++i, to += row) {
+    const int64_t h = top + i * g.dh;
+    if (h < 0 || h >= g.h || inside.first == inside.last) {
+      fill_zero(to, row);
+      continue;
+    }
+    const T* from = image + (h * g.w + left) * g.c;
+    fill_zero(to, inside.first * g.c);
+    if (g.dw == 1)
+      copy_over(from + inside.first * g.c, (inside.last - inside.first) * g.c, end,
+                to + inside.first * g.c);
+    else
+      for (int64_t j = inside.first; j < inside.last; ++j)
+        copy_over(from + j * g.dw * g.c, g.c, end, to + j * g.c);
+    fill_zero(to + inside.last * g.c, (g.kw - inside.last) * g.c);
+  }
+}
+
+// Patches of outputs [q0, q1) of row p, `pitch` from one to the next. Those between the edges,
+// whose taps are all inside the image along the row, are whole vectors of each of its rows.
+template <class T>
+void copy_patches(const Geometry& g, const T* image, int64_t p, int64_t q0, int64_t q1,
+                  int64_t pitch, const T* end, T* to) {
+  const int64_t row = g.kw * g.c, top = p * g.sh - g.pt;
+  int64_t first = q1, last = q1;
+  if (g.dw == 1 && g.w >= g.kw) {
+    first = max_of(q0, min_of(q1, ceil_div(g.pl, g.sw)));
+    last = max_of(first, min_of(q1, (g.w - g.kw + g.pl) / g.sw + 1));
+    // Vectors may read past a row, but not past the array.
+    const int64_t lowest = min_of(g.h - 1, top + (g.kh - 1) * g.dh);
+    const auto reads_past = [&](int64_t q) {
+      const T* from = image + (lowest * g.w + q * g.sw - g.pl) * g.c;
+      return end - from < round_up(row, kLanes<T>);
+    };
+    while (last > first && reads_past(last - 1)) --last;
+  }
+  for (int64_t q = q0; q < first; ++q, to += pitch) copy_patch(g, image, p, q, end, to);
+  if (last > first) {
+    T* tap_row = to;
+    for (int64_t i = 0; i < g.kh; ++i, tap_row += row) {
+      const int64_t h = top + i * g.dh;
+      T* here = tap_row;
+      if (h < 0 || h >= g.h) {
+        for (int64_t q = first; q < last; ++q, here += pitch)
+          for (int64_t k = 0; k < row; k += kLanes<T>) store(here + k, zero<T>());
+        continue;
+      }
+      const T* from = image + (h * g.w + first * g.sw - g.pl) * g.c;
+      for (int64_t q = first; q < last; ++q, here += pitch, from += g.sw * g.c)
+        for (int64_t k = 0; k < row; k += kLanes<T>) store(here + k, load(from + k));
+    }
+    to += (last - first) * pitch;
+  }
+  for (int64_t q = last; q < q1; ++q, to += pitch) copy_patch(g, image, p, q, end, to);
+}
+
 // Patches as [pixel][tap][channel].
 template <class T>
 void patches_last(const Geometry& g, const PatchesPlan& plan, const T* x, const Weights<T>& w,
                   const Finish<T>& finish, T* y, Runner& runner) {
-  const int64_t depth = w.depth, filters = w.outputs, row = g.kw * g.c;
+  const int64_t depth = w.depth, filters = w.outputs;
   const Cut &tiles = plan.product.tiles, &filter_parts = plan.product.filter_parts;
   const WeightParts<T> weights(w, filter_parts);
   const T* end = x + g.n * g.h * g.w * g.c;
   const int64_t pitch = plan.pitch;
   const auto task = [&](int64_t tile, T* scratch, Kept* kept) {
     const int64_t first = tiles.first(tile), count = tiles.first(tile + 1) - first;
-    for (int64_t k = 0; k < count; ++k) {
-      const int64_t q = (first + k) % g.wo, p = (first + k) / g.wo % g.ho;
-      const T* image = x + (first + k) / (g.wo * g.ho) * g.h * g.w * g.c;
-      const int64_t top = p * g.sh - g.pt, left = q * g.sw - g.pl;
-      const Range inside = taps_inside(left, g.kw, g.dw, g.w);
-      T* to = scratch + k * pitch;
-      for (int64_t i = 0; i < g.kh; ++i, to += row) {
-        const int64_t h = top + i * g.dh;
-        if (h < 0 || h >= g.h || inside.first == inside.last) {
-          fill_zero(to, row);
-          continue;
-        }
-        const T* from = image + (h * g.w + left) * g.c;
-        fill_zero(to, inside.first * g.c);
-        if (g.dw == 1)
-          copy_over(from + inside.first * g.c, (inside.last - inside.first) * g.c, end,
-                    to + inside.first * g.c);
-        else
-          for (int64_t j = inside.first; j < inside.last; ++j)
-            copy_over(from + j * g.dw * g.c, g.c, end, to + j * g.c);
-        fill_zero(to + inside.last * g.c, (g.kw - inside.last) * g.c);
-      }
+    for (int64_t k = 0; k < count;) {
+      const int64_t row = (first + k) / g.wo, q = (first + k) % g.wo;
+      const int64_t here = min_of(g.wo - q, count - k);
+      copy_patches(g, x + row / g.ho * g.h * g.w * g.c, row % g.ho, q, q + here, pitch, end,
+                   scratch + k * pitch);
+      k += here;
     }
     for (int64_t filter_part = 0; filter_part < filter_parts.count; ++filter_part) {
       const int64_t o0 = filter_parts.first(filter_part), element = first * filters + o0;

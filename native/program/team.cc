@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "../pause.h"
+#include "denormals.h"
 
 namespace sepconv::program {
 namespace {
@@ -52,6 +53,7 @@ class Team : public Runner {
 
   // The part of a thread that the pool has sent: the caller's is `body`, the others' to serve.
   void take_part(void (*body)(void*, Runner&), void* context) {
+    const DenormalsAsZeros mode;
     if (std::this_thread::get_id() != caller_) {
       serve();
     } else if (!over_.load(std::memory_order_relaxed)) {

@@ -188,6 +188,24 @@ void check_memory() {
   CHECK(program.memory(shapes).arena < program.memory(shapes).naive);
 }
 
+// Denormal numbers are zeros within a program, on every thread, and the caller's mode stays.
+void check_denormals() {
+  Draft draft(3);
+  draft.network.inputs = {{-1, -1}};
+  const int tiny = draft.add("unary", {0}, {30}, {1e-20, 0.0, 0.0});
+  draft.network.outputs = {draft.add("unary", {tiny}, {30}, {1e20, 0.0, 0.0})};
+  const Program program(draft.network);
+  const std::vector<Shape> shapes{{1000, 100}};
+  const std::vector<float> x(100000, 1e-20f);
+  std::vector<float> y(x.size(), 1.0f);
+  const void* inputs[] = {x.data()};
+  void* outputs[] = {y.data()};
+  program.run(shapes, inputs, outputs);
+  CHECK(y == std::vector<float>(x.size(), 0.0f));
+  volatile float number = 1e-20f;
+  CHECK(number * number != 0.0f);
+}
+
 void check_refusals() {
   const auto refused = [](auto change, const char* part) {
     Draft draft(1);
@@ -236,6 +254,7 @@ void check_refusals() {
 void check_programs(int networks) {
   check_bits(networks);
   check_memory();
+  check_denormals();
   check_refusals();
 }
 
