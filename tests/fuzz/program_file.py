@@ -13,6 +13,7 @@ import argparse
 import copy
 import faulthandler
 import json
+import math
 import resource
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from sepconv.program.network import OPERATIONS, Network
 from sepconv.program.program import Program, Tuning
 
 LIMIT = 4 << 30  # bytes of memory, beyond which a case gets none
+MODEST = 1 << 28  # bytes of all values, beyond which a case is left out under a sanitizer
 PATIENCE = 60  # seconds for one case
 LARGEST_INPUT = 1 << 20  # elements
 
@@ -278,7 +280,7 @@ def require(condition: Any, message: str) -> None:
         raise AssertionError(message)
 
 
-def run(path: Path, network: Network, draw: Random) -> bool:
+def run(path: Path, network: Network, draw: Random, modest: bool) -> bool:
     """Runs a file's network on small inputs; whether it was accepted."""
     try:
         program = sepconv.load(path)
@@ -287,6 +289,8 @@ def run(path: Path, network: Network, draw: Random) -> bool:
             for each in network.inputs
         ]
         if any(np.prod(shape, dtype=float) > LARGEST_INPUT for shape in shapes):
+            return False
+        if modest and program.memory(*shapes).naive > MODEST:
             return False
         arrays = [draw.standard_normal(shape).astype(network.dtype) for shape in shapes]
         results = as_tuple(program(*arrays))
@@ -307,7 +311,7 @@ def as_tuple(results: Any) -> tuple[np.ndarray, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def one_case(number: int, folder: Path, read_only: bool) -> str:
+def one_case(number: int, folder: Path, options: argparse.Namespace) -> str:
     """A case, by its number; what came of it."""
     draw = np.random.default_rng(number)
     make, dtype = pick(draw, STARTS), pick(draw, ("float32", "float64"))
@@ -327,22 +331,23 @@ def one_case(number: int, folder: Path, read_only: bool) -> str:
     again = file.read(folder / "again.sepconv")
     assert programs.same(again.network, found.network)
     assert again.notes == found.notes
-    if read_only:
+    if options.read_only:
         return f"{name}: read"
-    return f"{name}: {'run' if run(path, found.network, draw) else 'read'}"
+    return f"{name}: {'run' if run(path, found.network, draw, options.sanitized) else 'read'}"
 
 
-def fuzz(seconds: float, first: int, read_only: bool, count: int | None = None) -> Counter[str]:
+def fuzz(options: argparse.Namespace, first: int) -> Counter[str]:
     """Runs cases until the time is over; an error ends it and names the case."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
         print(f"if it crashes: {folder} has the case's file and number", flush=True)
         outcomes: Counter[str] = Counter()
-        end, number = time.monotonic() + seconds, first
-        while time.monotonic() < end and (count is None or number < first + count):
+        end, number = time.monotonic() + options.seconds, first
+        last = math.inf if options.count is None else first + options.count
+        while time.monotonic() < end and number < last:
             faulthandler.dump_traceback_later(PATIENCE, exit=True)
             try:
-                outcomes[one_case(number, folder, read_only)] += 1
+                outcomes[one_case(number, folder, options)] += 1
             except BaseException:
                 kept = Path(tempfile.gettempdir()) / f"program_file_{number}.sepconv"
                 kept.write_bytes((folder / "case.sepconv").read_bytes())
@@ -364,11 +369,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="the first; by default the clock's")
     parser.add_argument("--count", type=int, default=None, help="how many cases at most")
     parser.add_argument("--read-only", action="store_true", help="do not run what is accepted")
+    parser.add_argument(
+        "--sanitized",
+        action="store_true",
+        help="for a library built with a sanitizer, which has to have all the memory it wants",
+    )
     options = parser.parse_args()
     faulthandler.enable()
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    if not options.sanitized:
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
     first = options.seed if options.seed is not None else int(time.time()) % 10**6 * 1000
-    fuzz(options.seconds, first, options.read_only, options.count)
+    fuzz(options, first)
     return 0
 
 
