@@ -1,6 +1,9 @@
 """The compiled kernels. A buffer is an object with the buffer protocol, an address, or None."""
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
+
+import numpy as np
 
 class Geometry:
     """A ConvSpec applied to shapes; see `sepconv.geometry.resolve`."""
@@ -185,6 +188,35 @@ def plan_pointwise(
 
     `pass_` is "forward", "input_gradient" or "pointwise_kernel_gradient".
     """
+
+#: A step of a program: its operation and name, numbers of values, attributes as integers and floats
+#: (see ``native/program/step.h``), and numbers of tensors or None.
+ProgramStep = tuple[str, str, list[int], list[int], list[float], list[int | None]]
+
+class Program:
+    """A network whose weights are packed; see ``native/program/program.h``.
+
+    Sizes of inputs that may be any are -1. `tuning` is the three numbers of its ``Tuning``.
+    """
+
+    def __init__(
+        self,
+        dtype: int,
+        inputs: list[list[int]],
+        steps: list[ProgramStep],
+        outputs: list[int],
+        tensors: list[np.ndarray],
+        tuning: tuple[int, int, int] | None = None,
+    ) -> None: ...
+    def output_shapes(self, inputs: Sequence[Sequence[int]]) -> list[tuple[int, ...]]: ...
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
+    def profile(
+        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
+    ) -> list[tuple[str, str, tuple[int, ...], int, int, float]]:
+        """Of each step the operation, name, shape, multiply-adds, bytes of weights and seconds."""
+
+    def memory(self, inputs: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+        """Bytes of weights, of a call's arena, and of the same without sharing."""
 
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...

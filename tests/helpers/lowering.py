@@ -1,4 +1,4 @@
-"""Lowered models held against Keras, by the reference of programs."""
+"""Lowered models held against Keras, by the reference of programs and by programs themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 
 from sepconv.models.lowering import lower
 from sepconv.program import reference, shapes
+from sepconv.program.program import Program
 
 
 def randomized(model, seed=0):
@@ -38,6 +39,12 @@ def compare(model, *inputs, dtype=None):
         got = values[number].astype(network.dtype)
         assert got.shape == want.shape, name
         assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max(), name
+    outputs = Program(network)(*inputs)
+    found = outputs if isinstance(outputs, tuple) else (outputs,)
+    for name, number, got in zip(names, network.outputs, found, strict=True):
+        want = values[number]
+        assert got.shape == want.shape, name
+        assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max(), name
     for shape, value in zip(shapes.shapes(network), values, strict=True):
         assert len(shape) == value.ndim
         assert all(size in (None, n) for size, n in zip(shape, value.shape, strict=True))

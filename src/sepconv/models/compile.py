@@ -21,8 +21,8 @@ def compile(
 ) -> Program:
     """Makes a program of a model for inference: one native call from input to output.
 
-    `sepconv.optimize` runs first: batch normalization is folded, blocks are fused. The program needs
-    NumPy alone, neither Keras nor an engine; `Program.save` writes it to a file, which
+    `sepconv.optimize` runs first: batch normalization is folded, blocks are fused. The program
+    needs NumPy alone, neither Keras nor an engine; `Program.save` writes it to a file, which
     `sepconv.load` opens.
 
     Args:

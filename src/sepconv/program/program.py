@@ -10,6 +10,7 @@ import numpy as np
 
 from sepconv import _native
 from sepconv.program.network import OPERATIONS, Input, Network, Step
+from sepconv.program.shapes import shapes as shapes_of
 from sepconv.program.validate import validate
 
 __all__ = ["Memory", "Program", "StepReport", "Tuning"]
@@ -130,7 +131,7 @@ class Program:
         #: What it gives: names, and shapes with None for sizes that follow from the inputs'.
         self.outputs = tuple(
             Input(name, shape)
-            for name, shape in zip(network.output_names, self._open_shapes(), strict=True)
+            for name, shape in zip(network.output_names, self._open_shapes(network), strict=True)
         )
         self._network = network if keep else None
 
@@ -189,13 +190,15 @@ class Program:
                 that are open must be given.
         """
         if not shapes:
-            shapes = tuple((1, *one.shape[1:]) for one in self.inputs)  # type: ignore[misc]
-            for shape in shapes:
-                if None in shape:
-                    raise ValueError(
-                        f"The inputs' shapes must be given, since some of their sizes are open: "
-                        f"{[one.shape for one in self.inputs]}"
-                    )
+            own = [
+                [size for size in (1, *one.shape[1:]) if size is not None] for one in self.inputs
+            ]
+            if [len(sizes) for sizes in own] != [len(one.shape) for one in self.inputs]:
+                raise ValueError(
+                    "The inputs' shapes must be given, since some of their sizes are open: "
+                    f"{[one.shape for one in self.inputs]}"
+                )
+            return Memory(*self._native.memory(own))
         return Memory(*self._native.memory([tuple(shape) for shape in shapes]))
 
     def save(self, path: str | Path) -> None:
@@ -254,21 +257,24 @@ class Program:
                 raise ValueError("out must be C-contiguous and writable.")
         return results
 
-    def _open_shapes(self) -> list[tuple[int | None, ...]]:
-        """The outputs' shapes, with None for sizes that differ where the open sizes do."""
-        tries = []
-        for open_sizes in ((2, 224), (3, 320)):
-            shapes = [
-                tuple(
-                    size if size is not None else open_sizes[min(axis, 1)]
-                    for axis, size in enumerate(one.shape)
-                )
-                for one in self.inputs
-            ]
-            tries.append(self._native.output_shapes(shapes))
+    def _open_shapes(self, network: Network) -> list[tuple[int | None, ...]]:
+        """The outputs' shapes, with None for sizes that follow from open ones."""
+        if any(None in one.shape[1:] for one in self.inputs):
+            found = shapes_of(network)
+            return [found[number] for number in network.outputs]
+        # With the batch alone open, the program itself can tell; and what does not fit shows now.
+        first, second = (
+            self._native.output_shapes(
+                [
+                    tuple(batch if size is None else size for size in one.shape)
+                    for one in self.inputs
+                ]
+            )
+            for batch in (2, 3)
+        )
         return [
-            tuple(a if a == b else None for a, b in zip(first, second, strict=True))
-            for first, second in zip(*tries, strict=True)
+            tuple(a if a == b else None for a, b in zip(one, other, strict=True))
+            for one, other in zip(first, second, strict=True)
         ]
 
 

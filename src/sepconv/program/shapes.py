@@ -16,6 +16,9 @@ Shape = tuple[int | None, ...]
 def shapes(network: Network) -> list[Shape]:
     """The shapes of all values of a network, None for sizes that may be any.
 
+    Raises:
+        ValueError: a step does not fit its inputs; the message names it.
+
     Example:
         >>> from sepconv.program.network import Input
         >>> mean = Step("reduce", "mean", [0], {"function": "mean", "axes": [1], "keepdims": False})
@@ -25,7 +28,15 @@ def shapes(network: Network) -> list[Shape]:
     found: list[Shape] = [tuple(entry.shape) for entry in network.inputs]
     for step in network.steps:
         weights = {part: network.tensors[i].shape for part, i in step.weights.items()}
-        found.append(shape_of(step, weights, [found[i] for i in step.inputs]))
+        given = [found[i] for i in step.inputs]
+        try:
+            found.append(shape_of(step, weights, given))
+        # A step of a file may name axes that its inputs do not have.
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The step {step.name!r} ({step.operation}) does not fit inputs of the shapes "
+                f"{given}: {error}"
+            ) from error
     return found
 
 
