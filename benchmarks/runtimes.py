@@ -225,7 +225,9 @@ def _ncnn(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run
 
         def extract(image: np.ndarray) -> np.ndarray:
             extractor = net.create_extractor()
-            extractor.input("in0", ncnn.Mat(image))
+            # A copy: layers that compute in place would overwrite the picture, or memory that is
+            # no longer there.
+            extractor.input("in0", ncnn.Mat(image).clone())
             failed, y = extractor.extract("out0")
             if failed:
                 raise RuntimeError(f"extract() gave {failed}")
