@@ -1,5 +1,8 @@
 // The steps between convolutions that compute: an element at a time, over windows, along axes.
+#include <algorithm>
+
 #include "../dispatch.h"
+#include "../memory.h"
 #include "step.h"
 
 namespace sepconv::program {
@@ -241,6 +244,40 @@ class PoolMaker : public Step {
   Spec spec_;
 };
 
+// Reductions of groups of axes that follow each other, the last group first.
+class ReduceCall : public Call {
+ public:
+  ReduceCall(DType dtype, std::vector<ReduceStep> parts)
+      : dtype_(dtype), parts_(std::move(parts)) {}
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    struct Between {  // what a group leaves for the next
+      explicit Between(size_t bytes) : memory(take_workspace(bytes)) {}
+      ~Between() { give_workspace(memory); }
+      Between(const Between&) = delete;
+      Between& operator=(const Between&) = delete;
+      const Allocation memory;
+    };
+    std::unique_ptr<Between> before;
+    const void* x = inputs[0];
+    for (const ReduceStep& part : parts_) {
+      const bool last = &part == &parts_.back();
+      const auto bytes = static_cast<size_t>(part.outer * part.inner * itemsize(dtype_));
+      std::unique_ptr<Between> here;
+      if (!last) here = std::make_unique<Between>(bytes);
+      ReduceStep step = part;
+      step.x = x;
+      step.y = last ? output : here->memory.memory;
+      reduce(dtype_, step, runner);
+      x = step.y;
+      before = std::move(here);
+    }
+  }
+
+ private:
+  const DType dtype_;
+  const std::vector<ReduceStep> parts_;
+};
+
 class ReduceMaker : public Step {
  public:
   ReduceMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
@@ -250,32 +287,40 @@ class ReduceMaker : public Step {
     keepdims_ = attributes.flag();
     if (axes_.empty()) fail("axes must not be empty.");
     for (size_t i = 0; i + 1 < axes_.size(); ++i)
-      if (axes_[i] + 1 != axes_[i + 1])
-        fail("axes must follow each other; of others, make several steps.");
+      if (axes_[i] >= axes_[i + 1]) fail("axes must be in order, each once.");
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
-    const int first = checked_axis(axes_.front(), x.rank());
-    const int last = checked_axis(axes_.back(), x.rank());
     Shape shape;
+    for (const int64_t axis : axes_) checked_axis(axis, x.rank());
+    const auto reduced = [&](int axis) {
+      return std::find(axes_.begin(), axes_.end(), axis) != axes_.end();
+    };
     for (int i = 0; i < x.rank(); ++i) {
-      if (i < first || i > last)
+      if (!reduced(i))
         shape.append(x[i]);
       else if (keepdims_)
         shape.append(1);
     }
-    ReduceStep args{};
-    args.function = function_;
-    args.outer = x.product(0, first);
-    args.count = x.product(first, last + 1);
-    args.inner = x.product(last + 1, x.rank());
-    if (args.count == 0) fail("There is nothing to reduce: shape " + x.text() + ".");
-    return make_call(shape, -1, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
-      ReduceStep here = args;
-      here.x = in[0];
-      here.y = out;
-      reduce(dtype, here, runner);
-    });
+    std::vector<ReduceStep> parts;
+    int64_t inner = 1;
+    for (int i = x.rank(); i-- > 0;) {
+      if (!reduced(i)) {
+        inner *= x[i];
+        continue;
+      }
+      ReduceStep part{};
+      part.function = function_;
+      part.count = x[i];
+      for (; i > 0 && reduced(i - 1); --i) part.count *= x[i - 1];
+      part.outer = x.product(0, i);
+      part.inner = inner;
+      if (part.count == 0) fail("There is nothing to reduce: shape " + x.text() + ".");
+      parts.push_back(part);
+    }
+    auto call = std::make_unique<ReduceCall>(dtype_, std::move(parts));
+    call->shape = shape;
+    return call;
   }
 
  private:

@@ -182,8 +182,7 @@ def _pool(d: _Drawn) -> Network:
 
 def _reduce(d: _Drawn) -> Network:
     shape = d.shape(2)
-    start = int(d.draw.integers(1, len(shape)))
-    axes = tuple(range(start, int(d.draw.integers(start + 1, len(shape) + 1))))
+    axes = tuple(axis for axis in range(1, len(shape)) if d.flag()) or (1,)
     d.input(shape)
     function = d.choice(("mean", "max", "min", "sum"))
     return d.network("reduce", {"function": function, "axes": axes, "keepdims": d.flag()})
