@@ -50,6 +50,8 @@ def _keras(written_as: str, single: bool = False) -> Callable[[_Writer, Path], N
         shape = (1, *writer.x.shape[1:]) if single else writer.x.shape
         signature = [keras.InputSpec(shape=shape, dtype="float32")]
         writer.model.export(path, format=written_as, input_signature=signature, verbose=False)
+        if written_as == "onnx":
+            _drop_unread_inputs(path)
 
     return write
 
@@ -83,6 +85,18 @@ def _ncnn(writer: _Writer, path: Path) -> None:
             raise ValueError(f"pnnx leaves out what it does not know: {'; '.join(left_out)[:200]}")
         (Path(folder) / "model.ncnn.bin").rename(path.with_suffix(".bin"))
         (Path(folder) / "model.ncnn.param").rename(path)
+
+
+def _drop_unread_inputs(path: Path) -> None:
+    """Removes inputs that no step reads: tf2onnx leaves some that were constants of the network."""
+    import onnx
+
+    model = onnx.load(path)
+    read = {name for node in model.graph.node for name in node.input}
+    kept = [value for value in model.graph.input if value.name in read]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    onnx.save(model, path)
 
 
 def _program(tune: bool) -> Callable[[_Writer, Path], None]:
