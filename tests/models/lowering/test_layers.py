@@ -8,6 +8,7 @@ import pytest
 from helpers.lowering import compare, compare_each, randomized
 from keras import layers as L  # noqa: N812
 from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from sepconv import layers
 from sepconv.models.lowering import lower
@@ -258,6 +259,7 @@ def test_merging():
     outputs = {kind.__name__: kind()([a, b, a]) for kind in kinds}
     outputs["subtract"] = L.Subtract()([a, b])
     outputs["concatenate"] = L.Concatenate(axis=1)([a, b])
+    outputs["scaled"] = CustomScaleLayer(0.17)([a, b])
     outputs["of_fewer_axes"] = L.Multiply()([a, c])
     model = keras.Model([a, b, c], outputs)
     arrays = [rng.normal(size=(2, *x.shape[1:])).astype("float32") for x in (a, b, c)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from sepconv.models.lowering.call import Call
 
@@ -41,6 +42,11 @@ def _expand(call: Call, x: int, count: int) -> int:
     return call.builder.reshape(x, [0, *[1] * count, *(size or 0 for size in sizes[1:])])
 
 
+def _custom_scale(call: Call) -> int:
+    first, second = call.xs
+    return call.builder.binary("add", first, call.builder.linear(second, call.layer.scale))
+
+
 def _concatenate(call: Call) -> int:
     return call.builder.concatenate(call.xs, call.layer.axis)
 
@@ -53,4 +59,5 @@ LAYERS: dict[type, Callable[[Call], int]] = {
     keras.layers.Minimum: _merge("minimum"),
     keras.layers.Average: _average,
     keras.layers.Concatenate: _concatenate,
+    CustomScaleLayer: _custom_scale,
 }
