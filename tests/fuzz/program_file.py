@@ -3,8 +3,9 @@
 python tests/fuzz/program_file.py --seconds 60
 
 A file must be read or refused with a ValueError; what is accepted must be written again and read as
-the same, and must run, or be refused with a ValueError or for want of memory. Each case has a
-number, which `--seed` repeats; a crash leaves its file.
+the same, and must run, or be refused with a ValueError or for want of memory. Then it gives what
+the reference gives, and the notes change no bit of it. Each case has a number, which `--seed`
+repeats; a crash leaves its file.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from helpers import programs
 
 import sepconv
-from sepconv.program import file
+from sepconv.program import file, reference
 from sepconv.program.network import OPERATIONS, Network
 from sepconv.program.program import Program, Tuning
 
 LIMIT = 4 << 30  # bytes of memory, beyond which a case gets none
 MODEST = 1 << 28  # bytes of all values, beyond which a case is left out under a sanitizer
 PATIENCE = 60  # seconds for one case
+FEW = 10**7  # bytes of all values, up to which float64 is held against the reference
 LARGEST_INPUT = 1 << 20  # elements
 
 Random = np.random.Generator
@@ -290,7 +292,8 @@ def run(path: Path, network: Network, draw: Random, modest: bool) -> bool:
         ]
         if any(np.prod(shape, dtype=float) > LARGEST_INPUT for shape in shapes):
             return False
-        if modest and program.memory(*shapes).naive > MODEST:
+        bytes_used = program.memory(*shapes).naive
+        if modest and bytes_used > MODEST:
             return False
         arrays = [draw.standard_normal(shape).astype(network.dtype) for shape in shapes]
         results = as_tuple(program(*arrays))
@@ -303,7 +306,20 @@ def run(path: Path, network: Network, draw: Random, modest: bool) -> bool:
     require([r.shape for r in results] == list(program.output_shapes(*shapes)), "shapes")
     require(len(profiled) == len(network.steps), "profile")
     require([r.tobytes() for r in results] == [r.tobytes() for r in untuned], "the notes count")
+    if network.dtype == "float64" and bytes_used < FEW:
+        with np.errstate(all="ignore"):
+            expected = reference.run(network, *arrays)
+        require(all(map(close, results, expected)), "the reference gives something else")
     return True
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether a result is the expected one, but for rounding."""
+    largest = np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected))
+    bound = 1e-8 * max(1.0, largest.max(initial=0.0))
+    return found.shape == expected.shape and np.allclose(
+        found, expected, rtol=1e-6, atol=bound, equal_nan=True
+    )
 
 
 def as_tuple(results: Any) -> tuple[np.ndarray, ...]:
