@@ -37,7 +37,7 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 	$(VENV)/bin/sepconv doctor
 
 # What the tests need: the package, whose warnings are errors, the engines, and what examples need.
-TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export $(TEST_ENGINES))
+TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export serve $(TEST_ENGINES))
 # Tests are shared among two processes, which keeps two cores busy.
 PYTEST = -m pytest -n 2 --dist worksteal
 CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/*) tests/*/*.h tests/*/*.cc)
