@@ -182,7 +182,8 @@ void bind_program(nb::module_& m) {
              const sepconv::WithoutGil released;
              program.run(arguments.shapes, arguments.in.data(), arguments.out.data());
            })
-      // A list of (operation, name, shape, multiply_adds, weight_bytes, seconds), a step each.
+      // A list of (operation, name, shape, multiply_adds, weight_bytes, seconds, plan), a step
+      // each.
       .def("profile",
            [](const Program& program, nb::sequence inputs, nb::sequence outputs) {
              const Arguments arguments(program, inputs, outputs);
@@ -195,7 +196,7 @@ void bind_program(nb::module_& m) {
              nb::list rows;
              for (const auto& r : reports)
                rows.append(nb::make_tuple(r.operation, r.name, tuple_of(r.shape), r.multiply_adds,
-                                          r.weight_bytes, r.seconds));
+                                          r.weight_bytes, r.seconds, r.plan));
              return rows;
            })
       // (weights, arena, naive), in bytes.

@@ -54,9 +54,9 @@ class Chain : public Call {
 
   void run(const void* const* inputs, void* output, Runner& runner) const override {
     const int64_t threads = runner.concurrency();
-    // As few parts as there are threads, since rows are computed twice where parts meet.
+    const int64_t wanted = threads == 1 ? 1 : threads * tuning::kChainPartsAThread;
     const int64_t parts =
-        std::clamp<int64_t>((threads + images_ - 1) / images_, 1, std::max<int64_t>(rows_ / 2, 1));
+        std::clamp<int64_t>((wanted + images_ - 1) / images_, 1, std::max<int64_t>(rows_ / 2, 1));
     struct Context {
       const Chain* chain;
       const void* const* inputs;

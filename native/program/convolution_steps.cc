@@ -1,6 +1,7 @@
 // The steps that multiply: convolutions and dense layers, their weights packed.
 #include <algorithm>
 
+#include "../dispatch.h"
 #include "../prepared.h"
 #include "step.h"
 
@@ -58,6 +59,24 @@ class PreparedCall : public Call {
   }
   void run(const void* const* inputs, void* output, Runner& runner) const override {
     prepared_.forward(g_, inputs[0], residual_ ? inputs[1] : nullptr, output, runner);
+  }
+
+  std::string plan_text(int threads) const override {
+    constexpr const char* kKinds[] = {"depthwise", "product", "tiles", "parts", "patches"};
+    constexpr const char* kKernels[] = {"",       " flat",    " planar",
+                                        " small", " stride2", " channelwise"};
+    const Forward& args = prepared_.weights().args;
+    Operation operation{.filters = args.filters, .packed = args.mixes()};
+    if (args.depthwise_kernel == nullptr) operation.pass = Pass::ordinary_forward;
+    const Plan plan = make_plan(prepared_.weights().dtype, g_, operation, threads);
+    std::string text;
+    for (int64_t i = 0; i < plan.count; ++i) {
+      const PlanStep& step = plan.steps[i];
+      text += (i == 0 ? "" : ", then ") + std::string(kKinds[static_cast<int>(step.kind)]) +
+              kKernels[static_cast<int>(step.kernel)] + " in " + std::to_string(step.tasks) +
+              (step.tasks == 1 ? " task" : " tasks");
+    }
+    return text;
   }
 
   // Fewer channels than any level's lanes are computed along rows and planes, by sums that depend

@@ -84,7 +84,7 @@ struct Program::Plan {
   struct Run {
     const Call* call;
     std::vector<int> inputs;  // values
-    int step;
+    int first, step;          // of the steps that it computes; the same where that is one
   };
   std::vector<Run> runs;
   // Outputs that are no step's own result: copied at the end.
@@ -292,9 +292,10 @@ void Program::make_runs(Plan& plan) const {
     if (call_of(step)->view) continue;
     std::vector<int> inputs = steps_[static_cast<size_t>(step)].inputs;
     if (tuning_.most_links < 2 || !linked(step)) {
-      plan.runs.push_back({call_of(step), inputs, step});
+      plan.runs.push_back({call_of(step), inputs, step, step});
       continue;
     }
+    const int first = step;
     const Shape first_input = plan.values[static_cast<size_t>(inputs[0])].shape;
     std::vector<Link> links{{call_of(step), inputs.size() > 1 ? 1 : -1}};
     while (static_cast<int64_t>(links.size()) < tuning_.most_links && linked(step)) {
@@ -305,7 +306,7 @@ void Program::make_runs(Plan& plan) const {
       inputs.push_back(more[1]);
     }
     plan.chains.push_back(make_chain(std::move(links), first_input, dtype_, tuning_.strip_bytes));
-    plan.runs.push_back({plan.chains.back().get(), inputs, step});
+    plan.runs.push_back({plan.chains.back().get(), inputs, first, step});
   }
 }
 
@@ -397,7 +398,10 @@ std::vector<StepReport> Program::profile(const std::vector<Shape>& shapes,
   for (size_t i = 0; i < steps_.size(); ++i)
     reports.push_back({steps_[i].operation, steps_[i].name, here->calls[i]->shape,
                        here->calls[i]->multiply_adds, steps_[i].step->weight_bytes(),
-                       observer.seconds[i]});
+                       observer.seconds[i], here->calls[i]->plan_text(num_threads())});
+  for (const Plan::Run& run : here->runs)
+    for (int i = run.first; i < run.step; ++i)
+      reports[static_cast<size_t>(i)].plan = "by bands of rows, with the next";
   return reports;
 }
 

@@ -45,6 +45,7 @@ struct StepReport {
   Shape shape;
   int64_t multiply_adds, weight_bytes;
   double seconds;
+  std::string plan;
 };
 
 // May be used by many threads at once.

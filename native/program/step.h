@@ -51,6 +51,12 @@ class Call {
   virtual ~Call() = default;
   virtual void run(const void* const* inputs, void* output, Runner& runner) const = 0;
 
+  // How it goes on so many threads, in words; empty where there is no more to say than its kind.
+  virtual std::string plan_text(int threads) const {
+    (void)threads;
+    return "";
+  }
+
   // Whether rows of the output, an image [N, H, W, C], can be computed by themselves from rows of
   // the first input, with the same bits however they are cut. The second input, if there is one, is
   // of the output's shape or the same for all rows.

@@ -212,8 +212,8 @@ class Program:
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
     def profile(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
-    ) -> list[tuple[str, str, tuple[int, ...], int, int, float]]:
-        """Of each step the operation, name, shape, multiply-adds, bytes of weights and seconds."""
+    ) -> list[tuple[str, str, tuple[int, ...], int, int, float, str]]:
+        """Of each step the operation, name, shape, multiply-adds, bytes of weights, seconds, plan."""
 
     def memory(self, inputs: Sequence[Sequence[int]]) -> tuple[int, int, int]:
         """Bytes of weights, of a call's arena, and of the same without sharing."""

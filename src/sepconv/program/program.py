@@ -170,8 +170,8 @@ class Program:
         arrays = [self._array(i, value) for i, value in enumerate(inputs)]
         rows = self._native.profile(arrays, self._results(arrays, None))
         return [
-            StepReport(name, operation, shape, seconds, multiply_adds, weight_bytes, "")
-            for operation, name, shape, multiply_adds, weight_bytes, seconds in rows
+            StepReport(name, operation, shape, seconds, multiply_adds, weight_bytes, plan)
+            for operation, name, shape, multiply_adds, weight_bytes, seconds, plan in rows
         ]
 
     def output_shapes(self, *shapes: Sequence[int]) -> list[tuple[int, ...]]:
