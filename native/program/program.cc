@@ -401,7 +401,7 @@ std::vector<StepReport> Program::profile(const std::vector<Shape>& shapes,
                        observer.seconds[i], here->calls[i]->plan_text(num_threads())});
   for (const Plan::Run& run : here->runs)
     for (int i = run.first; i < run.step; ++i)
-      reports[static_cast<size_t>(i)].plan = "by bands of rows, with the next";
+      reports[static_cast<size_t>(i)].plan = "with the next";
   return reports;
 }
 

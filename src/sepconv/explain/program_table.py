@@ -36,7 +36,10 @@ def program_table(found: ProgramExplanation) -> list[Any]:
     )
     shown = columns if any(row.plan for row in found.rows) else columns[:-1]
     for header, footer, justify in shown:
-        table.add_column(header, footer, justify=justify, no_wrap=header not in ("step", "plan"))
+        narrow = header in ("step", "plan")  # as far as the terminal asks for it
+        table.add_column(
+            header, footer, justify=justify, no_wrap=not narrow, min_width=18 if narrow else None
+        )
     for row in found.rows:
         cells = (
             escape(row.name),
