@@ -8,7 +8,9 @@ import pytest
 from helpers.lowering import compare
 from keras import layers as L  # noqa: N812
 from keras import ops
+from keras.src.backend import set_keras_mask
 
+import sepconv
 from sepconv.models.lowering import NotLowered, lower
 
 
@@ -67,6 +69,38 @@ def test_what_layers_are_not_lowered_with(layer, why):
     refused(model_of(layer), "odd", why)
 
 
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling")
+def test_layer_normalization_by_root_mean_squares():
+    refused(model_of(L.LayerNormalization(rms_scaling=True, name="odd")), "odd", "root of mean")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "why"),
+    [
+        (L.GroupNormalization(2, name="odd"), (None, None, 4), "sizes of its input must be known"),
+        (L.UpSampling1D(2, name="odd"), (5, None), "number of its channels must be known"),
+        (L.Activation("glu", name="odd"), (5, None), "must be even. It is None"),
+        (L.Rescaling(np.ones((1, 1, 3)), name="odd"), (3,), "its output has the shape"),
+    ],
+)
+def test_shapes(layer, shape, why):
+    refused(model_of(layer, shape=shape), "odd", why)
+
+
+def test_fewer_axes_of_sizes_that_are_not_known():
+    x, y = keras.Input((None, 4, 4)), keras.Input((None, 4))
+    refused(keras.Model([x, y], L.Add(name="odd")([x, y])), "odd", "fewer axes")
+
+
+def test_arrays_in_the_place_of_tensors():
+    x = keras.Input((8, 8, 4))
+    fused = sepconv.layers.FusedConv2D(3, 1, name="odd")
+    y = fused(x, np.ones((1, 8, 8, 3), "float32"))
+    refused(keras.Model(x, y), "odd", "arguments that are not known")
+    y = L.RandomFlip(name="odd")({"images": x})["images"]
+    refused(keras.Model(x, y), "odd", "arguments that are not known")
+
+
 def test_errors_name_the_layer_that_is_to_blame_where_layers_are_merged():
     odd = L.Activation(lambda x: x, name="odd")
     refused(model_of(L.Conv2D(3, 1), L.BatchNormalization(), odd), "odd", "activation")
@@ -101,6 +135,9 @@ def test_masks():
     refused(model, model.layers[0].name, "it is not known")
     model = keras.Sequential([keras.Input((5,)), L.Embedding(9, 4, mask_zero=True), L.Dense(3)])
     refused(model, model.layers[0].name, "it is not known")
+    x = keras.Input((5, 4))
+    set_keras_mask(x, keras.Input((5,), dtype="bool"))
+    refused(keras.Model(x, L.Dense(3, name="odd")(x)), "odd", "a mask goes through it")
 
 
 @pytest.mark.parametrize(
@@ -114,13 +151,35 @@ def test_masks():
         lambda x: ops.argmax(x, 1),
         lambda x: ops.cast(x, "int32"),
         lambda x: ops.round(x, 2),
-        lambda x: ops.glu(x[..., :3]),
+        lambda x: x[:, True],
+        lambda x: ops.clip(x, np.zeros(4, "float32"), 1.0),
+        lambda x: ops.reshape(x, (2, -1)),
+        lambda x: ops.squeeze(x),
+        lambda x: ops.pad(x, 1),
+        lambda x: ops.concatenate([x, np.ones((1, 8, 8, 4), "float32")], axis=0),
     ],
 )
 def test_operations(function):
     x = keras.Input((8, 8, 4))
-    with pytest.raises(ValueError):
-        lower(keras.Model(x, function(x)))
+    model = keras.Model(x, [function(x), L.Dense(3)(x)])
+    with pytest.raises(NotLowered):
+        lower(model)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.expand_dims(x, 1),
+        lambda x: x[:, None],
+        lambda x: ops.stack([x, x], axis=1),
+        lambda x: ops.split(x, 2, axis=1)[0],
+    ],
+)
+def test_operations_on_sizes_that_are_not_known(function):
+    x = keras.Input((None, None, 4))
+    model = keras.Model(x, function(x))
+    with pytest.raises(NotLowered, match=r"known|of size None"):
+        lower(model)
 
 
 def test_integers():

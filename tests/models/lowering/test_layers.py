@@ -67,6 +67,29 @@ def test_dense_of_vectors_shares_equal_weights():
     assert [step.operation for step in network.steps] == ["dense", "dense"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "make"),
+    [
+        ((8, 8, 4), lambda: L.DepthwiseConv2D(3, padding="same")),
+        ((8, 8, 4), lambda: layers.SeparableConv2D(4, 3, padding="same", activation="relu")),
+        ((8, 8, 4), lambda: L.Conv2D(4, 3, padding="same")),
+        ((8, 8, 4), lambda: layers.Conv2D(4, 3, groups=4, padding="same")),
+        ((8, 8, 4), lambda: layers.FusedConv2D(4, 3, padding="same")),
+        ((8, 4), lambda: L.DepthwiseConv1D(3, padding="same")),
+        ((8, 4), lambda: L.SeparableConv1D(4, 3, padding="same")),
+        ((8, 4), lambda: L.Conv1D(4, 3, padding="causal", groups=2)),
+    ],
+)
+def test_layers_that_are_called_twice(shape, make):
+    shared, x = make(), keras.Input(shape)
+    model = randomized(keras.Model(x, shared(L.Activation("tanh")(shared(x)))))
+    rng = np.random.default_rng(0)
+    network = compare(model, rng.normal(size=(2, *shape)).astype("float32"))
+    weights = [step.weights for step in network.steps if step.operation == "convolution"]
+    half = len(weights) // 2
+    assert weights[:half] == weights[half:]  # the same tensors
+
+
 def test_channels_first():
     first = {"data_format": "channels_first"}
     compare_each(
@@ -168,6 +191,20 @@ def test_sizes_that_are_not_known():
         },
     )
     assert network.inputs[0].shape == (None, None, None, 6)
+    compare_each((None, 6), {"row": lambda x: keras.ops.expand_dims(x, 1)})
+
+
+def test_values_without_axes():
+    compare(keras.Sequential([keras.Input(()), L.Flatten()]), np.ones(3, "float32"))
+
+
+def test_rescaling_of_images_with_channels_first():
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        compare_each((3, 5, 4), {"rescaled": L.Rescaling([1.0, 2.0, 3.0], 0.5)})
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 def test_normalizations():

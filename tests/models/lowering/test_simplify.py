@@ -137,6 +137,7 @@ def test_hard_functions_by_parts():
     ) == ["silu"]
     for build in (
         lambda b, x: b.linear(gate(b, x), 1 / 5),
+        lambda b, x: b.linear(b.binary("multiply", x, b.unary(x, "exp")), 1 / 6),
         lambda b, x: b.linear(b.relu(b.linear(x, 1, 2), largest=6.0), 1 / 6),
         lambda b, x: b.binary("multiply", b.unary(x, "exp"), b.unary(x, "sigmoid")),
     ):

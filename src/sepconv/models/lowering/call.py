@@ -86,6 +86,4 @@ class Call:
         given = self.argument(name)
         if isinstance(given, Value):
             return self.numbers[given]
-        if given is None or isinstance(given, str):
-            self.refuse(f"its argument {name} is no array but {given!r}")
         return array_of(given)

@@ -85,8 +85,6 @@ def _rescaling(call: Call) -> int:
 
 def _normalization(call: Call) -> int:
     layer = call.layer
-    if layer.mean is None:
-        call.refuse("it was not adapted")
     mean, variance = (array_of(w).astype(np.float64) for w in (layer.mean, layer.variance))
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -64,9 +65,8 @@ def _binary(function: str) -> Write:
         if isinstance(a, int):
             assert not isinstance(b, int)
             return with_constant(call, function, a, b, first=False)
-        if isinstance(b, int):
-            return with_constant(call, function, b, a, first=True)
-        call.refuse("it is called with constants alone")
+        assert isinstance(b, int)  # or it would be no step
+        return with_constant(call, function, b, a, first=True)
 
     return write
 
@@ -201,22 +201,30 @@ def _split(call: Call) -> list[int]:
         bounds = [i * (size // given) for i in range(given + 1)]
     else:
         bounds = [0, *(int(i) for i in given)]
-        if any(bound < 0 for bound in bounds):
-            call.refuse("its indices count from the end")
     stops = [*bounds[1:], *([] if isinstance(given, int) else [None])]
     starts = bounds[:-1] if isinstance(given, int) else bounds
     pairs = zip(starts, stops, strict=True)
     return [call.builder.slice(call.x, {axis: (start, stop, 1)}) for start, stop in pairs]
 
 
+def _index(part: Any) -> Any:
+    """A part of an index, with Python's integers; raises a TypeError for what is not known."""
+    if isinstance(part, slice):
+        bounds = (part.start, part.stop, part.step)
+        return slice(*(None if n is None else operator.index(n) for n in bounds))
+    if part is None or part is Ellipsis:
+        return part
+    if isinstance(part, bool):
+        raise TypeError("a mask")
+    return operator.index(part)
+
+
 def _get_item(call: Call) -> int:
-    key = call.argument("key")
-    parts = list(key) if isinstance(key, (tuple, list)) else [key]
-    x = call.argument("x")
-    if not isinstance(x, Value) or len(call.step.inputs) != 1:
-        call.refuse("it is indexed by a tensor")
-    known = (int, slice, type(None), type(Ellipsis))
-    if any(isinstance(part, bool) or not isinstance(part, known) for part in parts):
+    key, x = call.argument("key"), call.argument("x")
+    assert isinstance(x, Value)
+    try:
+        parts = [_index(part) for part in (key if isinstance(key, (tuple, list)) else [key])]
+    except TypeError:
         call.refuse(f"its index {key!r} is not known")
     if Ellipsis in parts:
         place = parts.index(Ellipsis)
@@ -232,10 +240,6 @@ def _get_item(call: Call) -> int:
         if isinstance(part, int):
             bounds[axis] = part, part + 1 if part != -1 else None, 1
         else:
-            if not all(
-                isinstance(n, (int, type(None))) for n in (part.start, part.stop, part.step)
-            ):
-                call.refuse(f"its index {key!r} is not known")
             step = 1 if part.step is None else part.step
             if step < 1:
                 call.refuse(f"its index {key!r} has a negative step")
@@ -263,8 +267,8 @@ def _pad(call: Call) -> int:
     (x,) = call.step.inputs
     value = call.argument("constant_values")
     pairs = list(layer.pad_width)
-    if len(pairs) == 1:
-        pairs *= call.rank
+    if len(pairs) != call.rank:  # which engines take differently
+        call.refuse("it does not say for each axis how it is padded")
     around = [(pair[0], pair[-1]) for pair in pairs]
     return call.builder.pad(call.numbers[x], around, 0.0 if value is None else float(value))
 

@@ -61,8 +61,7 @@ def _up_sampling(call: Call) -> int:
 def to_shape(call: Call, x: int, shape: Shape) -> int:
     """A value in another shape of the same batch, of which one size may be unknown."""
     sizes = [0, *(-1 if size is None else size for size in shape[1:])]
-    if sizes.count(-1) > 1:
-        call.refuse(f"two sizes of its output are not known: {shape}")
+    assert sizes.count(-1) <= 1  # Keras works out all others
     return call.builder.reshape(x, sizes)
 
 
