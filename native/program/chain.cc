@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstring>
 #include <new>
+#include <numeric>
 
 #include "../memory.h"
 #include "../tuning.h"
@@ -47,9 +48,8 @@ class Chain : public Call {
       multiply_adds += link.call->multiply_adds;
     }
     band_ = rows_;
-    while (band_ > tuning::kChainLeastRows && strip_bytes(band_) > most_bytes)
+    while (band_ > tuning::kChainLeastRows && sum(strips({0, rows_}, band_)) > most_bytes)
       band_ = std::max<int64_t>((band_ / 2 + 1) / 2 * 2, tuning::kChainLeastRows);
-    strips_ = strips(band_);
   }
 
   void run(const void* const* inputs, void* output, Runner& runner) const override {
@@ -99,42 +99,38 @@ class Chain : public Call {
     }
   }
 
-  // The most bytes of every link's strip, for bands of so many rows.
-  std::vector<int64_t> strips(int64_t band_rows) const {
+  // The most bytes of every link's strip, for these rows in bands of `band_rows`.
+  std::vector<int64_t> strips(Rows rows, int64_t band_rows) const {
     std::vector<int64_t> bytes(links_.size(), 0);
-    // Parts may begin anywhere, so every first row is tried.
-    for (int64_t first = 0; first < std::min<int64_t>(rows_, 4); ++first) {
-      std::vector<Course> course(links_.size());
-      for (int64_t row = first; row < rows_; row += band_rows) {
-        plan_band({row, std::min(row + band_rows, rows_)}, course);
-        for (size_t i = 0; i + 1 < links_.size(); ++i) {
-          bytes[i] = std::max(bytes[i], (course[i].now.last - course[i].kept.first) * row_[i]);
-          course[i].kept.last = course[i].now.last;
-        }
+    std::vector<Course> course(links_.size());
+    for (int64_t row = rows.first; row < rows.last; row += band_rows) {
+      plan_band({row, std::min(row + band_rows, rows.last)}, course);
+      for (size_t i = 0; i + 1 < links_.size(); ++i) {
+        bytes[i] = std::max(bytes[i], (course[i].now.last - course[i].kept.first) * row_[i]);
+        course[i].kept.last = course[i].now.last;
       }
     }
+    for (int64_t& one : bytes) one = (one + 63) / 64 * 64;
     return bytes;
   }
-  int64_t strip_bytes(int64_t band_rows) const {
-    int64_t all = 0;
-    for (const int64_t bytes : strips(band_rows)) all += (bytes + 63) / 64 * 64;
-    return all;
+  static int64_t sum(const std::vector<int64_t>& bytes) {
+    return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
   }
 
   void run_part(const void* const* inputs, char* output, int64_t image, int64_t part,
                 int64_t parts) const {
-    int64_t all = 0;
-    for (const int64_t bytes : strips_) all += (bytes + 63) / 64 * 64;
-    void* const memory = outer_scratch(static_cast<size_t>(all));
+    const Rows rows{rows_ * part / parts, rows_ * (part + 1) / parts};
+    // Of these rows alone: how many rows a link computes at first depends on where a part begins.
+    const std::vector<int64_t> bytes = strips(rows, band_);
+    void* const memory = outer_scratch(static_cast<size_t>(sum(bytes)));
     if (memory == nullptr) throw std::bad_alloc();
     std::vector<char*> strip;
     char* next = static_cast<char*>(memory);
-    for (const int64_t bytes : strips_) {
+    for (const int64_t one : bytes) {
       strip.push_back(next);
-      next += (bytes + 63) / 64 * 64;
+      next += one;
     }
     std::vector<Course> course(links_.size());
-    const Rows rows{rows_ * part / parts, rows_ * (part + 1) / parts};
     for (int64_t row = rows.first; row < rows.last; row += band_)
       run_band({row, std::min(row + band_, rows.last)}, inputs, output, image, strip, course);
   }
@@ -166,9 +162,8 @@ class Chain : public Call {
   const std::vector<Link> links_;
   const DType dtype_;
   int64_t images_, rows_, first_row_, first_image_;
-  std::vector<int64_t> row_;     // bytes of a row of each link's output
-  int64_t band_;                 // rows of the output
-  std::vector<int64_t> strips_;  // bytes
+  std::vector<int64_t> row_;  // bytes of a row of each link's output
+  int64_t band_;              // rows of the output
 };
 
 }  // namespace

@@ -84,7 +84,10 @@ class PreparedCall : public Call {
   bool by_rows() const override {
     constexpr int64_t kMostLanes = 16;
     const bool depthwise = prepared_.weights().args.depthwise_kernel != nullptr;
-    return rank_ == 4 && !g_.channels_first && (!depthwise || (g_.m == 1 && g_.c >= kMostLanes));
+    // Rows of outputs that see padding alone would be computed from no row.
+    const bool sees_rows = g_.pt <= (g_.kh - 1) * g_.dh && (g_.ho - 1) * g_.sh - g_.pt < g_.h;
+    return rank_ == 4 && !g_.channels_first && sees_rows &&
+           (!depthwise || (g_.m == 1 && g_.c >= kMostLanes));
   }
   Rows rows_read(Rows computed) const override {
     const int64_t first = computed.first * g_.sh - g_.pt;

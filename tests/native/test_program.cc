@@ -57,9 +57,13 @@ class Draft {
     const int64_t depthwise_activation = taps > 0 && separable ? below(5) : 0;
     std::vector<int> inputs{x};
     if (residual >= 0) inputs.push_back(residual);
+    // Pads of which some make rows of outputs that see nothing else.
+    const auto pad = [&] { return same ? 0 : taps / 2 + below(taps / 2 + 2); };
+    const int64_t top = pad(), bottom = pad(), left = pad(), right = pad();
     return add("convolution", inputs,
-               {10, stride, stride, 1, 1, same, 0, 0, 0, 0, 0, depthwise_activation, below(5)}, {},
-               tensors);
+               {10, stride, stride, 1, 1, same, top, bottom, left, right, 0, depthwise_activation,
+                below(5)},
+               {}, tensors);
   }
 
   NetworkDescription network{sepconv::DType::f32, {}, {}, {}};
@@ -83,7 +87,8 @@ void random_network(Draft& draft, const Shape& x) {
     const bool strided = draft.below(3) == 0;
     const int64_t taps = draft.below(2) ? 3 : 5;
     if (draft.below(2)) {
-      value = draft.convolution(value, more, more, taps, strided ? 2 : 1, false, true);
+      value = draft.convolution(value, more, more, taps, strided ? 2 : 1, false,
+                                !strided || draft.below(2));
       if (draft.below(2)) {
         const int mean = draft.add("reduce", {value}, {0, 2, 1, 2, 1});
         const int gate = draft.add("unary", {mean}, {1}, {0, 0, 0});
@@ -95,8 +100,8 @@ void random_network(Draft& draft, const Shape& x) {
     } else {
       const bool adds = !strided && draft.below(2);
       channels = adds ? start_channels : 16 + draft.below(30);
-      value = draft.convolution(value, more, channels, taps, strided ? 2 : 1, true, true,
-                                adds ? start : -1);
+      value = draft.convolution(value, more, channels, taps, strided ? 2 : 1, true,
+                                adds || draft.below(2), adds ? start : -1);
     }
   }
   draft.network.outputs = {value};
