@@ -48,7 +48,9 @@ class Chain : public Call {
       multiply_adds += link.call->multiply_adds;
     }
     band_ = rows_;
-    while (band_ > tuning::kChainLeastRows && sum(strips({0, rows_}, band_)) > most_bytes)
+    // The first bands tell, however many an image has.
+    const auto looked_at = [&] { return Rows{0, std::min(rows_, 4 * band_ + 64)}; };
+    while (band_ > tuning::kChainLeastRows && sum(strips(looked_at(), band_)) > most_bytes)
       band_ = std::max<int64_t>((band_ / 2 + 1) / 2 * 2, tuning::kChainLeastRows);
   }
 

@@ -393,6 +393,14 @@ def test_bits_do_not_depend_on_threads_or_ways() -> None:
         sepconv.set_num_threads(before)
 
 
+def test_images_of_any_height_are_planned_at_once() -> None:
+    """A file may say any size; whether there is memory for it shows when it is called."""
+    network = blocks()
+    shape = (1, 1 << 40, 1, network.inputs[0].shape[-1])
+    network = network._replace(inputs=[Input("x", shape)])
+    assert Program(network).outputs[0].shape is not None
+
+
 def test_many_callers_at_once() -> None:
     network = blocks()
     shape = tuple(2 if size is None else size for size in network.inputs[0].shape)
