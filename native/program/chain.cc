@@ -99,19 +99,16 @@ class Chain : public Call {
     }
   }
 
-  // The most bytes of every link's strip, for bands of so many rows.
+  // The most bytes of every link's strip, for bands of so many rows. A part may begin at any row,
+  // and its first band needs the most: nothing is kept for it.
   std::vector<int64_t> strips(int64_t band_rows) const {
     std::vector<int64_t> bytes(links_.size(), 0);
-    // Parts may begin anywhere, so every first row is tried.
-    for (int64_t first = 0; first < std::min<int64_t>(rows_, 4); ++first) {
-      std::vector<Course> course(links_.size());
-      for (int64_t row = first; row < rows_; row += band_rows) {
-        plan_band({row, std::min(row + band_rows, rows_)}, course);
-        for (size_t i = 0; i + 1 < links_.size(); ++i) {
-          bytes[i] = std::max(bytes[i], (course[i].now.last - course[i].kept.first) * row_[i]);
-          course[i].kept.last = course[i].now.last;
-        }
-      }
+    std::vector<Course> course(links_.size());
+    for (int64_t first = 0; first < rows_; ++first) {
+      std::fill(course.begin(), course.end(), Course{});
+      plan_band({first, std::min(first + band_rows, rows_)}, course);
+      for (size_t i = 0; i + 1 < links_.size(); ++i)
+        bytes[i] = std::max(bytes[i], (course[i].now.last - course[i].kept.first) * row_[i]);
     }
     return bytes;
   }
