@@ -243,11 +243,12 @@ class Reshape : public Step {
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
-    Shape shape;
+    Shape shape, others;  // others: the sizes that are given
     int open = -1;
     for (size_t i = 0; i < sizes_.size(); ++i) {
       const int axis = static_cast<int>(i);
       int64_t size = sizes_[i];
+      if (size > 0) others.append(size);
       if (size == 0) {
         if (axis >= x.rank())
           fail("A size of 0 stands for that of an axis that " + x.text() + " does not have.");
@@ -259,9 +260,14 @@ class Reshape : public Step {
       shape.append(size);
     }
     if (open >= 0) {
-      const int64_t rest = shape.elements();
-      if (rest == 0 || x.elements() % rest != 0) refuse(x, shape);
-      shape.set(open, x.elements() / rest);
+      // Of the axes that do not stay what they are: an empty batch has no elements to be shared
+      // out.
+      int64_t rest = 1;
+      for (int axis = 0; axis < x.rank(); ++axis)
+        if (static_cast<size_t>(axis) >= sizes_.size() || sizes_[static_cast<size_t>(axis)] != 0)
+          rest *= x[axis];
+      if (rest % others.elements() != 0) refuse(x, shape);
+      shape.set(open, rest / others.elements());
     }
     if (shape.elements() != x.elements()) refuse(x, shape);
     return std::make_unique<ViewCall>(shape);

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "../memory.h"
+#include "../pause.h"
 #include "arena.h"
 #include "chain.h"
 #include "team.h"
@@ -50,6 +51,28 @@ auto named(const std::string& operation, const std::string& name, const F& funct
 
 // Plans are kept for this many combinations of input shapes.
 constexpr size_t kMostPlans = 32;
+
+// Takes a flag while it lives, if it can within some microseconds.
+class Turn {
+ public:
+  explicit Turn(std::atomic_flag& taken) : taken_(taken) {
+    for (int tries = 0; tries < kTries && !mine_; ++tries) {
+      mine_ = !taken_.test_and_set(std::memory_order_acquire);
+      if (!mine_) pause_cpu();
+    }
+  }
+  ~Turn() {
+    if (mine_) taken_.clear(std::memory_order_release);
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  explicit operator bool() const { return mine_; }
+
+ private:
+  static constexpr int kTries = 200;
+  std::atomic_flag& taken_;
+  bool mine_ = false;
+};
 
 }  // namespace
 
@@ -151,8 +174,7 @@ void Program::check_inputs(const std::vector<Shape>& inputs) const {
 }
 
 Program::PlanPointer Program::plan(const std::vector<Shape>& inputs) const {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
+  if (const Turn turn{taken_}) {
     for (size_t i = plans_.size(); i-- > 0;) {
       if (plans_[i]->inputs != inputs) continue;
       std::rotate(plans_.begin() + static_cast<std::ptrdiff_t>(i),
@@ -162,9 +184,10 @@ Program::PlanPointer Program::plan(const std::vector<Shape>& inputs) const {
   }
   check_inputs(inputs);
   PlanPointer made = make_plan(inputs);
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (plans_.size() == kMostPlans) plans_.erase(plans_.begin());
-  plans_.push_back(made);
+  if (const Turn turn{taken_}) {
+    if (plans_.size() == kMostPlans) plans_.erase(plans_.begin());
+    plans_.push_back(made);
+  }
   return made;
 }
 

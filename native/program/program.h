@@ -1,8 +1,8 @@
 // A program: a network whose weights are packed, that runs as one call.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -94,7 +94,9 @@ class SEPCONV_API Program {
   std::vector<std::vector<int64_t>> input_sizes_;
   std::vector<NamedStep> steps_;
   std::vector<int> outputs_;
-  mutable std::mutex mutex_;
+  // Nobody waits for the plans that are kept: a child of fork() may have them taken for ever, by a
+  // thread that it does not have.
+  mutable std::atomic_flag taken_;
   mutable std::vector<PlanPointer> plans_;  // the last used is the last
 };
 

@@ -44,7 +44,7 @@ class alignas(64) Share {
 
 class Team : public Runner {
  public:
-  Team() : caller_(std::this_thread::get_id()), members_(num_threads()) {
+  explicit Team(int members) : caller_(std::this_thread::get_id()), members_(members) {
     run = [](Runner* self, int64_t tasks, TaskFunction function, void* context) {
       static_cast<Team*>(self)->run_step(tasks, function, context);
     };
@@ -98,9 +98,8 @@ class Team : public Runner {
     }
   }
 
-  // The members that have arrived. The pool may send more threads than a team has members, where
-  // the number of threads was changed meanwhile.
-  int present() const { return std::min(present_.load(std::memory_order_acquire), members_); }
+  // The members that have arrived.
+  int present() const { return present_.load(std::memory_order_acquire); }
 
   // Claims and runs tasks until none is left.
   void help(int index) {
@@ -117,7 +116,6 @@ class Team : public Runner {
 
   void serve() {
     const int index = present_.fetch_add(1, std::memory_order_acq_rel);
-    if (index >= members_) return;
     uint64_t seen = 0;
     while (!over_.load()) {
       const uint64_t step = next_step(seen);
@@ -172,10 +170,13 @@ struct Call {
 }  // namespace
 
 void run_as_team(void (*body)(void* context, Runner& runner), void* context) {
-  Call call{{}, body, context};
+  // A task for each member, by one look at the number of threads, which may change meanwhile: a
+  // thread with nothing to serve would take the next task, maybe the caller's.
+  const int members = num_threads();
+  Call call{Team(members), body, context};
   Runner& threads = pool();
   threads.run(
-      &threads, num_threads(),
+      &threads, members,
       [](void* argument, int64_t) {
         Call& here = *static_cast<Call*>(argument);
         here.team.take_part(here.body, here.context);

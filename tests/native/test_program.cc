@@ -163,6 +163,37 @@ void check_bits(int networks) {
   sepconv::set_num_threads(3);
 }
 
+// Links that see many rows around their own: a part of a chain may begin at any row.
+void check_tall_kernels() {
+  for (const int64_t taps : {7, 9, 11}) {
+    Draft draft(static_cast<uint32_t>(taps));
+    draft.network.inputs = {{-1, -1, 9, 16}};
+    int value = draft.convolution(0, 16, 16, 0, 1, false, true);
+    value = draft.convolution(value, 16, 16, taps, 1, true, true);
+    value = draft.convolution(value, 16, 16, taps, 2, true, true);
+    draft.network.outputs = {draft.convolution(value, 16, 16, taps, 1, false, true)};
+    draft.network.tuning.chain_from_bytes = 0;
+    for (const int64_t height : {31, 47, 64}) {
+      const Shape shape{1, height, 9, 16};
+      std::vector<float> x(static_cast<size_t>(shape.elements()));
+      for (float& number : x) number = static_cast<float>(draft.below(2001) - 1000) * 1e-3f;
+      for (const int64_t bytes : {1, 10000, 40000, 80000}) {
+        draft.network.tuning.strip_bytes = bytes;
+        draft.network.tuning.most_links = -1;
+        sepconv::set_num_threads(1);
+        const std::vector<float> expected = call(Program(draft.network), x, shape);
+        draft.network.tuning.most_links = 4;
+        const Program chained(draft.network);
+        for (const int threads : {1, 2, 3, 5}) {
+          sepconv::set_num_threads(threads);
+          CHECK(same_bits(call(chained, x, shape), expected));
+        }
+      }
+    }
+  }
+  sepconv::set_num_threads(3);
+}
+
 // Arrays that are alive together do not overlap: every value is read again at the end.
 void check_memory() {
   Draft draft(7);
@@ -258,6 +289,7 @@ void check_refusals() {
 
 void check_programs(int networks) {
   check_bits(networks);
+  check_tall_kernels();
   check_memory();
   check_denormals();
   check_refusals();

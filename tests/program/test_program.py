@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,10 @@ import numpy as np
 import pytest
 from helpers.programs import blocks, every_operation
 
-import sepconv
 from sepconv.geometry import conv_spec
 from sepconv.program import reference
 from sepconv.program.network import ACTIVATIONS, BINARY, OPERATIONS, UNARY, Input, Network, Step
-from sepconv.program.program import Memory, Program, Tuning
+from sepconv.program.program import Memory, Program
 from sepconv.program.shapes import shapes
 
 Draw = np.random.Generator
@@ -376,21 +376,10 @@ def test_open_sizes_are_planned_anew() -> None:
         assert program(np.ones((1, height, 6, shape[-1]), "float32")) is not None
 
 
-def test_bits_do_not_depend_on_threads_or_ways() -> None:
-    network = blocks()
-    shape = tuple(3 if size is None else size for size in network.inputs[0].shape)
-    x = np.random.default_rng(0).standard_normal(shape).astype("float32")
-    before = sepconv.num_threads()
-    try:
-        sepconv.set_num_threads(1)
-        expected = np.asarray(Program(network)(x))
-        for tuning in (None, Tuning(-1, 0, 1), Tuning(0, 1, 8), Tuning(0, 1 << 30, 2)):
-            program = Program(network, tuning=tuning)
-            for threads in (1, 2, 3):
-                sepconv.set_num_threads(threads)
-                np.testing.assert_array_equal(program(x), expected)
-    finally:
-        sepconv.set_num_threads(before)
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_program_is_saved_and_not_pickled(way: Callable[[Program], Any]) -> None:
+    with pytest.raises(TypeError, match=r"Write it to a file with Program\.save"):
+        way(Program(blocks()))
 
 
 def test_images_of_any_height_are_planned_at_once() -> None:
@@ -401,26 +390,20 @@ def test_images_of_any_height_are_planned_at_once() -> None:
     assert Program(network).outputs[0].shape is not None
 
 
-def test_many_callers_at_once() -> None:
-    network = blocks()
-    shape = tuple(2 if size is None else size for size in network.inputs[0].shape)
-    draw = np.random.default_rng(0)
-    inputs = [draw.standard_normal(shape).astype("float32") for _ in range(8)]
-    program = Program(network)
-    expected = [np.asarray(program(x)) for x in inputs]
-    wrong: list[int] = []
-
-    def call(i: int) -> None:
-        for _ in range(125):
-            if not np.array_equal(program(inputs[i]), expected[i]):
-                wrong.append(i)
-
-    callers = [threading.Thread(target=call, args=(i,)) for i in range(len(inputs))]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not wrong
+def test_empty_batches() -> None:
+    """Shapes are reckoned without the batch, so that none of it is no matter."""
+    y, z = Program(every_operation())(np.empty((0, 8, 8, 3), "float32"))
+    assert y.shape == (0, 5)
+    assert z.shape[0] == 0
+    steps = [
+        Step("reshape", "flat", (0,), {"shape": (0, -1)}),
+        Step("reshape", "groups", (0,), {"shape": (0, 2, -1, 3)}),
+    ]
+    network = Network("float32", [Input("x", (None, 4, 6))], steps, [1, 2], ["a", "b"], [])
+    for batch in (0, 2):
+        x = np.ones((batch, 4, 6), "float32")
+        assert [y.shape for y in Program(network)(x)] == [(batch, 24), (batch, 2, 4, 3)]
+        assert [y.shape for y in reference.run(network, x)] == [(batch, 24), (batch, 2, 4, 3)]
 
 
 def test_memory_and_profile() -> None:
@@ -438,6 +421,16 @@ def test_memory_and_profile() -> None:
     with pytest.raises(ValueError, match="shapes must be given"):
         open_sizes.memory()
     assert open_sizes.memory((1, 4)).weights == 0
+
+
+def test_an_open_batch_may_meet_a_fixed_one() -> None:
+    inputs = [Input("x", (None, 3)), Input("more", (2, 3))]
+    step = Step("binary", "sum", (0, 1), {"function": "add"})
+    program = Program(Network("float32", inputs, [step], [2], ["y"], []))
+    np.testing.assert_array_equal(program(np.ones((2, 3)), np.ones((2, 3))), np.full((2, 3), 2.0))
+    assert [len(one.shape) for one in program.outputs] == [2]
+    with pytest.raises(ValueError, match="The step 'sum'"):
+        program(np.ones((4, 3)), np.ones((2, 3)))
 
 
 def test_errors_name_the_step() -> None:

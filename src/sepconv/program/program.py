@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -229,6 +229,13 @@ class Program:
             )
         return self._network
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "A program cannot be copied or pickled, since its weights are packed for this "
+            "processor. Write it to a file with Program.save, and open that with sepconv.load "
+            "where it is needed. Threads may share one program, and so may children of fork()."
+        )
+
     def _array(self, index: int, value: Any) -> np.ndarray:
         # The usual case first: it is what small networks spend their time on.
         if value.__class__ is np.ndarray and value.dtype is self.dtype and value.flags.carray:
@@ -259,10 +266,11 @@ class Program:
 
     def _open_shapes(self, network: Network) -> list[tuple[int | None, ...]]:
         """The outputs' shapes, with None for sizes that follow from open ones."""
-        if any(None in one.shape[1:] for one in self.inputs):
+        batches = {one.shape[:1] for one in self.inputs}
+        if len(batches) > 1 or any(None in one.shape[1:] for one in self.inputs):
             found = shapes_of(network)
             return [found[number] for number in network.outputs]
-        # With the batch alone open, the program itself can tell; and what does not fit shows now.
+        # With one batch alone open, the program itself can tell; and what does not fit shows now.
         first, second = (
             self._native.output_shapes(
                 [
