@@ -139,6 +139,7 @@ stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a mil
 	$(PY) tests/stress/stress.py processes
 	$(PY) tests/stress/loader.py
 	KERAS_BACKEND=torch $(PY) tests/stress/networks.py
+	KERAS_BACKEND=torch $(PY) tests/stress/programs.py
 
 aarch64: ## cross compile the C++ tests for aarch64 and run them in QEMU
 	@tools/needs.sh $(CROSS) g++-aarch64-linux-gnu $(QEMU) qemu-user

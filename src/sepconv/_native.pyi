@@ -213,7 +213,7 @@ class Program:
     def profile(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]
     ) -> list[tuple[str, str, tuple[int, ...], int, int, float, str]]:
-        """Of each step the operation, name, shape, multiply-adds, bytes of weights, seconds, plan."""
+        """Of each step operation, name, shape, multiply-adds, weight bytes, seconds and plan."""
 
     def memory(self, inputs: Sequence[Sequence[int]]) -> tuple[int, int, int]:
         """Bytes of weights, of a call's arena, and of the same without sharing."""
