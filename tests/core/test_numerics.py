@@ -1,6 +1,8 @@
-"""What docs/numerics.md says of NaN and infinities, and calls on arrays of any kind, for NumPy."""
+"""What docs/numerics.md says of numbers and functions, and calls on arrays of any kind, for NumPy."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import HealthCheck, given, seed, settings
 
 import sepconv
 from sepconv import reference
+from sepconv.program.network import Input, Network, Step
+from sepconv.program.program import Program
 
 ENGINE = hostile_engines.numpy_engine()
 MANY = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -83,3 +87,50 @@ def test_arrays_of_any_memory(call):
 @given(hostile.arbitrary_calls())
 def test_calls_that_make_no_sense(call):
     hostile.check_arbitrary(ENGINE, call)
+
+
+def _program(function: str, a: float = 0.0) -> Program:
+    numbers = {"function": function, "a": a, "b": 0.0, "c": 0.0}
+    step = Step("unary", function, (0,), numbers)
+    return Program(Network("float32", [Input("x", (None,))], [step], [1], ["y"], []))
+
+
+_ALPHA = 1.6732632423543772  # of selu
+
+
+@pytest.mark.parametrize(
+    ("function", "exact", "bound"),
+    [
+        ("exp", np.exp, 1e-7),
+        ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), 2e-7),
+        ("silu", lambda x: x / (1 + np.exp(-x)), 2e-7),
+        ("tanh", np.tanh, 2e-7),
+        ("softplus", lambda x: np.logaddexp(0, x), 2e-7),
+        ("elu", lambda x: np.where(x < 0, np.expm1(x), x), 2e-7),
+        ("selu", lambda x: 1.0507009873554805 * np.where(x < 0, _ALPHA * np.expm1(x), x), 2e-7),
+        ("erf", np.vectorize(math.erf), 1e-7),
+        ("mish", lambda x: x * np.tanh(np.logaddexp(0, x)), 3e-7),
+    ],
+)
+def test_functions_of_programs_are_as_near_as_it_says(function, exact, bound):
+    x = np.concatenate([np.linspace(-80, 80, 100_001), np.linspace(-2, 2, 50_001)])
+    x = x.astype("float32")
+    expected = exact(x.astype("float64"))
+    y = _program(function, 1.0 if function == "elu" else 0.0)(x)
+    assert (np.abs(y - expected) <= bound * np.abs(expected)).all()
+
+
+def test_silu_of_a_convolution_is_as_near_as_it_says():
+    x = np.linspace(-80, 80, 64_000).astype("float32").reshape(1, 50, 80, 16)
+    y = sepconv.prepare_conv2d(np.ones((1, 1, 16, 1), "float32"), activation="silu")(x)
+    expected = x / (1 + np.exp(-x.astype("float64")))
+    assert (np.abs(y - expected) <= 2e-7 * np.abs(expected)).all()
+
+
+def test_denormal_numbers_are_zeros_in_programs_and_nowhere_else():
+    tiny = np.array([1e-40, -1e-40, 2e-38], "float32")
+    np.testing.assert_array_equal(_program("linear", 1.0)(tiny), [0, 0, tiny[2]])
+    np.testing.assert_array_equal(_program("linear", 0.25)(tiny), [0, 0, 0])
+    ones = np.ones((1, 1, 1, 1), "float32")
+    x = tiny.reshape(1, 1, 3, 1)
+    np.testing.assert_array_equal(sepconv.depthwise_conv2d(x, ones), x)
