@@ -352,7 +352,7 @@ def _layer_normalization(given: Attributes, weights: Arrays, x: np.ndarray) -> n
 
 def _softmax(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
     axis = given["axis"]
-    x = x - x.max(axis, keepdims=True)
+    x = x - x.max(axis, keepdims=True, initial=-np.inf)
     total = np.exp(x).sum(axis, keepdims=True)
     return x - np.log(total) if given["logarithm"] else np.exp(x) / total
 
