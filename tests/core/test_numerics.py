@@ -1,4 +1,4 @@
-"""What docs/numerics.md says of numbers and functions, and calls on arrays of any kind, for NumPy."""
+"""What docs/numerics.md says of numbers and functions, and calls on any arrays, for NumPy."""
 
 from __future__ import annotations
 
