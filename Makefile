@@ -40,7 +40,7 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export serve $(TEST_ENGINES))
 # Tests are shared among two processes, which keeps two cores busy.
 PYTEST = -m pytest -n 2 --dist worksteal
-CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/*) tests/*/*.h tests/*/*.cc)
+CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/* program/*) tests/*/*.h tests/*/*.cc)
 
 test: $(TESTED) ## check style and types and run the whole suite, on every engine
 	@CLANG_FORMAT='$(CLANG_FORMAT)' PYTEST='$(PYTEST)' tools/test.sh $(TEST_ENGINES)
