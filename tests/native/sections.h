@@ -16,7 +16,7 @@ void check_plans();       // which kernel serves a geometry, and how its work is
 void check_geometry();    // resolve(): sizes, padding, and what it refuses
 void check_huge_pages();  // advice on memory: any address, and nothing that is there changes
 void check_programs(int networks);  // networks as one call: chains, memory, threads, refusals
-void check_threads(int rounds);  // many threads at once, the number of threads changing
-void check_fork(int forks);      // children compute while the parent's threads go on
+void check_threads(int rounds);     // many threads at once, the number of threads changing
+void check_fork(int forks);         // children compute while the parent's threads go on
 
 }  // namespace test
