@@ -88,6 +88,9 @@ def check(case, folder, train=True):
         _check_predictions(outcome, case, "optimize", "predictions", served, before.predictions)
         _check_apart(outcome, case, "optimize", served)
         results["optimize"] = served
+    program = _call(outcome, case, "compile", lambda: sepconv.compile(case.model, verify=False))
+    if program is not None:
+        _check_program(outcome, case, program, before.predictions, Path(folder))
     for name, model in results.items():
         _check_file(outcome, case, name, model, Path(folder))
     before.check_unchanged(outcome, case)
@@ -188,6 +191,44 @@ def _check_predictions(outcome, case, function, check, model, expected):
         outcome.expect(function, f"{check}: raises", False, f"{type(error).__name__}: {error}")
         return
     outcome.expect(function, check, apart <= case.bound, f"{apart:.2e} apart")
+
+
+def _check_program(outcome, case, program, expected, folder):
+    """It predicts the same, of any batch, on any number of threads, and from a file."""
+    flat = [np.asarray(ops.convert_to_numpy(x)) for x in keras.tree.flatten(case.inputs)]
+    wanted = keras.tree.flatten(expected)
+    before = sepconv.num_threads()
+    path = folder / "program.sepconv"
+    try:
+        found = _outputs(program, flat)
+        apart = distance(wanted, [y.astype("float64") for y in found])
+        outcome.expect("compile", "predictions", apart <= case.bound, f"{apart:.2e} apart")
+        sepconv.set_num_threads(1 + case.seed % 5)
+        program.save(path)
+        for other in (program, sepconv.load(path)):
+            outcome.expect("compile", "bits", _same_bits(_outputs(other, flat), found))
+        if any(one.shape[0] is not None for one in program.inputs):
+            return
+        first = _outputs(program, [x[:1] for x in flat])
+        apart = distance([y[:1] for y in wanted], [y.astype("float64") for y in first])
+        outcome.expect("compile", "one of the batch", apart <= case.bound, f"{apart:.2e} apart")
+        shapes = [y.shape for y in _outputs(program, [x[:0] for x in flat])]
+        none = [(0, *y.shape[1:]) for y in found]
+        outcome.expect("compile", "an empty batch", shapes == none, shapes)
+    except Exception as error:
+        outcome.expect("compile", "raises when called", False, f"{type(error).__name__}: {error}")
+    finally:
+        sepconv.set_num_threads(before)
+        path.unlink(missing_ok=True)
+
+
+def _outputs(program, inputs):
+    outputs = program(*inputs)
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+def _same_bits(a, b):
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
 def _check_apart(outcome, case, function, copy):

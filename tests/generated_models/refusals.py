@@ -17,7 +17,7 @@ class Refusal(NamedTuple):
         functions: which raise it.
         kind: its class.
         pattern: of its message.
-        feature: what the model must have for it; see `Draw.features`.
+        feature: what the model must have for it; see `Draw.features`. Empty for any model.
         reason: why it is right.
     """
 
@@ -32,7 +32,21 @@ class Refusal(NamedTuple):
 
 REFUSALS = (
     Refusal(
-        ("optimize",),
+        ("compile",),
+        ValueError,
+        r"^The layer '[^']+' of the class \w+ cannot be compiled: ",
+        "",
+        "a layer that has no counterpart in a program",
+    ),
+    Refusal(
+        ("compile",),
+        ValueError,
+        "^The model '[^']+' must compute in float32 or (in )?float64",
+        "",
+        "a program computes in one dtype",
+    ),
+    Refusal(
+        ("optimize", "compile"),
         TypeError,
         "model must be a Sequential or Functional Keras model",
         "subclassed",
@@ -69,7 +83,7 @@ def refusal_of(function, error, case):
         if (
             function in refusal.functions
             and isinstance(error, refusal.kind)
-            and refusal.feature in case.features
+            and refusal.feature in ("", *case.features)
             and re.search(refusal.pattern, str(error))
             and not (refusal.keras_too and _keras_copies(case.model))
         ):

@@ -61,7 +61,8 @@ def test_the_error_says_where_and_what():
         (L.Activation(lambda x: x, name="odd"), "its activation '<lambda>' is not known"),
         (L.Activation("sparsemax", name="odd"), "'sparsemax'"),
         (L.Softmax(axis=(1, 2), name="odd"), "several axes"),
-        (L.RMSNormalization(axis=(1, 2), name="odd"), "several axes"),
+        (L.RMSNormalization(axis=(1, 2), name="odd"), "not the last one alone"),
+        (L.RMSNormalization(axis=1, name="odd"), "not the last one alone"),
         (L.Dense(3, activation=L.Lambda(lambda x: x), name="odd"), "'Lambda' is not known"),
     ],
 )

@@ -60,8 +60,9 @@ def _group_normalization(call: Call) -> int:
 def _rms_normalization(call: Call) -> int:
     layer, builder, x = call.layer, call.builder, call.x
     axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-    if len(axes) != 1:
-        call.refuse("it normalizes over several axes")
+    if [axis % call.rank for axis in axes] != [call.rank - 1]:
+        # Keras scales along the last axis even so, or broadcasts.
+        call.refuse(f"it normalizes over axes that are not the last one alone: {axes}")
     mean = builder.reduce(builder.unary(x, "square"), "mean", axes, True)
     inverse = builder.unary(builder.linear(mean, 1.0, layer.epsilon), "rsqrt")
     return builder.scale(builder.binary("multiply", x, inverse), axes[0], array_of(layer.scale))
