@@ -115,11 +115,12 @@ class Partition:
     def _leave_integers(self) -> None:
         """Leaves what moves integers to where they must stay integers."""
         taken = {value for step in self.why for value in step.inputs} | set(self._graph.outputs)
-        for step in self._graph.steps:
+        for step in reversed(self._graph.steps):
             if step in self.why:
                 continue
             if any(value in self._integers and value in taken for value in step.outputs):
                 self.leave(step, "it moves integers, which programs give as floats")
+                taken.update(step.inputs)
 
     def _levels(self) -> dict[Step, int]:
         """The level of each step: odd for programs, even for Keras."""
