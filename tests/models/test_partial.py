@@ -9,7 +9,9 @@ from helpers.lowering import randomized
 from keras import layers, ops
 
 import sepconv
+from sepconv.models.graph import Graph
 from sepconv.models.partial import PartialProgram
+from sepconv.models.partition import Partition
 from sepconv.program.program import Program
 
 ENGINE = keras.backend.backend()
@@ -39,6 +41,13 @@ class Places(layers.Layer):
 
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape[:-1], "int32")
+
+
+class Squash(layers.Layer):
+    """Another layer of a user's own."""
+
+    def call(self, x):
+        return ops.arctan(x)
 
 
 class Beside(layers.Layer):
@@ -257,6 +266,39 @@ def test_a_mask_goes_around_no_program():
     why = dict(zip(program.parts[0].layers, program.parts[0].why, strict=True))
     assert why["near"] == "a mask, or more, goes around it to 'add'"
     assert why["mean"] == "a mask goes through it"
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_values_of_an_unknown_dtype_are_taken_by_keras(sparse):
+    """Keras calls the results of such layers floats, whatever they are."""
+    words, scale = keras.Input((3,), dtype="int32", name="words"), keras.Input((4,), name="x")
+    hot = layers.CategoryEncoding(5, output_mode="multi_hot", sparse=sparse, name="hot")(words)
+    near = layers.Dense(5, name="near")(Squash(name="dream")(scale))
+    both = layers.Add(name="sum")([hot, near])
+    mixed = layers.Dense(3, name="mix")(hot)
+    y = layers.Dense(2, name="end")(layers.Concatenate(name="join")([both, mixed]))
+    model = keras.Model([words, scale], y)
+    partition = Partition(Graph(model))
+    (section,) = partition.sections()
+    assert not section.known
+    why = {step.name: reason for step, reason in partition.why.items()}
+    assert why["near"] == "a mask, or more, goes around it to 'sum'"
+    reason = "a sparse tensor" if sparse else "values of which the dtype is not known"
+    assert why["mix"] == f"it takes {reason}"
+    assert why["end"] == "it takes values of which the dtype is not known"
+
+
+@pytest.mark.skipif(ENGINE != "tensorflow", reason="only TensorFlow has text")
+def test_text():
+    words = keras.Input((2,), dtype="string", name="words")
+    x = layers.StringLookup(vocabulary=["a", "b"], name="look")(words)
+    x = layers.Flatten(name="flat")(layers.Embedding(4, 3, name="embed")(x))
+    model = keras.Model(words, layers.Dense(2, name="end")(x))
+    program = sepconv.compile(model, partial=True)
+    given = np.array([["a", "b"], ["b", "c"]])
+    assert kinds(program)[0] == ("keras", ("look", "embed"))
+    want = model(keras.ops.convert_to_tensor(given))
+    np.testing.assert_allclose(program(given), want, rtol=1e-4, atol=1e-6)
 
 
 def test_what_only_lowering_finds():

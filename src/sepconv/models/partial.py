@@ -289,13 +289,17 @@ class _Copies:
         self._graph, self._copier = graph, copier
         tensors = zip(graph.inputs, graph.model.inputs, strict=True)
         self._names = {value: tensor.name for value, tensor in tensors}
-        self._names |= {v: step.operation.name for step in graph.steps for v in step.outputs}
+        self._names |= {v: f"{step.name}_output" for step in graph.steps for v in step.outputs}
 
     def model(self, section: Section) -> tuple[Any, list[str]]:
         """The model of a part, and the names of its steps' layers."""
         tensors: dict[Value, Any] = {}
-        for number, value in enumerate(section.inputs):
-            name = f"{self._names[value]}_{number}"
+        used: set[str] = set()
+        for value in section.inputs:
+            name = self._names[value]
+            while name in used:
+                name += "_"
+            used.add(name)
             tensors[value] = keras.Input(batch_shape=value.shape, dtype=value.dtype, name=name)
         names = connect(section.steps, tensors, self._make)
         inputs, outputs = ([tensors[v] for v in values] for values in section[2:])

@@ -110,6 +110,8 @@ class Partition:
             return "it takes a sparse tensor"
         if value in integers or value.dtype == self.dtype:
             return ""
+        if value.dtype is None:
+            return "it takes values of which the dtype is not known"
         return f"it takes values of the dtype {value.dtype}, not {self.dtype}"
 
     def _leave_integers(self) -> None:
