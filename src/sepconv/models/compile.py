@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import keras
 
 from sepconv.models.comparing import allowed, differences, moved, precision
-from sepconv.models.lowering import lower
+from sepconv.models.lowering import NotLowered, lower
+from sepconv.models.partial import PartialProgram, partial_program
 from sepconv.models.running import run, without_collecting
 from sepconv.models.verify import first_run
+from sepconv.program.network import Network
 from sepconv.program.program import Program
 from sepconv.program.tune import tuned
 
 __all__ = ["compile"]
 
 
+@overload
 def compile(
-    model: Any, *, dtype: str | None = None, tune: bool = False, verify: Any = True
-) -> Program:
+    model: Any,
+    *,
+    dtype: str | None = None,
+    tune: bool = False,
+    partial: Literal[False] = False,
+    verify: Any = True,
+) -> Program: ...
+@overload
+def compile(
+    model: Any,
+    *,
+    dtype: str | None = None,
+    tune: bool = False,
+    partial: bool,
+    verify: Any = True,
+) -> Program | PartialProgram: ...
+def compile(
+    model: Any,
+    *,
+    dtype: str | None = None,
+    tune: bool = False,
+    partial: bool = False,
+    verify: Any = True,
+) -> Program | PartialProgram:
     """Makes a program of a model for inference: one native call from input to output.
 
     `sepconv.optimize` runs first: batch normalization is folded, blocks are fused. The program
@@ -31,16 +57,20 @@ def compile(
         dtype: ``"float32"`` or ``"float64"`` to compute in; None for the model's own.
         tune: whether to time several ways of running it on this machine, all with the same results
             to the bit, and keep the fastest. It takes some seconds, on a quiet machine.
+        partial: whether to leave layers that are not known to Keras, and to compile the longest
+            parts of the model without them. Such a program needs Keras, and cannot be saved.
         verify: whether to compare the program's predictions with the model's. True makes inputs for
             the model; or inputs, as arrays that it takes.
 
     Returns:
-        A `sepconv.program.program.Program`.
+        A `sepconv.program.program.Program`; with `partial`, and a model that does not compile
+        whole, a `sepconv.models.partial.PartialProgram`, which is called alike, and whose `parts`
+        say what was left to Keras, and why.
 
     Raises:
         TypeError: the model is no Sequential or Functional one.
         ValueError: it is not built, computes in half precision, or predicts something else; or a
-            layer is not known: the message names it.
+            layer is not known, or with `partial` cannot be copied: the message names it.
 
     Example:
         >>> import keras, numpy as np
@@ -52,16 +82,28 @@ def compile(
         >>> program = compile(model)
         >>> program(np.ones((2, 8, 8, 4), "float32")).shape
         (2, 6)
+
+        What programs do not know can be left to Keras:
+
+        >>> layers = [keras.layers.Dense(4, "relu"), keras.layers.GRU(3), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((5, 6)), *layers])
+        >>> partial = compile(model, partial=True)
+        >>> [part.kind for part in partial.parts]
+        ['program', 'keras', 'program']
     """
-    network = lower(model, dtype)
-    program = Program(network)
-    if tune:
-        program = tuned(network)
+    compiled: Callable[[Network], Program] = tuned if tune else Program
+    try:
+        network = lower(model, dtype)
+    except NotLowered:
+        if not partial:
+            raise
+        network = None
+    program = partial_program(model, dtype, compiled) if network is None else compiled(network)
     _check(model, program, verify)
     return program
 
 
-def _check(model: Any, program: Program, verify: Any) -> None:
+def _check(model: Any, program: Program | PartialProgram, verify: Any) -> None:
     """Raises where the program predicts something else than the model."""
     if verify is False:
         return
@@ -85,7 +127,7 @@ def _check(model: Any, program: Program, verify: Any) -> None:
         )
 
 
-def _outputs(program: Program, inputs: Any) -> list[Any]:
+def _outputs(program: Program | PartialProgram, inputs: Any) -> list[Any]:
     outputs = program(*keras.tree.flatten(inputs))
     return list(outputs) if isinstance(outputs, tuple) else [outputs]
 

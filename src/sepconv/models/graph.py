@@ -14,7 +14,7 @@ from keras import tree
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.models.functional import Functional
 
-__all__ = ["Graph", "Step", "Value"]
+__all__ = ["Graph", "Step", "Value", "connect"]
 
 
 class Value:
@@ -25,6 +25,7 @@ class Value:
         dtype: Keras' name, or None where it is not known. For some lookup layers, and for layers
             without weights after them, Keras names a float dtype where the values are integers.
         masked: whether the tensor has a mask.
+        dense: whether it is neither sparse nor ragged.
     """
 
     def __init__(self, tensor: Any) -> None:
@@ -32,6 +33,7 @@ class Value:
         producer = tensor._keras_history.operation
         self.dtype = None if hasattr(producer, "output_mode") else tensor.dtype
         self.masked = get_keras_mask(tensor) is not None
+        self.dense = not (getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False))
 
 
 class Step:
@@ -192,26 +194,47 @@ class Graph:
                 name=tensor.name,
                 optional=getattr(tensor._keras_history.operation, "optional", False),
             )
-        names = _unique_names([tensor.name for tensor in self.model.inputs], self.steps)
-        calls: dict[int, Any] = {}
-        for step, name in zip(self.steps, names, strict=True):
-            key = id(step.operation)
-            new = key not in calls
-            if new:
-                calls[key] = make(step, name)
-            args, kwargs = tree.map_structure(
-                lambda v: tensors[v] if isinstance(v, Value) else v, step.arguments
-            )
-            results = tree.flatten(calls[key](*args, **kwargs))
-            if new:
-                fill(step, calls[key])
-            for value, tensor in zip(step.outputs, results, strict=True):
-                tensors[value] = tensor
+        connect(self.steps, tensors, make, fill)
         inputs = tree.pack_sequence_as(self.model._inputs_struct, [tensors[v] for v in self.inputs])
         outputs = tree.pack_sequence_as(
             self.model._outputs_struct, [tensors[v] for v in self.outputs]
         )
         return keras.Model(inputs, outputs, name=self.name)
+
+
+def connect(
+    steps: list[Step],
+    tensors: dict[Value, Any],
+    make: Callable[[Step, str], Any],
+    fill: Callable[[Step, Any], None] | None = None,
+) -> list[str]:
+    """Calls what is made of steps, on Keras' inputs.
+
+    Args:
+        steps: in an order in which they can be computed.
+        tensors: of the values that they take, and from now on of those that they give.
+        make: see `Graph.build`.
+        fill: see there.
+
+    Returns:
+        The names of the steps' layers.
+    """
+    names = _unique_names([tensor.name for tensor in tensors.values()], steps)
+    calls: dict[int, Any] = {}
+    for step, name in zip(steps, names, strict=True):
+        key = id(step.operation)
+        new = key not in calls
+        if new:
+            calls[key] = make(step, name)
+        args, kwargs = tree.map_structure(
+            lambda v: tensors[v] if isinstance(v, Value) else v, step.arguments
+        )
+        results = tree.flatten(calls[key](*args, **kwargs))
+        if new and fill is not None:
+            fill(step, calls[key])
+        for value, tensor in zip(step.outputs, results, strict=True):
+            tensors[value] = tensor
+    return names
 
 
 def _functional(model: Any) -> Any:

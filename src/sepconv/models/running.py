@@ -23,7 +23,7 @@ import numpy as np
 from sepconv.models.untouched import untouched
 from sepconv.models.watching import watched
 
-__all__ = ["LayerOutput", "Outcome", "pass_through", "run", "without_collecting"]
+__all__ = ["LayerOutput", "Outcome", "as_tensor", "pass_through", "run", "without_collecting"]
 
 
 class LayerOutput(NamedTuple):
@@ -92,7 +92,7 @@ def run(
             seen.append(LayerOutput(layer, [_as_array(x) for x in leaves]))
 
         with watched(layers, note):
-            outputs = _call(model, keras.tree.map_structure(_as_tensor, inputs))
+            outputs = _call(model, keras.tree.map_structure(as_tensor, inputs))
         return Outcome([_as_array(x) for x in keras.tree.flatten(outputs) if x is not None], seen)
 
 
@@ -108,7 +108,7 @@ def pass_through(model: Any, inputs: Any) -> None:
     backend = keras.backend.backend()
     with untouched(model), _computing(backend):
         if backend != "jax":
-            _call(model, keras.tree.map_structure(_as_tensor, inputs))
+            _call(model, keras.tree.map_structure(as_tensor, inputs))
             return
         import jax
 
@@ -155,7 +155,7 @@ def _call(model: Any, inputs: Any) -> Any:
     return model(inputs)
 
 
-def _as_tensor(value: Any) -> Any:
+def as_tensor(value: Any) -> Any:
     """An array as a tensor of the engine; Keras converts text, sparse and ragged inputs itself."""
     if isinstance(value, np.ndarray) and value.dtype.kind not in "USO":
         return keras.ops.convert_to_tensor(value)

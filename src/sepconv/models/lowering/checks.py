@@ -12,7 +12,7 @@ from sepconv.models.lowering.call import refusal
 from sepconv.models.lowering.refusal import NotLowered
 from sepconv.models.lowering.table import find, is_operation, makes_floats, moves
 
-__all__ = ["DTYPES", "check_steps", "own_dtype"]
+__all__ = ["DTYPES", "check_inputs", "check_steps", "is_float", "obstacle", "own_dtype"]
 
 #: The dtypes that a network may compute in.
 DTYPES = ("float32", "float64")
@@ -43,7 +43,7 @@ def _dtypes(graph: Graph) -> Iterable[str]:
     """The dtypes of floating values, and of the weights and arithmetic of layers."""
     for step in graph.steps:
         for value in step.outputs:
-            if _is_float(value):
+            if is_float(value):
                 yield standardize_dtype(value.dtype)
         policy = getattr(step.operation, "dtype_policy", None)
         if policy is not None and getattr(step.operation, "weights", None):
@@ -51,8 +51,21 @@ def _dtypes(graph: Graph) -> Iterable[str]:
             yield policy.variable_dtype
 
 
-def _is_float(value: Value) -> bool:
+def is_float(value: Value) -> bool:
+    """Whether a value is known to hold floats."""
     return value.dtype is not None and "float" in standardize_dtype(value.dtype)
+
+
+def check_inputs(graph: Graph) -> None:
+    """Refuses inputs that are not always arrays.
+
+    Raises:
+        NotLowered: at the first such input.
+    """
+    for value, tensor in zip(graph.inputs, graph.model.inputs, strict=True):
+        layer = tensor._keras_history.operation
+        if getattr(layer, "optional", False) or not value.dense:
+            raise NotLowered(layer.name, type(layer).__name__, "it may be missing, or is sparse")
 
 
 def check_steps(graph: Graph, own: str) -> None:
@@ -65,21 +78,24 @@ def check_steps(graph: Graph, own: str) -> None:
     Raises:
         NotLowered: at the first such step.
     """
-    for tensor in graph.model.inputs:
-        layer = tensor._keras_history.operation
-        if getattr(layer, "optional", False) or getattr(tensor, "sparse", False):
-            raise NotLowered(layer.name, type(layer).__name__, "it may be missing, or is sparse")
-    integers = {value for value in graph.inputs if not _is_float(value)}
+    check_inputs(graph)
+    integers = {value for value in graph.inputs if not is_float(value)}
     for step in graph.steps:
-        why = _refusal(step, own, integers)
+        why = obstacle(step, own, integers)
         if why:
             raise refusal(step, why)
         if moves(step.operation) and not integers.isdisjoint(step.inputs):
             integers.update(step.outputs)
 
 
-def _refusal(step: Step, own: str, integers: set[Value]) -> str:
-    """Why a step is refused; empty where it is not."""
+def obstacle(step: Step, own: str, integers: set[Value]) -> str:
+    """Why a step is refused; empty where it is not.
+
+    Args:
+        step: of the model as it was given.
+        own: the dtype of the model.
+        integers: the values before the step that may hold no floats.
+    """
     operation = step.operation
     if find(operation) is None:
         return "it is not known"

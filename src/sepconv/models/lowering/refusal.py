@@ -16,7 +16,8 @@ class NotLowered(ValueError):  # noqa: N818 - it says what happened, as StopIter
 
     def __init__(self, label: str, kind: str, why: str) -> None:
         super().__init__(
-            f"The layer {label!r} of the class {kind} cannot be compiled: {why}. Compile the part "
-            "of the model before or after it, or replace it by layers that are known."
+            f"The layer {label!r} of the class {kind} cannot be compiled: {why}. Replace it by "
+            "layers that are known; or give sepconv.compile partial=True, which leaves it to Keras "
+            "and compiles the parts of the model around it."
         )
         self.label, self.kind, self.why = label, kind, why
