@@ -36,9 +36,10 @@ def program_table(found: ProgramExplanation) -> list[Any]:
     )
     shown = columns if any(row.plan for row in found.rows) else columns[:-1]
     for header, footer, justify in shown:
-        narrow = header in ("step", "plan")  # as far as the terminal asks for it
+        # These two give way where a terminal is narrow, and the step's name less than its plan.
+        least = {"step": 17, "plan": 8}.get(header)
         table.add_column(
-            header, footer, justify=justify, no_wrap=not narrow, min_width=18 if narrow else None
+            header, footer, justify=justify, no_wrap=least is None, min_width=least, overflow="fold"
         )
     for row in found.rows:
         cells = (
