@@ -32,15 +32,9 @@ def program_table(found: ProgramExplanation) -> list[Any]:
         ("weights KiB", f"{weight_bytes / 1024:,.1f}", "right"),
         ("floor ms", milliseconds(floor), "right"),
         ("time ms", milliseconds(seconds), "right"),
-        ("plan", "", "left"),
     )
-    shown = columns if any(row.plan for row in found.rows) else columns[:-1]
-    for header, footer, justify in shown:
-        # These two give way where a terminal is narrow, and the step's name less than its plan.
-        least = {"step": 17, "plan": 8}.get(header)
-        table.add_column(
-            header, footer, justify=justify, no_wrap=least is None, min_width=least, overflow="fold"
-        )
+    for header, footer, justify in columns:
+        table.add_column(header, footer, justify=justify, no_wrap=header != "step", overflow="fold")
     for row in found.rows:
         cells = (
             escape(row.name),
@@ -50,10 +44,26 @@ def program_table(found: ProgramExplanation) -> list[Any]:
             f"{row.weight_bytes / 1024:,.1f}" if row.weight_bytes else "",
             milliseconds(row.floor) if row.multiply_adds else "",
             milliseconds(row.seconds) if row.seconds else "",
-            escape(row.plan),
         )
-        table.add_row(*cells[: len(shown)])
-    return [table, *map(escape, _notes(found))]
+        table.add_row(*cells)
+    return [table, *map(escape, _notes(found)), *_plans(found)]
+
+
+def _plans(found: ProgramExplanation) -> list[Any]:
+    """How the steps go of which there is more to say than their kind."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    planned = [row for row in found.rows if row.plan]
+    if not planned:
+        return []
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("step", overflow="fold")
+    table.add_column("plan", overflow="fold")
+    for row in planned:
+        table.add_row(escape(row.name), escape(row.plan))
+    return [table]
 
 
 def _notes(found: ProgramExplanation) -> list[str]:
