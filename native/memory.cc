@@ -5,6 +5,8 @@
 #include <atomic>
 #include <new>
 
+#include "turn.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -74,22 +76,6 @@ class WorkspaceCache {
   }
 
  private:
-  class Turn {
-   public:
-    explicit Turn(std::atomic_flag& taken)
-        : taken_(taken), mine_(!taken.test_and_set(std::memory_order_acquire)) {}
-    ~Turn() {
-      if (mine_) taken_.clear(std::memory_order_release);
-    }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-    explicit operator bool() const { return mine_; }
-
-   private:
-    std::atomic_flag& taken_;
-    const bool mine_;
-  };
-
   static constexpr int kMostAllocations = 16;
   static constexpr size_t kMostBytes = size_t{64} << 20;
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "../dispatch.h"
-#include "../memory.h"
+#include "call_memory.h"
 #include "step.h"
 
 namespace sepconv::program {
@@ -219,19 +219,15 @@ class PoolMaker : public Step {
     spec_ = attributes.spec();
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    require_rank(inputs[0], 3, 4);
     const bool first = spec_.channels_first != 0;
-    Shape x = inputs[0];
-    if (x.rank() == 3) x = first ? Shape{x[0], x[1], 1, x[2]} : Shape{x[0], 1, x[1], x[2]};
+    const Shape x = image(inputs[0], first);
     const int64_t window[4] = {height_, width_, x[first ? 1 : 3], 1};
     const Geometry g = resolve(spec_, x.sizes(), window);
     // A window that sees padding alone has no largest value and no mean.
     if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
         (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
       fail("A window of the pool lies in the padding alone.");
-    Shape shape = first ? Shape{g.n, g.c, g.ho, g.wo} : Shape{g.n, g.ho, g.wo, g.c};
-    if (inputs[0].rank() == 3) shape = first ? Shape{g.n, g.c, g.wo} : Shape{g.n, g.wo, g.c};
-    return make_call(shape, -1,
+    return make_call(result_shape(g, g.c, inputs[0].rank()), -1,
                      [g, average = average_, dtype = dtype_](auto* in, void* out, Runner& runner) {
                        pool(dtype, g, {average, in[0], out}, runner);
                      });
@@ -250,23 +246,15 @@ class ReduceCall : public Call {
   ReduceCall(DType dtype, std::vector<ReduceStep> parts)
       : dtype_(dtype), parts_(std::move(parts)) {}
   void run(const void* const* inputs, void* output, Runner& runner) const override {
-    struct Between {  // what a group leaves for the next
-      explicit Between(size_t bytes) : memory(take_workspace(bytes)) {}
-      ~Between() { give_workspace(memory); }
-      Between(const Between&) = delete;
-      Between& operator=(const Between&) = delete;
-      const Allocation memory;
-    };
-    std::unique_ptr<Between> before;
+    std::unique_ptr<CallMemory> before;  // what a group leaves for the next
     const void* x = inputs[0];
     for (const ReduceStep& part : parts_) {
       const bool last = &part == &parts_.back();
-      const auto bytes = static_cast<size_t>(part.outer * part.inner * itemsize(dtype_));
-      std::unique_ptr<Between> here;
-      if (!last) here = std::make_unique<Between>(bytes);
+      const int64_t bytes = part.outer * part.inner * itemsize(dtype_);
+      auto here = last ? nullptr : std::make_unique<CallMemory>(bytes);
       ReduceStep step = part;
       step.x = x;
-      step.y = last ? output : here->memory.memory;
+      step.y = last ? output : here->get();
       reduce(dtype_, step, runner);
       x = step.y;
       before = std::move(here);

@@ -6,9 +6,7 @@
 #include "step.h"
 
 namespace sepconv::program {
-namespace {
 
-// [N, L, C] as an image one pixel high; [N, C, L] where channels are second.
 Shape image(const Shape& x, bool channels_first) {
   require_rank(x, 3, 4);
   if (x.rank() == 4) return x;
@@ -22,6 +20,8 @@ Shape result_shape(const Geometry& g, int64_t channels, int rank) {
                             : Shape{g.n, rows, columns, channels};
   return g.channels_first ? Shape{g.n, channels, columns} : Shape{g.n, columns, channels};
 }
+
+namespace {
 
 int64_t bytes_of(const PreparedConvolution::Weights& w) {
   const int64_t middle = w.channels * w.depth_multiplier;

@@ -7,9 +7,9 @@
 #include <new>
 #include <utility>
 
-#include "../memory.h"
-#include "../pause.h"
+#include "../turn.h"
 #include "arena.h"
+#include "call_memory.h"
 #include "chain.h"
 #include "team.h"
 
@@ -52,27 +52,8 @@ auto named(const std::string& operation, const std::string& name, const F& funct
 // Plans are kept for this many combinations of input shapes.
 constexpr size_t kMostPlans = 32;
 
-// Takes a flag while it lives, if it can within some microseconds.
-class Turn {
- public:
-  explicit Turn(std::atomic_flag& taken) : taken_(taken) {
-    for (int tries = 0; tries < kTries && !mine_; ++tries) {
-      mine_ = !taken_.test_and_set(std::memory_order_acquire);
-      if (!mine_) pause_cpu();
-    }
-  }
-  ~Turn() {
-    if (mine_) taken_.clear(std::memory_order_release);
-  }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  explicit operator bool() const { return mine_; }
-
- private:
-  static constexpr int kTries = 200;
-  std::atomic_flag& taken_;
-  bool mine_ = false;
-};
+// How often a caller tries to take its turn at the plans that are kept: some microseconds.
+constexpr int kTries = 200;
 
 }  // namespace
 
@@ -174,7 +155,7 @@ void Program::check_inputs(const std::vector<Shape>& inputs) const {
 }
 
 Program::PlanPointer Program::plan(const std::vector<Shape>& inputs) const {
-  if (const Turn turn{taken_}) {
+  if (const Turn turn{taken_, kTries}) {
     for (size_t i = plans_.size(); i-- > 0;) {
       if (plans_[i]->inputs != inputs) continue;
       std::rotate(plans_.begin() + static_cast<std::ptrdiff_t>(i),
@@ -184,7 +165,7 @@ Program::PlanPointer Program::plan(const std::vector<Shape>& inputs) const {
   }
   check_inputs(inputs);
   PlanPointer made = make_plan(inputs);
-  if (const Turn turn{taken_}) {
+  if (const Turn turn{taken_, kTries}) {
     if (plans_.size() == kMostPlans) plans_.erase(plans_.begin());
     plans_.push_back(made);
   }
@@ -343,16 +324,7 @@ std::vector<Shape> Program::output_shapes(const std::vector<Shape>& inputs) cons
 
 void Program::execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                       Observer* observer) const {
-  // Memory of a call, given back whatever happens.
-  struct Arena {
-    explicit Arena(int64_t bytes)
-        : memory(take_workspace(static_cast<size_t>(std::max<int64_t>(bytes, 64)))) {}
-    ~Arena() { give_workspace(memory); }
-    Arena(const Arena&) = delete;
-    Arena& operator=(const Arena&) = delete;
-    const Allocation memory;
-  };
-  const Arena arena(plan.arena);
+  const CallMemory arena(std::max<int64_t>(plan.arena, 64));
   const auto address = [&](const Plan::Value& value) -> void* {
     switch (value.place) {
       case Plan::Value::Place::input:
@@ -362,7 +334,7 @@ void Program::execute(const Plan& plan, const void* const* inputs, void* const* 
       case Plan::Value::Place::constant:
         return const_cast<void*>(value.data);
       default:
-        return static_cast<char*>(arena.memory.memory) + value.offset;
+        return arena.get() + value.offset;
     }
   };
   struct Body {

@@ -94,8 +94,7 @@ class SEPCONV_API Program {
   std::vector<std::vector<int64_t>> input_sizes_;
   std::vector<NamedStep> steps_;
   std::vector<int> outputs_;
-  // Nobody waits for the plans that are kept: a child of fork() may have them taken for ever, by a
-  // thread that it does not have.
+  // Nobody waits for the plans that are kept: see turn.h.
   mutable std::atomic_flag taken_;
   mutable std::vector<PlanPointer> plans_;  // the last used is the last
 };

@@ -171,6 +171,12 @@ inline void require_rank(const Shape& shape, int least, int most) {
          " axes was expected. Received: shape " + shape.text() + ".");
 }
 
+// [N, L, C] as an image one pixel high; [N, C, L] where channels are second. Images stay what they
+// are.
+Shape image(const Shape& x, bool channels_first);
+// The shape of a window's results with so many channels, of as many axes as its input has.
+Shape result_shape(const Geometry& g, int64_t channels, int rank);
+
 // The weights of convolutions lie in `memory`.
 using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType,
                                             const std::shared_ptr<WeightMemory>& memory);

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["allowed", "difference", "differences", "moved", "plainly_apart", "precision"]
+__all__ = ["allowed", "difference", "differences", "moved", "plainly_apart", "precision", "within"]
 
 #: The difference that is always allowed, relative to the largest value.
 _ALWAYS = 1e-4
@@ -181,3 +181,8 @@ def allowed(
         max(0.0 if _is_exact(array) else least, min(_ROUNDINGS * s, 1.0) if np.isfinite(s) else 0.0)
         for array, s in zip(expected, sensitivities, strict=True)
     ]
+
+
+def within(apart: Sequence[float], bounds: Sequence[float]) -> bool:
+    """Whether every output's difference is allowed."""
+    return len(apart) == len(bounds) and all(a <= b for a, b in zip(apart, bounds, strict=True))

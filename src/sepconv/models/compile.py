@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 import keras
 
-from sepconv.models.comparing import allowed, differences, moved, precision
+from sepconv.models.comparing import allowed, differences, moved, precision, within
 from sepconv.models.lowering import NotLowered, lower
 from sepconv.models.partial import PartialProgram, partial_program
 from sepconv.models.running import run, without_collecting
@@ -112,14 +112,14 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any) -> None:
         found = _outputs(program, inputs)
         precise = precision(model)
         bounds = allowed(outcome.outputs, outcome.outputs, precise)
-        if _within(differences(outcome.outputs, found), bounds):
+        if within(differences(outcome.outputs, found), bounds):
             return
         # How much the model's own predictions change with the last digit of the inputs.
         expected = run(model, inputs, by_engine=True).outputs
         close = run(model, moved(inputs, precise), by_engine=True).outputs
     bounds = allowed(expected, close, precise)
     apart = differences(expected, found)
-    if not _within(apart, bounds):
+    if not within(apart, bounds):
         raise ValueError(
             f"compile: the program of {model.name!r} does not predict what the model does: its "
             f"outputs differ by {[f'{a:.1e}' for a in apart]} of the largest, where "
@@ -130,7 +130,3 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any) -> None:
 def _outputs(program: Program | PartialProgram, inputs: Any) -> list[Any]:
     outputs = program(*keras.tree.flatten(inputs))
     return list(outputs) if isinstance(outputs, tuple) else [outputs]
-
-
-def _within(apart: list[float], bounds: list[float]) -> bool:
-    return len(apart) == len(bounds) and all(a <= b for a, b in zip(apart, bounds, strict=True))

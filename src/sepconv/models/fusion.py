@@ -16,9 +16,10 @@ from sepconv.layers.batch_normalization import BatchNormalization
 from sepconv.models.folding import Convolution, FusedConvolution, Stock, affine_of
 from sepconv.models.graph import Graph, Step, Value
 
-__all__ = ["RULES", "drop"]
+__all__ = ["NOOPS", "RULES", "drop"]
 
-_NOOPS = (
+#: Layers that do nothing at inference.
+NOOPS = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
@@ -58,7 +59,7 @@ def _is_noop(operation: Any) -> bool:
     """Whether it does nothing at inference."""
     if type(operation) is keras.layers.Activation:
         return operation.activation is keras.activations.linear
-    return type(operation) in _NOOPS
+    return type(operation) in NOOPS
 
 
 def _keras_operation(step: Step, name: str) -> bool:

@@ -25,6 +25,7 @@ from sepconv.models.comparing import (
     moved,
     plainly_apart,
     precision,
+    within,
 )
 from sepconv.models.files import first_line
 from sepconv.models.inputs import InputsError, generate, random_inputs
@@ -184,18 +185,18 @@ class _Comparison:
         found = self._run_copy(by_engine=False)
         bounds = allowed(expected, expected, self._precision)
         alike = self._layers_alike(outcome, found)
-        if alike and _within(differences(expected, found.outputs), bounds):
+        if alike and within(differences(expected, found.outputs), bounds):
             return self._verified(expected, found.outputs)
         # From here on the checks are thorough, since they may accuse the copy.
         outcome = self._run_original()
         expected = outcome.outputs
-        if not _within(differences(expected, self._run_original().outputs), bounds):
+        if not within(differences(expected, self._run_original().outputs), bounds):
             return "not verifiable: the model's own predictions differ from run to run"
         found = self._run_copy(by_engine=True)
         close = self._run_moved()
         bounds = allowed(expected, close.outputs, self._precision)
         apart = differences(expected, found.outputs)
-        if not _within(apart, bounds):
+        if not within(apart, bounds):
             first = self._first_layer(outcome, close, found)
             raise ValueError(self._complaint(apart, bounds, first))
         first = None if alike else self._first_layer(outcome, close, found, _NOISE)
@@ -311,7 +312,7 @@ class _Comparison:
             if max(bounds, default=0.0) > noise:
                 continue
             apart = differences(output.arrays, other.arrays)
-            if not _within(apart, bounds):
+            if not within(apart, bounds):
                 amount = _amount(max(apart), max(bounds, default=0.0))
                 return f"The first layer whose output differs is {said}, {amount}"
         return None
@@ -320,10 +321,6 @@ class _Comparison:
 def _apart(one: LayerOutput, other: LayerOutput) -> float:
     """The difference of the outputs of two calls; infinite where they are of different kinds."""
     return max(differences(one.arrays, other.arrays), default=0.0)
-
-
-def _within(apart: Sequence[float], bounds: Sequence[float]) -> bool:
-    return len(apart) == len(bounds) and all(a <= b for a, b in zip(apart, bounds, strict=True))
 
 
 def _amount(apart: float, bound: float) -> str:

@@ -11,6 +11,7 @@ from keras.src.applications.convnext import LayerScale, StochasticDepth
 
 from sepconv import layers
 from sepconv.models.folding import affine_of
+from sepconv.models.fusion import NOOPS
 from sepconv.models.graph import Value
 from sepconv.models.lowering.call import Call, array_of
 from sepconv.models.lowering.constants import affine
@@ -109,18 +110,7 @@ def _augmentation(call: Call) -> int:
     return call.numbers[args[0]]
 
 
-_NOTHING: tuple[Any, ...] = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.ActivityRegularization,
-    keras.layers.Identity,
-    StochasticDepth,
-)
+_NOTHING: tuple[Any, ...] = (*NOOPS, StochasticDepth)
 
 #: Layers that change images in training, and only then.
 _AUGMENTATIONS = (
