@@ -31,8 +31,8 @@ def stand_in(monkeypatch):
     received = []
 
     def install(factor=1.0):
-        def compile(model, *, dtype=None):
-            received.append(dtype)
+        def compile(model, *, dtype=None, tune=False):
+            received.append((dtype, tune))
             dtype = dtype or "float32"
             tensors = [factor * np.asarray(w, dtype) for w in model.get_weights()]
             steps = [
@@ -99,7 +99,8 @@ def test_it_writes_a_program_that_loads_and_says_how_far_apart_they_are(
     np.testing.assert_allclose(sepconv.load(target)(x), expected, rtol=1e-5, atol=1e-6)
     assert cli.main(["compile", str(saved), str(target), "--force", "--dtype", "float64"]) == 0
     assert sepconv.load(target).dtype == "float64"
-    assert received == [None, "float64"]
+    assert cli.main(["compile", str(saved), str(target), "--force", "--tune"]) == 0
+    assert received == [(None, False), ("float64", False), (None, True)]
 
 
 def test_a_program_that_predicts_otherwise_is_not_written(saved, stand_in, tmp_path, capsys):
@@ -110,7 +111,7 @@ def test_a_program_that_predicts_otherwise_is_not_written(saved, stand_in, tmp_p
 
 
 def test_what_cannot_be_compiled_is_named(saved, tmp_path, monkeypatch, capsys):
-    def refuse(model, dtype):
+    def refuse(model, dtype, tune):
         raise ValueError("the layer 'words' (Embedding) is not known")
 
     monkeypatch.setitem(vars(sepconv), "compile", refuse)

@@ -5,7 +5,9 @@ KERAS_BACKEND=jax python tests/stress/programs.py NASNetMobile       some
 
 The statistics of batch normalization are those of the pictures, as after training, so that outputs
 vary from picture to picture. Batches of 1, 3 and 8 must predict what Keras predicts, and give the
-same bits on 1, 2 and 3 threads, and in 1,000 calls from 8 threads at once (of MobileNetV2).
+same bits on 1, 2 and 3 threads, and in 1,000 calls from 8 threads at once (of MobileNetV2). It also
+tries whether that would show a mistake in any step: with the weights of one step as zeros,
+whichever it is, the program must predict something else.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import keras
 import numpy as np
 
 import sepconv
+from sepconv.program.network import Network
+from sepconv.program.program import Program
 
 #: Networks, and the size of their pictures.
 NETWORKS = {
@@ -86,17 +90,38 @@ def check(name: str) -> bool:
             results.append(program(x[:batch]))
             same &= np.array_equal(results[0], results[-1])
         apart.append(np.abs(results[0] - expected[:batch]).max() / np.abs(expected).max())
+    silent = _without_effect(program.network, x[:1], results[0][:1])
     varies = expected.std(axis=0).mean() / np.abs(expected).mean()
     if name == "MobileNetV2":
         same &= _same_for_many(program, x)
     numbers = ", ".join(f"{number:.1e}" for number in apart)
-    right = max(apart) <= MOST and varies >= LEAST and same
+    right = max(apart) <= MOST and varies >= LEAST and same and not silent
     print(
         f"{name:18} batches of 1, 3, 8: {numbers} apart; outputs vary by {varies:.2f} of their "
-        f"size; {'the same bits' if same else 'OTHER BITS'}{'' if right else '  WRONG'}",
+        f"size; {'the same bits' if same else 'OTHER BITS'}; "
+        f"{f'without effect: {silent}' if silent else 'every step counts'}"
+        f"{'' if right else '  WRONG'}",
         flush=True,
     )
     return right
+
+
+def _without_effect(network: Network, x: np.ndarray, expected: np.ndarray) -> list[str]:
+    """The steps whose weights can be zeros and the check above would not show it."""
+    silent = []
+    for number, step in enumerate(network.steps):
+        if not step.weights:
+            continue
+        # New tensors, since steps may share theirs.
+        zeros = [np.zeros_like(network.tensors[i]) for i in step.weights.values()]
+        weights = {part: len(network.tensors) + i for i, part in enumerate(step.weights)}
+        steps = list(network.steps)
+        steps[number] = step._replace(weights=weights)
+        wrong = network._replace(steps=tuple(steps), tensors=(*network.tensors, *zeros))
+        found = Program(wrong)(x)
+        if np.abs(found - expected).max() <= MOST * np.abs(expected).max():
+            silent.append(f"{number} {step.name}")
+    return silent
 
 
 def _same_for_many(program: Any, x: np.ndarray) -> bool:

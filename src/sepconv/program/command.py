@@ -33,6 +33,7 @@ examples:
   sepconv compile mobilenet.keras mobilenet.sepconv
   sepconv compile old.h5 old.sepconv --import my_layers --force
   sepconv compile precise.keras precise.sepconv --dtype float64
+  sepconv compile mobilenet.keras here.sepconv --tune
   sepconv explain mobilenet.sepconv
 """
 _RUN = """\
@@ -67,6 +68,11 @@ def add_parsers(commands: Any) -> None:
         "--dtype",
         choices=("float32", "float64"),
         help="what to compute in (default: as the model)",
+    )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="time several ways of running it on this machine, and keep the fastest in OUT",
     )
     parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
     add_engine(parser)
@@ -116,8 +122,8 @@ def _compile(options: argparse.Namespace) -> int:
     tell_step(begun, f"Reading {options.source}")
     model = files.read(options.source)
     try:
-        tell_step(begun, "Compiling")
-        program = sepconv.compile(model, dtype=options.dtype)
+        tell_step(begun, "Compiling and timing several ways" if options.tune else "Compiling")
+        program = sepconv.compile(model, dtype=options.dtype, tune=options.tune)
         inputs = verify.random_inputs(model)
         tell_step(begun, "Predicting on made-up input")
         expected = verify.predict(model, inputs)
