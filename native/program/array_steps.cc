@@ -35,10 +35,11 @@ class FunctionCall : public Call {
 };
 
 template <class F>
-std::unique_ptr<Call> make_call(const Shape& shape, int in_place, F function) {
+std::unique_ptr<Call> make_call(const Shape& shape, int in_place, bool by_images, F function) {
   auto call = std::make_unique<FunctionCall<F>>(std::move(function));
   call->shape = shape;
   call->in_place = in_place;
+  call->by_images = by_images;
   return call;
 }
 
@@ -50,6 +51,7 @@ class UnaryCall : public Call {
   UnaryCall(const UnaryStep& step, DType dtype, const Shape& x) : step_(step), dtype_(dtype) {
     shape = x;
     in_place = 0;
+    by_images = true;
   }
   void run(const void* const* inputs, void* output, Runner& runner) const override {
     apply(inputs[0], output, shape.elements(), runner);
@@ -116,6 +118,7 @@ class BinaryCall : public Call {
   BinaryCall(Binary function, DType dtype, const Shape& a, const Shape& b) : dtype_(dtype) {
     shape = broadcast(a, b);
     in_place = a == shape ? 0 : b == shape ? 1 : -1;
+    by_images = a.rank() == b.rank() && a.rank() > 0 && a[0] == b[0];
     step_.function = function;
     step_.rank = shape.rank();
     for (int i = 0; i < shape.rank(); ++i) step_.shape[i] = shape[i];
@@ -191,7 +194,7 @@ class ScaleMaker : public Step {
     args.outer = x.product(0, axis);
     args.channels = size_;
     args.inner = x.product(axis + 1, x.rank());
-    return make_call(x, 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+    return make_call(x, 0, axis != 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
       ScaleStep here = args;
       here.x = in[0];
       here.y = out;
@@ -227,7 +230,7 @@ class PoolMaker : public Step {
     if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
         (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
       fail("A window of the pool lies in the padding alone.");
-    return make_call(result_shape(g, g.c, inputs[0].rank()), -1,
+    return make_call(result_shape(g, g.c, inputs[0].rank()), -1, true,
                      [g, average = average_, dtype = dtype_](auto* in, void* out, Runner& runner) {
                        pool(dtype, g, {average, in[0], out}, runner);
                      });
@@ -308,6 +311,7 @@ class ReduceMaker : public Step {
     }
     auto call = std::make_unique<ReduceCall>(dtype_, std::move(parts));
     call->shape = shape;
+    call->by_images = axes_[0] != 0;
     return call;
   }
 
@@ -333,7 +337,7 @@ class SoftmaxMaker : public Step {
     args.outer = x.product(0, axis);
     args.count = x[axis];
     args.inner = x.product(axis + 1, x.rank());
-    return make_call(x, 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+    return make_call(x, 0, axis != 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
       SoftmaxStep here = args;
       here.x = in[0];
       here.y = out;
@@ -379,7 +383,7 @@ class LayerNormalizationMaker : public Step {
     args.rows = x.product(0, first);
     args.count = x.product(first, x.rank());
     args.epsilon = epsilon_;
-    return make_call(x, 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+    return make_call(x, 0, first != 0, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
       LayerNormStep here = args;
       here.x = in[0];
       here.y = out;
@@ -424,7 +428,7 @@ class ResizeMaker : public Step {
         fail("The output would have more elements than memory can address.");
       shape.set(at + i, size);
     }
-    return make_call(shape, -1, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
+    return make_call(shape, -1, true, [args, dtype = dtype_](auto* in, void* out, Runner& runner) {
       ResizeStep here = args;
       here.x = in[0];
       here.y = out;

@@ -51,6 +51,7 @@ class PreparedCall : public Call {
     // A product reads each element of the residual once, just before it stores there.
     const bool product = args.depthwise_kernel != nullptr || g.kh * g.kw == 1;
     if (residual && product) in_place = 1;
+    by_images = rank > 0;  // of a dense layer's matrix the first axis may be any
     const int64_t pixels = g.n * g.ho * g.wo, middle = g.c * g.m;
     if (args.depthwise_kernel != nullptr)
       multiply_adds = pixels * middle * (g.kh * g.kw + args.filters);

@@ -100,6 +100,7 @@ class Concatenate : public Step {
       offset += inputs[i][axis] * to[axis];
     }
     call->shape = shape;
+    call->by_images = axis != 0;
     return call;
   }
 
@@ -132,6 +133,7 @@ class Pad : public Step {
     dense_strides(x, from);
     dense_strides(call->shape, to);
     for (int i = 0; i < x.rank(); ++i) offset += before_[static_cast<size_t>(i)] * to[i];
+    call->by_images = x.rank() > 0 && call->shape[0] == x[0];
     call->fills = true;
     call->value = value_;
     call->boxes.push_back({0, 0, offset, box(x, from, to)});

@@ -11,6 +11,7 @@
 #include "arena.h"
 #include "call_memory.h"
 #include "chain.h"
+#include "group.h"
 #include "team.h"
 
 namespace sepconv::program {
@@ -77,13 +78,19 @@ struct Program::Plan {
   struct Value {
     Shape shape;
     enum class Place { input, arena, output, constant } place;
+    // Between the steps of the group: there is memory for as many images as go together.
+    bool grouped = false;
+    int64_t image = 0;           // bytes of one image, where the group reads or writes it
     int64_t offset = 0;          // in the arena
     int index = -1;              // of the input or output
     const void* data = nullptr;  // of a constant
   };
   std::vector<Value> values;
-  std::vector<std::unique_ptr<Call>> calls;   // of the steps
-  std::vector<std::unique_ptr<Call>> chains;  // of several of them
+  std::vector<std::unique_ptr<Call>> calls;    // of the steps, for the whole batch
+  std::vector<std::unique_ptr<Call>> chains;   // of several of them
+  Group group;                                 // of steps that a few images at a time go through
+  int64_t rounds = 1;                          // how often, until all images have
+  std::vector<std::unique_ptr<Call>> grouped;  // their calls
   // What is computed, one after the other: a step's call, or a chain, whose step is its last.
   struct Run {
     const Call* call;
@@ -97,6 +104,12 @@ struct Program::Plan {
   };
   std::vector<Copy> copies;
   int64_t arena = 0, naive = 0;
+
+  // What runs for a step.
+  const Call& call_of(int step) const {
+    return group.has(step) ? *grouped[static_cast<size_t>(step - group.first)]
+                           : *calls[static_cast<size_t>(step)];
+  }
 };
 
 struct Program::Observer {
@@ -108,6 +121,7 @@ Program::~Program() = default;
 Program::Program(const NetworkDescription& network)
     : dtype_(network.dtype),
       tuning_(network.tuning),
+      group_bytes_(network.group_bytes),
       input_sizes_(network.inputs),
       outputs_(network.outputs) {
   if (dtype_ != DType::f32 && dtype_ != DType::f64)
@@ -205,14 +219,34 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
             ? owner[static_cast<size_t>(step.inputs[static_cast<size_t>(call.in_place)])]
             : self);
   }
+  make_group(*made);
   make_runs(*made);
+  const Group& group = made->group;
+  const auto own_of = [&](int value) {
+    return static_cast<size_t>(owner[static_cast<size_t>(value)]);
+  };
   // The last step that reads each owner's memory.
   std::vector<int> last(values.size(), -1);
+  for (int step = group.first; step < group.end; ++step)
+    values[static_cast<size_t>(first_step + step)].grouped = true;
   for (const Plan::Run& run : made->runs) {
-    last[static_cast<size_t>(owner[static_cast<size_t>(first_step + run.step)])] = run.step;
-    for (const int input : run.inputs)
-      last[static_cast<size_t>(owner[static_cast<size_t>(input)])] = run.step;
+    last[own_of(first_step + run.step)] = run.step;
+    for (const int input : run.inputs) {
+      last[own_of(input)] = run.step;
+      if (!group.has(run.step)) values[own_of(input)].grouped = false;
+    }
   }
+  for (const int output : outputs_) values[own_of(output)].grouped = false;
+  // What the group reads of the whole batch is there until its last round has ended.
+  for (const Plan::Run& run : made->runs) {
+    if (!group.has(run.step)) continue;
+    for (const int input : run.inputs)
+      if (!values[own_of(input)].grouped)
+        last[own_of(input)] = std::max(last[own_of(input)], group.end - 1);
+  }
+  for (Value& value : values)
+    if (value.shape.rank() > 0 && value.shape[0] > 0)
+      value.image = value.shape.elements() / value.shape[0] * itemsize(dtype_);
   std::vector<bool> is_output(values.size(), false);
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto value = static_cast<size_t>(outputs_[i]);
@@ -238,7 +272,11 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
   for (const Plan::Run& run : made->runs) {
     const auto self = static_cast<size_t>(first_step + run.step);
     if (values[self].place != Place::arena) continue;
-    const int64_t bytes = run.call->shape.elements() * itemsize(dtype_);
+    const bool grouped = values[self].grouped;
+    const int64_t bytes =
+        (grouped ? run.call->shape : values[self].shape).elements() * itemsize(dtype_);
+    // What the group writes of the whole batch is there from its first round on.
+    const int from = group.has(run.step) && !grouped ? group.first : run.step;
     const int until = std::max(last[self], run.step);
     if (run.call->in_place >= 0) {
       const int input =
@@ -249,6 +287,7 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
         return owner[static_cast<size_t>(other)] == input;
       });
       if (array >= 0 && uses == 1 && last[static_cast<size_t>(input)] == run.step &&
+          values[static_cast<size_t>(input)].grouped == grouped &&
           arrays[static_cast<size_t>(array)].bytes >= bytes) {
         array_of[self] = array;
         arrays[static_cast<size_t>(array)].last = until;
@@ -256,19 +295,56 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
       }
     }
     array_of[self] = static_cast<int>(arrays.size());
-    arrays.push_back({bytes, run.step, until});
+    arrays.push_back({bytes, from, until});
   }
   made->arena = place(arrays);
   for (size_t v = 0; v < values.size(); ++v) {
     const auto own = static_cast<size_t>(owner[v]);
     if (array_of[own] >= 0) values[v].offset = arrays[static_cast<size_t>(array_of[own])].offset;
-    const Shape shape = values[v].shape;
-    const int64_t offset = values[v].offset;
+    const Value self = values[v];
     if (own != v) values[v] = values[own];
-    values[v].shape = shape;
-    values[v].offset = offset;
+    values[v].shape = self.shape;
+    values[v].image = self.image;
+    values[v].offset = self.offset;
   }
   return made;
+}
+
+// Binds the steps of the group, where there is one.
+void Program::make_group(Plan& plan) const {
+  if (plan.inputs.empty() || plan.inputs[0].elements() == 0 || plan.inputs[0].rank() == 0) return;
+  const int64_t batch = plan.inputs[0][0];
+  const auto of_batch = [&](const Shape& shape) { return shape.rank() > 0 && shape[0] == batch; };
+  std::vector<StepSize> sizes;
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Call& call = *plan.calls[i];
+    bool fits = (call.by_images || call.view) && of_batch(call.shape) && !steps_[i].inputs.empty();
+    for (const int input : steps_[i].inputs) {
+      const Plan::Value& value = plan.values[static_cast<size_t>(input)];
+      fits &= value.place != Plan::Value::Place::constant && of_batch(value.shape);
+    }
+    sizes.push_back({fits, fits ? call.shape.elements() / batch * itemsize(dtype_) : 0,
+                     steps_[i].step->weight_bytes()});
+  }
+  const Group group = choose_group(sizes, batch, group_bytes_);
+  for (int step = group.first; step < group.end; ++step) {
+    const auto i = static_cast<size_t>(step);
+    std::vector<Shape> shapes;
+    for (const int input : steps_[i].inputs) {
+      shapes.push_back(plan.values[static_cast<size_t>(input)].shape);
+      shapes.back().set(0, group.images);
+    }
+    try {
+      plan.grouped.push_back(steps_[i].step->bind(shapes.data()));
+    } catch (const std::invalid_argument&) {
+      return;  // a shape that holds for this batch alone
+    }
+    Shape expected = plan.calls[i]->shape;
+    expected.set(0, group.images);
+    if (!(plan.grouped.back()->shape == expected)) return;
+  }
+  plan.group = group;
+  if (group.images > 0) plan.rounds = batch / group.images;
 }
 
 // Chains follow from sizes alone, as all of a plan.
@@ -278,12 +354,13 @@ void Program::make_runs(Plan& plan) const {
   for (const NamedStep& step : steps_)
     for (const int input : step.inputs) ++readers[static_cast<size_t>(input)];
   for (const int output : outputs_) readers[static_cast<size_t>(output)] += 2;
-  const auto call_of = [&](int step) { return plan.calls[static_cast<size_t>(step)].get(); };
+  const auto call_of = [&](int step) { return &plan.call_of(step); };
   // Whether a step and the next one are better computed together.
   const auto linked = [&](int step) {
     if (tuning_.chain_from_bytes < 0) return false;
     const int next = step + 1, value = first_step + step;
     if (static_cast<size_t>(next) == steps_.size()) return false;
+    if (plan.group.has(step) != plan.group.has(next)) return false;
     const Call &here = *call_of(step), &after = *call_of(next);
     if (!here.by_rows() || !after.by_rows()) return false;
     const auto& inputs = steps_[static_cast<size_t>(next)].inputs;
@@ -300,7 +377,8 @@ void Program::make_runs(Plan& plan) const {
       continue;
     }
     const int first = step;
-    const Shape first_input = plan.values[static_cast<size_t>(inputs[0])].shape;
+    Shape first_input = plan.values[static_cast<size_t>(inputs[0])].shape;
+    if (plan.group.has(step)) first_input.set(0, plan.group.images);
     std::vector<Link> links{{call_of(step), inputs.size() > 1 ? 1 : -1}};
     while (static_cast<int64_t>(links.size()) < tuning_.most_links && linked(step)) {
       const auto& more = steps_[static_cast<size_t>(++step)].inputs;
@@ -325,16 +403,18 @@ std::vector<Shape> Program::output_shapes(const std::vector<Shape>& inputs) cons
 void Program::execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                       Observer* observer) const {
   const CallMemory arena(std::max<int64_t>(plan.arena, 64));
-  const auto address = [&](const Plan::Value& value) -> void* {
+  // In a round of the group: where its images begin.
+  const auto address = [&](const Plan::Value& value, int64_t first_image) -> void* {
+    const int64_t before = value.grouped ? 0 : first_image * value.image;
     switch (value.place) {
       case Plan::Value::Place::input:
-        return const_cast<void*>(inputs[value.index]);
+        return static_cast<char*>(const_cast<void*>(inputs[value.index])) + before;
       case Plan::Value::Place::output:
-        return outputs[value.index];
+        return static_cast<char*>(outputs[value.index]) + before;
       case Plan::Value::Place::constant:
         return const_cast<void*>(value.data);
       default:
-        return arena.get() + value.offset;
+        return arena.get() + value.offset + before;
     }
   };
   struct Body {
@@ -343,23 +423,34 @@ void Program::execute(const Plan& plan, const void* const* inputs, void* const* 
     const decltype(address)& where;
     Observer* observer;
     std::exception_ptr error;
+    std::vector<const void*> in;
 
     void run(Runner& runner) {
-      std::vector<const void*> in;
-      for (const Plan::Run& run : plan.runs) {
-        in.clear();
-        for (const int input : run.inputs)
-          in.push_back(where(plan.values[static_cast<size_t>(input)]));
-        const auto step = static_cast<size_t>(run.step);
-        const Plan::Value& y = plan.values[program.input_sizes_.size() + step];
-        const auto start = std::chrono::steady_clock::now();
-        run.call->run(in.data(), where(y), runner);
-        if (observer != nullptr)
-          observer->seconds[step] =
-              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const Group& group = plan.group;
+      for (size_t i = 0; i < plan.runs.size(); ++i) {
+        if (!group.has(plan.runs[i].step)) {
+          run_one(plan.runs[i], 0, runner);
+          continue;
+        }
+        const size_t first = i;
+        while (i + 1 < plan.runs.size() && group.has(plan.runs[i + 1].step)) ++i;
+        for (int64_t round = 0; round < plan.rounds; ++round)
+          for (size_t k = first; k <= i; ++k) run_one(plan.runs[k], round * group.images, runner);
       }
     }
-  } body{*this, plan, address, observer, nullptr};
+    void run_one(const Plan::Run& run, int64_t first_image, Runner& runner) {
+      in.clear();
+      for (const int input : run.inputs)
+        in.push_back(where(plan.values[static_cast<size_t>(input)], first_image));
+      const auto step = static_cast<size_t>(run.step);
+      const Plan::Value& y = plan.values[program.input_sizes_.size() + step];
+      const auto start = std::chrono::steady_clock::now();
+      run.call->run(in.data(), where(y, first_image), runner);
+      if (observer != nullptr)
+        observer->seconds[step] +=
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    }
+  } body{*this, plan, address, observer, nullptr, {}};
   run_as_team(
       [](void* context, Runner& runner) {
         Body& here = *static_cast<Body*>(context);
@@ -373,7 +464,7 @@ void Program::execute(const Plan& plan, const void* const* inputs, void* const* 
   if (body.error) std::rethrow_exception(body.error);
   for (const Plan::Copy& copy : plan.copies) {
     const Plan::Value& value = plan.values[static_cast<size_t>(copy.value)];
-    __builtin_memcpy(outputs[copy.output], address(value),
+    __builtin_memcpy(outputs[copy.output], address(value, 0),
                      static_cast<size_t>(value.shape.elements() * itemsize(dtype_)));
   }
 }
@@ -390,10 +481,15 @@ std::vector<StepReport> Program::profile(const std::vector<Shape>& shapes,
   observer.seconds.assign(steps_.size(), 0);
   execute(*here, inputs, outputs, &observer);
   std::vector<StepReport> reports;
-  for (size_t i = 0; i < steps_.size(); ++i)
-    reports.push_back({steps_[i].operation, steps_[i].name, here->calls[i]->shape,
-                       here->calls[i]->multiply_adds, steps_[i].step->weight_bytes(),
-                       observer.seconds[i], here->calls[i]->plan_text(num_threads())});
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const Call& call = *here->calls[i];
+    std::string text = here->call_of(static_cast<int>(i)).plan_text(num_threads());
+    if (here->group.has(static_cast<int>(i)) && !text.empty())
+      text += ", " + std::to_string(here->group.images) +
+              (here->group.images == 1 ? " image at a time" : " images at a time");
+    reports.push_back({steps_[i].operation, steps_[i].name, call.shape, call.multiply_adds,
+                       steps_[i].step->weight_bytes(), observer.seconds[i], text});
+  }
   for (const Plan::Run& run : here->runs)
     for (int i = run.first; i < run.step; ++i)
       reports[static_cast<size_t>(i)].plan = "with the next";

@@ -30,6 +30,8 @@ struct NetworkDescription {
   std::vector<StepDescription> steps;
   std::vector<int> outputs;  // numbers of values
   Tuning tuning = {};
+  // As tuning::kGroupImagesBytes says; for tests. Last bits depend on it.
+  int64_t group_bytes = tuning::kGroupImagesBytes;
 };
 
 // Bytes of memory.
@@ -85,12 +87,14 @@ class SEPCONV_API Program {
   void check_inputs(const std::vector<Shape>& inputs) const;
   PlanPointer plan(const std::vector<Shape>& inputs) const;
   PlanPointer make_plan(const std::vector<Shape>& inputs) const;
+  void make_group(Plan& plan) const;
   void make_runs(Plan& plan) const;
   void execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                Observer* observer) const;
 
   const DType dtype_;
   const Tuning tuning_;
+  const int64_t group_bytes_;
   std::vector<std::vector<int64_t>> input_sizes_;
   std::vector<NamedStep> steps_;
   std::vector<int> outputs_;

@@ -70,6 +70,9 @@ class Call {
   int in_place = -1;
   // Whether the output is that input, seen in another shape; it is not run then.
   bool view = false;
+  // Whether an element of the first axis, as an image of a batch, is computed from those of the
+  // inputs' first axes that have its number, and from nothing else.
+  bool by_images = false;
   // Of the convolutions and products in it, for reports.
   int64_t multiply_adds = 0;
 };

@@ -3,7 +3,9 @@
 // src/sepconv/program/reference.py.
 #include "../../native/program/program.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -12,6 +14,7 @@
 #include <thread>
 
 #include "../../native/dispatch.h"
+#include "../../native/program/group.h"
 #include "check.h"
 #include "problem.h"
 #include "sections.h"
@@ -107,13 +110,20 @@ void random_network(Draft& draft, const Shape& x) {
   draft.network.outputs = {value};
 }
 
+// All outputs, one after the other.
 std::vector<float> call(const Program& program, const std::vector<float>& x, const Shape& shape) {
   const std::vector<Shape> shapes{shape};
-  std::vector<float> y(static_cast<size_t>(program.output_shapes(shapes).back().elements()));
+  std::vector<std::vector<float>> results;
+  std::vector<void*> outputs;
+  for (const Shape& of : program.output_shapes(shapes)) {
+    results.emplace_back(static_cast<size_t>(of.elements()));
+    outputs.push_back(results.back().data());
+  }
   const void* inputs[] = {x.data()};
-  void* outputs[] = {y.data()};
-  program.run(shapes, inputs, outputs);
-  return y;
+  program.run(shapes, inputs, outputs.data());
+  std::vector<float> all;
+  for (const std::vector<float>& y : results) all.insert(all.end(), y.begin(), y.end());
+  return all;
 }
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -161,6 +171,89 @@ void check_bits(int networks) {
     changes.join();
   }
   sepconv::set_num_threads(3);
+}
+
+bool close(const std::vector<float>& a, const std::vector<float>& b) {
+  float largest = 0, apart = 0;
+  for (size_t i = 0; i < b.size(); ++i) {
+    largest = std::max(largest, std::abs(b[i]));
+    apart = std::max(apart, std::abs(a[i] - b[i]));
+  }
+  return a.size() == b.size() && apart <= 1e-5f * largest;
+}
+
+// A batch that goes through the first steps a few images at a time: the results of the whole batch,
+// the same bits on any number of threads and with chains.
+void check_group(const NetworkDescription& given, Draft& draft, const Shape& shape) {
+  std::vector<float> x(static_cast<size_t>(shape.elements()));
+  for (float& number : x) number = static_cast<float>(draft.below(2001) - 1000) * 1e-3f;
+  NetworkDescription network = given;
+  network.group_bytes = INT64_MAX;
+  const Program whole(network);
+  const std::vector<float> expected = call(whole, x, shape);
+  const int64_t image = shape.elements() / shape[0] * 4;
+  for (const int64_t bytes : {int64_t{1}, image, 2 * image, shape[0] * image}) {
+    network.group_bytes = bytes;
+    network.tuning.chain_from_bytes = -1;
+    sepconv::set_num_threads(1);
+    const std::vector<float> first = call(Program(network), x, shape);
+    CHECK(close(first, expected));
+    network.tuning.chain_from_bytes = 0;
+    const Program chained(network);
+    for (const int threads : {2, 3}) {
+      sepconv::set_num_threads(threads);
+      CHECK(same_bits(call(chained, x, shape), first));
+    }
+  }
+}
+
+void check_groups(int networks) {
+  for (int seed = 0; seed < networks; ++seed) {
+    Draft draft(static_cast<uint32_t>(seed) + 1000);
+    const Shape shape{2 + draft.below(5), 8 + draft.below(10), 8 + draft.below(10),
+                      16 + draft.below(20)};
+    random_network(draft, shape);
+    // An output from between, and what the group leaves for a later step.
+    const auto steps = static_cast<int64_t>(draft.network.steps.size());
+    const auto between = [&] { return 1 + static_cast<int>(draft.below(steps)); };
+    draft.network.outputs.push_back(between());
+    draft.network.outputs.push_back(draft.add("transpose", {between()}, {4, 0, 2, 1, 3}));
+    check_group(draft.network, draft, shape);
+  }
+  // Views, of which one is an output, and one holds for a single batch.
+  for (const int64_t batch : {3, 4}) {
+    Draft draft(5);
+    draft.network.inputs = {{-1, 8, 8, 16}};
+    int value = draft.convolution(0, 16, 16, 3, 1, true, true);
+    const int flat = draft.add("reshape", {value}, {2, 0, -1});
+    value = draft.add("unary", {flat}, {1}, {0, 0, 0});
+    value = draft.add("reshape", {value}, {4, 0, 8, 8, 16});
+    value = draft.convolution(value, 16, 24, 3, 1, true, true);
+    draft.network.outputs = {value, flat};
+    check_group(draft.network, draft, {batch, 8, 8, 16});
+    draft.add("reshape", {value}, {4, 3, -1, 8, 24});
+    if (batch == 3) {
+      draft.network.outputs = {static_cast<int>(draft.network.steps.size())};
+      check_group(draft.network, draft, {batch, 8, 8, 16});
+    }
+  }
+}
+
+void check_chosen_groups() {
+  const auto chosen = [](const std::vector<StepSize>& steps, int64_t batch) {
+    const Group group = choose_group(steps, batch, 100);
+    return std::vector<int64_t>{group.first, group.end, group.images};
+  };
+  const std::vector<int64_t> none{0, 0, 0};
+  const StepSize large{true, 60, 1}, small{true, 5, 1}, heavy{true, 60, 61}, other{false, 60, 1};
+  CHECK((chosen({large, small, small, small}, 1) == none));
+  CHECK((chosen({small, small}, 8) == none));
+  CHECK((chosen({heavy, heavy}, 8) == none));
+  CHECK((chosen({large, small, small, small}, 8) == std::vector<int64_t>{0, 2, 1}));
+  CHECK((chosen({small, large, small, large}, 2) == std::vector<int64_t>{1, 4, 1}));
+  CHECK((chosen({other, large, other, large}, 4) == std::vector<int64_t>{1, 2, 1}));
+  CHECK((chosen({{true, 30, 1}, small, small}, 9) == std::vector<int64_t>{0, 2, 3}));
+  CHECK((chosen({{true, 30, 1}, small, small}, 7) == std::vector<int64_t>{0, 2, 1}));
 }
 
 // Links that see many rows around their own: a part of a chain may begin at any row.
@@ -289,6 +382,8 @@ void check_refusals() {
 
 void check_programs(int networks) {
   check_bits(networks);
+  check_groups(8 * networks);
+  check_chosen_groups();
   check_tall_kernels();
   check_memory();
   check_denormals();
