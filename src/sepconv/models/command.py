@@ -68,6 +68,7 @@ examples:
     "optimize": """\
 examples:
   sepconv optimize mobilenet.keras served.keras
+  sepconv optimize mobilenet.keras served.keras --dtype bfloat16
   sepconv explain served.keras
 """,
     "factorize": """\
@@ -212,6 +213,12 @@ def add_parsers(commands: Any) -> None:
         parser.add_argument("target", type=Path, metavar="OUT.keras", help="the file to write")
         if name == "factorize":
             _add_budget(parser)
+        if name == "optimize":
+            parser.add_argument(
+                "--dtype",
+                choices=("bfloat16", "float16"),
+                help="what blocks compute in, and have their weights in (default: as the layers)",
+            )
         parser.add_argument(
             "--force", action="store_true", help="replace OUT if it is there, even if it is IN"
         )
@@ -331,11 +338,22 @@ def _convert(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, command: _Command, apart: float) -> None:
     # Not "above": what is not a number is refused, too.
-    if command.tolerance is not None and not apart <= command.tolerance:
+    tolerance = _tolerance(options, command)
+    if tolerance is not None and not apart <= tolerance:
         raise DiffersError(
             f"the predictions differ by {apart:.1e} of the largest, more than "
-            f"{command.tolerance:.0e}; {options.target} was not written."
+            f"{tolerance:.0e}; {options.target} was not written."
         )
+
+
+def _tolerance(options: argparse.Namespace, command: _Command) -> float | None:
+    """The largest difference allowed, relative; in a half type that of most networks."""
+    from sepconv.models.comparing import precision_of, usual
+
+    dtype = getattr(options, "dtype", None)
+    if dtype is None or command.tolerance is None:
+        return command.tolerance
+    return max(command.tolerance, usual(precision_of(dtype)))
 
 
 def _function(options: argparse.Namespace) -> Callable[[Any], tuple[Any, Any]]:
@@ -343,6 +361,8 @@ def _function(options: argparse.Namespace) -> Callable[[Any], tuple[Any, Any]]:
     import sepconv
 
     function = getattr(sepconv, options.command)
+    if options.command == "optimize" and options.dtype is not None:
+        return lambda model: function(model, dtype=options.dtype)
     if options.command != "factorize":
         return function
     names = ("rank", "energy", "max_error", "flops", "parameters")
@@ -364,7 +384,8 @@ def _examples(path: Path) -> Any:
 
 def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:
     print(f"Written: {options.target}")
-    if command.tolerance is None:
+    tolerance = _tolerance(options, command)
+    if tolerance is None:
         cure = " Training the new model on makes up for most of it." if apart else ""
         print(
             f"Approximation error: {apart:.1e}, the largest difference between the predictions of "
@@ -373,6 +394,6 @@ def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:
     else:
         print(
             f"The same predictions: on made-up input they differ by at most {apart:.1e} of the "
-            f"largest (allowed: {command.tolerance:.0e})."
+            f"largest (allowed: {tolerance:.0e})."
         )
     return 0

@@ -9,7 +9,17 @@ import keras
 import numpy as np
 from keras import tree
 
-__all__ = ["allowed", "difference", "differences", "moved", "plainly_apart", "precision", "within"]
+__all__ = [
+    "allowed",
+    "difference",
+    "differences",
+    "moved",
+    "plainly_apart",
+    "precision",
+    "precision_of",
+    "usual",
+    "within",
+]
 
 #: The difference that is always allowed, relative to the largest value.
 _ALWAYS = 1e-4
@@ -117,7 +127,17 @@ def precision(model: Any) -> float:
     for layer in model._flatten_layers():
         if keras.backend.is_float_dtype(layer.compute_dtype):
             found.add(layer.compute_dtype)
-    return max((_EPSILON.get(dtype, _EPSILON["float32"]) for dtype in found), default=2.0**-23)
+    return max(map(precision_of, found), default=2.0**-23)
+
+
+def precision_of(dtype: str) -> float:
+    """The relative precision of a floating dtype, at most that of float32.
+
+    Example:
+        >>> precision_of("bfloat16")
+        0.0078125
+    """
+    return _EPSILON.get(dtype, _EPSILON["float32"])
 
 
 _EPSILON = {
@@ -181,6 +201,19 @@ def allowed(
         max(0.0 if _is_exact(array) else least, min(_ROUNDINGS * s, 1.0) if np.isfinite(s) else 0.0)
         for array, s in zip(expected, sensitivities, strict=True)
     ]
+
+
+def usual(epsilon: float) -> float:
+    """The difference that roundings make of most networks at most, relative to the largest value.
+
+    Args:
+        epsilon: `precision` of the model.
+
+    Example:
+        >>> usual(precision_of("bfloat16"))
+        0.234375
+    """
+    return _ROUNDINGS * epsilon
 
 
 def within(apart: Sequence[float], bounds: Sequence[float]) -> bool:

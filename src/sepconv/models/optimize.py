@@ -10,6 +10,7 @@ from sepconv.models.copying import LayerCopier
 from sepconv.models.folding import Convolution, FusedConvolution, Stock, lower, obstacle
 from sepconv.models.fusion import RULES, drop
 from sepconv.models.graph import Graph, Step
+from sepconv.models.halving import check_dtype, half_policies
 from sepconv.models.record import Record
 from sepconv.models.verify import check_copy
 
@@ -41,7 +42,7 @@ class Optimized(NamedTuple):
     record: Record
 
 
-def optimize(model: Any, *, verify: Any = True) -> Optimized:
+def optimize(model: Any, *, dtype: str | None = None, verify: Any = True) -> Optimized:
     """Makes a model that computes the same predictions faster, for inference only.
 
     - BatchNormalization is folded into the convolution or Dense layer before it, or, where that
@@ -57,9 +58,18 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
     more than once stay as they are. A merged layer has the name of its last layer, whose output it
     gives.
 
+    With `dtype`, these layers compute in a half type, and have their weights in it. So do
+    activations, additions and the like between them. What comes before the first of them, sums over
+    whole images, normalization that could not be folded, Dense layers, softmax, layers of a user's
+    own and those that give the model's outputs stay in float32. Under a policy such as
+    ``"mixed_bfloat16"`` blocks compute as the layers that they are made of, and have their weights
+    in that dtype.
+
     Args:
         model: a built Sequential or Functional model; models in it are dissolved into their layers.
             It stays as it is, and shares no weight with the result.
+        dtype: ``"bfloat16"`` or ``"float16"`` for blocks that compute in it where the model's
+            layers compute in float32; None for blocks that compute as the layers do.
         verify: whether to compare the result's predictions with the model's before it is returned.
             True makes inputs for the model; or inputs, as arrays that it takes.
 
@@ -71,7 +81,7 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
     Raises:
         TypeError: the model is no Sequential or Functional one.
         ValueError: it is not built, a layer that stays as it is cannot be copied, or the result
-            predicts something else; the message names the layer.
+            predicts something else; the message names the layer. `dtype` is another one.
 
     Example:
         >>> import keras
@@ -88,18 +98,28 @@ def optimize(model: Any, *, verify: Any = True) -> Optimized:
         >>> record[-1].note
         "in the FusedConv2D 'mix'"
 
+        A block of bfloat16, and an output of float32:
+
+        >>> layers = [keras.layers.Conv2D(8, 1), keras.layers.GlobalAveragePooling2D()]
+        >>> stock = keras.Sequential([keras.Input((8, 8, 4)), *layers])
+        >>> model, record = optimize(stock, dtype="bfloat16")
+        >>> [layer.compute_dtype for layer in model.layers[1:]]
+        ['bfloat16', 'float32']
+
     Source: Jacob et al., Quantization and Training of Neural Networks, 2018 (section 3.2, folding),
     https://arxiv.org/abs/1712.05877; Sandler et al., MobileNetV2, 2018 (section 5, one pass a
     block), https://arxiv.org/abs/1801.04381
     """
+    half = check_dtype(dtype)
     graph = Graph(model)
     report = _Report(graph, LayerCopier(model))
     _fuse(graph, report)
+    report.policies = half_policies(graph, half)
     optimized = graph.build(report.make, _fill)
     record = report.record()
     counterparts = report.counterparts
     record.verification = check_copy(
-        model, optimized, verify, title="optimize", paired=counterparts.get
+        model, optimized, verify, title="optimize", paired=counterparts.get, dtype=half
     )
     return Optimized(optimized, record)
 
@@ -175,6 +195,8 @@ class _Report:
         self._copier = copier
         #: The name of the original layer whose output a new layer gives, by the new layer's name.
         self.counterparts: dict[str, str] = {}
+        #: The dtype policies of layers that have another one than they had, by operations' ids.
+        self.policies: dict[int, str] = {}
 
     def change(self, label: str, note: str) -> None:
         """Records that a layer was changed."""
@@ -196,15 +218,19 @@ class _Report:
         convolution = step.operation
         parts = convolution.parts if isinstance(convolution, Convolution) else [step.label]
         self.counterparts[name] = parts[-1]
+        policy = self.policies.get(id(convolution))
         if not isinstance(convolution, Convolution):
             copy = self._copier.copy(convolution)
             copy.name = name
+            if policy is not None:
+                copy.dtype_policy = policy
+                self.change(step.label, f"in {copy.compute_dtype}")
             return copy
         # A user's own function may refer to a layer.
         activation = self._copier.copy(convolution.activation)
         if isinstance(convolution, FusedConvolution):
             between = self._copier.copy(convolution.depthwise_activation)
-            layer = _fused_layer(convolution, name, between, activation)
+            layer = _fused_layer(convolution, name, between, activation, policy)
         else:
             assert isinstance(convolution, Stock)
             layer = _stock_layer(convolution, name, activation)
@@ -212,11 +238,14 @@ class _Report:
                 self.leave(step.label, "the kernels are not made for such a convolution")
                 return layer
         for label in convolution.parts:
-            self.change(label, f"in the {type(layer).__name__} {name!r}")
+            note = f"in the {type(layer).__name__} {name!r}"
+            self.change(label, note if policy is None else f"{note}, in {layer.compute_dtype}")
         return layer
 
 
-def _fused_layer(block: FusedConvolution, name: str, between: Any, activation: Any) -> FusedConv2D:
+def _fused_layer(
+    block: FusedConvolution, name: str, between: Any, activation: Any, policy: str | None
+) -> FusedConv2D:
     depthwise = block.depthwise
     multiplier = 1 if block.is_pointwise else None
     return FusedConv2D(
@@ -234,7 +263,7 @@ def _fused_layer(block: FusedConvolution, name: str, between: Any, activation: A
         depthwise_initializer="zeros",  # the weights are set later, and making random ones is slow
         pointwise_initializer="zeros",
         name=name,
-        dtype=block.layer.dtype_policy,
+        dtype=block.layer.dtype_policy if policy is None else policy,
     )
 
 

@@ -25,6 +25,7 @@ from sepconv.models.comparing import (
     moved,
     plainly_apart,
     precision,
+    precision_of,
     within,
 )
 from sepconv.models.files import first_line
@@ -61,6 +62,7 @@ def check_copy(
     title: str,
     paired: Pairing | None = None,
     values: Sequence[tuple[Any, Any]] = (),
+    dtype: str | None = None,
 ) -> str:
     """Compares a copy's predictions with the original's; both stay as they are.
 
@@ -74,6 +76,7 @@ def check_copy(
             layers that are not in it keep their names.
         values: pairs of a variable of the original and an array to use as its value, as `factorize`
             needs.
+        dtype: a coarser dtype than the original's that the copy computes in, as it was asked to.
 
     Returns:
         The result, in a line.
@@ -112,7 +115,8 @@ def check_copy(
                 stacklevel=3,
             )
             return f"not verified: {reason}"
-        return _Comparison(original, copy, inputs, values, title, paired).judge(outcome)
+        comparison = _Comparison(original, copy, inputs, values, title, paired, dtype)
+        return comparison.judge(outcome)
 
 
 def first_run(original: Any, verify: Any, values: Sequence[tuple[Any, Any]]) -> tuple[Any, Outcome]:
@@ -156,6 +160,7 @@ class _Comparison:
         values: see `check_copy`.
         title: see there.
         paired: see there.
+        dtype: see there.
     """
 
     def __init__(
@@ -166,10 +171,13 @@ class _Comparison:
         values: Sequence[tuple[Any, Any]],
         title: str,
         paired: Pairing | None,
+        dtype: str | None,
     ) -> None:
         self._original, self._copy, self._inputs = original, copy, inputs
         self._values, self._title = values, title
         self._precision = precision(original)
+        if dtype is not None:
+            self._precision = max(self._precision, precision_of(dtype))
         self._names = _names(original)
         #: The names of the original's layers that the copy's layers correspond to.
         self._counterparts: dict[Any, str | None] = {}
