@@ -56,15 +56,17 @@ __all__ = [
 
 _LAZY = ("jax", "torch", "tensorflow", "layers")
 
-#: Functions on whole models and programs, with their modules.
+#: Functions on whole models and programs, and patches, with their modules.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.accelerate",
     "compile": "sepconv.models.compile",
     "factorize": "sepconv.models.factorize",
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.optimize",
+    "patch_jax": "sepconv.engines.jax.patch",
     "patch_keras": "sepconv.models.patch",
     "to_stock": "sepconv.models.stock",
+    "unpatch_jax": "sepconv.engines.jax.patch",
     "unpatch_keras": "sepconv.models.patch",
 }
 

@@ -1,0 +1,111 @@
+"""Random calls of `lax.conv_general_dilated`: many that are depthwise or 1x1, and all others."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+__all__ = ["Call", "draw"]
+
+_IMAGES = {1: ("NWC", "NCW", "WNC"), 2: ("NHWC", "NCHW", "NWHC", "HWNC")}
+_KERNELS = {1: ("WIO", "OIW", "IOW"), 2: ("HWIO", "OIHW", "OHWI", "WHIO", "IOHW")}
+
+
+class Call(NamedTuple):
+    """The shapes of lhs and rhs, and the options."""
+
+    lhs: tuple[int, ...]
+    rhs: tuple[int, ...]
+    options: dict[str, Any]
+
+    def __call__(self, lhs: Any, rhs: Any) -> Any:
+        """The result."""
+        return lax.conv_general_dilated(lhs, rhs, **self.options)
+
+    def derived(self, lhs: Any, rhs: Any, dy: Any) -> list[Any]:
+        """The result, and the gradients for that of the result."""
+        y, pull = jax.vjp(self, lhs, rhs)
+        return [y, *pull(dy)]
+
+    def arrays(self, seed: int, dtype: Any = "float32") -> list[Any]:
+        """lhs, rhs and a gradient of the result."""
+        rng = np.random.default_rng(seed)
+        shape = jax.eval_shape(self, *map(_abstract, self[:2])).shape
+        drawn = [rng.standard_normal(s) for s in (self.lhs, self.rhs, shape)]
+        return [jnp.asarray(a, dtype) for a in drawn]
+
+
+def draw(seed: int) -> Call:
+    """A call, always the same for a seed; half of them have two axes of space."""
+    dice = random.Random(seed)
+    while True:
+        call = _draw(dice)
+        try:
+            y = jax.eval_shape(call, *map(_abstract, call[:2]))
+        except (ValueError, TypeError):
+            continue
+        if 0 < y.size < 20_000:
+            return call
+
+
+def _abstract(shape: tuple[int, ...]) -> Any:
+    return jax.ShapeDtypeStruct(shape, np.float32)
+
+
+def _draw(dice: random.Random) -> Call:
+    rank = dice.choice((1, 2, 2, 2))
+    kind = dice.choice(("depthwise", "depthwise", "depthwise", "1x1", "1x1", "other"))
+    images = dice.choice(_IMAGES[rank][:2] * 3 + _IMAGES[rank])
+    result = images if dice.random() < 0.9 else dice.choice(_IMAGES[rank])
+    kernels = dice.choice(_KERNELS[rank])
+    groups = batch_groups = 1
+    channels, filters = dice.randint(1, 12), dice.randint(1, 12)
+    batch = dice.randint(1, 3)
+    sizes = [dice.randint(1, 9) for _ in range(rank)]
+    taps = [dice.randint(1, 5) for _ in range(rank)]
+    inputs = channels
+    if kind == "depthwise":
+        groups, inputs = channels, 1
+        filters = channels * dice.choice((1, 1, 1, 2, 3))
+    elif kind == "1x1":
+        channels = inputs = dice.choice((3, 8, 9, 16))
+        filters = dice.choice((5, 8, 12))
+        taps = [1] * rank
+    elif dice.random() < 0.3:
+        groups, inputs, filters, channels = 2, 2, 4, 4
+    elif dice.random() < 0.4:
+        batch_groups = dice.choice((2, 3))
+        batch *= batch_groups * dice.choice((0, 1)) or 1
+        batch, filters = max(batch, batch_groups), batch_groups * dice.randint(1, 3)
+    dilations = [dice.choice((1, 1, 2, 3)) for _ in range(rank)]
+
+    def pad(axis: int) -> int:
+        """Less than the kernel's reach: of more, JAX's own gradient reads outside of its array."""
+        return min(dice.choice((-1, 0, 0, 1, 2, 3)), (taps[axis] - 1) * dilations[axis])
+
+    options = {
+        "window_strides": [dice.choice((1, 1, 2, 3)) for _ in range(rank)],
+        "padding": dice.choice(("SAME", "VALID", *[[(pad(i), pad(i)) for i in range(rank)]] * 3)),
+        "lhs_dilation": [dice.choice((1, 1, 1, 2)) for _ in range(rank)]
+        if dice.random() < 0.3
+        else [1] * rank,
+        "rhs_dilation": dilations,
+        "dimension_numbers": (images, kernels, result),
+        "feature_group_count": groups,
+        "batch_group_count": batch_groups,
+    }
+    lhs = _shape(images, {"N": batch, "C": channels}, sizes)
+    rhs = _shape(kernels, {"I": inputs, "O": filters}, taps)
+    return Call(lhs, rhs, options)
+
+
+def _shape(letters: str, sizes: dict[str, int], space: list[int]) -> tuple[int, ...]:
+    """The shape by its letters; the axes of space in the order H, W."""
+    names = "W" if len(space) == 1 else "HW"
+    known = {**sizes, **dict(zip(names, space, strict=True))}
+    return tuple(known[letter] for letter in letters)
