@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ _IMAGES = {1: ("NWC", "NCW", "WNC"), 2: ("NHWC", "NCHW", "NWHC", "HWNC")}
 _KERNELS = {1: ("WIO", "OIW", "IOW"), 2: ("HWIO", "OIHW", "OHWI", "WHIO", "IOHW")}
 
 
-class Call(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
     """The shapes of lhs and rhs, and the options."""
 
     lhs: tuple[int, ...]
@@ -35,7 +37,7 @@ class Call(NamedTuple):
     def arrays(self, seed: int, dtype: Any = "float32") -> list[Any]:
         """lhs, rhs and a gradient of the result."""
         rng = np.random.default_rng(seed)
-        shape = jax.eval_shape(self, *map(_abstract, self[:2])).shape
+        shape = jax.eval_shape(self, *map(_abstract, (self.lhs, self.rhs))).shape
         drawn = [rng.standard_normal(s) for s in (self.lhs, self.rhs, shape)]
         return [jnp.asarray(a, dtype) for a in drawn]
 
@@ -46,7 +48,7 @@ def draw(seed: int) -> Call:
     while True:
         call = _draw(dice)
         try:
-            y = jax.eval_shape(call, *map(_abstract, call[:2]))
+            y = jax.eval_shape(call, *map(_abstract, (call.lhs, call.rhs)))
         except (ValueError, TypeError):
             continue
         if 0 < y.size < 20_000:
@@ -59,7 +61,7 @@ def _abstract(shape: tuple[int, ...]) -> Any:
 
 def _draw(dice: random.Random) -> Call:
     rank = dice.choice((1, 2, 2, 2))
-    kind = dice.choice(("depthwise", "depthwise", "depthwise", "1x1", "1x1", "other"))
+    kind = dice.choice(("depthwise", "depthwise", "depthwise", "depthwise", "1x1", "1x1", "other"))
     images = dice.choice(_IMAGES[rank][:2] * 3 + _IMAGES[rank])
     result = images if dice.random() < 0.9 else dice.choice(_IMAGES[rank])
     kernels = dice.choice(_KERNELS[rank])
@@ -73,8 +75,8 @@ def _draw(dice: random.Random) -> Call:
         groups, inputs = channels, 1
         filters = channels * dice.choice((1, 1, 1, 2, 3))
     elif kind == "1x1":
-        channels = inputs = dice.choice((3, 8, 9, 16))
-        filters = dice.choice((5, 8, 12))
+        channels = inputs = dice.choice((3, 8, 9, 9, 16))
+        filters = dice.choice((5, 8, 8, 12))
         taps = [1] * rank
     elif dice.random() < 0.3:
         groups, inputs, filters, channels = 2, 2, 4, 4
