@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.convolutions import Call, draw
+from helpers.convolutions import Call, agree, check
 from jax import lax
 
 import sepconv
 
-CONFIGURATIONS = 60
-TOGETHER = 20  # in one program, since most of the time goes into compiling
+CONFIGURATIONS = 60  # tests/fuzz/convolutions.py tries more
 
 FORWARD, X, KERNEL = "depthwise", "depthwise, input gradient", "depthwise, kernel gradient"
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
@@ -26,13 +25,6 @@ def _quick():
     sepconv.unpatch_jax()
 
 
-def agree(found, expected, tolerance=1e-5):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        a, b = (np.asarray(v, "float64") for v in (a, b))
-        assert np.abs(a - b).max(initial=0) <= tolerance * np.abs(b).max(initial=0)
-
-
 def both(function, *arrays, tolerance=1e-5):
     """Holds a function under the patch against itself without it; returns the patch's record."""
     expected = jax.jit(function)(*arrays)
@@ -41,34 +33,8 @@ def both(function, *arrays, tolerance=1e-5):
     return record
 
 
-def check_random(first, count):
-    """Holds so many random calls and their gradients against stock; returns the record."""
-    calls = [draw(first + i) for i in range(count)]
-    arrays = [call.arrays(first + i) for i, call in enumerate(calls)]
-
-    def run():
-        for i in range(0, count, TOGETHER):
-            some = calls[i : i + TOGETHER]
-            program = jax.jit(
-                lambda operands, some=some: [
-                    c.derived(*a) for c, a in zip(some, operands, strict=True)
-                ]
-            )
-            yield from program(arrays[i : i + TOGETHER])
-
-    stock = list(run())
-    with sepconv.patch_jax() as record:
-        ours = list(run())
-    for seed, (found, expected) in enumerate(zip(ours, stock, strict=True), first):
-        try:
-            agree(found, expected)
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {draw(seed)}") from error
-    return record
-
-
 def test_random_configurations():
-    record = check_random(0, CONFIGURATIONS)
+    record = check(0, CONFIGURATIONS)
     assert len(record.served) == 5, record  # every form
     assert record.served.total() > CONFIGURATIONS, record
     assert len(record.handed_on) > 5, record
@@ -250,7 +216,7 @@ def test_handed_on_bit_for_bit(call, dtype, reason):
         assert jax.jit(call).lower(*arrays).as_text() == lowered
         np.testing.assert_array_equal(jax.jit(call)(*arrays), expected)
     assert not record.served
-    assert list(record.handed_on.values()) == [2]
+    assert list(record.handed_on.values()) == [1]
     assert reason in next(iter(record.handed_on))
     assert f"by JAX's own rule: {next(iter(record.handed_on))}" in str(record)
 
@@ -338,7 +304,7 @@ def test_custom_rules_and_branches():
         return jax.lax.cond(flag, clipped, lambda *a: 2 * CALL(*a), x, kernel).sum()
 
     x, kernel, _ = CALL.arrays(0)
-    assert both(jax.grad(either, (0, 1)), x, kernel, True).served.total() >= 3
+    assert set(both(jax.grad(either, (0, 1)), x, kernel, True).served) == {X, KERNEL}
 
 
 def test_without_jit_and_by_other_names():

@@ -11,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-__all__ = ["Call", "draw"]
+import sepconv
+
+__all__ = ["Call", "agree", "check", "draw"]
+
+_TOGETHER = 20  # calls in one program, since most of the time goes into compiling
 
 _IMAGES = {1: ("NWC", "NCW", "WNC"), 2: ("NHWC", "NCHW", "NWHC", "HWNC")}
 _KERNELS = {1: ("WIO", "OIW", "IOW"), 2: ("HWIO", "OIHW", "OHWI", "WHIO", "IOHW")}
@@ -40,6 +44,46 @@ class Call:
         shape = jax.eval_shape(self, *map(_abstract, (self.lhs, self.rhs))).shape
         drawn = [rng.standard_normal(s) for s in (self.lhs, self.rhs, shape)]
         return [jnp.asarray(a, dtype) for a in drawn]
+
+
+def agree(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Holds arrays against others: shapes, dtypes, and values relative to the largest."""
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = (np.asarray(v, "float64") for v in (a, b))
+        assert np.abs(a - b).max(initial=0) <= tolerance * np.abs(b).max(initial=0)
+
+
+def check(first: int, count: int) -> Any:
+    """Holds so many random calls and their gradients against stock's; returns the patch's record.
+
+    Raises:
+        AssertionError: one differs; it names the call.
+    """
+    calls = [draw(first + i) for i in range(count)]
+    arrays = [call.arrays(first + i) for i, call in enumerate(calls)]
+
+    def run() -> list[Any]:
+        results: list[Any] = []
+        for start in range(0, count, _TOGETHER):
+            some = calls[start : start + _TOGETHER]
+            program = jax.jit(
+                lambda operands, some=some: [
+                    call.derived(*a) for call, a in zip(some, operands, strict=True)
+                ]
+            )
+            results += program(arrays[start : start + _TOGETHER])
+        return results
+
+    stock = run()
+    with sepconv.patch_jax() as record:
+        ours = run()
+    for seed, (found, expected) in enumerate(zip(ours, stock, strict=True), first):
+        try:
+            agree(found, expected)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {draw(seed)}") from error
+    return record
 
 
 def draw(seed: int) -> Call:

@@ -185,10 +185,11 @@ class _Switch:
                 self._take()
 
     def _put(self, rules: dict[Any, Any]) -> None:
-        original = rules[lax.conv_general_dilated_p]
-        if self._ours is None or original is not self._ours:
-            self._original = original
-            self._ours = _entry(original, self._lower)
+        entry = rules[lax.conv_general_dilated_p]
+        # Ours may have stayed, under a rule that someone else put over it.
+        if self._ours is None or entry is self._original:
+            self._original = entry
+            self._ours = _entry(entry, self._lower)
             rules[lax.conv_general_dilated_p] = self._ours
         jax.clear_caches()
 
