@@ -47,6 +47,11 @@ def is_ours(function, x=X):
     return not np.isnan(function(x)[0, 0, 0, 0])
 
 
+def test_public_names():
+    assert {"patch_jax", "unpatch_jax"} <= set(dir(sepconv))
+    assert all(">>>" in f.__doc__ for f in (sepconv.patch_jax, sepconv.unpatch_jax))
+
+
 # --- On and off -----------------------------------------------------------------------------------
 
 

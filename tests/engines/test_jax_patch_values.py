@@ -180,7 +180,7 @@ def test_other_dtypes(call, dtype, x64):
             "a 1x1 convolution with stride and padding",
         ),
         (
-            depthwise((2, 5, 5, 4), (3, 3, 1, 8), 4, lhs_dilation=(2, 1)),
+            depthwise((2, 5, 5, 4), (3, 3, 1, 8), 4, padding=((1, 1), (1, 1)), lhs_dilation=(2, 1)),
             "float32",
             "an input dilation",
         ),
