@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import lax
 
 from sepconv.arrays import DTYPES
@@ -128,7 +129,8 @@ def serve(
         return f"{len(shapes[0]) - 2} axes of space"
     numbers = [*params["window_strides"], *params["lhs_dilation"], *params["rhs_dilation"]]
     numbers += [n for pair in params["padding"] for n in pair]
-    if not all(isinstance(n, int) for n in (*(n for s in shapes for n in s), *numbers)):
+    numbers += [n for shape in shapes for n in shape]
+    if not all(isinstance(n, (int, np.integer)) for n in numbers):  # a symbol of `jax.export`'s
         return "sizes that are not known"
     if not all(map(math.prod, shapes)):
         return "an array without elements"
@@ -149,10 +151,10 @@ def _form(shapes: Sequence[Sequence[int]], params: dict[str, Any]) -> _Form:
     for i in range(flat, 2):
         at = i - flat
         size, taps, outputs = (a.shape[a.space[i]] for a in arrays)
-        stride = params["window_strides"][at] if outputs > 1 else 1
-        spread = params["lhs_dilation"][at] if size > 1 else 1
-        dilation = params["rhs_dilation"][at] if taps > 1 else 1
-        before = params["padding"][at][0]
+        stride = int(params["window_strides"][at]) if outputs > 1 else 1
+        spread = int(params["lhs_dilation"][at]) if size > 1 else 1
+        dilation = int(params["rhs_dilation"][at]) if taps > 1 else 1
+        before = int(params["padding"][at][0])
         axes.append(_Axis(size, taps, outputs, stride, before, spread, dilation))
     return _Form(
         lhs,
