@@ -130,13 +130,19 @@ def _draw(dice: random.Random) -> Call:
         batch, filters = max(batch, batch_groups), batch_groups * dice.randint(1, 3)
     dilations = [dice.choice((1, 1, 2, 3)) for _ in range(rank)]
 
-    def pad(axis: int) -> int:
-        """Less than the kernel's reach: of more, JAX's own gradient reads outside of its array."""
-        return min(dice.choice((-1, 0, 0, 1, 2, 3)), (taps[axis] - 1) * dilations[axis])
+    def pads(axis: int) -> tuple[int, int]:
+        """Padding with which JAX's own convolution and gradients are right.
+
+        Where fewer than no zeros go before the image and some after it, it may read outside of its
+        array; in gradients that comes of padding beyond the kernel's reach.
+        """
+        most = (taps[axis] - 1) * dilations[axis]
+        before, after = (min(dice.choice((-1, 0, 0, 1, 2, 3)), most) for _ in range(2))
+        return before, 0 if before < 0 < after else after
 
     options = {
         "window_strides": [dice.choice((1, 1, 2, 3)) for _ in range(rank)],
-        "padding": dice.choice(("SAME", "VALID", *[[(pad(i), pad(i)) for i in range(rank)]] * 3)),
+        "padding": dice.choice(("SAME", "VALID", *[[pads(i) for i in range(rank)]] * 3)),
         "lhs_dilation": [dice.choice((1, 1, 1, 2)) for _ in range(rank)]
         if dice.random() < 0.3
         else [1] * rank,
