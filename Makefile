@@ -37,7 +37,8 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 	$(VENV)/bin/sepconv doctor
 
 # What the tests need: the package, whose warnings are errors, the engines, and what examples need.
-TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export serve $(TEST_ENGINES))
+TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export serve \
+  $(TEST_ENGINES) $(if $(filter jax,$(TEST_ENGINES)),networks))
 # Tests are shared among two processes, which keeps two cores busy.
 PYTEST = -m pytest -n 2 --dist worksteal
 CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/* program/*) tests/*/*.h tests/*/*.cc)
@@ -121,6 +122,7 @@ fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/ex
 	  $(PY) tests/fuzz/api.py --engine $$engine --seconds $(SECONDS) || exit 1; \
 	done
 	$(PY) tests/fuzz/program_file.py --seconds $(SECONDS)
+	$(if $(filter jax,$(TEST_ENGINES)),$(PY) tests/fuzz/convolutions.py)
 
 .PHONY: fuzz-native
 fuzz-native:

@@ -68,17 +68,24 @@ _MODELS: dict[str, str] = {
     "unpatch_keras": "sepconv.models.patch",
 }
 
+#: Functions that need one engine, with their modules.
+_OF_ENGINES: dict[str, str] = {
+    "patch_jax": "sepconv.engines.jax.patch",
+    "unpatch_jax": "sepconv.engines.jax.patch",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"sepconv.{name}")
-    if name in _MODELS:
-        return getattr(importlib.import_module(_MODELS[name]), name)
+    module = _MODELS.get(name) or _OF_ENGINES.get(name)
+    if module is not None:
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'sepconv' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_LAZY, *_MODELS])
+    return sorted([*__all__, *_LAZY, *_MODELS, *_OF_ENGINES])
 
 
 _registration.register()

@@ -106,7 +106,7 @@ def public_names(path):
     """A module's `__all__`, and in the package's own what it imports lazily."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if getattr(target, "id", "") in ("__all__", "_LAZY", "_MODELS"):
+        if getattr(target, "id", "") in ("__all__", "_LAZY", "_MODELS", "_OF_ENGINES"):
             yield from ast.literal_eval(node.value)
 
 

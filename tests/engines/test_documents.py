@@ -22,3 +22,5 @@ def test_examples_run(page, tmp_path, monkeypatch):
             example.run(namespace)
     finally:
         sepconv.unpatch_keras()
+        if keras.backend.backend() == "jax":
+            sepconv.unpatch_jax()

@@ -21,6 +21,7 @@ _OF_ONE_ENGINE = {"jaxpr": "jax"}
 
 
 def _needs(first: str, last: str) -> str | None:
+    """What a module needs; `first` is its folder, or its folder within `engines`."""
     if first in _ENGINES:
         return first
     return _OF_ONE_ENGINE.get(last, "keras" if first in _KERAS else None)
@@ -32,7 +33,8 @@ def _modules() -> dict[str, str | None]:
         if ">>>" in path.read_text(encoding="utf-8"):
             parts = path.relative_to(_PACKAGE).with_suffix("").parts
             name = ".".join(part for part in ("sepconv", *parts) if part != "__init__")
-            found[name] = _needs(parts[0], parts[-1])
+            within = parts[0] == "engines" and len(parts) > 2
+            found[name] = _needs(parts[1] if within else parts[0], parts[-1])
     return found
 
 

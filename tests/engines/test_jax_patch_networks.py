@@ -1,0 +1,152 @@
+"""Networks and programs that know nothing of us, under `patch_jax`: flax, equinox, plain JAX.
+
+The programs are those of benchmarks/jax_networks.py, small.
+"""
+
+import importlib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.convolutions import agree
+
+import sepconv
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"
+FORWARD, X, KERNEL = "depthwise", "depthwise, input gradient", "depthwise, kernel gradient"
+
+
+@pytest.fixture(autouse=True)
+def _quick():
+    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compiling
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    sepconv.unpatch_jax()
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """The benchmark's module."""
+    pytest.importorskip("flax")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("jax_networks")
+
+
+def record_of(programs, program):
+    difference, times, record = programs.compare(program, seconds=0, turns=1)
+    assert difference < 1e-5
+    assert [len(spent) for spent in times] == [1, 1]
+    return record
+
+
+def test_a_training_step_of_mobilenet_in_flax(programs):
+    program = programs.mobilenet(batch=2, size=32, width=8, blocks=[(2, 1), (2, 2)])
+    record = record_of(programs, program)
+    assert record.served == {FORWARD: 3, X: 1, KERNEL: 2, "1x1": 4, "1x1, kernel gradient": 2}
+    assert record.handed_on == {ORDINARY: 2}  # the first layer and its kernel's gradient
+
+
+def test_a_training_step_of_convnext_in_flax(programs):
+    record = record_of(programs, programs.convnext(batch=2, size=16, channels=8, blocks=1))
+    assert record.served == {FORWARD: 2, KERNEL: 1, "1x1": 4, "1x1, kernel gradient": 2}
+    assert record.handed_on == {ORDINARY: 2}
+
+
+def test_a_layer_of_flax(programs):
+    assert record_of(programs, programs.layer(channels=16, size=9)).served == {FORWARD: 1}
+
+
+def test_the_gradient_of_a_stack(programs):
+    record = record_of(programs, programs.stack(batch=2, channels=8, steps=16, layers=3))
+    assert record.served == {FORWARD: 2, KERNEL: 1}  # equal layers are compiled once
+    assert not record.handed_on
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_the_gradient_of_a_dilated_convolution(programs, mapped):
+    record = record_of(programs, programs.dilated(mapped, 2, channels=8, steps=32, dilation=2))
+    assert record.served == {FORWARD: 2, KERNEL: 1}
+    assert not record.handed_on
+
+
+def test_the_benchmark_prints_a_row(programs, monkeypatch, capsys):
+    small = {"layer": lambda: programs.layer(channels=8, size=5)}
+    monkeypatch.setattr(programs, "PROGRAMS", small)
+    monkeypatch.setattr("sys.argv", ["jax_networks.py", "layer", "--seconds", "0"])
+    assert programs.main() == 0
+    assert "| 1 of 1 |" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["jax_networks.py", "another"])
+    with pytest.raises(SystemExit):
+        programs.main()
+    assert "Received: another" in capsys.readouterr().err
+
+
+def test_layers_of_flax_linen():
+    nn = pytest.importorskip("flax.linen")
+    layer = nn.Sequential(
+        [
+            nn.Conv(8, (3, 3), feature_group_count=8, kernel_dilation=2),
+            nn.Conv(8, (5,), feature_group_count=8, padding="CAUSAL"),
+            nn.Conv(16, (1, 1)),
+            nn.ConvTranspose(16, (3, 3), strides=(2, 2)),
+        ]
+    )
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 6, 8)), "float32")
+    weights = jax.jit(layer.init)(jax.random.key(0), x)
+
+    def loss(weights):
+        return (layer.apply(weights, x) ** 2).mean()
+
+    expected = jax.jit(jax.grad(loss))(weights)
+    with sepconv.patch_jax() as record:
+        agree(jax.jit(jax.grad(loss))(weights), expected)
+    assert record.served.total() >= 7
+    assert set(record.handed_on) == {ORDINARY}
+
+
+def test_a_training_step_in_equinox():
+    """Its layers are channels first, of one image, and mapped over the batch."""
+    eqx = pytest.importorskip("equinox")
+    keys = jax.random.split(jax.random.key(0), 4)
+
+    def conv(channels, filters, size, key, **options):
+        return eqx.nn.Conv2d(channels, filters, size, padding=size // 2, key=key, **options)
+
+    model = eqx.nn.Sequential(
+        [
+            conv(3, 8, 3, keys[0], stride=2),
+            eqx.nn.Lambda(jax.nn.relu),
+            conv(8, 8, 3, keys[1], groups=8),
+            conv(8, 16, 1, keys[2]),
+            eqx.nn.Lambda(jax.nn.relu),
+            conv(16, 16, 5, keys[3], groups=16, stride=2),
+        ]
+    )
+    x = jax.random.normal(keys[0], (4, 3, 16, 14))
+
+    @eqx.filter_jit
+    def gradients(model, x):
+        def loss(model):
+            return (jax.vmap(model)(x) ** 2).mean()
+
+        return eqx.filter_grad(loss)(model)
+
+    def leaves(tree):
+        return jax.tree.leaves(eqx.filter(tree, eqx.is_array))
+
+    expected = leaves(gradients(model, x))
+    with sepconv.patch_jax() as record:
+        agree(leaves(gradients(model, x)), expected)
+    assert record.served == {FORWARD: 3, X: 1, KERNEL: 2, "1x1": 2, "1x1, kernel gradient": 1}
+    assert record.handed_on == {ORDINARY: 2}
+    # Gradients of each image.
+    each = eqx.filter_jit(
+        jax.vmap(lambda image: eqx.filter_grad(lambda m: (m(image) ** 2).mean())(model))
+    )
+    expected = leaves(each(x))
+    with sepconv.patch_jax() as record:
+        agree(leaves(each(x)), expected)
+    assert record.served[KERNEL] == 2
