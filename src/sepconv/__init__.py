@@ -2,7 +2,7 @@
 
 The functions here take NumPy arrays (or anything with DLPack on the CPU). ``sepconv.jax``,
 ``sepconv.torch`` and ``sepconv.tensorflow`` have the same functions for their engine's arrays, and
-``sepconv.layers`` has the Keras layers. Each is imported at its first use, so that ``import
+``sepconv.layers`` has the Keras layers and ``sepconv.modules`` PyTorch's. Each is imported at its first use, so that ``import
 sepconv`` imports no engine. Keras knows the layers once both are imported, in either order.
 """
 
@@ -54,17 +54,17 @@ __all__ = [
     "set_num_threads",
 ]
 
-_LAZY = ("jax", "torch", "tensorflow", "layers")
+_LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 
 #: Functions on whole models and programs, with their modules.
 _MODELS: dict[str, str] = {
-    "accelerate": "sepconv.models.accelerate",
+    "accelerate": "sepconv.models.dispatch",
     "compile": "sepconv.models.compile",
     "factorize": "sepconv.models.factorize",
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.optimize",
     "patch_keras": "sepconv.models.patch",
-    "to_stock": "sepconv.models.stock",
+    "to_stock": "sepconv.models.dispatch",
     "unpatch_keras": "sepconv.models.patch",
 }
 

@@ -23,6 +23,8 @@ _OF_ONE_ENGINE = {"jaxpr": "jax"}
 def _needs(first: str, last: str) -> str | None:
     if first in _ENGINES:
         return first
+    if first == "modules":
+        return "torch"
     return _OF_ONE_ENGINE.get(last, "keras" if first in _KERAS else None)
 
 
