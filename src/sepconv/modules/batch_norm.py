@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from sepconv.engines.torch.batch_norm import batch_norm
-from sepconv.modules.convolving import channels_first, on_cpu
+from sepconv.modules import eager
+from sepconv.modules.convolving import on_cpu
 
 __all__ = ["BatchNorm2d"]
 
@@ -29,43 +32,47 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalized `input`."""
-        if not (self.training and isinstance(input, Tensor) and self._is_served(input)):
+        if not (self.training and isinstance(input, Tensor)):
             return super().forward(input)
-        if self.running_mean is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        y, mean, variance = _normalize(input, self.weight, self.bias, self.eps)
-        if self.running_mean is not None and self.running_var is not None:
-            share = self.momentum
-            count = input.numel() // input.shape[1]
-            assert share is not None  # or it would not be served
+        weight, bias, momentum = self.weight, self.bias, self.momentum
+        running_mean, running_var = self.running_mean, self.running_var
+        if momentum is None or not _is_served(input, weight, bias, running_mean, running_var):
+            return super().forward(input)
+        y, mean, variance = _normalize(input, weight, bias, self.eps)
+        if running_mean is not None and running_var is not None:
+            count = input.numel() // weight.shape[0]
             with torch.no_grad():
-                self.running_mean.mul_(1 - share).add_(mean, alpha=share)
-                self.running_var.mul_(1 - share).add_(variance * (count / (count - 1)), alpha=share)
+                running_mean.lerp_(mean, momentum)
+                # PyTorch keeps the variance of a sample.
+                unbiased = momentum * count / (count - 1)
+                running_var.mul_(1 - momentum).add_(variance, alpha=unbiased)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
         return y
 
-    def _is_served(self, x: Tensor) -> bool:
-        tensors = (self.weight, self.bias, self.running_mean, self.running_var)
-        return (
-            x.dim() == 4
-            and x.dtype in _COMPUTED_DTYPES
-            and x.shape[1] == self.num_features
-            and self.affine
-            and self.momentum is not None
-            and on_cpu(x, *tensors)
-            and all(tensor is None or tensor.dtype == x.dtype for tensor in tensors)
-            and x.numel() > x.shape[1]  # else PyTorch raises
-        )
+
+def _is_served(x: Tensor, weight: Tensor | None, bias: Tensor | None, *running: Any) -> bool:
+    """Whether our kernels train a layer: with parameters, and all tensors alike."""
+    if weight is None or bias is None or not on_cpu(x, weight, bias, *running):
+        return False
+    shape, dtype = x.shape, x.dtype
+    return (
+        len(shape) == 4
+        and shape[1] == weight.shape[0]
+        and dtype in _COMPUTED_DTYPES
+        and weight.dtype == bias.dtype == dtype
+        and all(tensor is None or tensor.dtype == dtype for tensor in running)
+        and x.numel() > shape[1]  # else PyTorch raises
+    )
 
 
 def _normalize(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result in the memory format of x, and the mean and variance of each channel."""
-    nhwc = x.permute(0, 2, 3, 1)
-    if x.is_contiguous() or not nhwc.is_contiguous():
-        return batch_norm(x, gamma, beta, axis=1, epsilon=epsilon)
-    y, mean, variance = batch_norm(nhwc, gamma, beta, axis=3, epsilon=epsilon)
-    return channels_first(y), mean, variance
+    if eager.is_eager(x, gamma, beta):
+        return eager.normalize(x, gamma, beta, epsilon)
+    return batch_norm(x, gamma, beta, axis=1, epsilon=epsilon)
 
 
 BatchNorm2d.__module__ = "sepconv.modules"  # which files name

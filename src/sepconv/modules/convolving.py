@@ -8,21 +8,19 @@ and the result is as the input is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from sepconv.engines.front import spec_builder
-from sepconv.engines.torch import engine
-from sepconv.engines.torch.convolution import CODES, as_array, convolve, is_traced
-from sepconv.geometry import ConvSpec
+from sepconv.engines.torch.convolution import CODES, as_array, is_traced
+from sepconv.geometry import ACTIVATIONS, ConvSpec, build_spec
+from sepconv.modules import eager
 
 __all__ = [
     "MOST_FILTERS",
     "Pads",
-    "channels_first",
     "convolve_image",
     "is_depthwise",
     "kernels_refusal",
@@ -42,6 +40,7 @@ _POINTWISE_DTYPES = (torch.float32, torch.float64)
 
 _NO_PADS = ((0, 0), (0, 0))
 
+_forward = torch.ops.sepconv.forward.default
 _product = torch.ops.sepconv.pointwise.default
 
 
@@ -88,10 +87,10 @@ def kernels_refusal(
 
 def on_cpu(*tensors: Tensor | None) -> bool:
     """Whether all are ordinary tensors on the CPU."""
-    return all(
-        tensor is None or (tensor.device.type == "cpu" and tensor.layout is torch.strided)
-        for tensor in tensors
-    )
+    for tensor in tensors:
+        if tensor is not None and not (tensor.is_cpu and tensor.layout is torch.strided):
+            return False
+    return True
 
 
 def convolve_image(
@@ -117,21 +116,56 @@ def convolve_image(
     Returns:
         The result; None where our kernels do not serve the convolution, or PyTorch's own raises.
     """
-    if not on_cpu(x, weight, bias) or x.dim() != 4 or x.shape[1] != weight.shape[1] * groups:
+    if not on_cpu(x, weight, bias):
         return None
-    given, kernel = as_array(x), as_array(weight)
-    same = given.dtype == kernel.dtype and (bias is None or bias.dtype == weight.dtype)
-    if not same or kernels_refusal(weight.shape, groups, pads, kernel.dtype) is not None:
+    dtype = weight.dtype
+    if torch.is_autocast_enabled("cpu"):
+        bias = None if bias is None else as_array(bias)
+        x, weight = as_array(x), as_array(weight)
+    if x.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
         return None
-    # While a compiler traces, sizes may be symbols, which a test would tie down.
-    if not is_traced() and not _fits(x.shape, weight.shape, pads, dilation):
+    # While a compiler traces, sizes may be symbols, which neither hashes nor tests may tie down.
+    traced = is_traced()
+    choose: Any = _choice if traced or type(x.shape[0]) is not int else _cached_choice
+    spec = choose(
+        tuple(x.shape), tuple(weight.shape), stride, pads, dilation, groups, dtype, traced
+    )
+    if spec is None:
         return None
-    bias = None if bias is None else as_array(bias)
-    if is_depthwise(weight.shape, groups):
-        spec = spec_builder(engine)(stride, pads, dilation, "channels_first")
-        return _depthwise(given, kernel, bias, spec, groups)
-    y = _pointwise(given, kernel, stride)
+    is_product = not is_depthwise(weight.shape, groups)
+    if is_product and stride != (1, 1):
+        x = _strided(x, stride)
+    if eager.is_eager(x, weight, bias):
+        if is_product:
+            return eager.product(x, weight, bias)
+        return eager.depthwise(x, weight, bias, spec, groups)
+    if not is_product:
+        return _depthwise(x, weight, bias, spec, groups)
+    y = _pointwise(x, weight)
     return y if bias is None else y + bias[:, None, None]
+
+
+def _choice(
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int],
+    groups: int,
+    dtype: torch.dtype,
+    traced: bool,
+) -> ConvSpec | None:
+    """The spec of a convolution that is ours; None of one that is PyTorch's."""
+    if len(image) != 4 or image[1] != kernel[1] * groups:
+        return None
+    if kernels_refusal(kernel, groups, pads, dtype) is not None:
+        return None
+    if not traced and not _fits(image, kernel, pads, dilation):
+        return None  # PyTorch raises
+    return build_spec(stride, pads, dilation, "channels_first")
+
+
+_cached_choice = lru_cache(maxsize=4096)(_choice)
 
 
 def _fits(image: Sequence[int], kernel: Sequence[int], pads: Pads, dilation: Sequence[int]) -> bool:
@@ -140,83 +174,31 @@ def _fits(image: Sequence[int], kernel: Sequence[int], pads: Pads, dilation: Seq
     return all(size > 0 and size + sum(pad) > (k - 1) * d for size, k, pad, d in sizes)
 
 
+def _strided(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Every so many pixels of images, in the memory format of these."""
+    down, right = stride
+    nhwc = eager.channels_last_view(x)
+    if nhwc is None:
+        return x[:, :, ::down, ::right].contiguous()
+    return nhwc[:, ::down, ::right].contiguous().permute(0, 3, 1, 2)
+
+
+# --- by the registered operations, where more than eager autograd looks on ---------------------
+
+
 def _depthwise(
     x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, channels: int
 ) -> Tensor:
-    filters, _, height, width = weight.shape
-    kernel = weight.reshape(channels, filters // channels, height, width).permute(2, 3, 0, 1)
-    nhwc = _in_channels_last(x)
+    kernel, nhwc = eager.depthwise_kernel(weight, channels), eager.channels_last_view(x)
+    rest = kernel, None, bias
     if nhwc is None:
-        return convolve(x.contiguous(), kernel, None, bias, spec, None)
-    return channels_first(convolve(nhwc, kernel, None, bias, ConvSpec(*spec[:9], 0), None))
+        return _forward(x.contiguous(), *rest, list(spec), ACTIVATIONS[None])
+    spec = eager.without_channels_first(spec)
+    return _forward(nhwc, *rest, list(spec), ACTIVATIONS[None]).permute(0, 3, 1, 2)
 
 
-def _pointwise(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
-    matrix = weight.flatten(1)
-    down, right = stride
-    nhwc = _in_channels_last(x)
-    # Images of one pixel are in both memory formats; in this one they are one product.
-    if nhwc is None and x.shape[2] == x.shape[3] == 1:
-        nhwc = x.permute(0, 2, 3, 1)
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    matrix, nhwc = weight.flatten(1), eager.channels_last_view(x)
     if nhwc is None:
-        x = x if down == right == 1 else x[:, :, ::down, ::right]
         return _product(x.contiguous(), matrix, True, True)
-    if not down == right == 1:
-        nhwc = nhwc[:, ::down, ::right]
-    return channels_first(_product(nhwc.contiguous(), matrix, False, True))
-
-
-def _in_channels_last(x: Tensor) -> Tensor | None:
-    """A tensor in channels_last memory as contiguous [batch, height, width, channels].
-
-    None for one that is contiguous itself. A part of the channels, as `torch.split` gives them, is
-    copied in the format of the whole.
-    """
-    if x.is_contiguous() or x.stride(1) != 1:
-        return None
-    return x.permute(0, 2, 3, 1).contiguous()
-
-
-# --- results in channels_last memory ---------------------------------------------------------
-
-
-class _ChannelsFirst(torch.autograd.Function):
-    """[batch, height, width, channels] with the channels second, which is no view for autograd.
-
-    An activation often changes the result of a convolution in place. Of a view, autograd would then
-    copy the gradient three times.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor) -> Tensor:
-        view = y.permute(0, 3, 1, 2)
-        alias = y.new_empty(0)
-        return alias.set_(y.untyped_storage(), y.storage_offset(), view.shape, view.stride())
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        return dy.permute(0, 2, 3, 1)
-
-
-# As of our operations: without what torch.func needs, which takes the other way below.
-_apply: Any = super(torch.autograd.Function, _ChannelsFirst).apply
-
-
-def _is_eager(y: Tensor) -> bool:
-    """Whether autograd runs eagerly on a tensor, and nothing else looks on."""
-    return (
-        not is_traced()
-        and y.requires_grad
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-        and not torch.jit.is_tracing()
-        and type(y) is Tensor
-    )
-
-
-def channels_first(y: Tensor) -> Tensor:
-    """A new tensor [batch, height, width, channels] as [batch, channels, height, width].
-
-    The memory stays. `y` must not be used again, since what changes the result changes it.
-    """
-    return _apply(y) if _is_eager(y) else y.permute(0, 3, 1, 2)
+    return _product(nhwc, matrix, False, True).permute(0, 3, 1, 2)
