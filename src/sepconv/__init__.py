@@ -1,9 +1,10 @@
 """Depthwise and depthwise-separable convolution that is fast on CPUs.
 
 The functions here take NumPy arrays (or anything with DLPack on the CPU). ``sepconv.jax``,
-``sepconv.torch`` and ``sepconv.tensorflow`` have the same functions for their engine's arrays, and
-``sepconv.layers`` has the Keras layers and ``sepconv.modules`` PyTorch's. Each is imported at its first use, so that ``import
-sepconv`` imports no engine. Keras knows the layers once both are imported, in either order.
+``sepconv.torch`` and ``sepconv.tensorflow`` have the same functions for their engine's arrays;
+``sepconv.layers`` has the Keras layers, and ``sepconv.modules`` PyTorch's. Each is imported at its
+first use, so that ``import sepconv`` imports no engine. Keras knows the layers once both are
+imported, in either order.
 """
 
 from __future__ import annotations

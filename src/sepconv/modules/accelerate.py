@@ -14,6 +14,9 @@ from sepconv.modules.verify import as_arguments, check_outputs, outputs_of
 __all__ = ["Accelerated", "accelerate"]
 
 
+_CLASSES: tuple[type[nn.Module], ...] = (*OURS, *OURS.values())
+
+
 class Accelerated(NamedTuple):
     """The result of `accelerate`.
 
@@ -75,9 +78,9 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     record = Record("accelerate")
     changed: list[tuple[nn.Module, type[nn.Module]]] = []
     for name, part in module.named_modules():
-        if not isinstance(part, (*OURS, *OURS.values())):
+        if not isinstance(part, _CLASSES):
             continue
-        kind = type(part)
+        kind: type[nn.Module] = type(part)
         reason = refusal(part)
         if reason is None:
             part.__class__ = OURS[kind]

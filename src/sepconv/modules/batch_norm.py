@@ -24,6 +24,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     than the parameters, and layers without parameters or with a cumulative average.
 
     Example:
+        >>> import torch
         >>> norm = BatchNorm2d(3)
         >>> y = norm(torch.rand(4, 3, 5, 5))
         >>> round(float(y.std(correction=0)), 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sepconv.modules.convolving import Pads, convolve_image
@@ -32,6 +31,7 @@ class Conv2d(nn.Conv2d):
     ``"zeros"``, inputs of three axes, and 1x1 convolutions in half types.
 
     Example:
+        >>> import torch
         >>> conv = Conv2d(8, 8, 3, padding=1, groups=8)
         >>> conv(torch.ones(1, 8, 5, 5)).shape
         torch.Size([1, 8, 5, 5])
@@ -60,6 +60,7 @@ class Conv1d(nn.Conv1d):
     Else as `Conv2d`.
 
     Example:
+        >>> import torch
         >>> conv = Conv1d(8, 8, 3, padding=1, groups=8)
         >>> conv(torch.ones(1, 8, 5)).shape
         torch.Size([1, 8, 5])

@@ -46,14 +46,12 @@ def is_eager(*tensors: Tensor | None) -> bool:
 
 
 def channels_last_view(x: Tensor) -> Tensor | None:
-    """A tensor in channels_last memory as contiguous [batch, height, width, channels].
+    """A tensor in channels_last memory as contiguous [batch, height, width, channels]; else None.
 
-    None for one that is contiguous itself. A part of the channels, as `torch.split` gives them, is
-    copied in the format of the whole.
+    A part of the channels, as `torch.split` gives them, is copied in the format of the whole.
+    Images of one pixel are in both formats; in this one they are one product.
     """
-    if x.is_contiguous() or x.stride(1) != 1:
-        return None
-    return x.permute(0, 2, 3, 1).contiguous()
+    return x.permute(0, 2, 3, 1).contiguous() if x.stride(1) == 1 else None
 
 
 def depthwise_kernel(weight: Tensor, channels: int) -> Tensor:
@@ -157,16 +155,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _product(x, weight, bias)
 
 
-def _rows(x: Tensor) -> Tensor | None:
-    """`channels_last_view`, also of images of one pixel, which are then one product."""
-    nhwc = channels_last_view(x)
-    if nhwc is None and x.shape[2] == x.shape[3] == 1:
-        return x.permute(0, 2, 3, 1)
-    return nhwc
-
-
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    nhwc, matrix = _rows(x), weight.flatten(1)
+    nhwc, matrix = channels_last_view(x), weight.flatten(1)
     if nhwc is None:
         y = pointwise._product_cpu(x, matrix, True, True)
         return y if bias is None else y.add_(bias[:, None, None])
@@ -185,7 +175,7 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad
         dbias = dy.sum((0, 2, 3)) if for_bias else None
-        nhwc, matrix = _rows(x), weight.flatten(1)
+        nhwc, matrix = channels_last_view(x), weight.flatten(1)
         if nhwc is not None:
             x, dy = nhwc, dy.permute(0, 2, 3, 1)
         multiply: Any = torch.ops.sepconv.pointwise.default
