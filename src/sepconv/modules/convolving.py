@@ -118,7 +118,6 @@ def convolve_image(
     """
     if not on_cpu(x, weight, bias):
         return None
-    dtype = weight.dtype
     if torch.is_autocast_enabled("cpu"):
         bias = None if bias is None else as_array(bias)
         x, weight = as_array(x), as_array(weight)
@@ -128,7 +127,7 @@ def convolve_image(
     traced = is_traced()
     choose: Any = _choice if traced or type(x.shape[0]) is not int else _cached_choice
     spec = choose(
-        tuple(x.shape), tuple(weight.shape), stride, pads, dilation, groups, dtype, traced
+        tuple(x.shape), tuple(weight.shape), stride, pads, dilation, groups, weight.dtype, traced
     )
     if spec is None:
         return None

@@ -84,8 +84,17 @@ def _differentiated(*tensors: Tensor | None) -> bool:
 
 
 def _once(dy: Tensor) -> bool:
-    """Whether a gradient is computed that is not differentiated in its turn."""
-    return not torch.is_grad_enabled() and is_eager(dy)
+    """Whether a gradient is computed that is not differentiated in its turn, nor a batch of some.
+
+    Batches of gradients (``is_grads_batched=True``) have no memory of their own.
+    """
+    if torch.is_grad_enabled() or not is_eager(dy):
+        return False
+    try:
+        dy.data_ptr()
+    except RuntimeError:
+        return False
+    return True
 
 
 # --- depthwise convolutions ------------------------------------------------------------------
