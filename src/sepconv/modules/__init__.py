@@ -2,6 +2,13 @@
 
 `Conv1d`, `Conv2d` and `BatchNorm2d` are `torch.nn`'s in everything but the computation.
 `sepconv.accelerate` puts them into a network, and `sepconv.to_stock` takes them out again.
+
+Example:
+    >>> import torch
+    >>> from sepconv import modules
+    >>> conv = modules.Conv2d(8, 16, 1)
+    >>> isinstance(conv, torch.nn.Conv2d)
+    True
 """
 
 from __future__ import annotations

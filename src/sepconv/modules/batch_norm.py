@@ -25,6 +25,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     Example:
         >>> import torch
+        >>> import torch
         >>> norm = BatchNorm2d(3)
         >>> y = norm(torch.rand(4, 3, 5, 5))
         >>> round(float(y.std(correction=0)), 2)
@@ -70,7 +71,14 @@ def _is_served(x: Tensor, weight: Tensor | None, bias: Tensor | None, *running: 
 def _normalize(
     x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The result in the memory format of x, and the mean and variance of each channel."""
+    """The result in the memory format of x, and the mean and variance of each channel.
+
+    Example:
+        >>> x = torch.arange(8.0).view(2, 1, 2, 2)
+        >>> _, mean, variance = _normalize(x, torch.ones(1), torch.zeros(1), 1e-5)
+        >>> float(mean), float(variance)
+        (3.5, 5.25)
+    """
     if eager.is_eager(x, gamma, beta):
         return eager.normalize(x, gamma, beta, epsilon)
     return batch_norm(x, gamma, beta, axis=1, epsilon=epsilon)
