@@ -65,8 +65,10 @@ _MODELS: dict[str, str] = {
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.optimize",
     "patch_keras": "sepconv.models.patch",
+    "patch_torch": "sepconv.modules.patch",
     "to_stock": "sepconv.models.dispatch",
     "unpatch_keras": "sepconv.models.patch",
+    "unpatch_torch": "sepconv.modules.patch",
 }
 
 
