@@ -39,6 +39,7 @@ doctor: $(STAMPS)/package $(STAMPS)/extra-demo ## say what sepconv finds on this
 # What the tests need: the package, whose warnings are errors, the engines, and what examples need.
 TESTED := $(STAMPS)/package-strict $(addprefix $(STAMPS)/extra-,dev demo notebooks examples export serve \
   $(TEST_ENGINES) $(if $(filter jax,$(TEST_ENGINES)),networks))
+TESTED += $(if $(filter torch,$(TEST_ENGINES)),$(STAMPS)/geffnet)
 # Tests are shared among two processes, which keeps two cores busy.
 PYTEST = -m pytest -n 2 --dist worksteal
 CLANG_FORMAT = $(VENV)/bin/clang-format --dry-run --Werror $(wildcard $(addprefix native/,*.h *.cc kernels/* program/*) tests/*/*.h tests/*/*.cc)
@@ -133,7 +134,7 @@ MODELS ?= 1000
 fuzz-models: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## random Keras models through every function on models, MODELS an engine; goes on where it ended
 	@tools/each_engine.sh "$(TEST_ENGINES)" nice $(PY) tests/fuzz/models.py --models $(MODELS)
 
-stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a million calls, ends of the interpreter: minutes each
+stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch $(STAMPS)/geffnet ## threads, fork(), a million calls, ends of the interpreter: minutes each
 	$(PY) tests/stress/stress.py threads
 	$(PY) tests/stress/stress.py forks
 	$(PY) tests/stress/stress.py memory
@@ -142,6 +143,7 @@ stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch ## threads, fork(), a mil
 	$(PY) tests/stress/loader.py
 	KERAS_BACKEND=torch $(PY) tests/stress/networks.py
 	KERAS_BACKEND=torch $(PY) tests/stress/programs.py
+	$(PY) tests/stress/torch_networks.py
 
 aarch64: ## cross compile the C++ tests for aarch64 and run them in QEMU
 	@tools/needs.sh $(CROSS) g++-aarch64-linux-gnu $(QEMU) qemu-user
@@ -190,6 +192,11 @@ $(STAMPS)/build: requirements/build.txt pyproject.toml $(STAMPS)/venv
 $(STAMPS)/extra-%: pyproject.toml requirements/test.txt tools/requirements.py $(STAMPS)/venv
 	@$(PY) tools/requirements.py dependencies $* > $(STAMPS)/$*.txt
 	$(PIP) -c requirements/test.txt -r $(STAMPS)/$*.txt
+	touch $@
+
+# PyTorch networks to test with. They ask for torchvision, which they need for files of weights alone.
+$(STAMPS)/geffnet: $(STAMPS)/venv
+	$(PIP) --no-deps geffnet==1.0.2
 	touch $@
 
 # The build folder is kept, so only what changed is compiled.

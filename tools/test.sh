@@ -20,6 +20,9 @@ run "style" "$PY" -m ruff check .
 run "types" "$PY" -m mypy
 run "core, commands and documents" "$PY" $PYTEST \
   tests/core tests/cli tests/bench tests/demo tests/explain tests/program tests/docs
+case " $* " in
+  *" torch "*) run "PyTorch's modules" SEPCONV_TEST_ENGINES=torch "$PY" $PYTEST tests/modules ;;
+esac
 for engine in "$@"; do
   run "engines, layers and models on $engine" SEPCONV_TEST_ENGINES="$engine" KERAS_BACKEND="$engine" \
     "$PY" $PYTEST tests/engines tests/layers tests/models

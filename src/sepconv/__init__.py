@@ -1,9 +1,10 @@
 """Depthwise and depthwise-separable convolution that is fast on CPUs.
 
 The functions here take NumPy arrays (or anything with DLPack on the CPU). ``sepconv.jax``,
-``sepconv.torch`` and ``sepconv.tensorflow`` have the same functions for their engine's arrays, and
-``sepconv.layers`` has the Keras layers. Each is imported at its first use, so that ``import
-sepconv`` imports no engine. Keras knows the layers once both are imported, in either order.
+``sepconv.torch`` and ``sepconv.tensorflow`` have the same functions for their engine's arrays;
+``sepconv.layers`` has the Keras layers, and ``sepconv.modules`` PyTorch's. Each is imported at its
+first use, so that ``import sepconv`` imports no engine. Keras knows the layers once both are
+imported, in either order.
 """
 
 from __future__ import annotations
@@ -54,18 +55,20 @@ __all__ = [
     "set_num_threads",
 ]
 
-_LAZY = ("jax", "torch", "tensorflow", "layers")
+_LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 
 #: Functions on whole models and programs, with their modules.
 _MODELS: dict[str, str] = {
-    "accelerate": "sepconv.models.accelerate",
+    "accelerate": "sepconv.models.dispatch",
     "compile": "sepconv.models.compile",
     "factorize": "sepconv.models.factorize",
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.optimize",
     "patch_keras": "sepconv.models.patch",
-    "to_stock": "sepconv.models.stock",
+    "patch_torch": "sepconv.modules.patch",
+    "to_stock": "sepconv.models.dispatch",
     "unpatch_keras": "sepconv.models.patch",
+    "unpatch_torch": "sepconv.modules.patch",
 }
 
 #: Functions that need one engine, with their modules.

@@ -23,7 +23,7 @@ LAYERS = (
     ("layers",),
     ("_registration",),
     ("doctor",),
-    ("models",),
+    ("models", "modules"),
     ("bench", "demo"),
     ("explain", "program.command"),
     ("cli",),

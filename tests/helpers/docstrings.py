@@ -24,6 +24,8 @@ def _needs(first: str, last: str) -> str | None:
     """What a module needs; `first` is its folder, or its folder within `engines`."""
     if first in _ENGINES:
         return first
+    if first == "modules":
+        return "torch"
     return _OF_ONE_ENGINE.get(last, "keras" if first in _KERAS else None)
 
 

@@ -1,0 +1,19 @@
+"""PyTorch's modules that compute with sepconv, and functions on networks of them; without Keras.
+
+`Conv1d`, `Conv2d` and `BatchNorm2d` are `torch.nn`'s in everything but the computation.
+`sepconv.accelerate` puts them into a network, and `sepconv.to_stock` takes them out again.
+
+Example:
+    >>> import torch
+    >>> from sepconv import modules
+    >>> conv = modules.Conv2d(8, 16, 1)
+    >>> isinstance(conv, torch.nn.Conv2d)
+    True
+"""
+
+from __future__ import annotations
+
+from sepconv.modules.batch_norm import BatchNorm2d
+from sepconv.modules.convolution import Conv1d, Conv2d
+
+__all__ = ["BatchNorm2d", "Conv1d", "Conv2d"]

@@ -1,0 +1,203 @@
+"""PyTorch's convolutions of its own tensors and weights, by our kernels where these serve them.
+
+What `torch.nn` and `torch.nn.functional` take is taken here: channels come second, and a kernel is
+[filters, channels / groups, height, width]. Memory may be contiguous or ``torch.channels_last``,
+and the result is as the input is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sepconv.engines.torch.convolution import CODES, as_array, is_traced
+from sepconv.geometry import ACTIVATIONS, ConvSpec, build_spec
+from sepconv.modules import eager
+
+__all__ = [
+    "MOST_FILTERS",
+    "Pads",
+    "convolve_image",
+    "is_depthwise",
+    "kernels_refusal",
+    "on_cpu",
+]
+
+#: (top, bottom), (left, right).
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+#: The most filters for which our kernels are faster on an image of one channel.
+MOST_FILTERS = 8
+
+#: The fewest channels, and the fewest filters, for which our 1x1 convolution is faster.
+_CHANNELS = 8
+
+_POINTWISE_DTYPES = (torch.float32, torch.float64)
+
+_NO_PADS = ((0, 0), (0, 0))
+
+_forward = torch.ops.sepconv.forward.default
+_product = torch.ops.sepconv.pointwise.default
+
+
+def is_depthwise(kernel_shape: Sequence[Any], groups: int) -> bool:
+    """Whether a kernel [filters, channels / groups, ...] is a depthwise convolution's.
+
+    Example:
+        >>> is_depthwise((8, 1, 3, 3), 4), is_depthwise((8, 2, 3, 3), 4)
+        (True, False)
+    """
+    return kernel_shape[1] == 1 and kernel_shape[0] % groups == 0
+
+
+def kernels_refusal(
+    kernel_shape: Sequence[Any], groups: int, pads: Pads, dtype: torch.dtype
+) -> str | None:
+    """Why our kernels do not compute a convolution; None where they do.
+
+    Args:
+        kernel_shape: (filters, channels / groups, height, width).
+        groups: how many parts the channels are cut into.
+        pads: the rows and columns of zeros around an image.
+        dtype: that of image and kernel.
+
+    Example:
+        >>> kernels_refusal((8, 1, 3, 3), 8, ((1, 1), (1, 1)), torch.float32)
+        >>> kernels_refusal((8, 8, 3, 3), 1, ((1, 1), (1, 1)), torch.float32)
+        'an ordinary convolution, neither a depthwise nor a 1x1 one'
+    """
+    filters, depth, height, width = kernel_shape
+    name = str(dtype).removeprefix("torch.")
+    if is_depthwise(kernel_shape, groups):
+        if groups == 1 and filters > MOST_FILTERS:
+            return f"{filters} filters on one channel, which are quicker as an ordinary convolution"
+        return None if dtype in CODES else f"computes in {name}"
+    if groups != 1 or height != 1 or width != 1:
+        return "an ordinary convolution, neither a depthwise nor a 1x1 one"
+    if pads != _NO_PADS:
+        return "a 1x1 convolution with padding"
+    if min(depth, filters) < _CHANNELS:
+        return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
+    return None if dtype in _POINTWISE_DTYPES else f"a 1x1 convolution in {name}"
+
+
+def on_cpu(*tensors: Tensor | None) -> bool:
+    """Whether all are ordinary tensors on the CPU."""
+    for tensor in tensors:
+        if tensor is not None and not (tensor.is_cpu and tensor.layout is torch.strided):
+            return False
+    return True
+
+
+def convolve_image(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int],
+    groups: int,
+) -> Tensor | None:
+    """A convolution of images [batch, channels, height, width], differentiable to any order.
+
+    Args:
+        x: the images.
+        weight: [filters, channels / groups, height, width].
+        bias: None, or one number a filter.
+        stride: (height, width).
+        pads: the rows and columns of zeros around each image.
+        dilation: (height, width).
+        groups: how many parts the channels are cut into.
+
+    Returns:
+        The result; None where our kernels do not serve the convolution, or PyTorch's own raises.
+    """
+    if not on_cpu(x, weight, bias):
+        return None
+    if torch.is_autocast_enabled("cpu"):
+        bias = None if bias is None else as_array(bias)
+        x, weight = as_array(x), as_array(weight)
+    if x.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
+        return None
+    # While a compiler traces, sizes may be symbols, which neither hashes nor tests may tie down.
+    traced = is_traced()
+    choose: Any = _choice if traced or type(x.shape[0]) is not int else _cached_choice
+    spec = choose(
+        tuple(x.shape), tuple(weight.shape), stride, pads, dilation, groups, weight.dtype, traced
+    )
+    if spec is None:
+        return None
+    is_product = not is_depthwise(weight.shape, groups)
+    if is_product and stride != (1, 1):
+        x = _strided(x, stride)
+    if eager.is_eager(x, weight, bias):
+        if is_product:
+            return eager.product(x, weight, bias)
+        return eager.depthwise(x, weight, bias, spec, groups)
+    if not is_product:
+        return _depthwise(x, weight, bias, spec, groups)
+    y = _pointwise(x, weight)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def _choice(
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int],
+    groups: int,
+    dtype: torch.dtype,
+    traced: bool,
+) -> ConvSpec | None:
+    """The spec of a convolution that is ours; None of one that is PyTorch's."""
+    if len(image) != 4 or image[1] != kernel[1] * groups:
+        return None
+    if kernels_refusal(kernel, groups, pads, dtype) is not None:
+        return None
+    if not traced and not _fits(image, kernel, pads, dilation):
+        return None  # PyTorch raises
+    return build_spec(stride, pads, dilation, "channels_first")
+
+
+_cached_choice = lru_cache(maxsize=4096)(_choice)
+
+
+def _fits(image: Sequence[int], kernel: Sequence[int], pads: Pads, dilation: Sequence[int]) -> bool:
+    """Whether an image holds the kernel, so that the result is not empty."""
+    sizes = zip(image[2:], kernel[2:], pads, dilation, strict=True)
+    return all(size > 0 and size + sum(pad) > (k - 1) * d for size, k, pad, d in sizes)
+
+
+def _strided(x: Tensor, stride: tuple[int, int]) -> Tensor:
+    """Every so many pixels of images, in the memory format of these."""
+    down, right = stride
+    nhwc = eager.channels_last_view(x)
+    if nhwc is None:
+        return x[:, :, ::down, ::right].contiguous()
+    return nhwc[:, ::down, ::right].contiguous().permute(0, 3, 1, 2)
+
+
+# --- by the registered operations, where more than eager autograd looks on ---------------------
+
+
+def _depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, channels: int
+) -> Tensor:
+    kernel, nhwc = eager.depthwise_kernel(weight, channels), eager.channels_last_view(x)
+    rest = kernel, None, bias
+    if nhwc is None:
+        return _forward(x.contiguous(), *rest, list(spec), ACTIVATIONS[None])
+    spec = eager.without_channels_first(spec)
+    return _forward(nhwc, *rest, list(spec), ACTIVATIONS[None]).permute(0, 3, 1, 2)
+
+
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    matrix, nhwc = weight.flatten(1), eager.channels_last_view(x)
+    if nhwc is None:
+        return _product(x.contiguous(), matrix, True, True)
+    return _product(nhwc, matrix, False, True).permute(0, 3, 1, 2)

@@ -1,0 +1,65 @@
+"""Which of PyTorch's modules become ours, and why others do not."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from sepconv.modules.batch_norm import BatchNorm2d
+from sepconv.modules.convolution import Conv1d, Conv2d, pads_of
+from sepconv.modules.convolving import kernels_refusal
+
+__all__ = ["OURS", "refusal"]
+
+#: Our classes by PyTorch's.
+OURS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: Conv1d,
+    nn.Conv2d: Conv2d,
+    nn.BatchNorm2d: BatchNorm2d,
+}
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Why a module of one of PyTorch's classes, or derived from one, is left alone; else None.
+
+    Example:
+        >>> refusal(nn.Conv2d(8, 8, 3, groups=8))
+        >>> refusal(nn.Conv2d(8, 8, 3, groups=8, padding_mode="reflect"))
+        "pads by 'reflect', not by zeros"
+    """
+    if type(module) in OURS.values():
+        return "sepconv's already"
+    if isinstance(module, LazyModuleMixin):
+        return "lazy: its channels are known after its first call"
+    if hasattr(module, "parametrizations"):
+        return "parametrized: its weight is computed from others"
+    if type(module) not in OURS:
+        return "a class of its own, which may compute something else"
+    if {"forward", "_conv_forward"} & set(vars(module)):
+        return "its forward was replaced"
+    if isinstance(module, nn.BatchNorm2d):
+        return _normalization_refusal(module)
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    return _convolution_refusal(module)
+
+
+def _convolution_refusal(conv: nn.Conv1d | nn.Conv2d) -> str | None:
+    weight = conv._parameters.get("weight")
+    if weight is None:
+        return "its weight is computed from others, such as by weight norm"
+    if weight.device.type != "cpu":
+        return f"on the device {weight.device.type}"
+    if conv.padding_mode != "zeros":
+        return f"pads by {conv.padding_mode!r}, not by zeros"
+    shape = tuple(weight.shape)
+    shape = shape if len(shape) == 4 else (*shape[:2], 1, *shape[2:])
+    return kernels_refusal(shape, conv.groups, pads_of(conv), weight.dtype)
+
+
+def _normalization_refusal(norm: nn.BatchNorm2d) -> str | None:
+    weight = norm._parameters.get("weight")
+    if weight is None:
+        return "has no parameters"
+    if weight.device.type != "cpu":
+        return f"on the device {weight.device.type}"
+    return "averages all batches alike" if norm.momentum is None else None
