@@ -59,10 +59,10 @@ _LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 #: Functions on whole models and programs, with their modules.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.dispatch",
-    "compile": "sepconv.models.compile",
+    "compile": "sepconv.models.dispatch",
     "factorize": "sepconv.models.factorize",
     "load": "sepconv.program.load",
-    "optimize": "sepconv.models.optimize",
+    "optimize": "sepconv.models.dispatch",
     "patch_keras": "sepconv.models.patch",
     "to_stock": "sepconv.models.dispatch",
     "unpatch_keras": "sepconv.models.patch",
