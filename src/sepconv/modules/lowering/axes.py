@@ -219,7 +219,8 @@ def _variance(call: Call) -> Value:
     if None in sizes:
         call.refuse("it is over an axis whose size is open")
     count = math.prod(size for size in sizes if size is not None)
-    correction = 1 if call["correction"] is None else call["correction"]
+    correction = call.args.get("correction", call.args.get("unbiased", True))
+    correction = 1 if correction is None else int(correction)
     builder, x = call.builder, call.x
     places = [call.place(axis) for axis in axes]
     mean = builder.reduce(x.number, "mean", places, True)
@@ -239,6 +240,7 @@ OPERATIONS: dict[str, Callable[[Call], Any]] = {
     "aten.amax.default": _reduction("max"),
     "aten.amin.default": _reduction("min"),
     "aten.var.correction": _variance,
+    "aten.var.dim": _variance,
     "aten.softmax.int": _softmax,
     "aten.log_softmax.int": _softmax,
     "aten._native_batch_norm_legit_no_training.default": _batch_normalization,

@@ -22,7 +22,9 @@ def array_of(tensor: torch.Tensor) -> np.ndarray:
 
 def size_of(size: Any) -> int | None:
     """A size as a network has it: None where it is open."""
-    return size if isinstance(size, int) else None
+    if isinstance(size, torch.SymInt):
+        return size.node.maybe_as_int()
+    return int(size)
 
 
 def path_of(node: torch.fx.Node) -> tuple[str, str]:

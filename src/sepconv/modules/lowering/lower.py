@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -82,9 +83,11 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -
     """The graph of a module in evaluation mode, in which no operation changes a tensor in place."""
     if dynamic_shapes is None:
         inputs = torch.utils._pytree.tree_map(_several, inputs)
+        # By the names of arguments, since `*args` is one of them.
+        named = dict(inspect.signature(module.forward).bind(*inputs).arguments)
         dynamic_shapes = torch.utils._pytree.tree_map(
             lambda x: {0: torch.export.Dim.AUTO} if isinstance(x, Tensor) and x.ndim else None,
-            inputs,
+            named,
         )
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

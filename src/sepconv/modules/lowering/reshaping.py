@@ -171,17 +171,19 @@ def _pad(call: Call) -> Value:
     if not all(isinstance(pad, int) for pad in call["pad"]):
         call.refuse("it pads by sizes that are open")
     pads = list(call["pad"])
+    # Of an image, so that zeros can become the padding of a convolution.
+    source = call.writer.image(call.x) if call.rank == 4 else call.x
     around = [[0, 0] for _ in range(call.rank)]
     bounds: dict[int, tuple[int, int | None, int]] = {}
     for i in range(len(pads) // 2):
         before, after = pads[2 * i : 2 * i + 2]
-        place = call.place(call.rank - 1 - i)
+        place = source.axes.index(call.rank - 1 - i)
         around[place] = [max(before, 0), max(after, 0)]
         if before < 0 or after < 0:
             bounds[place] = max(-before, 0), min(after, 0) or None, 1
-    x = call.builder.slice(call.x.number, bounds) if bounds else call.x.number
+    x = call.builder.slice(source.number, bounds) if bounds else source.number
     value = call["value"] if call["value"] is not None else 0.0
-    return Value(call.builder.pad(x, around, value), call.x.axes)
+    return Value(call.builder.pad(x, around, value), source.axes)
 
 
 def _expand(call: Call) -> Value:
