@@ -173,8 +173,6 @@ OPERATIONS: dict[str, Write] = {
     "aten.hardsigmoid.default": _unary("hard_sigmoid"),
     "aten.selu.default": _unary("selu"),
     "aten.celu.default": _unary("celu", a="alpha"),
-    "aten.hardshrink.default": _unary("hard_shrink", a="lambd"),
-    "aten.softshrink.default": _unary("soft_shrink", a="lambd"),
     "aten.threshold.default": _unary("threshold", a="threshold", b="value"),
     "aten.relu.default": _relu,
     "aten.relu6.default": _relu6,
