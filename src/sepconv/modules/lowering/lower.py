@@ -81,6 +81,8 @@ def lower(
 
 def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
     """The graph of a module in evaluation mode, in which no operation changes a tensor in place."""
+    # torch.export takes one tensor that is given twice for one input.
+    inputs = torch.utils._pytree.tree_map_only(Tensor, torch.clone, inputs)
     if dynamic_shapes is None:
         inputs = torch.utils._pytree.tree_map(_several, inputs)
         # By the names of arguments, since `*args` is one of them.
