@@ -60,10 +60,10 @@ _LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 #: Functions on whole models and programs, with their modules.
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.dispatch",
-    "compile": "sepconv.models.compile",
+    "compile": "sepconv.models.dispatch",
     "factorize": "sepconv.models.factorize",
     "load": "sepconv.program.load",
-    "optimize": "sepconv.models.optimize",
+    "optimize": "sepconv.models.dispatch",
     "patch_keras": "sepconv.models.patch",
     "patch_torch": "sepconv.modules.patch",
     "to_stock": "sepconv.models.dispatch",

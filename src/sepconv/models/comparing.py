@@ -1,13 +1,22 @@
-"""The difference of two predictions, and the difference that is allowed."""
+"""The difference of two predictions, and the difference that is allowed, for Keras' models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
+
+from sepconv.program.comparing import (
+    allowed,
+    difference,
+    differences,
+    moved_array,
+    plainly_apart,
+    usual,
+    within,
+)
 
 __all__ = [
     "allowed",
@@ -20,100 +29,6 @@ __all__ = [
     "usual",
     "within",
 ]
-
-#: The difference that is always allowed, relative to the largest value.
-_ALWAYS = 1e-4
-#: The difference that is always allowed, in units in the last place; for the half types it is the
-#: larger of the two.
-_ULPS = 8
-#: The rounding error of a network, over the effect of one unit in the last place of its input.
-_ROUNDINGS = 30
-
-
-def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    """The largest difference between outputs, relative to the largest of each expected one.
-
-    Values that are not finite must be the same in both, and so must values that are no floats.
-
-    Returns:
-        The largest over the outputs; infinite where shapes, non-finite values or values of other
-        types differ.
-
-    Example:
-        >>> difference([np.array([1.0, 4.0])], [np.array([1.5, 4.0])])
-        0.125
-        >>> difference([np.array([1, 4])], [np.array([1, 5])])
-        inf
-    """
-    parts = differences(expected, found)
-    exact = (
-        [_is_exact(a) for a in expected] if len(parts) == len(expected) else [False] * len(parts)
-    )
-    return max(
-        (float("inf") if e and d else d for e, d in zip(exact, parts, strict=True)), default=0.0
-    )
-
-
-def differences(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> list[float]:
-    """The difference of each output.
-
-    Returns:
-        For floats as in `difference`; for anything else, the part of the elements that differ.
-
-    Example:
-        >>> differences([np.array([1, 4]), np.array([2.0])], [np.array([1, 5]), np.array([1.0])])
-        [0.5, 0.5]
-    """
-    if len(expected) != len(found):
-        return [float("inf")]
-    return [_apart(a, b) for a, b in zip(expected, found, strict=True)]
-
-
-def _apart(expected: np.ndarray, found: np.ndarray) -> float:
-    """The difference of one output; see `differences`."""
-    if expected.shape != found.shape or _is_exact(expected) != _is_exact(found):
-        return float("inf")
-    if _is_exact(expected):
-        return float(np.mean(expected != found)) if expected.size else 0.0
-    kind = "complex128" if "c" in (expected.dtype.kind, found.dtype.kind) else "float64"
-    a, b = expected.astype(kind), found.astype(kind)
-    finite = np.isfinite(a)
-    same = np.array_equal(finite, np.isfinite(b))
-    if not same or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return float("inf")
-    a, b = a[finite], b[finite]
-    distance = float(np.abs(a - b).max(initial=0.0))
-    largest = float(np.abs(a).max(initial=0.0))
-    if not distance:
-        return 0.0
-    return distance / largest if largest else float("inf")
-
-
-def plainly_apart(expected: np.ndarray, found: np.ndarray, limit: float) -> bool:
-    """Whether floats differ by more than `limit` of the largest: a quick test in their own dtype.
-
-    False where the expected values are all zero, not all finite, or no floats.
-
-    Example:
-        >>> plainly_apart(np.array([1.0, 4.0]), np.array([1.5, 4.0]), 0.1)
-        True
-    """
-    if expected.shape != found.shape:
-        return True
-    if not expected.size or expected.dtype.kind != "f" or found.dtype != expected.dtype:
-        return False
-    with np.errstate(all="ignore"):
-        largest = max(float(expected.max()), -float(expected.min()))
-        if not 0 < largest < float("inf"):
-            return False
-        between = expected - found
-        # "not <=" instead of ">": with NaN they differ.
-        return not max(float(between.max()), -float(between.min())) <= limit * largest
-
-
-def _is_exact(array: np.ndarray) -> bool:
-    """Whether its values are integers, booleans or text. To NumPy, bfloat16 is an unknown type."""
-    return array.dtype.kind in "biuSUO"
 
 
 def precision(model: Any) -> float:
@@ -163,59 +78,6 @@ def moved(inputs: Any, epsilon: float, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
 
     def move(array: Any) -> Any:
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            return array
-        with np.errstate(all="ignore"):
-            _, exponent = np.frexp(array)
-            unit = np.ldexp(np.full(array.shape, epsilon, "float64"), exponent - 1)
-            unit *= np.where(rng.random(array.shape) < 0.5, -1, 1) * (array != 0)
-            return (array + np.where(np.isfinite(unit), unit, 0)).astype(array.dtype)
+        return moved_array(array, epsilon, rng) if isinstance(array, np.ndarray) else array
 
     return tree.map_structure(move, inputs)
-
-
-def allowed(
-    expected: Sequence[np.ndarray], moved: Sequence[np.ndarray], epsilon: float
-) -> list[float]:
-    """How far each output of a copy may lie from the original's.
-
-    Args:
-        expected: the original's outputs.
-        moved: its outputs for inputs that `moved` has changed; `expected` again where these are not
-            known.
-        epsilon: `precision` of the model.
-
-    Returns:
-        The difference allowed of each output: 30 times what the move does, at most 1. For floats it
-        is at least 1e-4 and eight units in the last place, relative to the largest value.
-
-    Example:
-        >>> allowed([np.array([1.0])], [np.array([1.0001])], 1e-7)
-        [0.0029999999999996696]
-    """
-    least = max(_ALWAYS, _ULPS * epsilon)
-    sensitivities = differences(expected, moved)
-    if len(sensitivities) != len(expected):
-        sensitivities = [0.0] * len(expected)
-    return [
-        max(0.0 if _is_exact(array) else least, min(_ROUNDINGS * s, 1.0) if np.isfinite(s) else 0.0)
-        for array, s in zip(expected, sensitivities, strict=True)
-    ]
-
-
-def usual(epsilon: float) -> float:
-    """The difference that roundings make of most networks at most, relative to the largest value.
-
-    Args:
-        epsilon: `precision` of the model.
-
-    Example:
-        >>> usual(precision_of("bfloat16"))
-        0.234375
-    """
-    return _ROUNDINGS * epsilon
-
-
-def within(apart: Sequence[float], bounds: Sequence[float]) -> bool:
-    """Whether every output's difference is allowed."""
-    return len(apart) == len(bounds) and all(a <= b for a, b in zip(apart, bounds, strict=True))

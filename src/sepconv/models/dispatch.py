@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["accelerate", "is_torch_module", "to_stock"]
+__all__ = ["accelerate", "compile", "is_torch_module", "optimize", "to_stock"]
 
 
 def is_torch_module(model: Any) -> bool:
@@ -90,3 +90,105 @@ def to_stock(model: Any, *, verify: Any = True) -> Any:
     from sepconv.models.stock import to_stock as of_model
 
     return of_model(model, verify=verify)
+
+
+def compile(
+    model: Any,
+    example_inputs: Any = None,
+    *,
+    dtype: str | None = None,
+    tune: bool = False,
+    verify: Any = True,
+    partial: bool = False,
+    dynamic_shapes: Any = None,
+) -> Any:
+    """Makes a program of a network for inference: one native call from input to output.
+
+    The program needs NumPy alone, neither Keras nor an engine; `Program.save` writes it to a file,
+    which `sepconv.load` opens. Of a Keras model, see `sepconv.models.compile.compile`; of a PyTorch
+    module, which needs no Keras, `sepconv.modules.compile.compile`.
+
+    Args:
+        model: a built Sequential or Functional model of Keras', or a `torch.nn.Module`.
+        example_inputs: for a module: a tensor, or a tuple of what it is called with.
+        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the model's own.
+        tune: whether to time several ways of running it on this machine, all with the same results
+            to the bit, and keep the fastest. It takes some seconds, on a quiet machine.
+        verify: whether to compare the program's predictions with the model's; or inputs to do so
+            with.
+        partial: for a Keras model: whether to leave layers that are not known to Keras.
+        dynamic_shapes: for a module: which sizes are open, as for `torch.export.export`; None for
+            the first axis of every input.
+
+    Returns:
+        A `sepconv.program.program.Program`; with `partial`, maybe a
+        `sepconv.models.partial.PartialProgram`.
+
+    Raises:
+        TypeError: the model is of neither kind, or an argument is for the other kind.
+        ValueError: the model cannot be compiled; the message says what to do.
+
+    Example:
+        >>> import keras, numpy as np, sepconv
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.DepthwiseConv2D(3)])
+        >>> sepconv.compile(model)(np.ones((2, 8, 8, 3))).shape
+        (2, 6, 6, 3)
+    """
+    if is_torch_module(model):
+        if partial:
+            raise TypeError(
+                "partial=True leaves layers to Keras, so it is for Keras models. "
+                f"Received: a PyTorch module, {type(model).__name__}"
+            )
+        from sepconv.modules.compile import compile as of_module
+
+        return of_module(
+            model,
+            example_inputs,
+            dynamic_shapes=dynamic_shapes,
+            dtype=dtype,
+            tune=tune,
+            verify=verify,
+        )
+    if example_inputs is not None or dynamic_shapes is not None:
+        raise TypeError(
+            "example_inputs and dynamic_shapes are for PyTorch modules; a Keras model says itself "
+            f"what it takes. Received: model of the class {type(model).__name__}"
+        )
+    from sepconv.models.compile import compile as of_model
+
+    return of_model(model, dtype=dtype, tune=tune, verify=verify, partial=partial)
+
+
+def optimize(model: Any, *args: Any, **options: Any) -> Any:
+    """Optimizes a Keras model for inference: see `sepconv.models.optimize.optimize`.
+
+    Args:
+        model: a built Sequential or Functional model.
+        *args: as there.
+        **options: as there.
+
+    Returns:
+        What that returns.
+
+    Raises:
+        TypeError: `model` is a PyTorch module, for which there is `sepconv.compile`.
+        ValueError: see there.
+
+    Example:
+        >>> import keras, sepconv
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.SeparableConv2D(4, 3)])
+        >>> optimized, record = sepconv.optimize(model)
+        >>> optimized.output_shape
+        (None, 6, 6, 4)
+    """
+    if is_torch_module(model):
+        raise TypeError(
+            "sepconv.optimize takes Keras models. For a PyTorch module, sepconv.compile(module, "
+            "example_inputs) makes a program, which folds and fuses the same and is called on "
+            "NumPy arrays; sepconv.accelerate(module) keeps it a module. "
+            f"Received: {type(model).__name__}"
+        )
+    from sepconv.models.optimize import optimize as of_model
+
+    return of_model(model, *args, **options)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.checks import check_inputs, is_float, obstacle, own_dtype
-from sepconv.models.lowering.refusal import NotLowered
 from sepconv.models.lowering.table import moves
+from sepconv.program.building.refusal import NotLowered
 
 __all__ = ["Partition", "Section"]
 

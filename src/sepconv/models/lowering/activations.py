@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from sepconv.models.lowering.builder import Builder
 from sepconv.models.lowering.call import Call, array_of
+from sepconv.program.building.builder import Builder
 
 __all__ = ["FUNCTIONS", "LAYERS", "activate", "glu", "keras_relu", "unknown_activation"]
 

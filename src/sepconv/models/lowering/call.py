@@ -10,8 +10,8 @@ import numpy as np
 
 from sepconv.models.folding import Convolution
 from sepconv.models.graph import Step, Value
-from sepconv.models.lowering.builder import Builder
-from sepconv.models.lowering.refusal import NotLowered
+from sepconv.program.building.builder import Builder
+from sepconv.program.building.refusal import NotLowered
 from sepconv.program.shapes import Shape
 
 __all__ = ["Call", "array_of", "refusal"]

@@ -9,8 +9,8 @@ from keras.src.backend import standardize_dtype
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.activations import unknown_activation
 from sepconv.models.lowering.call import refusal
-from sepconv.models.lowering.refusal import NotLowered
 from sepconv.models.lowering.table import find, is_operation, makes_floats, moves
+from sepconv.program.building.refusal import NotLowered
 
 __all__ = ["DTYPES", "check_inputs", "check_steps", "is_float", "obstacle", "own_dtype"]
 

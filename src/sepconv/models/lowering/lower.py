@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from sepconv.models.graph import Graph, Step, Value
-from sepconv.models.lowering.builder import Builder
 from sepconv.models.lowering.call import Call, refusal
 from sepconv.models.lowering.checks import DTYPES, check_steps, own_dtype
-from sepconv.models.lowering.refusal import NotLowered
-from sepconv.models.lowering.simplify import simplify
 from sepconv.models.lowering.table import find
 from sepconv.models.optimize import fused_graph
+from sepconv.program.building.builder import Builder
+from sepconv.program.building.refusal import NotLowered
+from sepconv.program.building.simplify import simplify
 from sepconv.program.network import Input, Network
 
 __all__ = ["lower"]

@@ -14,7 +14,7 @@ from sepconv.models.folding import affine_of
 from sepconv.models.fusion import NOOPS
 from sepconv.models.graph import Value
 from sepconv.models.lowering.call import Call, array_of
-from sepconv.models.lowering.constants import affine
+from sepconv.program.building.constants import affine
 
 __all__ = ["LAYERS", "NOTHING", "RESCALING"]
 
@@ -82,7 +82,7 @@ def _rescaling(call: Call) -> int:
     scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
     if scale.ndim and keras.config.image_data_format() == "channels_first":
         scale = scale.reshape(scale.shape + (1,) * (3 - scale.ndim))
-    return affine(call, call.x, scale, shift)
+    return affine(call.builder, call.x, scale, shift)
 
 
 def _normalization(call: Call) -> int:
@@ -90,8 +90,8 @@ def _normalization(call: Call) -> int:
     mean, variance = (array_of(w).astype(np.float64) for w in (layer.mean, layer.variance))
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
     if layer.invert:
-        return affine(call, call.x, deviation, mean)
-    return affine(call, call.x, 1 / deviation, -mean / deviation)
+        return affine(call.builder, call.x, deviation, mean)
+    return affine(call.builder, call.x, 1 / deviation, -mean / deviation)
 
 
 def _layer_scale(call: Call) -> int:

@@ -15,8 +15,8 @@ from keras.src.ops import numpy as knp
 from sepconv.models.graph import Value
 from sepconv.models.lowering.activations import FUNCTIONS, glu, keras_relu
 from sepconv.models.lowering.call import Call
-from sepconv.models.lowering.constants import with_constant
 from sepconv.models.lowering.reshaping import to_shape
+from sepconv.program.building.constants import with_constant
 
 __all__ = ["MOVES", "OPERATIONS"]
 
@@ -64,9 +64,9 @@ def _binary(function: str) -> Write:
             return call.builder.binary(function, a, b)
         if isinstance(a, int):
             assert not isinstance(b, int)
-            return with_constant(call, function, a, b, first=False)
+            return with_constant(call.builder, function, a, b, first=False)
         assert isinstance(b, int)  # or it would be no step
-        return with_constant(call, function, b, a, first=True)
+        return with_constant(call.builder, function, b, a, first=True)
 
     return write
 

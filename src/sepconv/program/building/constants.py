@@ -6,15 +6,14 @@ import math
 
 import numpy as np
 
-from sepconv.models.lowering.call import Call
+from sepconv.program.building.builder import Builder
 from sepconv.program.shapes import broadcast
 
 __all__ = ["affine", "with_constant"]
 
 
-def affine(call: Call, x: int, scale: np.ndarray, shift: np.ndarray) -> int:
+def affine(builder: Builder, x: int, scale: np.ndarray, shift: np.ndarray) -> int:
     """X * scale + shift, of constants that are broadcast."""
-    builder = call.builder
     if scale.size == shift.size == 1 and max(scale.ndim, shift.ndim) <= builder.rank(x):
         return builder.linear(x, scale.item(), shift.item())
     axis = _only_axis(builder.shapes[x], scale, shift)
@@ -42,17 +41,18 @@ def _only_axis(shape: tuple[int | None, ...], *arrays: np.ndarray) -> int | None
     return axis if sizes == {shape[axis]} else None
 
 
-def with_constant(call: Call, function: str, x: int, constant: np.ndarray, first: bool) -> int:
+def with_constant(
+    builder: Builder, function: str, x: int, constant: np.ndarray, first: bool
+) -> int:
     """A binary function of a value and a constant.
 
     Args:
-        call: of the operation.
+        builder: where it writes.
         function: in `sepconv.program.network.BINARY`.
         x: the value.
         constant: the other operand.
         first: whether the constant is the first one.
     """
-    builder = call.builder
     constant = np.asarray(constant, np.float64)
     divides = function == "divide" and not first and bool((constant != 0).all())
     if function in ("add", "subtract", "multiply") or divides:
@@ -65,9 +65,9 @@ def with_constant(call: Call, function: str, x: int, constant: np.ndarray, first
         }[function]
         fits = broadcast(builder.shapes[x], constant.shape) == builder.shapes[x]
         if fits and (constant.size == 1 or _only_axis(builder.shapes[x], constant) is not None):
-            return affine(call, x, scale, shift)
+            return affine(builder, x, scale, shift)
     if constant.size == 1 and constant.ndim <= builder.rank(x):
-        simple = _with_number(call, function, x, constant.item(), first)
+        simple = _with_number(builder, function, x, constant.item(), first)
         if simple is not None:
             return simple
     operands = [x, builder.constant(constant)]
@@ -78,8 +78,7 @@ def with_constant(call: Call, function: str, x: int, constant: np.ndarray, first
 _POWERS = {2.0: "square", 0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}
 
 
-def _with_number(call: Call, function: str, x: int, number: float, first: bool) -> int | None:
-    builder = call.builder
+def _with_number(builder: Builder, function: str, x: int, number: float, first: bool) -> int | None:
     if function == "maximum":
         return builder.unary(x, "clip", number, math.inf)
     if function == "minimum":

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from sepconv.models.lowering.builder import Builder
-from sepconv.models.lowering.simplify import simplify
 from sepconv.program import reference
+from sepconv.program.building.builder import Builder
+from sepconv.program.building.simplify import simplify
 from sepconv.program.network import Input, Network
 
 RNG = np.random.default_rng(0)
@@ -271,3 +271,34 @@ def test_names_are_those_of_the_last_step():
         return b.relu(y)
 
     assert [step.name for step in simplified((5, 6, 3), build).steps] == ["relu"]
+
+
+def depthwise_and_pointwise(builder, x, between="none", stride=1):
+    """A depthwise convolution and a 1x1 one, as steps of their own."""
+    spec = [2, 2, 1, 1, 0, 1, 1, 1, 1, 0]
+    weights = {"depthwise_kernel": numbers(3, 3, 4, 1), "bias": numbers(4)}
+    attributes = {"spec": spec, "depthwise_activation": "none", "activation": between}
+    y = builder.emit("convolution", [x], attributes, weights)
+    plain = [stride, stride, 1, 1, 0, 0, 0, 0, 0, 0]
+    weights = {"pointwise_kernel": numbers(1, 1, 4, 5), "bias": numbers(5)}
+    attributes = {"spec": plain, "depthwise_activation": "none", "activation": "none"}
+    return y, builder.emit("convolution", [y], attributes, weights)
+
+
+def test_a_depthwise_convolution_and_a_1x1_one_are_one_step():
+    network = simplified((6, 6, 4), lambda b, x: b.relu(depthwise_and_pointwise(b, x, "relu6")[1]))
+    assert operations(network) == ["convolution"]
+    given = network.steps[0].attributes
+    assert given["depthwise_activation"] == "relu6"
+    assert given["activation"] == "relu"
+    assert given["spec"][:2] == [2, 2]
+
+
+def test_a_depthwise_convolution_that_is_used_twice_stays():
+    network = simplified((6, 6, 4), lambda b, x: list(depthwise_and_pointwise(b, x)))
+    assert operations(network) == ["convolution"] * 2
+
+
+def test_a_1x1_convolution_with_strides_stays():
+    network = simplified((6, 6, 4), lambda b, x: depthwise_and_pointwise(b, x, stride=2)[1])
+    assert operations(network) == ["convolution"] * 2

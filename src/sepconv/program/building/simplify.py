@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sepconv.models.lowering.nodes import Node, Nodes
+from sepconv.geometry import ConvSpec
+from sepconv.program.building.nodes import Node, Nodes
 from sepconv.program.network import Network
 from sepconv.program.reference import compute
 
@@ -306,6 +307,30 @@ def padding(nodes: Nodes, node: Node) -> bool:
     return True
 
 
+def separable(nodes: Nodes, node: Node) -> bool:
+    """A 1x1 convolution follows a depthwise one in the same step."""
+    before = nodes.only_input(node)
+    if before is None or node.operation != "convolution" or before.operation != "convolution":
+        return False
+    spec = ConvSpec(*node.attributes["spec"])
+    plain = ConvSpec(1, 1, 1, 1, 0, 0, 0, 0, 0, spec.channels_first)
+    alone = "depthwise_kernel" not in node.weights
+    if not alone or node.weights["pointwise_kernel"].shape[:2] != (1, 1) or spec != plain:
+        return False
+    first = before.attributes
+    if "pointwise_kernel" in before.weights or len(before.inputs) != 1:
+        return False
+    if first["spec"][9] != spec.channels_first or first["depthwise_activation"] != "none":
+        return False
+    node.weights = {"depthwise_kernel": before.weights["depthwise_kernel"], **node.weights}
+    if "bias" in before.weights:
+        node.weights["depthwise_bias"] = before.weights["bias"]
+    node.attributes["spec"] = list(first["spec"])
+    node.attributes["depthwise_activation"] = first["activation"]
+    node.inputs = [before.inputs[0], *node.inputs[1:]]
+    return True
+
+
 _RULES = (
     identity,
     join_transposes,
@@ -318,4 +343,5 @@ _RULES = (
     factor_into_weights,
     join_affine,
     padding,
+    separable,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sepconv.models.lowering.builder import Builder
+from sepconv.program.building.builder import Builder
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import Shape, shape_of
 

@@ -1,0 +1,1 @@
+"""Networks as data, written and simplified; for every reader of models, without Keras."""
