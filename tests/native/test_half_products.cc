@@ -82,13 +82,31 @@ void check_product(const Product& product, Buffers& buffers) {
 // The flags by which denormal numbers are zeros, for a while.
 class Flushed {
  public:
-#if defined(__x86_64__)
-  Flushed() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
-  ~Flushed() { _mm_setcsr(before_); }
+  Flushed() : before_(mode()) { set_mode(before_ | kFlags); }
+  ~Flushed() { set_mode(before_); }
 
  private:
-  const unsigned before_;
+#if defined(__x86_64__)
+  using Mode = unsigned;
+  static constexpr Mode kFlags = 0x8040;
+  static Mode mode() { return _mm_getcsr(); }
+  static void set_mode(Mode mode) { _mm_setcsr(mode); }
+#elif defined(__aarch64__)
+  using Mode = uint64_t;
+  static constexpr Mode kFlags = 1 << 24;
+  static Mode mode() {
+    Mode mode;
+    asm volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+  }
+  static void set_mode(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+  using Mode = int;
+  static constexpr Mode kFlags = 0;
+  static Mode mode() { return 0; }
+  static void set_mode(Mode) {}
 #endif
+  const Mode before_;
 };
 
 // Sums of two terms, of which float32 has more digits than the half type: all are rounded once, to
