@@ -7,6 +7,10 @@
 #include <span>
 
 #include "x86_features.h"
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace sepconv {
@@ -15,6 +19,21 @@ namespace sepconv {
   {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, { \
     &level::replace_arrays_f32, &level::replace_arrays_f64                                 \
   }
+
+#if defined(SEPCONV_EMULATED_LEVELS)
+// A level of the native tests, in the order of levels before the one whose kernels it has but for
+// those of bfloat16 that are emulated: no processor would choose it by itself.
+#define SEPCONV_REPLACE_ALL_BUT_BF16(level, emulated)      \
+  {&level::replace_f32, &level::replace_f64,               \
+   [](KernelTable& table) {                                \
+     level::replace_bf16(table);                           \
+     emulated::replace_bf16(table);                        \
+   },                                                      \
+   &level::replace_f16},                                   \
+  {                                                        \
+    &level::replace_arrays_f32, &level::replace_arrays_f64 \
+  }
+#endif
 
 #if defined(SEPCONV_X86)
 namespace {
@@ -51,18 +70,49 @@ std::vector<Level> all_levels() {
   const bool v2 = has_all(kX86V2);
   const bool v3 = v2 && has_all(kX86V3) && saves(kSavesAvx);
   const bool v4 = v3 && has_all(kX86V4) && saves(kSavesAvx512);
-  return {{"x86-64-v2", v2, SEPCONV_REPLACE_ALL(v2)},
-          {"x86-64-v3", v3, SEPCONV_REPLACE_ALL(v3)},
-          {"x86-64-v4", v4, SEPCONV_REPLACE_ALL(v4)}};
+  const bool has_bf16 = v4 && has_all(kX86V4Bf16);
+  return {
+#if defined(SEPCONV_EMULATED_LEVELS)
+      {"x86-64-v2-emulated", v2, SEPCONV_REPLACE_ALL_BUT_BF16(v2, v2_emulated)},
+#endif
+      {"x86-64-v2", v2, SEPCONV_REPLACE_ALL(v2)},
+      {"x86-64-v3", v3, SEPCONV_REPLACE_ALL(v3)},
+#if defined(SEPCONV_EMULATED_LEVELS)
+      {"x86-64-v4-emulated", v4, SEPCONV_REPLACE_ALL_BUT_BF16(v4, v4_emulated)},
+#endif
+      {"x86-64-v4", v4, SEPCONV_REPLACE_ALL(v4)},
+      {"x86-64-v4-bf16", has_bf16, {nullptr, nullptr, &v4_bf16::replace_bf16, nullptr}}};
 }
+#elif defined(__aarch64__)
+namespace {
+
+// Whether there is BFDOT, and all that a compiler may use beside it.
+bool has_bf16() {
+#if defined(__linux__)
+  constexpr unsigned long kCrc32 = 1 << 7, kAtomics = 1 << 8, kRounding = 1 << 12;
+  constexpr unsigned long kBf16 = 1 << 14, kAll = kCrc32 | kAtomics | kRounding;
+  return (getauxval(AT_HWCAP) & kAll) == kAll && (getauxval(AT_HWCAP2) & kBf16) != 0;
+#elif defined(__APPLE__)
+  int found = 0;
+  size_t size = sizeof found;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &found, &size, nullptr, 0) == 0 && found != 0;
 #else
-std::vector<Level> all_levels() {
-#if defined(__aarch64__)
-  return {{"neon", true, SEPCONV_REPLACE_ALL(baseline)}};
-#else
-  return {{"generic", true, SEPCONV_REPLACE_ALL(baseline)}};
+  return false;
 #endif
 }
+
+}  // namespace
+
+std::vector<Level> all_levels() {
+  return {
+#if defined(SEPCONV_EMULATED_LEVELS)
+      {"neon-emulated", true, SEPCONV_REPLACE_ALL_BUT_BF16(baseline, neon_emulated)},
+#endif
+      {"neon", true, SEPCONV_REPLACE_ALL(baseline)},
+      {"neon-bf16", has_bf16(), {nullptr, nullptr, &neon_bf16::replace_bf16, nullptr}}};
+}
+#else
+std::vector<Level> all_levels() { return {{"generic", true, SEPCONV_REPLACE_ALL(baseline)}}; }
 #endif
 
 }  // namespace sepconv
