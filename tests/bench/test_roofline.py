@@ -30,6 +30,14 @@ def test_traffic_is_that_of_the_arrays():
     assert roofline.traffic(case._replace(mode="separable")) == 4 * (x + y + weights)
 
 
+@pytest.mark.parametrize(("dtype", "ratio"), [("float64", 2), ("bfloat16", 0.5), ("float16", 0.5)])
+def test_traffic_is_of_the_dtype(dtype, ratio):
+    case = Case(SMALL, 2, "depthwise-training")
+    typed = case._replace(dtype=dtype)
+    assert roofline.traffic(typed) == ratio * roofline.traffic(case)
+    assert roofline.work(typed) == roofline.work(case)
+
+
 def test_the_floor_is_the_dearer_of_operations_and_bytes():
     large = next(w for w in WORKLOADS if w.name == "mobilenet_v1/3")
     product = roofline.floor(Case(large, 8, "pointwise"), MACHINE)
@@ -57,6 +65,19 @@ def test_of_two_measurements_the_higher_limits_count():
     best = MACHINE.best_of(other)
     assert best.peak == 100e9
     assert [level.bandwidth for level in best.levels] == [99e9, 10e9]
+
+
+@pytest.mark.parametrize("dtype", roofline.BYTES)
+def test_the_peak_is_that_of_the_dtype(dtype, monkeypatch):
+    """Of float64 half of float32's; of a half type float32's, or what its kernels measure."""
+    from sepconv import _native
+
+    monkeypatch.setattr(_native, "measure_fma", lambda threads, seconds: 80e9)
+    monkeypatch.setattr(_native, "measure_fma_bf16", lambda *_: 160e9, raising=False)
+    machine = roofline.measure(1, 0.001, dtype)
+    assert machine.dtype == dtype
+    assert machine.best_of(machine) == machine
+    assert machine.peak == {"float64": 40e9, "bfloat16": 160e9}.get(dtype, 80e9)
 
 
 @pytest.mark.parametrize(
