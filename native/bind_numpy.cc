@@ -379,10 +379,11 @@ void check_measure(int threads, double seconds) {
                                 std::to_string(seconds));
 }
 
-double measure_fma(int threads, double seconds) {
+double measure_fma(int threads, double seconds, int64_t dtype) {
   check_measure(threads, seconds);
+  const sepconv::DType of = sepconv::dtype_of(dtype);
   const sepconv::WithoutGil unlocked;
-  return sepconv::measure_fma(threads, seconds);
+  return sepconv::measure_fma(of, threads, seconds);
 }
 
 double measure_bandwidth(int64_t bytes, int threads, double seconds) {
@@ -460,6 +461,6 @@ NB_MODULE(_native, m) {
   m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);
   m.def("isa_name", &sepconv::isa_name);
-  m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a);
+  m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a, "dtype"_a = 0);
   m.def("measure_bandwidth", &measure_bandwidth, "bytes"_a, "threads"_a, "seconds"_a);
 }

@@ -213,6 +213,8 @@ Activation activation_of(int64_t code) { return checked("activation", code, Acti
 
 const char* isa_name() { return kernels().name; }
 
+const KernelTable& kernels_for(DType dtype) { return table(dtype); }
+
 const KernelTable& f32_kernels() { return table(DType::f32); }
 
 }  // namespace sepconv

@@ -16,6 +16,21 @@ namespace sepconv {
     &level::replace_arrays_f32, &level::replace_arrays_f64                                 \
   }
 
+#if defined(SEPCONV_EMULATED_LEVELS)
+// A level of the native tests, in the order of levels before the one whose kernels it has but for
+// those of bfloat16 that are emulated: no processor would choose it by itself.
+#define SEPCONV_REPLACE_ALL_BUT_BF16(level, emulated)      \
+  {&level::replace_f32, &level::replace_f64,               \
+   [](KernelTable& table) {                                \
+     level::replace_bf16(table);                           \
+     emulated::replace_bf16(table);                        \
+   },                                                      \
+   &level::replace_f16},                                   \
+  {                                                        \
+    &level::replace_arrays_f32, &level::replace_arrays_f64 \
+  }
+#endif
+
 #if defined(SEPCONV_X86)
 namespace {
 
@@ -51,9 +66,18 @@ std::vector<Level> all_levels() {
   const bool v2 = has_all(kX86V2);
   const bool v3 = v2 && has_all(kX86V3) && saves(kSavesAvx);
   const bool v4 = v3 && has_all(kX86V4) && saves(kSavesAvx512);
-  return {{"x86-64-v2", v2, SEPCONV_REPLACE_ALL(v2)},
-          {"x86-64-v3", v3, SEPCONV_REPLACE_ALL(v3)},
-          {"x86-64-v4", v4, SEPCONV_REPLACE_ALL(v4)}};
+  const bool has_bf16 = v4 && has_all(kX86V4Bf16);
+  return {
+#if defined(SEPCONV_EMULATED_LEVELS)
+      {"x86-64-v2-emulated", v2, SEPCONV_REPLACE_ALL_BUT_BF16(v2, v2_emulated)},
+#endif
+      {"x86-64-v2", v2, SEPCONV_REPLACE_ALL(v2)},
+      {"x86-64-v3", v3, SEPCONV_REPLACE_ALL(v3)},
+#if defined(SEPCONV_EMULATED_LEVELS)
+      {"x86-64-v4-emulated", v4, SEPCONV_REPLACE_ALL_BUT_BF16(v4, v4_emulated)},
+#endif
+      {"x86-64-v4", v4, SEPCONV_REPLACE_ALL(v4)},
+      {"x86-64-v4-bf16", has_bf16, {nullptr, nullptr, &v4_bf16::replace_bf16, nullptr}}};
 }
 #else
 std::vector<Level> all_levels() {

@@ -65,10 +65,10 @@ struct Freed {
 
 }  // namespace
 
-double measure_fma(int threads, double seconds) {
-  const KernelTable& kernels = f32_kernels();
+double measure_fma(DType dtype, int threads, double seconds) {
+  const KernelTable& kernels = kernels_for(dtype);
   return best_rate(threads, seconds, [&](int) {
-    float sink = 0;
+    double sink = 0;  // whose bits are those of a float32 nought, too
     return kernels.fma_burst(10000, &sink);
   });
 }

@@ -1,14 +1,15 @@
-// Measures the machine's limits for float32 on `threads` threads, each for about `seconds`.
+// Measures the machine's limits on `threads` threads, each for about `seconds`.
 #pragma once
 #include <cstdint>
 
-#include "geometry.h"
+#include "operation.h"
 
 namespace sepconv {
 
-// Floating-point operations per second of multiply-adds on registers alone; a multiply-add counts
-// as two.
-SEPCONV_API double measure_fma(int threads, double seconds);
+// Floating-point operations per second of multiply-adds on registers alone, of the type in which
+// products of such arrays are computed; a multiply-add counts as two. Of a half type these are
+// float32's, or the instruction's that multiplies bfloat16 where the level in use has one.
+SEPCONV_API double measure_fma(DType dtype, int threads, double seconds);
 
 // Bytes per second, read or written, while all threads together stream through `bytes` of memory
 // again and again: reading it, or copying one half onto the other, whichever moves more. Throws

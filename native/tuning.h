@@ -142,6 +142,11 @@ inline constexpr int64_t kOwnWeightBytes = 256 << 10;
 //   --mode separable --batch 1
 inline constexpr int64_t kSharedWeightBytes = 8 << 20;
 
+// Bytes of the rows of a half type that a task has in float32 at a time: part of a second cache,
+// where weights are too. Fewer load panels of weights more often. Reckoned, not measured.
+//   --mode pointwise --dtype bfloat16, and with SEPCONV_ISA=x86-64-v3
+inline constexpr int64_t kConvertedBytes = 256 << 10;
+
 // Bytes that are prefetched at most; more would drive what is in use out of the second cache.
 //   --mode pointwise-training
 inline constexpr int64_t kAheadBytes = 128 << 10;

@@ -49,6 +49,11 @@ inline constexpr X86Feature kX86V4[] = {
     {"__PRFCHW__", kExtendedLeaf, 0, X86Feature::ecx, 8},
 };
 
+// Beyond v4, of the level that multiplies bfloat16 in pairs.
+inline constexpr X86Feature kX86V4Bf16[] = {
+    {"__AVX512BF16__", 7, 1, X86Feature::eax, 5},
+};
+
 // The registers that the system saves when it switches threads, as bits of XCR0. A processor's AVX
 // is of no use under a system that does not save its registers.
 inline constexpr uint64_t kSavesAvx = 0x6, kSavesAvx512 = 0xe6;

@@ -34,9 +34,9 @@ class Prefetcher {
 
 // All rows of A by `columns` columns of B; `c` is element (0, 0). PACKED: A is as `pack_rows` has
 // it. P may store in another way than A's usual policy, whose packing it shares.
-template <bool PACKED = false, class A, class P = ProductOf<A>>
+template <bool PACKED = false, class A, class P = ProductOf<A>, class Source>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
-              const MatrixB<typename P::B>& b, typename P::C* c, int64_t c_row,
+              const MatrixB<typename P::B, Source>& b, typename P::C* c, int64_t c_row,
               const typename P::Epilogue& epilogue, Prefetcher ahead = {}) {
   using B = typename P::B;
   using Packing = ProductOf<A>;
@@ -57,11 +57,13 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
     MatrixB<B> panel{b.once ? b.panels : b.panels + n * steps};
     const Micros<P>* table = &micros_for<P>(width, plain);
     // The first micro-kernel can fill a panel whose rows are those of B.
-    const bool fills = P::kSteps == 1 && b.source != nullptr && width == P::kColumns;
-    if (fills) {
-      panel.source = b.source + n;
-      panel.source_row = b.source_row;
-      if constexpr (P::kSteps == 1) table = &kMicros<P, P::kVectors, false, true>;
+    constexpr bool kFills = P::kSteps == 1 && kSame<B, Source>;
+    if (kFills && b.source != nullptr && width == P::kColumns) {
+      if constexpr (kFills) {
+        panel.source = b.source + n;
+        panel.source_row = b.source_row;
+        table = &kMicros<P, P::kVectors, false, true>;
+      }
     } else if (b.source != nullptr) {
       pack(depth, width, b.source + n, b.source_row, int64_t{1}, panel.panels);
     }

@@ -10,31 +10,39 @@
 //                     columns from n on, at `to`
 //   put_partial(rows, columns, sums, sums_row, c, c_row)   stores a tile whose columns are no whole
 //                     vectors; `sums` has rows of `sums_row`, which are read as whole vectors
+//   buffered()        whether whole tiles, too, are left to put_partial()
 //   late(), finish_late(c, count)   whether something is done to a stored tile, and that, for a row
 //
 // What it adds to a sum, it adds in one order: the row's bias, the column's, the addend.
 #pragma once
 #include "activation.h"
+#include "half.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Of sums that are stored in their own type.
-template <class T>
+// Of sums of T that are stored as T, or rounded to a half type. What is added is of the stored
+// type.
+template <class T, class Stored = T>
 struct Epilogue {
-  const T* addend = nullptr;       // a matrix with the rows of C, or C itself
-  const T* column_bias = nullptr;  // one value a column
-  const T* row_bias = nullptr;     // one value a row
+  const Stored* addend = nullptr;       // a matrix with the rows of C, or C itself
+  const Stored* column_bias = nullptr;  // one value a column
+  const Stored* row_bias = nullptr;     // one value a row
   Activation activation = Activation::none;
 
-  static constexpr bool kMayBePlain = true;
+  static constexpr bool kRounds = !kSame<T, Stored>;
+  static constexpr bool kMayBePlain = !kRounds;
   bool plain() const {
-    return addend == nullptr && column_bias == nullptr && row_bias == nullptr &&
+    return kMayBePlain && addend == nullptr && column_bias == nullptr && row_bias == nullptr &&
            activation == Activation::none;
   }
 
+  // What is rounded is rounded once: no activation may come after that.
+  bool buffered() const { return kRounds && is_late(activation); }
+  bool late() const { return !kRounds && is_late(activation); }
+
   Epilogue early() const {
     Epilogue e = *this;
-    e.activation = sepconv::SEPCONV_ISA_NAMESPACE::early(activation);
+    if (late()) e.activation = Activation::none;
     return e;
   }
 
@@ -47,33 +55,36 @@ struct Epilogue {
   }
 
   template <bool PLAIN>
-  [[gnu::always_inline]] void put(Vec<T> value, int i, int64_t n, int64_t c_row, T* to) const {
+  [[gnu::always_inline]] void put(Vec<T> value, int i, int64_t n, int64_t c_row, Stored* to) const {
     if constexpr (!PLAIN) {
-      if (row_bias != nullptr) value += row_bias[i];
-      if (column_bias != nullptr) value += load(column_bias + n);
-      if (addend != nullptr) value += load(addend + i * c_row + n);
+      if (row_bias != nullptr) value += real(row_bias[i]);
+      if (column_bias != nullptr) value += load_real(column_bias + n);
+      if (addend != nullptr) value += load_real(addend + i * c_row + n);
       value = activate<T>(value, activation);
     }
-    store(to, value);
+    store_real(to, value);
   }
 
-  [[gnu::noinline]] void put_partial(int rows, int64_t columns, const T* sums, int sums_row, T* c,
-                                     int64_t c_row) const {
+  [[gnu::noinline]] void put_partial(int rows, int64_t columns, const T* sums, int sums_row,
+                                     Stored* c, int64_t c_row) const {
     for (int64_t n = 0; n < columns; n += kLanes<T>) {
       const int64_t count = min_of(kLanes<T>, columns - n);
-      const Vec<T> bias = column_bias == nullptr ? zero<T>() : load_first(column_bias + n, count);
+      const Vec<T> bias =
+          column_bias == nullptr ? zero<T>() : load_real_first(column_bias + n, count);
       for (int i = 0; i < rows; ++i) {
         Vec<T> value = load(sums + i * sums_row + n);
-        if (row_bias != nullptr) value += row_bias[i];
+        if (row_bias != nullptr) value += real(row_bias[i]);
         value += bias;
-        if (addend != nullptr) value += load_first(addend + i * c_row + n, count);
-        store_first(c + i * c_row + n, activate<T>(value, activation), count);
+        if (addend != nullptr) value += load_real_first(addend + i * c_row + n, count);
+        value = buffered() ? late_activation<T>(value, activation) : activate<T>(value, activation);
+        store_real_first(c + i * c_row + n, value, count);
       }
     }
   }
 
-  bool late() const { return is_late(activation); }
-  void finish_late(T* c, int64_t count) const { activate_late(c, count, activation); }
+  void finish_late(Stored* c, int64_t count) const {
+    if constexpr (!kRounds) activate_late(c, count, activation);
+  }
 };
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

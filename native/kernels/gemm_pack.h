@@ -19,13 +19,13 @@ struct MatrixA {
   MatrixA at(int64_t m, int64_t k) const { return {data + m * row + k * col, row, col}; }
 };
 
-// B as packed panels, or as the source that the panels are filled from during the product: element
-// (k, n) of B is source[k * source_row + n]. `once`: there is memory for one panel, which each
-// fills in turn.
-template <class T>
+// B as packed panels, or as the source that the panels are filled from during the product, which
+// may be of a half type: element (k, n) of B is source[k * source_row + n]. `once`: there is memory
+// for one panel, which each fills in turn.
+template <class T, class Source = T>
 struct MatrixB {
   T* panels;
-  const T* source = nullptr;
+  const Source* source = nullptr;
   int64_t source_row = 0;
   bool once = false;
   // What is asked for ahead of its use: a line at each step of k, `next_step` elements apart.
@@ -34,8 +34,8 @@ struct MatrixB {
 };
 
 // B with filled panels, which are only read.
-template <class T>
-MatrixB<T> filled(const T* panels) {
+template <class T, class Source = T>
+MatrixB<T, Source> filled(const T* panels) {
   return {const_cast<T*>(panels)};
 }
 
@@ -75,11 +75,34 @@ inline int64_t packed_rows_elements(int64_t rows, int64_t depth) {
   return round_up(rows * round_up(depth, ProductOf<T>::kSteps) + kLanes<T>, kLanes<T>);
 }
 
-// Transposes 4 x 4 elements: from[n * step + k] to to[k * WIDTH + n]. Vectors have 16 bytes at
-// every level, since wider ones need more instructions.
-template <int WIDTH>
-inline void transpose_4x4(const float* from, int64_t step, float* to) {
-  typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+// Whether T is packed in pairs of k that are as large as a float32, as they are.
+template <class S, class T>
+inline constexpr bool kPairs = kSame<S, T> && sizeof(T) == 2 && ProductOf<T>::kSteps == 2;
+
+// Puts the elements of two rows beside each other; without a second row, zeros. Whole vectors are
+// written, filled up with zeros.
+template <class T>
+inline void interleave(const T* first, const T* second, int64_t count, T* to) {
+  constexpr int64_t kVec = kLanes<float>;
+  for (int64_t i = 0; i < count; i += kVec) {
+    const auto words = [&](const T* from) {
+      return __builtin_convertvector(count - i >= kVec
+                                         ? *reinterpret_cast<const LooseHalves*>(from + i)
+                                         : load_halves(from + i, count - i),
+                                     Words);
+    };
+    Words pairs = words(first);
+    if (second != nullptr) pairs |= words(second) << 16;
+    __builtin_memcpy(to + 2 * i, &pairs, sizeof pairs);
+  }
+}
+
+// Transposes 4 x 4 items of 4 bytes, of one element or of two: item (n, k) is at from[n * step] and
+// goes to row k of `to`, of WIDTH items. Vectors have 16 bytes at every level, since wider ones
+// need more instructions.
+template <int WIDTH, class T>
+inline void transpose_items(const T* from, int64_t step, T* to) {
+  typedef float Four __attribute__((vector_size(16), aligned(alignof(T)), may_alias));
   [[maybe_unused]] typedef int Order __attribute__((vector_size(16)));
   const auto row = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
   const Four a = row(0), b = row(1), c = row(2), d = row(3);
@@ -92,7 +115,8 @@ inline void transpose_4x4(const float* from, int64_t step, float* to) {
              ab_high = SEPCONV_SHUFFLE(a, b, 2, 6, 3, 7);
   const Four cd_low = SEPCONV_SHUFFLE(c, d, 0, 4, 1, 5),
              cd_high = SEPCONV_SHUFFLE(c, d, 2, 6, 3, 7);
-  const auto put = [&](int k, Four v) { *reinterpret_cast<Four*>(to + k * WIDTH) = v; };
+  constexpr int kRow = WIDTH * 4 / static_cast<int>(sizeof(T));
+  const auto put = [&](int k, Four v) { *reinterpret_cast<Four*>(to + k * kRow) = v; };
   put(0, SEPCONV_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5));
   put(1, SEPCONV_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7));
   put(2, SEPCONV_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5));
@@ -100,100 +124,150 @@ inline void transpose_4x4(const float* from, int64_t step, float* to) {
 #undef SEPCONV_SHUFFLE
 }
 
-template <int WIDTH, class T>
-inline void transpose_4x4(const T* from, int64_t step, T* to) {
+template <int WIDTH>
+inline void transpose_items(const double* from, int64_t step, double* to) {
   for (int64_t n = 0; n < 4; ++n)
     for (int64_t k = 0; k < 4; ++k) to[k * WIDTH + n] = from[n * step + k];
 }
 
 // Packs a panel of `width` columns of B where B is transposed: its columns are contiguous, `col`
-// apart.
-template <class T>
-void pack_transposed(int64_t depth, int64_t width, const T* from, int64_t col, T* panel) {
-  constexpr int kWidth = kPanel<T>;
+// apart. Of pairs, all but a last single step.
+template <class S, class T>
+void pack_transposed(int64_t depth, int64_t width, const S* from, int64_t col, T* panel) {
+  constexpr int kWidth = kPanel<T>, kSteps = ProductOf<T>::kSteps;
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kAhead = tuning::kTransposeAheadLines * 64 / static_cast<int64_t>(sizeof(S));
+  static_assert(kSteps == 1 || kPairs<S, T>);
+  [[maybe_unused]] T converted[4 * kLine];
+  const int64_t whole = depth / kSteps * kSteps;
   // One cache line of every column at a time, so that the lines of the panel stay in the first
   // cache.
-  for (int64_t k0 = 0; k0 < depth; k0 += kLine) {
-    const int64_t k1 = min_of(k0 + kLine, depth);
+  for (int64_t k0 = 0; k0 < whole; k0 += kLine) {
+    const int64_t count = min_of(kLine, whole - k0);
     int64_t n = 0;
     for (; n + 4 <= width; n += 4) {
       // Columns are pages apart and too many for a processor to follow.
-      for (int64_t i = n; i < n + 4; ++i)
-        __builtin_prefetch(from + i * col + k0 + tuning::kTransposeAheadLines * kLine, 0, 2);
-      int64_t k = k0;
-      for (; k + 4 <= k1; k += 4)
-        transpose_4x4<kWidth>(from + k + n * col, col, panel + k * kWidth + n);
-      for (; k < k1; ++k)
-        for (int64_t i = n; i < n + 4; ++i) panel[k * kWidth + i] = from[k + i * col];
+      for (int64_t i = n; i < n + 4; ++i) __builtin_prefetch(from + i * col + k0 + kAhead, 0, 2);
+      // Four columns from k0 on, as T.
+      const T* columns;
+      int64_t step;
+      if constexpr (kSame<S, T>) {
+        columns = from + k0 + n * col;
+        step = col;
+      } else {
+        columns = converted;
+        step = kLine;
+        for (int64_t i = 0; i < 4; ++i)
+          convert_run(from + k0 + (n + i) * col, count, converted + i * kLine);
+      }
+      T* const to = panel + k0 * kWidth + n * kSteps;
+      int64_t k = 0;
+      for (; k + 4 * kSteps <= count; k += 4 * kSteps)
+        transpose_items<kWidth>(columns + k, step, to + k * kWidth);
+      for (; k < count; k += kSteps)
+        for (int64_t i = 0; i < 4; ++i)
+          for (int64_t s = 0; s < kSteps; ++s)
+            to[k * kWidth + i * kSteps + s] = columns[k + s + i * step];
     }
     for (; n < width; ++n)
-      for (int64_t k = k0; k < k1; ++k) panel[k * kWidth + n] = from[k + n * col];
+      for (int64_t k = k0; k < k0 + count; k += kSteps)
+        for (int64_t s = 0; s < kSteps; ++s)
+          panel[k * kWidth + n * kSteps + s] = converted_to<T>(from[k + s + n * col]);
   }
 }
 
-// Packs B, whose element (k, n) is b[k * row + n * col]. Blocks of B's rows go through all panels
-// in turn, so that B is read along its rows.
-template <class T>
-void pack(int64_t depth, int64_t columns, const T* b, int64_t row, int64_t col, T* packed) {
+// Packs B, whose element (k, n) is b[k * row + n * col], as it is or converted to float32. Blocks
+// of B's rows go through all panels in turn, so that B is read along its rows.
+template <class S, class T>
+void pack(int64_t depth, int64_t columns, const S* b, int64_t row, int64_t col, T* packed) {
   using P = ProductOf<T>;
   constexpr int64_t kWidth = P::kColumns, kSteps = P::kSteps, kBlock = tuning::kPackRows;
   const int64_t whole = columns / kWidth * kWidth, panel_size = panel_elements<T>(depth);
   if (whole < columns) fill_zero(packed + panels<T>(whole) * panel_size, panel_size);
-  if constexpr (kSteps == 1) {
+  if constexpr (kSteps > 1) {
+    if (depth % kSteps != 0)
+      for (int64_t panel = 1; panel <= panels<T>(columns); ++panel)
+        fill_zero(packed + panel * panel_size - kWidth * kSteps, kWidth * kSteps);
+  }
+  if constexpr (kSteps == 1 || kPairs<S, T>) {
     if (row == 1 && col != 1) {
-      for (int64_t n = 0; n < columns; n += kWidth)
-        pack_transposed(depth, min_of(kWidth, columns - n), b + n * col, col, packed + n * depth);
+      for (int64_t n0 = 0; n0 < columns; n0 += kWidth) {
+        const int64_t width = min_of(kWidth, columns - n0);
+        T* const panel = packed + panel_start<T>(depth, n0);
+        pack_transposed(depth, width, b + n0 * col, col, panel);
+        if (depth % kSteps == 0) continue;
+        for (int64_t n = 0; n < width; ++n)  // the last step is alone
+          panel[(depth - 1) * kWidth + n * kSteps] = converted_to<T>(b[depth - 1 + (n0 + n) * col]);
+      }
       return;
     }
-  } else if (depth % kSteps != 0) {
-    for (int64_t panel = 1; panel <= panels<T>(columns); ++panel)
-      fill_zero(packed + panel * panel_size - kWidth * kSteps, kWidth * kSteps);
   }
   for (int64_t k0 = 0; k0 < depth; k0 += kBlock) {
     const int64_t k1 = min_of(k0 + kBlock, depth);
     for (int64_t n0 = 0; n0 < columns; n0 += kWidth) {
       T* panel = packed + panel_start<T>(depth, n0);
-      const T* from = b + n0 * col;
+      const S* from = b + n0 * col;
       const int64_t width = min_of(kWidth, columns - n0);
-      if (kSteps == 1 && col == 1 && width == kWidth) {
-        for (int64_t k = k0; k < k1; ++k)
+      if constexpr (kSteps == 1) {
+        if (col == 1 && width == kWidth) {
+          for (int64_t k = k0; k < k1; ++k)
 #pragma GCC unroll 4
-          for (int v = 0; v < P::kVectors; ++v)
-            store(panel + k * kWidth + v * kLanes<T>, load(from + k * row + v * kLanes<T>));
-      } else {
-        for (int64_t k = k0; k < k1; ++k) {
-          T* to = panel + k / kSteps * kWidth * kSteps + k % kSteps;
-          for (int64_t n = 0; n < width; ++n) to[n * kSteps] = from[k * row + n * col];
+            for (int v = 0; v < P::kVectors; ++v)
+              store(panel + k * kWidth + v * kLanes<T>, load_real(from + k * row + v * kLanes<T>));
+          continue;
         }
+      }
+      if constexpr (kPairs<S, T>) {
+        if (col == 1) {
+          for (int64_t k = k0; k < k1; k += 2)
+            interleave(from + k * row, k + 1 < depth ? from + (k + 1) * row : nullptr, width,
+                       panel + k * kWidth);
+          continue;
+        }
+      }
+      for (int64_t k = k0; k < k1; ++k) {
+        T* to = panel + k / kSteps * kWidth * kSteps + k % kSteps;
+        if constexpr (kSteps == 1 && !kSame<S, T>) {
+          if (col == 1) {
+            convert_run(from + k * row, width, to);
+            continue;
+          }
+        }
+        for (int64_t n = 0; n < width; ++n)
+          to[n * kSteps] = converted_to<T>(from[k * row + n * col]);
       }
     }
   }
 }
 
-// Packs A's rows, part after part: [part][k / kSteps][row][kSteps], the last k filled up
-// with zeros. Where they are read again and again, they then come one after the other, not a row of
-// memory apart. Where a row of a panel holds one step, A's rows have to lie beside each other
-// (a.row is 1), and whole vectors are written, of which the next row writes over what is too much.
-// Otherwise A may have any strides.
-template <class T>
-void pack_rows(int64_t rows, int64_t depth, const MatrixA<T>& a, T* packed) {
+// Packs A's rows, as they are or converted to float32, part after part: [part][k / kSteps][row]
+// [kSteps], the last k filled up with zeros. Where they are read again and again, they then come
+// one after the other, not a row of memory apart. Where a row of a panel holds one step, A's rows
+// have to lie beside each other (a.row is 1), and whole vectors are written, of which the next row
+// writes over what is too much. Otherwise A may have any strides.
+template <class S, class T>
+void pack_rows(int64_t rows, int64_t depth, const MatrixA<S>& a, T* packed) {
   using P = ProductOf<T>;
   constexpr int64_t kSteps = P::kSteps;
   const RowParts parts(rows, P::kRows);
   int64_t m = 0;
   for (int64_t part = 0; part < parts.count; ++part) {
     const int64_t count = parts.rows(part);
-    const T* from = a.data + m * a.row;
+    const S* from = a.data + m * a.row;
     if constexpr (kSteps == 1) {
       for (int64_t k = 0; k < depth; ++k, from += a.col, packed += count)
         for (int64_t i = 0; i < count; i += kLanes<T>)
-          store(packed + i, load_first(from + i, min_of(kLanes<T>, count - i)));
+          store(packed + i, load_real_first(from + i, min_of(kLanes<T>, count - i)));
+    } else if (kPairs<S, T> && a.row == 1) {
+      if constexpr (kPairs<S, T>)
+        for (int64_t k = 0; k < depth; k += 2, packed += 2 * count)
+          interleave(from + k * a.col, k + 1 < depth ? from + (k + 1) * a.col : nullptr, count,
+                     packed);
     } else {
       for (int64_t k = 0; k < depth; k += kSteps)
         for (int64_t i = 0; i < count; ++i)
           for (int64_t step = k; step < k + kSteps; ++step)
-            *packed++ = step < depth ? from[i * a.row + step * a.col] : T(0);
+            *packed++ = step < depth ? converted_to<T>(from[i * a.row + step * a.col]) : T{};
     }
     m += count;
   }

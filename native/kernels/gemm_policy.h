@@ -15,7 +15,8 @@
 //   add(sums, steps, b)     what one row of a panel adds to a vector of sums, or to half of one
 //   Epilogue          what happens to finished sums; gemm_epilogue.h says what it offers
 //
-// Whoever has operands of a type finds the policy as ProductOf.
+// Whoever has operands of a type finds the policy as ProductOf, and with another C as ProductInto;
+// whoever has a tensor finds the type of its operands as Multiplied.
 #pragma once
 #include "../tuning.h"
 #include "gemm_epilogue.h"
@@ -34,14 +35,17 @@ struct HalfVecTypes {
       __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2), aligned(alignof(T)), may_alias));
 };
 
-// float32 and float64: everything is of one type.
-template <class T>
+template <>
+struct HalfVecTypes<BFloat16> : HalfVecTypes<uint16_t> {};
+
+// float32 and float64: everything is of one type, or what is stored of a half type.
+template <class T, class Stored = T>
 struct FloatProduct {
   using A = T;
   using B = T;
   using Sum = T;
-  using C = T;
-  using Epilogue = sepconv::SEPCONV_ISA_NAMESPACE::Epilogue<T>;
+  using C = Stored;
+  using Epilogue = sepconv::SEPCONV_ISA_NAMESPACE::Epilogue<T, Stored>;
   static constexpr int kSteps = 1;
   static constexpr int kRows = sepconv::SEPCONV_ISA_NAMESPACE::kRows;
   static constexpr int kVectors = tuning::kProductVectors;
@@ -63,6 +67,23 @@ struct OperandProduct {
 };
 template <class T>
 using ProductOf = typename OperandProduct<T>::Type;
+
+// The same, of operands of type T, where C is of another type.
+template <class T, class Stored>
+struct StoringProduct {
+  using Type = FloatProduct<T, Stored>;
+};
+template <class T, class Stored>
+using ProductInto = typename StoringProduct<T, Stored>::Type;
+
+// The type of operands that tensors of T are multiplied as. Where it is another one, they are
+// converted while they are packed, or while a task reads them.
+template <class T>
+struct MultipliedAs {
+  using Type = Real<T>;
+};
+template <class T>
+using Multiplied = typename MultipliedAs<T>::Type;
 
 // Columns of a panel, for whoever cuts a product or fills panels.
 template <class T>

@@ -1,8 +1,12 @@
-// Converts bfloat16 and float16 to float32 and back, a vector at a time.
+// The half types bfloat16 and float16: how they are stored, and how vectors of them become float32
+// and vectors of float32 become them.
 //
-// Only with operations that every instruction set has and that no flush of small numbers to zero
-// affects, so that every level and every engine's thread gives the same bits. Rounds to the
-// nearest, ties to even, as IEEE 754 does; NaN stays NaN.
+// No flush of small numbers to zero affects the conversions, so that every level and every engine's
+// thread gives the same bits. They round to the nearest, ties to even, as IEEE 754 does; NaN stays
+// NaN.
+//
+// Kernels over any type compute in Real<T> and read and write by load_real() and its like, which
+// for float32 and float64 are load() and the like themselves.
 #pragma once
 #include "vec.h"
 
@@ -13,22 +17,50 @@ typedef uint16_t Halves __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2)));
 typedef uint16_t LooseHalves
     __attribute__((vector_size(SEPCONV_VECTOR_BYTES / 2), aligned(2), may_alias));
 
+typedef uint16_t LooseBits __attribute__((may_alias));
+
 inline Words words_of(Vec<float> v) { return reinterpret_cast<Words>(v); }
 inline Vec<float> floats_of(Words v) { return reinterpret_cast<Vec<float>>(v); }
 
 // The upper half of a float32.
 struct BFloat16 {
-  static Vec<float> widen(Words bits) { return floats_of(bits << 16); }
-  static Words narrow(Vec<float> v) {
+  uint16_t bits;
+
+  static Vec<float> widen(Halves halves) {
+    return floats_of(__builtin_convertvector(halves, Words) << 16);
+  }
+  static Halves narrow(Vec<float> v) {
     const Words bits = words_of(v), magnitude = bits & 0x7fffffffu;
     const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return magnitude > 0x7f800000u ? ((bits >> 16) | 0x40u) : rounded;
+    return __builtin_convertvector(magnitude > 0x7f800000u ? ((bits >> 16) | 0x40u) : rounded,
+                                   Halves);
   }
 };
 
 // 5 bits of exponent, 10 of fraction. The exponents of the two types are 112 apart.
 struct Float16 {
-  static Vec<float> widen(Words bits) {
+  uint16_t bits;
+
+// These instructions neither consult nor obey a flush to zero.
+#if defined(__AVX512F__)
+  static Vec<float> widen(Halves halves) {
+    return _mm512_maskz_cvtph_ps(static_cast<__mmask16>(0xffff), reinterpret_cast<__m256i>(halves));
+  }
+  static Halves narrow(Vec<float> v) {
+    return reinterpret_cast<Halves>(_mm512_maskz_cvtps_ph(
+        static_cast<__mmask16>(0xffff), v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+#elif defined(__F16C__)
+  static Vec<float> widen(Halves halves) {
+    return _mm256_cvtph_ps(reinterpret_cast<__m128i>(halves));
+  }
+  static Halves narrow(Vec<float> v) {
+    return reinterpret_cast<Halves>(
+        _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+#else
+  static Vec<float> widen(Halves halves) {
+    const Words bits = __builtin_convertvector(halves, Words);
     const Words sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
     const Words normal = (magnitude << 13) + (112u << 23);
     const Words special = (magnitude << 13) + (224u << 23);  // infinite or NaN
@@ -37,7 +69,7 @@ struct Float16 {
     const Words found = magnitude >= 0x7c00u ? special : normal;
     return floats_of((magnitude < 0x400u ? words_of(small) : found) | sign);
   }
-  static Words narrow(Vec<float> v) {
+  static Halves narrow(Vec<float> v) {
     const Words bits = words_of(v), sign = (bits >> 16) & 0x8000u;
     const Words magnitude = bits & 0x7fffffffu;
     const Words normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
@@ -48,37 +80,124 @@ struct Float16 {
     Words found = magnitude < 0x38800000u ? small : normal;
     found = magnitude >= 0x477ff000u ? Words{} + 0x7c00u : found;  // rounds to infinity
     found = magnitude > 0x7f800000u ? nan : found;
-    return found | sign;
+    return __builtin_convertvector(found | sign, Halves);
   }
+#endif
 };
 
-template <class Half>
-void widen_run(const uint16_t* from, int64_t count, float* to) {
-  constexpr int kVec = kLanes<float>;
-  int64_t i = 0;
-  for (; i + kVec <= count; i += kVec)
-    store(to + i,
-          Half::widen(__builtin_convertvector(
-              static_cast<Halves>(*reinterpret_cast<const LooseHalves*>(from + i)), Words)));
-  if (i == count) return;
-  Words rest{};
-  for (int lane = 0; lane < count - i; ++lane) rest[lane] = from[i + lane];
-  const Vec<float> last = Half::widen(rest);
-  for (int lane = 0; lane < count - i; ++lane) to[i + lane] = last[lane];
+// A vector of what is stored.
+template <>
+struct VecTypes<BFloat16> : VecTypes<uint16_t> {};
+template <>
+struct VecTypes<Float16> : VecTypes<uint16_t> {};
+
+template <class A, class B>
+inline constexpr bool kSame = false;
+template <class A>
+inline constexpr bool kSame<A, A> = true;
+
+template <class T>
+inline constexpr bool kIsHalf = kSame<T, BFloat16> || kSame<T, Float16>;
+
+// What kernels compute in where tensors are of T.
+template <class T>
+struct RealOf {
+  using Type = T;
+};
+template <>
+struct RealOf<BFloat16> {
+  using Type = float;
+};
+template <>
+struct RealOf<Float16> {
+  using Type = float;
+};
+template <class T>
+using Real = typename RealOf<T>::Type;
+
+// The first `count` halves, 1 to all of a vector of float32's; the others are 0 and not touched.
+inline Halves load_halves(const void* p, int64_t count) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Halves>(
+      _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), p));
+#else
+  Halves v{};
+  for (int lane = 0; lane < count; ++lane) v[lane] = static_cast<const LooseBits*>(p)[lane];
+  return v;
+#endif
+}
+inline void store_halves(void* p, Halves v, int64_t count) {
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << count) - 1),
+                           reinterpret_cast<__m256i>(v));
+#else
+  for (int lane = 0; lane < count; ++lane) static_cast<LooseBits*>(p)[lane] = v[lane];
+#endif
 }
 
-template <class Half>
-void narrow_run(const float* from, int64_t count, uint16_t* to) {
-  constexpr int kVec = kLanes<float>;
+// kLanes<Real<T>> elements, or the first `count` of them.
+template <class T>
+inline Vec<Real<T>> load_real(const T* p) {
+  if constexpr (kIsHalf<T>)
+    return T::widen(*reinterpret_cast<const LooseHalves*>(p));
+  else
+    return load(p);
+}
+template <class T>
+inline Vec<Real<T>> load_real_first(const T* p, int64_t count) {
+  if constexpr (kIsHalf<T>)
+    return T::widen(load_halves(p, count));
+  else
+    return load_first(p, count);
+}
+template <class T>
+inline void store_real(T* p, Vec<Real<T>> v) {
+  if constexpr (kIsHalf<T>)
+    *reinterpret_cast<LooseHalves*>(p) = T::narrow(v);
+  else
+    store(p, v);
+}
+template <class T>
+inline void store_real_first(T* p, Vec<Real<T>> v, int64_t count) {
+  if constexpr (kIsHalf<T>)
+    store_halves(p, T::narrow(v), count);
+  else
+    store_first(p, v, count);
+}
+
+// One element.
+template <class T>
+inline Real<T> real(T v) {
+  if constexpr (kIsHalf<T>)
+    return T::widen(Halves{v.bits})[0];
+  else
+    return v;
+}
+template <class T>
+inline T rounded_to(Real<T> v) {
+  if constexpr (kIsHalf<T>)
+    return {T::narrow(Vec<float>{v})[0]};
+  else
+    return v;
+}
+
+// An element as one of another type: the same, or float32 and a half type.
+template <class To, class From>
+inline To converted_to(From v) {
+  if constexpr (kSame<To, From>)
+    return v;
+  else
+    return rounded_to<To>(real(v));
+}
+
+// Consecutive elements of one of the types as those of another: the same, or float32 and a half
+// type.
+template <class From, class To>
+void convert_run(const From* from, int64_t count, To* to) {
+  constexpr int kVec = kLanes<Real<From>>;
   int64_t i = 0;
-  for (; i + kVec <= count; i += kVec)
-    *reinterpret_cast<LooseHalves*>(to + i) =
-        __builtin_convertvector(Half::narrow(load(from + i)), Halves);
-  if (i == count) return;
-  Vec<float> rest{};
-  for (int lane = 0; lane < count - i; ++lane) rest[lane] = from[i + lane];
-  const Words last = Half::narrow(rest);
-  for (int lane = 0; lane < count - i; ++lane) to[i + lane] = static_cast<uint16_t>(last[lane]);
+  for (; i + kVec <= count; i += kVec) store_real(to + i, load_real(from + i));
+  if (i < count) store_real_first(to + i, load_real_first(from + i, count - i), count - i);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

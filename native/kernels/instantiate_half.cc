@@ -1,5 +1,6 @@
-// The kernels of one instruction set for the half types. They widen a few images at a time to
-// float32, in memory small enough for a cache, call the float32 kernels and narrow the results.
+// The kernels of one instruction set for the half types. Products read and write half types
+// themselves; the others widen a few images at a time to float32, in memory small enough for a
+// cache, call the float32 kernels and narrow the results.
 //
 // So no whole tensor is ever held in float32, and sums are those of float32, rounded once. Compiled
 // once a level, with SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
@@ -7,6 +8,9 @@
 #include "batch_parts.h"
 #include "half.h"
 #include "kernel_table.h"
+#include "plan.h"
+#include "products.h"
+#include "roofline.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
@@ -16,20 +20,20 @@ template <class Half>
 class Widened {
  public:
   Widened(const void* stored, int64_t size, int64_t room)
-      : stored_(static_cast<const uint16_t*>(stored)),
+      : stored_(static_cast<const Half*>(stored)),
         size_(size),
         floats_(stored == nullptr ? 0 : size * room) {}
   // Units [first, first + count).
   const float* read(int64_t first, int64_t count, Runner& runner) const {
     if (stored_ == nullptr) return nullptr;
     in_parts(runner, count * size_, [&](int64_t i, int64_t run) {
-      widen_run<Half>(stored_ + first * size_ + i, run, floats_.get() + i);
+      convert_run(stored_ + first * size_ + i, run, floats_.get() + i);
     });
     return floats_.get();
   }
 
  private:
-  const uint16_t* stored_;
+  const Half* stored_;
   int64_t size_;
   Workspace<float> floats_;
 };
@@ -39,19 +43,19 @@ template <class Half>
 class Narrowed {
  public:
   Narrowed(void* stored, int64_t size, int64_t room)
-      : stored_(static_cast<uint16_t*>(stored)),
+      : stored_(static_cast<Half*>(stored)),
         size_(size),
         floats_(stored == nullptr ? 0 : size * room) {}
   float* get() const { return floats_.get(); }
   void write(int64_t first, int64_t count, Runner& runner) const {
     if (stored_ == nullptr) return;
     in_parts(runner, count * size_, [&](int64_t i, int64_t run) {
-      narrow_run<Half>(floats_.get() + i, run, stored_ + first * size_ + i);
+      convert_run(floats_.get() + i, run, stored_ + first * size_ + i);
     });
   }
 
  private:
-  uint16_t* stored_;
+  Half* stored_;
   int64_t size_;
   Workspace<float> floats_;
 };
@@ -139,109 +143,23 @@ void half_backward(const Geometry& g, const Backward& args, Runner& runner) {
   for (const Summed<Half>* sum : sums) sum->write(runner);
 }
 
-// The unit that a product is cut by: an image for channels_first; otherwise a pixel, since there
-// pixels follow each other from image to image.
-Pointwise in_units(const Pointwise& p, int64_t* units) {
-  if (p.channels_first) {
-    *units = p.images;
-    return {1, p.pixels, p.channels, p.filters, true};
-  }
-  *units = p.images * p.pixels;
-  return {1, 1, p.channels, p.filters, false};
-}
-
-// `count` units together.
-Pointwise joined(const Pointwise& unit, int64_t count) {
-  Pointwise part = unit;
-  (unit.channels_first ? part.images : part.pixels) = count;
-  return part;
-}
-
-template <class Half>
-void half_product(const Pointwise& p, const PointwiseForward& args, Runner& runner) {
-  int64_t units;
-  const Pointwise unit = in_units(p, &units);
-  const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
-  const int64_t weights = p.channels * p.filters;
-  const int64_t all = in + out + (args.residual == nullptr ? 0 : out);
-  const int64_t together = units_together(units, all, weights, tuning::kHalfPartElements);
-  const Widened<Half> kernel(args.packed_kernel != nullptr ? nullptr : args.pointwise_kernel,
-                             weights, 1);
-  const Widened<Half> bias(args.bias, p.filters, 1);
-  const Widened<Half> x(args.x, in, together), residual(args.residual, out, together);
-  const Narrowed<Half> y(args.y, out, together);
-  PointwiseForward wide = args;
-  wide.pointwise_kernel = kernel.read(0, 1, runner);
-  wide.bias = bias.read(0, 1, runner);
-  wide.y = y.get();
-  each_part(units, together, [&](int64_t first, int64_t count, bool) {
-    wide.x = x.read(first, count, runner);
-    wide.residual = residual.read(first, count, runner);
-    f32_kernels().pointwise_forward(joined(unit, count), wide, runner);
-    y.write(first, count, runner);
-  });
-}
-
-template <class Half>
-void half_product_backward(const Pointwise& p, const PointwiseBackward& args, Runner& runner) {
-  int64_t units;
-  const Pointwise unit = in_units(p, &units);
-  const int64_t in = unit.pixels * p.channels, out = unit.pixels * p.filters;
-  const int64_t weights = p.channels * p.filters;
-  const void* images = args.dpointwise == nullptr ? nullptr : args.x;
-  const int64_t all = (images == nullptr ? 0 : in) + out + (args.dx == nullptr ? 0 : in);
-  const int64_t together = units_together(units, all, weights, tuning::kHalfPartElements);
-  const Widened<Half> kernel(args.pointwise_kernel, weights, 1);
-  const Widened<Half> x(images, in, together), dy(args.dy, out, together);
-  const Narrowed<Half> dx(args.dx, in, together);
-  const Summed<Half> dpointwise(args.dpointwise, weights), dbias(args.dbias, p.filters);
-  const Summed<Half>* const sums[] = {&dpointwise, &dbias};
-  PointwiseBackward wide;
-  wide.pointwise_kernel = kernel.read(0, 1, runner);
-  wide.dx = dx.get();
-  each_part(units, together, [&](int64_t first, int64_t count, bool first_part) {
-    wide.x = x.read(first, count, runner);
-    wide.dy = dy.read(first, count, runner);
-    wide.dpointwise = dpointwise.get(first_part);
-    wide.dbias = dbias.get(first_part);
-    f32_kernels().pointwise_backward(joined(unit, count), wide, runner);
-    dx.write(first, count, runner);
-    for (const Summed<Half>* sum : sums) sum->add(first_part, runner);
-  });
-  for (const Summed<Half>* sum : sums) sum->write(runner);
-}
-
-template <class Half>
-void pack_half_kernel(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
-                      void* packed) {
-  const int64_t count = depth * filters;
-  const Workspace<float> wide(count);
-  widen_run<Half>(static_cast<const uint16_t*>(kernel), count, wide.get());
-  f32_kernels().pack_kernel(channels_first, depth, filters, wide.get(), packed);
-}
-
-int64_t packed_bytes(bool channels_first, int64_t depth, int64_t filters) {
-  return f32_kernels().packed_bytes(channels_first, depth, filters);
-}
-
 Plan plan(const Geometry& g, const Operation& operation, int64_t threads) {
   return f32_kernels().plan(g, operation, threads);
 }
 
-Plan plan_pointwise(const Pointwise& p, Pass pass, bool packed, int64_t threads) {
-  return f32_kernels().plan_pointwise(p, pass, packed, threads);
-}
+int64_t burst(int64_t rounds, void* sink) { return fma_burst(rounds, static_cast<float*>(sink)); }
 
 template <class Half>
 constexpr KernelTable half_table() {
   return {.forward = &half_forward<Half>,
           .backward = &half_backward<Half>,
-          .pointwise_forward = &half_product<Half>,
-          .pointwise_backward = &half_product_backward<Half>,
+          .pointwise_forward = &product<Half>,
+          .pointwise_backward = &product_backward<Half>,
           .plan = &plan,
-          .plan_pointwise = &plan_pointwise,
-          .packed_bytes = &packed_bytes,
-          .pack_kernel = &pack_half_kernel<Half>};
+          .plan_pointwise = &plan_pointwise<Half>,
+          .packed_bytes = &packed_bytes<Half>,
+          .pack_kernel = &pack_kernel<Half>,
+          .fma_burst = &burst};
 }
 
 }  // namespace

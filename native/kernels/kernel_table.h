@@ -17,11 +17,12 @@ struct KernelTable {
   int64_t (*packed_bytes)(bool channels_first, int64_t depth, int64_t filters) = nullptr;
   void (*pack_kernel)(bool channels_first, int64_t depth, int64_t filters, const void* kernel,
                       void* packed) = nullptr;
+  // For measure_fma (roofline.h): of the half types, how fast the products that they take can be.
+  int64_t (*fma_burst)(int64_t rounds, void* sink) = nullptr;
   // These and all that follow are null for the half types.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;
   void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&) = nullptr;
-  // For measure_fma and measure_bandwidth (roofline.h).
-  int64_t (*fma_burst)(int64_t rounds, void* sink) = nullptr;
+  // For measure_bandwidth (roofline.h).
   void (*read_stream)(const void* from, int64_t count, void* sink) = nullptr;
   void (*copy_stream)(const void* from, void* to, int64_t count) = nullptr;
 };
@@ -38,12 +39,16 @@ struct KernelTable {
 SEPCONV_DECLARE_LEVEL(v2)
 SEPCONV_DECLARE_LEVEL(v3)
 SEPCONV_DECLARE_LEVEL(v4)
+SEPCONV_DECLARE_LEVEL(v4_bf16)      // of which only the parts named in levels.cc
+SEPCONV_DECLARE_LEVEL(v2_emulated)  // are there; these two for tests
+SEPCONV_DECLARE_LEVEL(v4_emulated)
 #else
 SEPCONV_DECLARE_LEVEL(baseline)
 #endif
 #undef SEPCONV_DECLARE_LEVEL
 
-// The float32 kernels of the level in use (dispatch.cc).
+// The kernels of the level in use (dispatch.cc), and those of float32.
+const KernelTable& kernels_for(DType dtype);
 const KernelTable& f32_kernels();
 
 }  // namespace sepconv

@@ -109,12 +109,18 @@ template <class P, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool H
     if (const int64_t rest = depth % P::kSteps; rest != 0)
       add_row([&](const auto* from) { return P::first_steps(from, rest); });
   }
-  if (!HALF && columns != VECTORS * kVec) {
+  if (e.buffered() || (!HALF && columns != VECTORS * kVec)) {
     Sum sums[ROWS * VECTORS * kVec];
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; ++i)
+    for (int i = 0; i < ROWS; ++i) {
+      Sum* const row = sums + i * VECTORS * kVec;
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) store(sums + (i * VECTORS + v) * kVec, acc[i][v]);
+      for (int v = 0; v < kWhole; ++v) store(row + v * kVec, acc[i][v]);
+      if constexpr (HALF) {
+        *reinterpret_cast<LooseHalf*>(row + kWhole * kVec) = last[i];
+        *reinterpret_cast<LooseHalf*>(row + kWhole * kVec + kVec / 2) = Half{};
+      }
+    }
     e.put_partial(ROWS, columns, sums, VECTORS * kVec, c, c_row);
     return;
   }

@@ -37,8 +37,8 @@ PlanStep product_step(const ProductPlan& plan) {
           .band_rows = largest(plan.tiles),
           .filter_parts = plan.filter_parts.count,
           .tasks = plan.tasks,
-          .scratch_bytes = bytes_of<T>(plan.scratch),
-          .kept_bytes = bytes_of<T>(plan.kept)};
+          .scratch_bytes = bytes_of<Multiplied<T>>(plan.scratch),
+          .kept_bytes = bytes_of<Multiplied<T>>(plan.kept)};
 }
 
 template <class T>
@@ -140,7 +140,7 @@ Plan plan_pointwise(const Pointwise& p, Pass pass, bool packed, int64_t threads)
                     .channel_parts = gradient.channel_parts,
                     .groups = gradient.groups,
                     .tasks = gradient.tasks,
-                    .scratch_bytes = bytes_of<T>(gradient.scratch)});
+                    .scratch_bytes = bytes_of<Multiplied<T>>(gradient.scratch)});
     return plan;
   }
   const bool forward = pass == Pass::forward;

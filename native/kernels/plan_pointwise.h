@@ -1,7 +1,8 @@
 // The plan of a 1x1 convolution: the tiles of pixels, parts of filters and groups of partial sums
 // that its tasks are, and the memory that a task takes. As in plan_depthwise.h, it follows from
 // sizes and reads no memory; work that is summed over tasks is cut by sizes alone and summed in a
-// fixed order.
+// fixed order. T is the type of the tensors; scratch and kept memory are counted in elements of
+// Multiplied<T>.
 #pragma once
 #include "../operation.h"
 #include "../tuning.h"
@@ -27,18 +28,36 @@ inline Cut cut_rows(int64_t rows, int64_t least = 1) {
 // enough.
 template <class T>
 Cut cut_outputs(int64_t depth, int64_t outputs, int64_t wanted) {
+  using M = Multiplied<T>;
   const int64_t panel_bytes =
-      packed_elements<T>(max_of(1, depth), kPanel<T>) * static_cast<int64_t>(sizeof(T));
-  const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes), all = panels<T>(outputs);
+      packed_elements<M>(max_of(1, depth), kPanel<M>) * static_cast<int64_t>(sizeof(M));
+  const int64_t most = max_of(1, tuning::kOwnWeightBytes / panel_bytes), all = panels<M>(outputs);
   const int64_t count = max_of(1, max_of(ceil_div(all, most), min_of(wanted, all)));
-  return cut_into(outputs, count, kPanel<T>);
+  return cut_into(outputs, count, kPanel<M>);
 }
 
 // Elements of a part that a thread packs for itself and keeps; none where weights are packed.
 template <class T>
 int64_t kept_weights(const Cut& filter_parts, int64_t depth, bool packed) {
-  return packed ? 0 : max_of(1, packed_elements<T>(depth, filter_parts.most));
+  return packed ? 0 : max_of(1, packed_elements<Multiplied<T>>(depth, filter_parts.most));
 }
+
+// Where rows of A are converted before a product reads them: elements from one of them to the next,
+// which do not lie on one set of the first cache; and how many rows a task converts at a time, so
+// that they stay in the second cache.
+template <class T>
+struct ConvertedRows {
+  using M = Multiplied<T>;
+  static constexpr bool kNeeded = !kSame<M, T>;
+  int64_t pitch, most;
+  ConvertedRows(int64_t depth, int64_t rows) {
+    constexpr int64_t kBytes = sizeof(M);
+    pitch = depth * kBytes % 1024 == 0 ? depth + kLanes<M> : depth;
+    const int64_t fit = tuning::kConvertedBytes / kBytes / max_of(1, pitch);
+    most = min_of(rows, max_of(kRows, fit / kRows * kRows));
+  }
+  int64_t elements() const { return kNeeded ? most * pitch : 0; }
+};
 
 struct ProductPlan {
   Cut tiles;           // of pixels: of all images, or where channels come first of each
@@ -65,6 +84,7 @@ ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool
   plan.tiles = cut_rows(rows, tall ? min_of(wanted, 8) : plan.filter_parts.count % 2 == 0 ? 1 : 2);
   plan.ahead = rows * depth * static_cast<int64_t>(sizeof(T)) > tuning::kFarBytes;
   plan.tasks = plan.tiles.count * plan.filter_parts.count;
+  plan.scratch = ConvertedRows<T>(depth, plan.tiles.most).elements();
   plan.kept = kept_weights<T>(plan.filter_parts, depth, packed);
   return plan;
 }
@@ -79,7 +99,7 @@ ProductPlan plan_product_first(int64_t images, int64_t pixels, int64_t depth, in
   const int64_t parts = max_of(1, min_of(tuning::kTasks / max_of(1, tiles), outputs / (4 * kRows)));
   plan.filter_parts = cut_into(outputs, parts);
   plan.tasks = tiles * parts;
-  plan.scratch = packed_elements<T>(depth, plan.tiles.most);
+  plan.scratch = packed_elements<Multiplied<T>>(depth, plan.tiles.most);
   return plan;
 }
 
@@ -108,14 +128,14 @@ struct GradientCut {
 template <class T>
 GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_t filters,
                          bool may_split, int64_t threads) {
-  const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(T));
+  const int64_t bytes = channels * filters * static_cast<int64_t>(sizeof(Real<T>));
   const int64_t most = group_count(min_of(units, pixels / tuning::kGroupPixels), bytes);
   int64_t groups = 1;
   while (2 * groups <= most) groups *= 2;
   if (!may_split) return {groups, 1};
   int64_t parts = min_of(ceil_div(4 * threads, groups), channels / (16 * kRows));
   if (groups * parts < 2 * threads)
-    parts = min_of(ceil_div(2 * threads, groups), channels / kPanel<T>);
+    parts = min_of(ceil_div(2 * threads, groups), channels / kPanel<Multiplied<T>>);
   for (int64_t even = parts; groups * even >= threads; --even)
     if (groups * even % threads == 0) return {groups, even};
   return {groups, max_of(1, parts)};
@@ -124,14 +144,15 @@ GradientCut gradient_cut(int64_t units, int64_t pixels, int64_t channels, int64_
 // Scratch elements of add_pointwise_gradient (pointwise.h).
 template <class T>
 int64_t gradient_elements(int64_t channels, int64_t filters, int64_t pixels, bool channels_first) {
-  return packed_elements<T>(pixels, channels_first ? filters : kPanel<T>) +
-         packed_rows_elements<T>(channels, pixels);
+  using M = Multiplied<T>;
+  return packed_elements<M>(pixels, channels_first ? filters : kPanel<M>) +
+         packed_rows_elements<M>(channels, pixels);
 }
 
 // The channels of the largest of `parts` parts; the last part has those that do not fill a vector.
 template <class T>
 int64_t largest_channel_part(int64_t channels, int64_t parts) {
-  return parts == 1 ? channels : ceil_div(channels, parts) + 3 * kLanes<T>;
+  return parts == 1 ? channels : ceil_div(channels, parts) + 3 * kLanes<Real<T>>;
 }
 
 struct ProductGradientPlan {

@@ -1,7 +1,7 @@
 // Loops that measure a processor's limits: multiply-adds on registers alone, and streams through
 // memory. The benchmark compares every kernel with these.
 #pragma once
-#include "vec.h"
+#include "gemm_policy.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -24,6 +24,26 @@ int64_t fma_burst(int64_t rounds, T* sink) {
   for (int i = 0; i < kChains; ++i) total += chain[i];
   *sink = sum<T>(total);
   return 2 * rounds * kChains * kLanes<T>;
+}
+
+// The same of what a product's policy adds up: as many multiply-adds a lane as it has steps.
+template <class P>
+int64_t product_burst(int64_t rounds, typename P::Sum* sink) {
+  using Sum = typename P::Sum;
+  typename P::A some[P::kSteps] = {};
+  Vec<Sum> chain[kChains];
+  for (int i = 0; i < kChains; ++i) chain[i] = broadcast<Sum>(static_cast<Sum>(i) + *sink);
+  typename P::Steps steps = P::steps(some);
+  Vec<typename P::B> b{};
+  for (int64_t round = 0; round < rounds; ++round) {
+    asm volatile("" : "+r"(steps));  // or a compiler adds nothing, knowing that it is nothing
+#pragma GCC unroll 32
+    for (int i = 0; i < kChains; ++i) P::add(chain[i], steps, b);
+  }
+  Vec<Sum> total = zero<Sum>();
+  for (int i = 0; i < kChains; ++i) total += chain[i];
+  *sink = sum<Sum>(total);
+  return 2 * rounds * kChains * kLanes<Sum> * P::kSteps;
 }
 
 // Reads `count` elements, a multiple of 8 vectors.

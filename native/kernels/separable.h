@@ -6,7 +6,7 @@
 #include "batch_parts.h"
 #include "depthwise_gradient.h"
 #include "plan_separable.h"
-#include "pointwise.h"
+#include "products.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -93,23 +93,6 @@ class DepthwiseTiles {
   const Activation activation_;
   const DepthwiseBands<T> bands_;
 };
-
-template <class T>
-Weights<T> forward_weights(const T* kernel, int64_t channels, int64_t filters,
-                           const void* packed = nullptr) {
-  return {kernel, channels, filters, filters, 1, static_cast<const T*>(packed)};
-}
-
-template <class T>
-Weights<T> gradient_weights(const T* kernel, int64_t channels, int64_t filters) {
-  return {kernel, filters, channels, 1, filters};
-}
-
-// The epilogue of a Forward or a PointwiseForward.
-template <class T, class Args>
-Finish<T> finish_of(const Args& args) {
-  return {static_cast<const T*>(args.bias), static_cast<const T*>(args.residual), args.activation};
-}
 
 // The two steps one after the other, for as many images at a time as a cache can hold the result
 // between them of. The product is also cut along the filters.

@@ -2,13 +2,14 @@
 // order; and the gradient of the bias.
 #pragma once
 #include "../tuning.h"
+#include "half.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // Adds up `count` partial results of `size` elements into `total`, in order.
-template <class T>
-void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runner& runner) {
+template <class T, class Stored>
+void add_partials(const T* partials, int64_t count, int64_t size, Stored* total, Runner& runner) {
   constexpr int64_t kVec = kLanes<T>;
   const int64_t tasks = min_of(tuning::kTasks, parts(size * count, tuning::kPlainTaskElements));
   parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
@@ -17,7 +18,7 @@ void add_partials(const T* partials, int64_t count, int64_t size, T* total, Runn
       const int64_t lanes = min_of(kVec, last - i);
       Vec<T> value = zero<T>();
       for (int64_t k = 0; k < count; ++k) value += load_first(partials + k * size + i, lanes);
-      store_first(total + i, value, lanes);
+      store_real_first(total + i, value, lanes);
     }
   });
 }
@@ -30,37 +31,60 @@ inline int64_t group_count(int64_t units, int64_t bytes_each) {
 }
 
 // The partial sums of all groups. A group stores the sums of its first unit and adds those of the
-// others, so that no memory need be zeroed. The sums of a single group are the result.
-template <class T>
+// others, so that no memory need be zeroed. The sums of a single group are the result, unless that
+// is of a half type: it is then rounded once, at the end.
+template <class T, class Stored = T>
 class GroupSums {
  public:
-  GroupSums(int64_t groups, int64_t size, T* total)
-      : groups_(groups), size_(size), total_(total), partials_(groups > 1 ? groups * size : 0) {}
-  T* of(int64_t group) const { return groups_ > 1 ? partials_.get() + group * size_ : total_; }
+  GroupSums(int64_t groups, int64_t size, Stored* total)
+      : groups_(groups), size_(size), total_(total), partials_(in_total() ? 0 : groups * size) {}
+  T* of(int64_t group) const {
+    if constexpr (kSame<T, Stored>) {
+      if (in_total()) return total_;
+    }
+    return partials_.get() + group * size_;
+  }
   void add_up(Runner& runner) const {
-    if (groups_ > 1) add_partials(partials_.get(), groups_, size_, total_, runner);
+    if (!in_total()) add_partials(partials_.get(), groups_, size_, total_, runner);
   }
 
  private:
+  bool in_total() const { return kSame<T, Stored> && groups_ == 1; }
+
   const int64_t groups_, size_;
-  T* const total_;
+  Stored* const total_;
   const Workspace<T> partials_;
 };
 
-// The sum of consecutive values: of 16 vectors at a time in T, then of those sums in float64, since
-// a sum of many values of either sign loses digits.
+// The sum of consecutive values: of 16 vectors at a time in Real<T>, then of those sums in float64,
+// since a sum of many values of either sign loses digits.
 template <class T>
 double sum_run(const T* p, int64_t count) {
-  constexpr int64_t kStep = 16 * kLanes<T>;
+  constexpr int64_t kVec = kLanes<Real<T>>, kStep = 16 * kVec;
   double total = 0;
   int64_t i = 0;
   for (; i + kStep <= count; i += kStep) {
-    Vec<T> lanes = load(p + i);
-    for (int64_t v = kLanes<T>; v < kStep; v += kLanes<T>) lanes += load(p + i + v);
-    total += static_cast<double>(sum<T>(lanes));
+    Vec<Real<T>> lanes = load_real(p + i);
+    for (int64_t v = kVec; v < kStep; v += kVec) lanes += load_real(p + i + v);
+    total += static_cast<double>(sum<Real<T>>(lanes));
   }
-  for (; i < count; ++i) total += static_cast<double>(p[i]);
+  for (; i < count; ++i) total += static_cast<double>(real(p[i]));
   return total;
+}
+
+template <class T>
+void add_to_sums(const T* p, int64_t count, double* sums) {
+  if constexpr (kIsHalf<T>) {
+    constexpr int64_t kRun = 256;
+    float run[kRun];
+    for (int64_t first = 0; first < count; first += kRun) {
+      const int64_t here = min_of(kRun, count - first);
+      convert_run(p + first, here, run);
+      add_to_sums(run, here, sums + first);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) sums[i] += static_cast<double>(p[i]);
+  }
 }
 
 // The sum of dy over all but its channels.
@@ -76,7 +100,7 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
         double total = 0;
         for (int64_t n = 0; n < images; ++n)
           total += sum_run(dy + (n * channels + c) * pixels, pixels);
-        dbias[c] = static_cast<T>(total);
+        dbias[c] = rounded_to<T>(static_cast<Real<T>>(total));
       }
     });
     return;
@@ -89,12 +113,12 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
     double* sums = partials.get() + group * channels;
     fill_zero(sums, channels);
     for (int64_t r = part_start(rows, groups, group); r < part_start(rows, groups, group + 1); ++r)
-      for (int64_t c = 0; c < channels; ++c) sums[c] += static_cast<double>(dy[r * channels + c]);
+      add_to_sums(dy + r * channels, channels, sums);
   });
   for (int64_t c = 0; c < channels; ++c) {
     double total = 0;
     for (int64_t group = 0; group < groups; ++group) total += partials.get()[group * channels + c];
-    dbias[c] = static_cast<T>(total);
+    dbias[c] = rounded_to<T>(static_cast<Real<T>>(total));
   }
 }
 

@@ -134,7 +134,7 @@ inline int64_t shareable(int64_t count, int64_t most) {
 
 template <class T>
 inline void fill_zero(T* p, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) p[i] = 0;
+  for (int64_t i = 0; i < count; ++i) p[i] = T{};
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -38,6 +38,7 @@ struct PairEpilogue {
       for (int64_t n = 0; n < columns; ++n)
         put_one<false>(sums[i * sums_row + n], i, n, c + i * c_row + n);
   }
+  bool buffered() const { return false; }
   bool late() const { return result.inverted; }
   void finish_late(Stored* c, int64_t count) const {
     for (int64_t n = 0; n < count; ++n) c[n] = static_cast<Stored>(~c[n]);

@@ -18,9 +18,9 @@ namespace {
 PairProducts products_here() {
 #if defined(SEPCONV_X86)
   const std::string level = sepconv::isa_name();
-  return level == "x86-64-v4"   ? sepconv::v4::pair_products()
-         : level == "x86-64-v3" ? sepconv::v3::pair_products()
-                                : sepconv::v2::pair_products();
+  return level.starts_with("x86-64-v4")   ? sepconv::v4::pair_products()
+         : level.starts_with("x86-64-v3") ? sepconv::v3::pair_products()
+                                          : sepconv::v2::pair_products();
 #else
   return sepconv::baseline::pair_products();
 #endif
