@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from helpers.benchmarks import MULTIPLIED, SMALL
 
+from sepconv.arrays import DTYPES
 from sepconv.bench import cases, peers
-from sepconv.bench.workloads import DTYPES, MODES, Case
+from sepconv.bench.workloads import MODES, Case
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,12 +1,13 @@
 """`sepconv bench`: a run, an interrupted one, and what is refused."""
 
+import dataclasses
 import json
 
 import pytest
-from helpers.benchmarks import SMALL, result
+from helpers.benchmarks import MACHINE, SMALL, result
 
 from sepconv import cli
-from sepconv.bench import benchmark, measure, peers, workloads
+from sepconv.bench import benchmark, measure, peers, roofline, workloads
 
 
 def test_a_run_from_the_command_line(monkeypatch, tmp_path, capsys):
@@ -29,9 +30,17 @@ def test_a_run_in_bfloat16_has_float32_beside_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(workloads, "WORKLOADS", (SMALL,))
     folder = tmp_path / "out"
     monkeypatch.setattr(benchmark, "chosen_peers", lambda against, dtype: [])
+    asked = []
+
+    def measured(threads, seconds, dtype):
+        asked.append(dtype)
+        return dataclasses.replace(MACHINE, dtype=dtype)
+
+    monkeypatch.setattr(roofline, "measure", measured)
     arguments = ["bench", "--quick", "--threads", "1", "--mode", "separable,pointwise-training"]
     arguments += ["--dtype", "bfloat16", "--workloads", "small", "--output", str(folder)]
     assert cli.main(arguments) == 0
+    assert asked == ["bfloat16", "bfloat16"]
     assert "behind" in capsys.readouterr().out
     data = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     assert data["dtype"] == data["facts"]["dtype"] == "bfloat16"

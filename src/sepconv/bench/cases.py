@@ -56,7 +56,7 @@ def relative_error(received: np.ndarray, expected: np.ndarray) -> float:
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """NumPy's dtype of a name in `DTYPES`; bfloat16 is that of the package ml_dtypes."""
+    """NumPy's dtype of a key of `sepconv.arrays.DTYPES`; bfloat16 is that of ml_dtypes."""
     if name != "bfloat16":
         return np.dtype(name)
     import ml_dtypes

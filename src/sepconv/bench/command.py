@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sepconv._commands import fail, positive_int, problem_with_output
+from sepconv.arrays import DTYPES
 
 __all__ = ["add_parsers", "run"]
-
-#: `sepconv.bench.workloads.DTYPES`, which is imported only when the benchmark runs.
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 _ABOUT = """\
 Times sepconv, the libraries installed here and the machine itself, in one run:

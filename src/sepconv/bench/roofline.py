@@ -17,9 +17,9 @@ weights. Nothing is written between the two steps (they are fused):
 
     forward   X + Y + W                    backward    2 X + G + 3 W
 
-Both depend on the dtype: bytes are those of its elements, and the rate is that of the processor's
-multiply-adds in it. In float64 vectors hold half as many elements. In the half types the rate is
-float32's, unless the processor multiplies them itself.
+Both depend on the dtype: bytes are those of its elements, and the rate is that of the multiply-adds
+that its products are made of. In the half types these are float32's, or those of an instruction for
+pairs of bfloat16, where the kernels in use have one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sepconv import _native
+from sepconv.arrays import DTYPES
 from sepconv.bench.workloads import Case, Workload
 
 __all__ = ["BYTES", "Floor", "Level", "Machine", "floor", "measure", "traffic", "work"]
@@ -127,16 +127,6 @@ def _count(processors: str) -> int:
     return sum(int(part[-1]) - int(part[0]) + 1 for part in ranges)
 
 
-def _peak(threads: int, seconds: float, dtype: str) -> float:
-    """Multiply-adds of a dtype, twice their number a second."""
-    # Any: kernels that multiply half types come with a measure of their own.
-    measure_bfloat16: Any = getattr(_native, "measure_fma_bf16", None)
-    if dtype == "bfloat16" and measure_bfloat16 is not None:
-        return measure_bfloat16(threads, seconds)
-    peak = _native.measure_fma(threads, seconds)
-    return peak / 2 if dtype == "float64" else peak
-
-
 def measure(threads: int, seconds: float = 0.5, dtype: str = "float32") -> Machine:
     """Measures this machine.
 
@@ -157,7 +147,8 @@ def measure(threads: int, seconds: float = 0.5, dtype: str = "float32") -> Machi
     large = int(max(128 << 20, 4 * last))
     bandwidth = _native.measure_bandwidth(large, threads, seconds)
     levels.append(Level("memory", math.inf, bandwidth))
-    return Machine(threads, _peak(threads, seconds, dtype), tuple(levels), dtype)
+    peak = _native.measure_fma(threads, seconds, DTYPES[dtype])
+    return Machine(threads, peak, tuple(levels), dtype)
 
 
 def _taps(workload: Workload) -> int:

@@ -15,10 +15,7 @@ from typing import Any, NamedTuple
 
 from sepconv.geometry import conv_spec, resolve
 
-__all__ = ["DTYPES", "MODES", "QUICK", "WORKLOADS", "Case", "Mode", "Workload", "select"]
-
-#: What arrays may be of.
-DTYPES = ("float32", "bfloat16", "float16", "float64")
+__all__ = ["MODES", "QUICK", "WORKLOADS", "Case", "Mode", "Workload", "select"]
 
 
 @dataclass(frozen=True)
@@ -399,7 +396,7 @@ def select(
         modes: patterns of `MODES`' keys; None for all, or the four main ones if `quick`.
         batches: batch sizes; None for each workload's own, or the smallest of them if `quick`.
         quick: takes `QUICK` where `workloads` is None.
-        dtype: of every case, one of `DTYPES`.
+        dtype: of every case, a key of `sepconv.arrays.DTYPES`.
 
     Example:
         >>> [case.batch for case in select("mobilenet_v1/7", "separable")]

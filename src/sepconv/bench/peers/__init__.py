@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sepconv.arrays import DTYPES
 from sepconv.bench.cases import Arrays
-from sepconv.bench.workloads import DTYPES, Case
+from sepconv.bench.workloads import Case
 
 __all__ = ["OURS", "OURS_FLOAT32", "PEERS", "Build", "BuiltCase", "Peer", "load"]
 
@@ -45,7 +46,7 @@ class Peer(ABC):
         distribution: the distribution whose version is reported.
         install: the argument of `pip install`.
         environment: environment variables for its process.
-        dtypes: what its arrays may be of, of `sepconv.bench.workloads.DTYPES`.
+        dtypes: what its arrays may be of, of `sepconv.arrays.DTYPES`.
     """
 
     title: ClassVar[str]
@@ -53,7 +54,7 @@ class Peer(ABC):
     distribution: ClassVar[str]
     install: ClassVar[str]
     environment: ClassVar[dict[str, str]] = {}
-    dtypes: ClassVar[tuple[str, ...]] = DTYPES
+    dtypes: ClassVar[tuple[str, ...]] = tuple(DTYPES)
 
     @classmethod
     def available(cls) -> bool:
