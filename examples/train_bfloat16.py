@@ -82,7 +82,10 @@ def train(policy: str, pictures: Pictures, epochs: int, seed: int) -> Curves:
         verbose=0,
         validation_data=(pictures.x_test, pictures.y_test),
     ).history
-    return {name: [float(value) for value in history[name]] for name in ("loss", "val_accuracy")}
+    return {
+        name: [round(float(value), 5) for value in history[name]]
+        for name in ("loss", "val_accuracy")
+    }
 
 
 def compare(data: str, epochs: int, seeds: int) -> dict[str, list[Curves]]:
@@ -124,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", choices=tuple(DATA_SETS), default="digits")
     parser.add_argument("--epochs", type=int, default=20, help="of each training")
     parser.add_argument("--seeds", type=int, default=5, help="trainings in each dtype")
-    parser.add_argument("--output", type=Path, help="a JSON file for the curves")
+    parser.add_argument(
+        "--output", type=Path, help="a JSON file for the curves, which docs/figures/bfloat16.py draws"
+    )
     options = parser.parse_args(arguments)
     if min(options.epochs, options.seeds) < 1:
         parser.error("--epochs and --seeds must be at least 1")

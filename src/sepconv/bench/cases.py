@@ -35,8 +35,9 @@ __all__ = [
     "typed",
 ]
 
-#: The largest relative error, in the norm, of right outputs. Of the half types it is four units in
-#: the last place: libraries may round between the two steps, before the bias and in a gradient.
+#: The largest relative error, in the norm, of right outputs. Of the half types it is four times
+#: what rounding a number costs: libraries may round between the two steps, before the bias and in a
+#: gradient.
 TOLERANCES = {"float32": 1e-4, "float64": 1e-12, "bfloat16": 4 * 2.0**-8, "float16": 4 * 2.0**-11}
 
 #: Arrays by name. Inputs, those that a case has: x, depthwise_kernel (kh, kw, C, M),
