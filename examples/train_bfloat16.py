@@ -128,7 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=20, help="of each training")
     parser.add_argument("--seeds", type=int, default=5, help="trainings in each dtype")
     parser.add_argument(
-        "--output", type=Path, help="a JSON file for the curves, which docs/figures/bfloat16.py draws"
+        "--output",
+        type=Path,
+        help="a JSON file for the curves, which docs/figures/bfloat16.py draws",
     )
     options = parser.parse_args(arguments)
     if min(options.epochs, options.seeds) < 1:
