@@ -7,6 +7,10 @@
 #include <span>
 
 #include "x86_features.h"
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace sepconv {
@@ -79,14 +83,36 @@ std::vector<Level> all_levels() {
       {"x86-64-v4", v4, SEPCONV_REPLACE_ALL(v4)},
       {"x86-64-v4-bf16", has_bf16, {nullptr, nullptr, &v4_bf16::replace_bf16, nullptr}}};
 }
+#elif defined(__aarch64__)
+namespace {
+
+// Whether there is BFDOT, and all that a compiler may use beside it.
+bool has_bf16() {
+#if defined(__linux__)
+  constexpr unsigned long kCrc32 = 1 << 7, kAtomics = 1 << 8, kRounding = 1 << 12;
+  constexpr unsigned long kBf16 = 1 << 14, kAll = kCrc32 | kAtomics | kRounding;
+  return (getauxval(AT_HWCAP) & kAll) == kAll && (getauxval(AT_HWCAP2) & kBf16) != 0;
+#elif defined(__APPLE__)
+  int found = 0;
+  size_t size = sizeof found;
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &found, &size, nullptr, 0) == 0 && found != 0;
 #else
-std::vector<Level> all_levels() {
-#if defined(__aarch64__)
-  return {{"neon", true, SEPCONV_REPLACE_ALL(baseline)}};
-#else
-  return {{"generic", true, SEPCONV_REPLACE_ALL(baseline)}};
+  return false;
 #endif
 }
+
+}  // namespace
+
+std::vector<Level> all_levels() {
+  return {
+#if defined(SEPCONV_EMULATED_LEVELS)
+      {"neon-emulated", true, SEPCONV_REPLACE_ALL_BUT_BF16(baseline, neon_emulated)},
+#endif
+      {"neon", true, SEPCONV_REPLACE_ALL(baseline)},
+      {"neon-bf16", has_bf16(), {nullptr, nullptr, &neon_bf16::replace_bf16, nullptr}}};
+}
+#else
+std::vector<Level> all_levels() { return {{"generic", true, SEPCONV_REPLACE_ALL(baseline)}}; }
 #endif
 
 }  // namespace sepconv

@@ -168,7 +168,12 @@ inline void store_real_first(T* p, Vec<Real<T>> v, int64_t count) {
 // One element.
 template <class T>
 inline Real<T> real(T v) {
-  if constexpr (kIsHalf<T>)
+  if constexpr (kSame<T, BFloat16>) {
+    const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
+    float wide;
+    __builtin_memcpy(&wide, &bits, sizeof wide);
+    return wide;
+  } else if constexpr (kIsHalf<T>)
     return T::widen(Halves{v.bits})[0];
   else
     return v;

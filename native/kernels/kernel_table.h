@@ -44,6 +44,8 @@ SEPCONV_DECLARE_LEVEL(v2_emulated)  // are there; these two for tests
 SEPCONV_DECLARE_LEVEL(v4_emulated)
 #else
 SEPCONV_DECLARE_LEVEL(baseline)
+SEPCONV_DECLARE_LEVEL(neon_bf16)
+SEPCONV_DECLARE_LEVEL(neon_emulated)
 #endif
 #undef SEPCONV_DECLARE_LEVEL
 

@@ -37,6 +37,25 @@ int64_t packed_weights_elements(const Weights<T>& w, bool channels_first) {
 
 template <class T>
 void turn_weights(const Weights<T>& w, Multiplied<T>* rows) {
+  if constexpr (!kSame<Multiplied<T>, T>) {
+    if (w.output_step == 1) {
+      constexpr int64_t kRun = 64;
+      Multiplied<T> run[kRun];
+      for (int64_t n0 = 0; n0 < w.outputs; n0 += kRun) {
+        const int64_t count = min_of(kRun, w.outputs - n0);
+        for (int64_t k = 0; k < w.depth; ++k) {
+          convert_run(w.data + k * w.depth_step + n0, count, run);
+          for (int64_t n = 0; n < count; ++n) rows[(n0 + n) * w.depth + k] = run[n];
+        }
+      }
+      return;
+    }
+    if (w.depth_step == 1) {
+      for (int64_t n = 0; n < w.outputs; ++n)
+        convert_run(w.data + n * w.output_step, w.depth, rows + n * w.depth);
+      return;
+    }
+  }
   for (int64_t k = 0; k < w.depth; ++k)
     for (int64_t n = 0; n < w.outputs; ++n)
       rows[n * w.depth + k] =

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 #: A level's own functions; everything else may run on any processor. objdump leaves names that are
 #: nested too deeply as the compiler wrote them, with the length before each part.
-HIGHER = re.compile(r"sepconv::v[34]::|^_Z\w*7sepconv2v[34]\d")
+HIGHER = re.compile(r"sepconv::v[34]\w*::|^_Z\w*7sepconv\d+v[34]")
 #: VEX and EVEX encodings: AVX, AVX2, FMA, AVX-512. `verr` and `verw` are old.
 AVX = re.compile(r"^\s+[0-9a-f]+:\s+(v(?!err|erw)\w+|k(?:mov|or|and|test|unpck)\w*)\s")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")

@@ -64,7 +64,12 @@ def test_a_batch_that_goes_through_in_parts(dtype, data_format):
         assert (error <= half_unit * np.abs(exact) + 1e-5 * np.abs(exact).max()).all()
     middle = sepconv.pointwise_conv2d(x, p, b, data_format=data_format)
     expected = sepconv.pointwise_conv2d(wide[0], wide[2], wide[3], data_format=data_format)
-    np.testing.assert_array_equal(middle, expected.astype(dtype))
+    if dtype == bfloat16 and sepconv.isa_name().endswith(("-bf16", "-emulated")):
+        # Multiplied in pairs, so that sums have another order.
+        error = np.abs(middle.astype("float64") - expected)
+        assert (error <= half_unit * np.abs(expected) + 1e-5 * np.abs(expected).max()).all()
+    else:
+        np.testing.assert_array_equal(middle, expected.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

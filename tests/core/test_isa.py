@@ -12,7 +12,15 @@ import pytest
 
 import sepconv
 
-LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "neon", "generic")
+LEVELS = (
+    "x86-64-v2",
+    "x86-64-v3",
+    "x86-64-v4",
+    "x86-64-v4-bf16",
+    "neon",
+    "neon-bf16",
+    "generic",
+)
 HERE = Path(__file__).parent
 
 

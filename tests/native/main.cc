@@ -37,6 +37,7 @@ void run_sections(double effort) {
   test::check_conflicts(times(60));
   test::check_pointwise(times(300));
   test::check_products(times(300));
+  test::check_half_products();
   test::check_batch_norm(times(150));
   test::check_programs(times(12));
   test::check_elementwise(times(12));
