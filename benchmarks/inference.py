@@ -137,8 +137,8 @@ def difference(received: Any, expected: np.ndarray) -> float:
 
 def as_array(y: Any) -> np.ndarray:
     """An engine's result; PyTorch does not hand its bfloat16 to NumPy."""
-    if str(getattr(y, "dtype", "")) == "torch.bfloat16":
-        y = y.float()
+    if str(getattr(y, "dtype", "")).startswith("torch."):
+        y = y.float().numpy()
     return np.array(y).astype("float32")
 
 
