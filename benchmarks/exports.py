@@ -99,15 +99,20 @@ def _drop_unread_inputs(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _program(tune: bool) -> Callable[[_Writer, Path], None]:
-    """A program of sepconv, in its usual way or in the one that is fastest here."""
+def _program(tune: bool, dtype: str | None = None) -> Callable[[_Writer, Path], None]:
+    """A program of sepconv, in its usual way or in the one that is fastest here.
+
+    Args:
+        tune: whether it is to be the fastest.
+        dtype: what it computes in; None for the model's own.
+    """
 
     def write(writer: _Writer, path: Path) -> None:
         import sepconv
 
         if not hasattr(sepconv, "compile"):
             raise ValueError("this sepconv has no compile()")
-        sepconv.compile(writer.model, tune=tune).save(path)
+        sepconv.compile(writer.model, tune=tune, dtype=dtype).save(path)
 
     return write
 
@@ -122,6 +127,8 @@ FILES: dict[str, Callable[[_Writer, Path], None]] = {
     "model.param": _ncnn,
     "model.sepconv": _program(tune=False),
     "tuned.sepconv": _program(tune=True),
+    "bfloat16.sepconv": _program(tune=False, dtype="bfloat16"),
+    "tuned-bfloat16.sepconv": _program(tune=True, dtype="bfloat16"),
 }
 
 

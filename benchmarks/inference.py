@@ -4,6 +4,7 @@
     python benchmarks/inference.py MobileNet MobileNetV2       # latencies, all that is installed
     python benchmarks/inference.py MobileNet --engines jax --runtimes litert
     python benchmarks/inference.py MobileNet --batch 8 --threads 1
+    python benchmarks/inference.py MobileNet --dtype bfloat16  # beside float32
 
 Each participant has its own process, on the same cores and with the same weights (batch
 normalization's are random), and is tried in several settings, of which the fastest is measured.
@@ -13,6 +14,10 @@ stopped. sepconv takes part as the optimized network, on an engine, and as a pro
 the stock network as files (`exports.py`, `runtimes.py`). To install all of them:
 pip install '.[bench,export]'. Prints a table in milliseconds, and the floor: the network's
 multiply-adds at the rate at which this machine multiplies and adds registers.
+
+With `--dtype bfloat16` those that have it take part a second time: stock Keras under its policy
+mixed_bfloat16, sepconv's networks and programs made with dtype="bfloat16", and runtimes that are
+told to compute in it. Those that have not are named.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from typing import Any, NamedTuple
 import exports
 import numpy as np
 import runtimes
-from runtimes import RUNTIMES, Run
+from runtimes import HALF, RUNTIMES, Run
 
 ENGINES = ("jax", "torch", "tensorflow")
 NETWORKS = (
@@ -46,7 +51,11 @@ NETWORKS = (
     "EfficientNetB0",
     "NASNetMobile",
 )
-TOLERANCE = 1e-4  # relative to the largest output
+#: Relative to the largest output, of float32 networks. In bfloat16, where each of dozens of layers
+#: rounds to 2^-8, it is only to find what is wrong altogether.
+TOLERANCES = {"float32": 1e-4, "bfloat16": 16 * 2.0**-8}
+#: Keras' policy of the stock network.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 DISTRIBUTIONS = "keras jax torch tensorflow-cpu onnxruntime openvino ai-edge-litert mnn ncnn pnnx"
 
 
@@ -76,12 +85,22 @@ class Problem(NamedTuple):
 # ---- networks
 
 
-def network(name: str, size: int) -> Any:
+def dtype_of(who: str) -> str:
+    """The dtype that a participant computes in."""
+    return "bfloat16" if who.endswith(HALF) else "float32"
+
+
+def network(name: str, size: int, dtype: str = "float32") -> Any:
     """A network with random weights from NumPy: the engines' own generators differ."""
     import keras
 
     build = getattr(keras.applications, name)
-    model = build(input_shape=(size, size, 3), weights=None, classifier_activation=None)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[dtype])
+    try:
+        model = build(input_shape=(size, size, 3), weights=None, classifier_activation=None)
+    finally:
+        keras.config.set_dtype_policy(before)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -113,17 +132,29 @@ def pictures(size: int, batch: int = 1) -> np.ndarray:
 
 def difference(received: Any, expected: np.ndarray) -> float:
     """The largest difference, relative to the largest output."""
-    return float(np.abs(np.asarray(received) - expected).max() / np.abs(expected).max())
+    return float(np.abs(as_array(received) - expected).max() / np.abs(expected).max())
 
 
-def check(names: list[str], size: int | None) -> int:
+def as_array(y: Any) -> np.ndarray:
+    """An engine's result; PyTorch does not hand its bfloat16 to NumPy."""
+    if str(getattr(y, "dtype", "")).startswith("torch."):
+        y = y.float().numpy()
+    return np.array(y).astype("float32")
+
+
+def optimized_network(model: Any, dtype: str) -> Any:
+    """What `sepconv.optimize` makes, and its record."""
+    import sepconv
+
+    return sepconv.optimize(model) if dtype == "float32" else sepconv.optimize(model, dtype=dtype)
+
+
+def check(names: list[str], size: int | None, dtype: str) -> int:
     """Prints the difference that `optimize` makes to each output; 1 where it is too large.
 
     The optimized network is saved to a file and loaded from it first.
     """
     import keras
-
-    import sepconv
 
     failed = False
     print(f"engine {keras.backend.backend()}; difference relative to the largest output")
@@ -134,13 +165,13 @@ def check(names: list[str], size: int | None) -> int:
         except ValueError as error:  # NASNet does not exist on every backend
             print(f"{name:17} not available: {error}")
             continue
-        optimized, record = sepconv.optimize(model)
+        optimized, record = optimized_network(model, dtype)
         with tempfile.TemporaryDirectory(prefix="sepconv-check-") as folder:
             optimized.save(Path(folder) / "optimized.keras")
             optimized = keras.models.load_model(Path(folder) / "optimized.keras")
         x = pictures(side)
         apart = difference(optimized.predict_on_batch(x), model.predict_on_batch(x))
-        failed |= not apart <= TOLERANCE
+        failed |= not apart <= TOLERANCES[dtype]
         layers = f"{len(model.layers):3} layers -> {len(optimized.layers):3}"
         print(f"{name:17} {apart:.1e}  {layers}  {record.changed} changed", flush=True)
     return int(failed)
@@ -201,18 +232,17 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
     if who in RUNTIMES:
         runs = runtimes.runs(who, folder, x, threads)
     else:
-        kind, engine = who.split("-")
+        kind, engine = who.removesuffix(HALF).split("-")
         if engine == "torch":
             import torch
 
             torch.set_num_threads(threads)
-        model = network(name, size)
+        dtype = dtype_of(who)
+        model = network(name, size, dtype if kind == "keras" else "float32")
         if kind == "sepconv":
-            import sepconv
-
-            model = sepconv.optimize(model).model
+            model = optimized_network(model, dtype).model
         runs = {way: lambda run=run: run for way, run in compiled(model, x).items()}
-    chosen = choose(runs, folder / "expected.npy")
+    chosen = choose(runs, folder / "expected.npy", dtype_of(who))
     if isinstance(chosen, str):
         answer({"failed": chosen})
         return
@@ -223,12 +253,14 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
         answer(timed(run, int(line)))
 
 
-def choose(runs: dict[str, Callable[[], Run]], expected: Path) -> tuple[str, Run] | str:
+def choose(runs: dict[str, Callable[[], Run]], expected: Path, dtype: str) -> tuple[str, Run] | str:
     """The fastest of the settings with the right output, or why there is none.
 
     Args:
         runs: functions that prepare a setting, by its name.
-        expected: the right output; where there is no such file yet, the first output becomes it.
+        expected: the right output; where there is no such file yet, the first output becomes it,
+            if it is of float32.
+        dtype: what the settings compute in.
     """
     best: tuple[float, str, Run] | None = None
     errors = []
@@ -237,9 +269,11 @@ def choose(runs: dict[str, Callable[[], Run]], expected: Path) -> tuple[str, Run
             run = prepare()
             # The second call's output counts, so that a setting that overwrites its input is found.
             run()
-            y = np.array(run())
+            y = as_array(run())
+            if dtype != "float32" and not expected.exists():
+                raise ValueError("there is no output of float32 to compare with")
             apart = difference(y, np.load(expected)) if expected.exists() else 0.0
-            if not apart <= TOLERANCE:
+            if not apart <= TOLERANCES[dtype]:
                 raise ValueError(f"the output is off by {apart:.1e}")
             seconds = min(timed(run, 15))
         except Exception as error:  # a setting that does not work is not measured
@@ -295,7 +329,7 @@ class Participant:
     def __init__(self, who: str, problem: Problem, folder: Path) -> None:
         environment = problem.environment()
         if who not in RUNTIMES:
-            environment["KERAS_BACKEND"] = who.split("-")[1]
+            environment["KERAS_BACKEND"] = who.removesuffix(HALF).split("-")[1]
         command = problem.command("--serve", who, "--folder", str(folder))
         self.log = folder / f"{who}.log"
         with self.log.open("w") as log:
@@ -373,7 +407,9 @@ def show(problem: Problem, team: dict[str, Participant], floor: float) -> None:
     medians = {one: statistics.median(p.seconds) for one, p in team.items() if p.seconds}
     ours = {one: t for one, t in medians.items() if one.startswith("sepconv")}
     name, size, batch, threads = problem
-    print(f"\n{name}, {batch} x {size} x {size}, {threads} threads, outputs equal to {TOLERANCE}")
+    bounds = {dtype_of(one): TOLERANCES[dtype_of(one)] for one in team}
+    told = ", ".join(f"{bound} in {dtype}" for dtype, bound in bounds.items())
+    print(f"\n{name}, {batch} x {size} x {size}, {threads} threads, outputs equal to {told}")
     print("| | median, ms | quartiles | way | to the floor | to the best sepconv |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(f"| multiply-adds at the machine's peak | {1e3 * floor:.2f} | | | | |")
@@ -386,6 +422,18 @@ def show(problem: Problem, team: dict[str, Participant], floor: float) -> None:
     stock = [t for one, t in medians.items() if one.startswith("keras")]
     if stock and ours:
         print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x")
+    for one in ours:
+        if one + HALF in ours:
+            print(f"{one}: float32 / bfloat16: {ours[one] / ours[one + HALF]:.2f}x")
+
+
+def with_halves(who: list[str]) -> list[str]:
+    """The participants that have bfloat16, each in float32 first; prints who has not."""
+    able = [one for one in who if one not in RUNTIMES or one + HALF in RUNTIMES]
+    for one in who:
+        if one not in able:
+            print(f"{one} does not compute in bfloat16, so it is left out")
+    return able + [one + HALF for one in able]
 
 
 def versions() -> str:
@@ -406,12 +454,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
     parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
+    parser.add_argument("--dtype", choices=tuple(POLICIES), default="float32")
     parser.add_argument("--size", type=int, help="of the picture (default: the network's own)")
     parser.add_argument("--batch", type=int, default=1, help="pictures a call")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=12, help="turns of 5 calls each")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=list(RUNTIMES))
+    wide = [name for name in RUNTIMES if not name.endswith(HALF)]
+    parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=wide)
     for hidden in ("--serve", "--folder"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
@@ -436,9 +486,11 @@ def main() -> int:
         serve(options.serve, problems[0], Path(options.folder))
         return 0
     if options.check:
-        return check(options.networks or list(NETWORKS), options.size)
+        return check(options.networks or list(NETWORKS), options.size, options.dtype)
     who = [f"{kind}-{engine}" for kind in ("keras", "sepconv") for engine in options.engines]
     who += options.runtimes
+    if options.dtype != "float32":
+        who = with_halves(who)
     print(versions())
     good = True
     for problem in problems:

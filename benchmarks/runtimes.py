@@ -1,7 +1,8 @@
 """The inference runtimes that `inference.py` times: the files that they read, and their calls.
 
 `exports.py` writes the files. Every call is of float32: half types, which some runtimes would take
-by themselves, are off.
+by themselves, are off, unless a runtime's name says that it is to compute in bfloat16. It gets
+pictures of float32 then, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RUNTIMES", "Run", "runs"]
+__all__ = ["HALF", "RUNTIMES", "Run", "runs"]
+
+#: What the names of participants that compute in bfloat16 end with.
+HALF = "-bfloat16"
 
 #: The files that each runtime reads, of those in `exports.FILES`.
 RUNTIMES = {
@@ -26,6 +30,9 @@ RUNTIMES = {
     "litert": ("model.tflite",),
     "mnn": ("onnx.mnn", "tflite.mnn"),
     "ncnn": ("model.param",),
+    "sepconv-program-bfloat16": ("bfloat16.sepconv", "tuned-bfloat16.sepconv"),
+    "openvino-bfloat16": ("model.onnx", "model.tflite"),
+    "ncnn-bfloat16": ("model.param",),
 }
 
 #: What a program must do without.
@@ -46,14 +53,18 @@ def runs(who: str, folder: Path, x: np.ndarray, threads: int) -> dict[str, Calla
     Returns:
         Functions that load a file and return the call to time, which gives the network's output.
     """
-    make = {
+    makers: dict[str, Callable[[Path, np.ndarray, int], dict[str, Callable[[], Run]]]] = {
         "sepconv-program": _program,
         "onnxruntime": _onnxruntime,
         "openvino": _openvino,
         "litert": _litert,
         "mnn": _mnn,
         "ncnn": _ncnn,
-    }[who]
+        "sepconv-program-bfloat16": _program,
+        "openvino-bfloat16": functools.partial(_openvino, precision="bf16"),
+        "ncnn-bfloat16": functools.partial(_ncnn, bfloat16=True),
+    }
+    make = makers[who]
     paths = [folder / name for name in RUNTIMES[who] if (folder / name).exists()]
     return {
         f"{way}, {path.name}": run for path in paths for way, run in make(path, x, threads).items()
@@ -116,15 +127,17 @@ def _onnxruntime(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[
     return {"called": called, "bound": bound}
 
 
-def _openvino(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
-    """For the lowest latency, in float32: by itself it might choose bfloat16."""
+def _openvino(
+    path: Path, x: np.ndarray, threads: int, precision: str = "f32"
+) -> dict[str, Callable[[], Run]]:
+    """For the lowest latency, in a precision that is given: by itself it might choose bfloat16."""
     import openvino
 
     def latency() -> Run:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
         }
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
         request = compiled.create_infer_request()
@@ -205,7 +218,9 @@ def _mnn(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]
     }
 
 
-def _ncnn(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
+def _ncnn(
+    path: Path, x: np.ndarray, threads: int, bfloat16: bool = False
+) -> dict[str, Callable[[], Run]]:
     """Image after image, since it has no batches; or an image a thread."""
 
     def extracting(inside: int, **settings: bool) -> Callable[[np.ndarray], np.ndarray]:
@@ -216,7 +231,7 @@ def _ncnn(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run
         net.opt.num_threads = inside
         for name in dir(net.opt):
             if any(kind in name for kind in ("fp16", "bf16", "int8")):
-                setattr(net.opt, name, False)
+                setattr(net.opt, name, bfloat16 and "bf16" in name)
         for name, value in settings.items():
             setattr(net.opt, name, value)
         weights = str(path.with_suffix(".bin"))

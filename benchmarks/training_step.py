@@ -1,10 +1,12 @@
 """Times one training step of a network, with Keras' own layers and with sepconv's.
 
     python benchmarks/training_step.py --engine jax --model eegnet
+    python benchmarks/training_step.py --engine torch --model mobilenet --dtype bfloat16
 
-Prints a row of the table in docs/performance.md. The two networks have the same weights and their
-outputs are compared first; then they take turns, so that whatever else the machine does meets both.
-The memory is the peak of a separate process for each, during steps, once compiled.
+Prints a row of the table in docs/performance.md. The networks have the same weights and their
+outputs are compared first; then they take turns, so that whatever else the machine does meets all.
+The memory is the peak of a separate process for each, during steps, once compiled. With
+`--dtype bfloat16` there are four: either in float32, and under Keras' policy mixed_bfloat16.
 """
 
 from __future__ import annotations
@@ -16,17 +18,46 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sepconv.bench.models import MODELS, with_sepconv
 
-HEADER = (
-    "| engine | network | stock, ms | sepconv, ms | speed-up | stock, MB | sepconv, MB |\n"
-    "| --- | --- | --- | --- | --- | --- | --- |"
-)
-WAYS = ("stock", "sepconv")
+#: Dtype -> Keras' policy of every layer.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+TOLERANCE = 1e-4
+
+
+class Way(NamedTuple):
+    """How a network is computed: with Keras' own layers or with sepconv's, and in which dtype."""
+
+    layers: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.layers}-{self.dtype}"
+
+
+def ways(dtype: str) -> list[Way]:
+    """The ways of a run, the reference first."""
+    dtypes = dict.fromkeys(("float32", dtype))
+    return [Way(layers, one) for one in dtypes for layers in ("stock", "sepconv")]
+
+
+def network(way: Way, build: Callable[[], Any], weights: list[Any] | None = None) -> Any:
+    """The network, with weights if they are given; those of every policy are float32."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(POLICIES[way.dtype])
+    try:
+        model = build()
+    finally:
+        keras.config.set_dtype_policy(before)
+    if weights is not None:
+        model.set_weights(weights)
+    return with_sepconv(model) if way.layers == "sepconv" else model
 
 
 def compiled(model: Any) -> Any:
@@ -40,7 +71,7 @@ def compiled(model: Any) -> Any:
 
 
 def alternate(
-    steps: tuple[Callable[[], Any], ...], seconds: float, at_least: int
+    steps: Sequence[Callable[[], Any]], seconds: float, at_least: int
 ) -> list[list[float]]:
     """Runs the steps in turns and returns the seconds of each, without the first two turns."""
     times: list[list[float]] = [[] for _ in steps]
@@ -62,15 +93,31 @@ def spread(seconds: list[float]) -> str:
     return f"{median:.1f} ({low:.1f} to {high:.1f})"
 
 
-def relative_difference(stock: Any, ours: Any, x: Any) -> float:
-    """The distance of the two networks' outputs relative to stock's, in the norm."""
+def differences(models: dict[Way, Any], x: Any) -> dict[Way, float]:
+    """The distances of the outputs from the first network's, relative to it, in the norm."""
     import numpy as np
 
     # In float64: outputs of untrained networks are as small as 1e-19, whose squares underflow in
     # float32.
-    expected = np.asarray(stock.predict_on_batch(x), np.float64)
-    received = np.asarray(ours.predict_on_batch(x), np.float64)
-    return float(np.linalg.norm(received - expected) / np.linalg.norm(expected))
+    outputs = [np.asarray(model.predict_on_batch(x), np.float64) for model in models.values()]
+    size = np.linalg.norm(outputs[0])
+    return {
+        way: float(np.linalg.norm(y - outputs[0]) / size)
+        for way, y in zip(models, outputs, strict=True)
+    }
+
+
+def wrong(apart: dict[Way, float]) -> list[Way]:
+    """The ways whose outputs are too far away from stock Keras' in float32.
+
+    In float32 that is a tolerance. In bfloat16 errors grow from layer to layer, for any library:
+    sepconv's may be twice stock Keras' in bfloat16.
+    """
+    bounds = {
+        way: TOLERANCE if way.dtype == "float32" else 2 * apart[Way("stock", way.dtype)]
+        for way in apart
+    }
+    return [way for way, distance in apart.items() if not distance <= bounds[way]]
 
 
 def peak_memory(step: Callable[[], Any]) -> float:
@@ -88,10 +135,34 @@ def peak_memory(step: Callable[[], Any]) -> float:
     return float(line.split()[1]) / 1e3
 
 
-def measured_memory(way: str) -> float:
+def measured_memory(way: Way) -> float:
     """`peak_memory` of a step, from a process of its own, with the options of this one."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
+    command = [sys.executable, __file__, *sys.argv[1:], "--way", str(way)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def row(engine: str, model: str, times: dict[Way, list[float]], memory: dict[Way, float]) -> str:
+    """The table's heading and the row of a network."""
+    medians = {way: statistics.median(seconds) for way, seconds in times.items()}
+    stock = [way for way in times if way.layers == "stock"]
+    head, cells = ["engine", "network"], [engine, model]
+    several = len(times) > 2
+
+    def named(way: Way) -> str:
+        return f"{way.layers} {way.dtype}" if several else way.layers
+
+    head += [f"{named(way)}, ms" for way in times]
+    cells += [spread(seconds) for seconds in times.values()]
+    *_, ours = times
+    head.append("over the best stock" if several else "speed-up")
+    cells.append(f"{min(medians[way] for way in stock) / medians[ours]:.1f}x")
+    if several:
+        head.append("over float32")
+        cells.append(f"{medians[Way('sepconv', 'float32')] / medians[ours]:.2f}x")
+    head += [f"{named(way)}, MB" for way in memory]
+    cells += [f"{megabytes:.0f}" for megabytes in memory.values()]
+    lines = (head, ["---"] * len(head), cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> int:
@@ -99,21 +170,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--engine", choices=("jax", "torch", "tensorflow"), default="jax")
     parser.add_argument("--model", choices=tuple(MODELS), default="eegnet")
+    parser.add_argument("--dtype", choices=tuple(POLICIES), default="float32")
     parser.add_argument("--seconds", type=float, default=30, help="how long to measure")
     parser.add_argument(
         "--keep-memory",
         action="store_true",
-        help="call sepconv.jax.keep_memory() first, for both networks",
+        help="call sepconv.jax.keep_memory() first, for all networks",
     )
-    parser.add_argument("--way", choices=WAYS, help="only print the memory of one, in MB")
+    parser.add_argument("--way", help="only print the memory of one, in MB, such as stock-float32")
     options = parser.parse_args()
     if options.keep_memory and options.engine != "jax":
         parser.error("--keep-memory is for JAX")
     os.environ["KERAS_BACKEND"] = options.engine
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    memory = []
+    chosen = ways(options.dtype)
+    memory = {}
     if options.way is None:  # before this process takes much memory itself
-        memory = [measured_memory(way) for way in WAYS]
+        memory = {way: measured_memory(way) for way in chosen}
+    elif options.way not in map(str, chosen):
+        parser.error(f"--way must be one of {', '.join(map(str, chosen))}")
 
     import keras
     import numpy as np
@@ -128,34 +203,32 @@ def main() -> int:
     workload = MODELS[options.model]
     x = np.random.default_rng(0).standard_normal((workload.batch, *workload.shape), "float32")
     y = np.arange(workload.batch) % workload.classes
-    stock = workload.build()
     if options.way is not None:
-        model = compiled(stock if options.way == "stock" else with_sepconv(stock))
+        way = next(way for way in chosen if str(way) == options.way)
+        model = compiled(network(way, workload.build))
         print(peak_memory(lambda: float(model.train_on_batch(x, y))))
         return 0
 
-    ours = compiled(with_sepconv(stock))
-    stock = compiled(stock)
-    difference = relative_difference(stock, ours, x)
-    if not difference < 1e-4:
-        print(f"The outputs differ by {difference:.1e}, relative: not measured.", file=sys.stderr)
+    weights = workload.build().get_weights()
+    models = {way: compiled(network(way, workload.build, weights)) for way in chosen}
+    apart = differences(models, x)
+    told = ", ".join(f"{way} {distance:.0e}" for way, distance in apart.items())
+    if wrong(apart):
+        said = (
+            f"{told}, relative to the first: not measured, for {', '.join(map(str, wrong(apart)))}"
+        )
+        print(f"The outputs differ by {said}.", file=sys.stderr)
         return 1
 
-    steps = tuple(lambda model=model: float(model.train_on_batch(x, y)) for model in (stock, ours))
-    theirs, mine = alternate(steps, options.seconds, at_least=5)
+    steps = [lambda model=model: float(model.train_on_batch(x, y)) for model in models.values()]
+    times = dict(zip(models, alternate(steps, options.seconds, at_least=5), strict=True))
     print(
         f"{options.model}, batch {workload.batch}, on {options.engine} with Keras "
         f"{keras.__version__}; {sepconv.isa_name()}, {sepconv.num_threads()} threads; "
-        f"outputs equal to {difference:.0e}; {len(mine)} steps each, median (quartiles)",
+        f"outputs apart by {told}; {len(times[chosen[0]])} steps each, median (quartiles)",
         file=sys.stderr,
     )
-    print(HEADER, file=sys.stderr)
-    ratio = statistics.median(theirs) / statistics.median(mine)
-    held = " | ".join(f"{megabytes:.0f}" for megabytes in memory)
-    print(
-        f"| {options.engine} | {options.model} | {spread(theirs)} | {spread(mine)} | {ratio:.1f}x "
-        f"| {held} |"
-    )
+    print(row(options.engine, options.model, times, memory))
     return 0
 
 

@@ -1,21 +1,32 @@
 """Writes the tables of measurements into the pages, from `measured.toml`: ``make figures``.
 
+That of accuracies is from the curves that `examples/train_bfloat16.py` wrote.
+
 A table is in a page between ``<!-- table: NAME -->`` and ``<!-- table: end -->``.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import statistics
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MEASURED", "PAGES", "filled", "milliseconds"]
+__all__ = ["MEASURED", "PAGES", "TRAININGS", "filled", "milliseconds"]
 
 _FOLDER = Path(__file__).parent
-PAGES = (_FOLDER.parent / "compare.md", _FOLDER.parent / "performance.md")
+PAGES = tuple(
+    _FOLDER.parent / page for page in ("compare.md", "performance.md", "guides/bfloat16.md")
+)
 MEASURED: dict[str, Any] = tomllib.loads((_FOLDER / "measured.toml").read_text(encoding="utf-8"))
+#: By the data's name, the curves of every training in each policy.
+TRAININGS: dict[str, dict[str, list[dict[str, list[float]]]]] = {
+    name: json.loads((_FOLDER / f"bfloat16-{file}.json").read_text(encoding="utf-8"))["curves"]
+    for name, file in (("scikit-learn digits", "digits"), ("Fashion-MNIST", "fashion-mnist"))
+}
 
 _PLACE = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- table: end -->)", re.DOTALL)
 _MODES = {
@@ -99,7 +110,20 @@ def _picture() -> str:
     return _table(["", *data["networks"]], ([r["who"], *r["ms"]] for r in data["rows"]))
 
 
+def _accuracies() -> str:
+    """The mean accuracy of held-out pictures and its standard deviation, over the trainings."""
+    rows = []
+    for data, policies in TRAININGS.items():
+        row = [data, len(policies["float32"]), len(policies["float32"][0]["loss"])]
+        for trainings in policies.values():
+            last = [100 * curves["val_accuracy"][-1] for curves in trainings]
+            row.append(f"{statistics.mean(last):.2f} ± {statistics.stdev(last):.2f}")
+        rows.append(row)
+    return _table(["pictures", "seeds", "epochs", "float32, %", "mixed_bfloat16, %"], rows)
+
+
 _TABLES = {
+    "accuracies": _accuracies,
     "layers": _layers,
     "layers-in-words": _layers_in_words,
     "steps": _steps,

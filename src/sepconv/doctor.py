@@ -69,6 +69,13 @@ def _version(*distributions: str) -> str | None:
     return None
 
 
+def _bfloat16(level: str) -> str:
+    """How a level multiplies bfloat16: levels whose names end so have an instruction for it."""
+    if level.endswith("-bf16"):
+        return "multiplied by an instruction of its own, up to twice float32's rate"
+    return f"multiplied as float32, at its rate: {level} has no instruction for it"
+
+
 def machine(engine: str | None = None) -> list[tuple[str, str]]:
     """Rows (what, value): the processor, the kernels in use, and versions.
 
@@ -83,6 +90,7 @@ def machine(engine: str | None = None) -> list[tuple[str, str]]:
     rows = [
         ("processor", f"{cpu_model()}, {cores} logical cores for this process"),
         ("instruction set", f"{sepconv.isa_name()} (SEPCONV_ISA chooses another)"),
+        ("bfloat16", _bfloat16(sepconv.isa_name())),
         ("threads", f"{sepconv.num_threads()} (SEPCONV_NUM_THREADS chooses another number)"),
         ("sepconv", sepconv.__version__),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),

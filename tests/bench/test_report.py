@@ -1,5 +1,6 @@
 """What the benchmark writes: summaries, tables, and the two pictures."""
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ElementTree
 
@@ -49,6 +50,27 @@ def test_files_tell_who_is_faster(finished, tmp_path):
     assert data["results"][1]["best_peer"] == "torch"
     assert data["results"][2]["times_floor"] is None
     assert data["machine"]["levels"][-1]["size"] is None
+
+
+def test_what_a_dtype_gains_is_told(finished):
+    case = Case(SMALL, 1, "separable", "bfloat16")
+    gains = result(case, [1e-3], torch=[4e-3])
+    gains.samples["sepconv-float32"] = measure.Sample("as it is", 1e-8, [2e-3])
+    loses = result(case._replace(batch=8), [1e-3])
+    loses.samples["sepconv-float32"] = measure.Sample("as it is", 1e-8, [0.5e-3])
+    finished.machine = dataclasses.replace(MACHINE, dtype="bfloat16")
+    finished.results = [gains, loses, result(case._replace(mode="depthwise"), [1e-3])]
+    assert gains.best == "torch"
+    assert loses.best is None
+    *_, both, alone = report.summaries(finished.results)
+    assert (both.gain, both.behind_float32) == (pytest.approx(1), 1)
+    assert (alone.gain, alone.behind_float32) == (None, 0)
+    text = report.markdown(finished)
+    assert "| 4 PyTorch | 4.00x |" in text
+    assert "| 2 | 2.00x |" in text
+    assert "| 0.5 | 0.50x slower |" in text
+    assert "100 GFLOP/s in bfloat16" in text
+    assert "100 GFLOP/s, bfloat16" in plot.roofline(finished.results, finished.machine)
 
 
 def test_the_plot_is_a_picture_for_light_and_dark(finished):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.benchmarks import MACHINE, MULTIPLIED, SMALL
 
+from sepconv.arrays import DTYPES
 from sepconv.bench import cases, roofline
 from sepconv.bench.workloads import WORKLOADS, Case
 
@@ -28,6 +29,14 @@ def test_traffic_is_that_of_the_arrays():
     weights = inputs["depthwise_kernel"].size + inputs["pointwise_kernel"].size
     assert roofline.traffic(case) == 4 * ((x + y + weights) + (2 * x + y + 3 * weights))
     assert roofline.traffic(case._replace(mode="separable")) == 4 * (x + y + weights)
+
+
+@pytest.mark.parametrize(("dtype", "ratio"), [("float64", 2), ("bfloat16", 0.5), ("float16", 0.5)])
+def test_traffic_is_of_the_dtype(dtype, ratio):
+    case = Case(SMALL, 2, "depthwise-training")
+    typed = case._replace(dtype=dtype)
+    assert roofline.traffic(typed) == ratio * roofline.traffic(case)
+    assert roofline.work(typed) == roofline.work(case)
 
 
 def test_the_floor_is_the_dearer_of_operations_and_bytes():
@@ -57,6 +66,22 @@ def test_of_two_measurements_the_higher_limits_count():
     best = MACHINE.best_of(other)
     assert best.peak == 100e9
     assert [level.bandwidth for level in best.levels] == [99e9, 10e9]
+
+
+@pytest.mark.parametrize("dtype", roofline.BYTES)
+def test_the_peak_is_that_of_the_dtype(dtype, monkeypatch):
+    from sepconv import _native
+
+    def measured(threads, seconds, dtype):
+        return next(name for name, code in DTYPES.items() if code == dtype)
+
+    monkeypatch.setattr(_native, "measure_fma", measured)
+    assert roofline.measure(1, 0.001, dtype).peak == dtype
+    monkeypatch.undo()
+    machine = roofline.measure(1, 0.02, dtype)
+    assert machine.dtype == dtype
+    assert machine.best_of(machine) == machine
+    assert machine.peak > 1e8
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def prepare(tmp_path, case, builds):
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
 def test_a_case_survives_the_way_to_another_process(workload):
-    case = Case(workload, 3, "separable-training")
+    case = Case(workload, 3, "separable-training", "bfloat16")
     assert worker.decode(json.loads(json.dumps(worker.encode(case)))) == case
 
 

@@ -21,6 +21,21 @@ def test_machine_names_the_kernels_in_use():
     assert set(dict(doctor.machine("torch"))) - set(rows) == {"PyTorch", "Keras"}
 
 
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        ("x86-64-v4-bf16", "up to twice float32's rate"),
+        ("neon-bf16", "an instruction of its own"),
+        ("x86-64-v4", "multiplied as float32, at its rate: x86-64-v4 has no instruction for it"),
+    ],
+)
+def test_the_rate_in_bfloat16_is_the_level_s(level, said, monkeypatch):
+    monkeypatch.setattr("sepconv.isa_name", lambda: level)
+    rows = dict(doctor.machine())
+    assert said in rows["bfloat16"]
+    assert level in rows["instruction set"]
+
+
 def test_numpy_is_right_in_a_process_of_its_own():
     error, problem = doctor._probe_apart("numpy")
     assert problem == ""

@@ -1,5 +1,8 @@
 """The networks of the benchmarks compute the same with sepconv as with Keras' own layers."""
 
+import importlib.util
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -50,6 +53,53 @@ def test_outputs_and_a_step_of_training_are_equal(build, shape, replaced):
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for received, expected in zip(ours.get_weights(), stock.get_weights(), strict=True):
         assert np.linalg.norm(received - expected) <= 1e-4 * max(1, np.linalg.norm(expected))
+
+
+@pytest.fixture
+def training_step():
+    path = Path(__file__).parents[2] / "benchmarks/training_step.py"
+    spec = importlib.util.spec_from_file_location("training_step", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def test_steps_in_bfloat16_are_measured_beside_float32(training_step):
+    def build():
+        return mobilenet(32, classes=7, alpha=0.25, dropout=0.0)
+
+    ways = training_step.ways("bfloat16")
+    told = ["stock-float32", "sepconv-float32", "stock-bfloat16", "sepconv-bfloat16"]
+    assert list(map(str, ways)) == told
+    weights = build().get_weights()
+    models = {way: training_step.network(way, build, weights) for way in ways}
+    for way, model in models.items():
+        assert {layer.compute_dtype for layer in model.layers} == {way.dtype}
+        assert {w.dtype for w in model.trainable_variables} == {"float32"}
+        ours = any(isinstance(layer, layers.DepthwiseConv2D) for layer in model.layers)
+        assert ours == (way.layers == "sepconv")
+    assert keras.config.dtype_policy().name == "float32"
+    x = np.random.default_rng(0).standard_normal((2, 32, 32, 3), "float32")
+    apart = training_step.differences(models, x)
+    assert training_step.wrong(apart) == []
+    assert apart[ways[1]] < 1e-4 < apart[ways[3]]
+    assert training_step.wrong(apart | {ways[1]: 2e-4, ways[3]: float("nan")}) == ways[1::2]
+
+
+def test_the_row_of_bfloat16_has_both_dtypes(training_step):
+    times = {
+        way: [0.001 * ms] * 3
+        for way, ms in zip(training_step.ways("bfloat16"), (40, 30, 36, 20), strict=True)
+    }
+    memory = dict.fromkeys(times, 100.0)
+    head, _, cells = training_step.row("jax", "eegnet", times, memory).splitlines()
+    assert head.count("|") == cells.count("|")
+    assert "sepconv bfloat16, ms | over the best stock | over float32 | stock float32, MB" in head
+    assert "| 20.0 (20.0 to 20.0) | 1.8x | 1.50x | 100 |" in cells
+    two = {way: times[way] for way in training_step.ways("float32")}
+    head, _, cells = training_step.row("jax", "eegnet", two, {}).splitlines()
+    assert head == "| engine | network | stock, ms | sepconv, ms | speed-up |"
+    assert cells.endswith("| 1.3x |")
 
 
 @pytest.mark.parametrize(("name", "depthwise"), [("xception", 34), ("efficientnetb0", 16)])

@@ -1,8 +1,10 @@
-"""The scripts in examples/ that factorize and that export run, on networks as small as may be."""
+"""The scripts in examples/ that train, factorize and export run, on as little as may be."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -27,6 +29,45 @@ def test_factorize_digits(capsys):
     assert after <= 0.4 * before
     assert outcome.tuned > 0.3  # a tenth is chance
     assert "fine-tuned for 3 epochs" in capsys.readouterr().out
+
+
+def test_train_bfloat16(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    script = load("train_bfloat16")
+    whole = script.load("digits")
+    few = {"x_train": whole.x_train[:192], "y_train": whole.y_train[:192]}
+    few |= {"x_test": whole.x_test[:64], "y_test": whole.y_test[:64]}
+    monkeypatch.setattr(script, "load", lambda data: dataclasses.replace(whole, **few))
+    path = tmp_path / "curves.json"
+    code = script.main(["--epochs", "2", "--seeds", "1", "--output", str(path)])
+    said = json.loads(path.read_text(encoding="utf-8"))
+    (wide,), (half,) = (said["curves"][policy] for policy in script.POLICIES)
+    assert len(half["loss"]) == len(half["val_accuracy"]) == 2
+    assert half["loss"] != wide["loss"]
+    assert half["loss"] == pytest.approx(wide["loss"], rel=0.05)
+    assert half["loss"][1] < half["loss"][0]
+    lost = wide["val_accuracy"][1] - half["val_accuracy"][1]
+    assert code == (lost > script.TOLERANCE)
+    assert "mixed_bfloat16" in capsys.readouterr().out
+
+
+def test_the_network_of_train_bfloat16_computes_in_it():
+    script = load("train_bfloat16")
+    *rest, logits = script.build_network("mixed_bfloat16", 10).layers
+    assert {layer.compute_dtype for layer in rest} == {"bfloat16"}
+    assert logits.compute_dtype == "float32"
+    wide = script.build_network("float32", 10)
+    assert {layer.compute_dtype for layer in wide.layers} == {"float32"}
+
+
+@pytest.mark.parametrize(("half", "code"), [(0.98, 1), (0.99, 0)])
+def test_train_bfloat16_fails_where_accuracy_is_lost(half, code, monkeypatch, capsys):
+    script = load("train_bfloat16")
+    reached = {"float32": 0.99, "mixed_bfloat16": half}
+    curves = {p: [{"loss": [1.0], "val_accuracy": [a]}] * 2 for p, a in reached.items()}
+    monkeypatch.setattr(script, "compare", lambda data, epochs, seeds: curves)
+    assert script.main([]) == code
+    assert ("less accurate" in capsys.readouterr().err) == bool(code)
 
 
 def test_export_onnx(engine, monkeypatch, capsys):

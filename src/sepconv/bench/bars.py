@@ -11,11 +11,12 @@ __all__ = ["bars"]
 _TICKS = [step * ten for ten in (0.01, 0.1, 1, 10, 100, 1000) for step in (1, 2, 5)]
 
 
-def bars(groups: dict[str, dict[str, float]]) -> str:
+def bars(groups: dict[str, dict[str, float]], dtype: str = "float32") -> str:
     """The plot as a standalone SVG, for light and dark themes.
 
     Args:
         groups: for each panel, by its title: the peers' times over sepconv's, by their names.
+        dtype: of all of them, for the words.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -35,8 +36,10 @@ def bars(groups: dict[str, dict[str, float]]) -> str:
         ticks = [tick for tick in _TICKS if low / 1.6 < tick < high * 1.6]
         last.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         last.minorticks_off()
-        last.set_xlabel("the peer's time over sepconv's, geometric mean (logarithmic)")
-        return themed(figure, "How many times longer each peer takes than sepconv")
+        own = "sepconv's" if dtype == "float32" else f"sepconv's in {dtype}"
+        last.set_xlabel(f"the peer's time over {own}, geometric mean (logarithmic)")
+        told = "How many times longer each peer takes than sepconv"
+        return themed(figure, told if dtype == "float32" else f"{told}, in {dtype}")
 
 
 def _panel(axes: Any, title: str, group: dict[str, float]) -> None:

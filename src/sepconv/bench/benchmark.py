@@ -28,14 +28,15 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def chosen_peers(against: str | None) -> list[str]:
-    """The peers named in a comma-separated list, or all that are installed.
+def chosen_peers(against: str | None, dtype: str = "float32") -> list[str]:
+    """The peers named in a comma-separated list, or all that are installed and have the dtype.
 
     Raises:
-        UsageError: a name is unknown, or is not installed here.
+        UsageError: a name is unknown, is not installed here or has no such dtype.
     """
     if against is None:
-        return [name for name in peers.PEERS if peers.load(name).available()]
+        kinds = {name: peers.load(name) for name in peers.PEERS}
+        return [name for name, k in kinds.items() if k.available() and dtype in k.dtypes]
     names = [name.strip() for name in against.split(",") if name.strip()]
     unknown = [name for name in names if name not in peers.PEERS]
     if unknown or not names:
@@ -48,28 +49,39 @@ def chosen_peers(against: str | None) -> list[str]:
             raise UsageError(
                 f"--against: {kind.title} is not installed; try: pip install {kind.install}"
             )
+        if dtype not in kind.dtypes:
+            raise UsageError(
+                f"--against: {kind.title} does not compute in {dtype}, only in "
+                f"{', '.join(kind.dtypes)}; leave it out, or choose another --dtype"
+            )
     return list(dict.fromkeys(names))
 
 
-def missing() -> list[str]:
-    """Of each peer that is not installed, how to install it."""
-    kinds = map(peers.load, peers.PEERS)
-    return [
-        f"{kind.title} is not installed, so it is left out: pip install {kind.install}"
-        for kind in kinds
-        if not kind.available()
-    ]
+def missing(dtype: str = "float32") -> list[str]:
+    """Of each peer that is left out, why: it lacks the dtype, or how to install it."""
+    hints = []
+    for kind in map(peers.load, peers.PEERS):
+        if dtype not in kind.dtypes:
+            hints.append(f"{kind.title} does not compute in {dtype}, so it is left out")
+        elif not kind.available():
+            hint = f"{kind.title} is not installed, so it is left out: pip install {kind.install}"
+            hints.append(hint)
+    return hints
 
 
 def cases(
-    workloads: str | None, modes: str | None, batches: tuple[int, ...] | None, quick: bool
+    workloads: str | None,
+    modes: str | None,
+    batches: tuple[int, ...] | None,
+    quick: bool,
+    dtype: str = "float32",
 ) -> list[Case]:
     """`select`, where nothing selected is an error.
 
     Raises:
         UsageError: no workload or no mode fits.
     """
-    found = select(workloads, modes, batches, quick)
+    found = select(workloads, modes, batches, quick, dtype)
     if not found:
         networks = dict.fromkeys(workload.name.split("/")[0] for workload in WORKLOADS)
         raise UsageError(
@@ -92,7 +104,8 @@ def run(
     """Measures, shows the tables and writes the files.
 
     Args:
-        chosen: the cases.
+        chosen: the cases, all of one dtype. Beside another than float32, sepconv in float32 is
+            measured too.
         names: the peers.
         threads: for everybody.
         quick: a little of everything, within three minutes.
@@ -112,14 +125,16 @@ def run(
     if quick:
         plan = measure.Plan(seconds=0.1, rounds=4, patience=30, thorough=False)
     interrupted = False
+    (dtype,) = {case.dtype for case in chosen}
+    others = [*names] if dtype == "float32" else [peers.OURS_FLOAT32, *names]
     with measure.pinned(threads):
         console.print("Measuring the machine's limits ...")
         seconds = 0.4 if quick else 2.0
-        machine = roofline.measure(threads, seconds)
+        machine = roofline.measure(threads, seconds, dtype)
         found = report.Report(facts, machine, plan, dict.fromkeys(names, ""))
         try:
             console.print(f"Starting sepconv and {len(names)} peers, each in its own process ...")
-            with measure.workers(list(names), threads, 120) as team:
+            with measure.workers(others, threads, 120) as team:
                 versions = {name: team[name].version or "did not start" for name in names}
                 found.versions = versions
                 if quick:
@@ -131,7 +146,7 @@ def run(
             interrupted = True
         # Again, for the first time may have been a bad one. A second Ctrl-C ends this alone.
         try:
-            found.machine = machine.best_of(roofline.measure(threads, seconds))
+            found.machine = machine.best_of(roofline.measure(threads, seconds, dtype))
         except KeyboardInterrupt:
             interrupted = True
     for result in found.results:

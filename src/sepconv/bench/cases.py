@@ -4,6 +4,11 @@ The results are float64. Those of the depthwise step come from sepconv's float64
 reference would need minutes for the largest cases. In the first and the last channel they are
 compared with `sepconv.reference` on the same arrays, which suffices, since channels do not mix. The
 1x1 step, where channels mix, is NumPy's matrix product.
+
+Inputs are numbers that the case's dtype has, so nobody is charged with their rounding. They are
+kept as float32 arrays, which hold them exactly and which files know; `typed` makes the arrays that
+a library gets. Results are those of exact arithmetic: what a library rounds in between is its own
+error.
 """
 
 from __future__ import annotations
@@ -18,7 +23,22 @@ from sepconv import depthwise_conv2d, depthwise_conv2d_grad, reference
 from sepconv.arrays import empty
 from sepconv.bench.workloads import Case
 
-__all__ = ["Arrays", "inputs_of", "load", "make", "relative_error", "save"]
+__all__ = [
+    "TOLERANCES",
+    "Arrays",
+    "inputs_of",
+    "load",
+    "make",
+    "numpy_dtype",
+    "relative_error",
+    "save",
+    "typed",
+]
+
+#: The largest relative error, in the norm, of right outputs. Of the half types it is four times
+#: what rounding a number costs: libraries may round between the two steps, before the bias and in a
+#: gradient.
+TOLERANCES = {"float32": 1e-4, "float64": 1e-12, "bfloat16": 4 * 2.0**-8, "float16": 4 * 2.0**-11}
 
 #: Arrays by name. Inputs, those that a case has: x, depthwise_kernel (kh, kw, C, M),
 #: pointwise_kernel (C * M, F), bias, dy. For "pointwise", x is the output of the depthwise step.
@@ -27,13 +47,31 @@ Arrays = dict[str, np.ndarray]
 
 #: dy is 0 where y before its activation is this near to a kink of relu6, since rounding would
 #: decide between two gradients there.
-_KINK = 1e-3
+_KINKS = {"float32": 1e-3, "float64": 1e-3, "bfloat16": 16 * 2.0**-8, "float16": 16 * 2.0**-11}
 
 
 def relative_error(received: np.ndarray, expected: np.ndarray) -> float:
     """The norm of the difference, divided by the norm of the expected array."""
     scale = float(np.linalg.norm(expected)) or 1.0
-    return float(np.linalg.norm(np.subtract(received, expected, dtype=np.float64))) / scale
+    return float(np.linalg.norm(received.astype(np.float64) - expected)) / scale
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """NumPy's dtype of a key of `sepconv.arrays.DTYPES`; bfloat16 is that of ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def typed(case: Case, inputs: Arrays) -> Arrays:
+    """The inputs as arrays of the case's dtype, aligned to cache lines."""
+    dtype = numpy_dtype(case.dtype)
+    found = {name: empty(array.shape, dtype) for name, array in inputs.items()}
+    for name, array in inputs.items():
+        found[name][...] = array.astype(dtype)
+    return found
 
 
 def _checked(what: str, ours: np.ndarray, trusted: np.ndarray) -> None:
@@ -78,18 +116,20 @@ class _Depthwise:
 
 
 def make(case: Case) -> tuple[Arrays, Arrays]:
-    """The inputs of a case (float32), always the same, and its results (float64)."""
+    """The inputs of a case, always the same, and its results (float64)."""
     inputs = inputs_of(case)
     return inputs, _answers(case, inputs)
 
 
 def inputs_of(case: Case) -> Arrays:
-    """The inputs of a case (float32), always the same."""
+    """The inputs of a case, always the same: float32 arrays of numbers that its dtype has."""
     w = case.workload
+    dtype = numpy_dtype(case.dtype)
     rng = np.random.default_rng(zlib.crc32(f"{w.name} {case.batch} {case.mode}".encode()))
 
     def normal(scale: float, *shape: int) -> np.ndarray:
-        return (scale * rng.standard_normal(shape, np.float32)).astype(np.float32)
+        drawn = (scale * rng.standard_normal(shape, np.float32)).astype(np.float32)
+        return drawn.astype(dtype).astype(np.float32)
 
     inputs: Arrays = {}
     if case.operation == "pointwise":
@@ -125,7 +165,7 @@ def _answers(case: Case, inputs: Arrays) -> Arrays:
     if not case.training:
         return answers
     if case.epilogue:
-        inputs["dy"][np.minimum(np.abs(y), np.abs(y - 6)) < _KINK] = 0
+        inputs["dy"][np.minimum(np.abs(y), np.abs(y - 6)) < _KINKS[case.dtype]] = 0
     dy = inputs["dy"].astype(np.float64)
     if case.epilogue:
         dy *= (y > 0) & (y < 6)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sepconv._commands import fail, positive_int, problem_with_output
+from sepconv.arrays import DTYPES
 
 __all__ = ["add_parsers", "run"]
 
@@ -28,6 +29,7 @@ examples:
   sepconv bench --against torch,onnxruntime --workloads mobilenet_v1
   sepconv bench --workloads 'xception/*,eegnet' --mode 'separable*' --batch 1
   sepconv bench --mode pointwise,pointwise-training --threads 1
+  sepconv bench --dtype bfloat16 --against torch,openvino --quick
 
 peers: {peers}
 modes: {modes}
@@ -68,6 +70,13 @@ def add_parsers(commands: Any) -> None:
         type=_batches,
         metavar="N,...",
         help="batch sizes (default: 1 and 8, for EEGNet 1 and 32; with --quick, 1)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="of all arrays; beside another than float32, sepconv is also timed in float32 "
+        "(default: float32)",
     )
     parser.add_argument(
         "--threads",
@@ -121,23 +130,26 @@ def run(options: argparse.Namespace) -> int:
     if threads > cores:
         return fail(f"--threads: this process has {cores} cores, received {threads}", 2)
     try:
-        chosen = benchmark.cases(options.workloads, options.mode, options.batch, options.quick)
-        names = benchmark.chosen_peers(options.against)
+        chosen = benchmark.cases(
+            options.workloads, options.mode, options.batch, options.quick, options.dtype
+        )
+        names = benchmark.chosen_peers(options.against, options.dtype)
         from rich.console import Console
 
         from sepconv import doctor
 
         console = Console()
-        for hint in benchmark.missing() if options.against is None else ():
+        for hint in benchmark.missing(options.dtype) if options.against is None else ():
             console.print(hint, style="yellow", markup=False)
         facts = [row for row in doctor.machine() if row[0] != "threads"]
+        facts.append(("dtype", options.dtype))
         whole = benchmark.run(chosen, names, threads, options.quick, folder, facts, console)
     except benchmark.UsageError as error:
         return fail(str(error), 2)
     except ModuleNotFoundError as error:
-        if error.name not in ("rich", "matplotlib"):
+        if error.name not in ("rich", "matplotlib", "ml_dtypes"):
             raise
-        return fail(f"the benchmark needs {error.name}: pip install rich matplotlib", 2)
+        return fail(f"the benchmark needs {error.name}: pip install {error.name}", 2)
     except WorkerError as error:
         return fail(f"{error}\n`sepconv doctor` may know more.", 1)
     return 0 if whole else fail("stopped before the end.", 130)

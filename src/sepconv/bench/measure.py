@@ -106,7 +106,7 @@ class Result:
     @property
     def best(self) -> str | None:
         """The name of the fastest peer."""
-        others = {name: s.median for name, s in self.samples.items() if name != peers.OURS}
+        others = {name: s.median for name, s in self.samples.items() if name in peers.PEERS}
         return min(others, key=lambda name: others[name], default=None)
 
     @property
@@ -115,6 +115,14 @@ class Result:
         if self.ours is None or self.best is None:
             return None
         return self.samples[self.best].median / self.ours.median
+
+    @property
+    def gain(self) -> float | None:
+        """Sepconv's time in float32 over its time in the case's dtype; above 1 where that gains."""
+        float32 = self.samples.get(peers.OURS_FLOAT32)
+        if self.ours is None or float32 is None:
+            return None
+        return float32.median / self.ours.median
 
 
 class WorkerError(RuntimeError):
@@ -243,7 +251,7 @@ def pinned(threads: int) -> Iterator[None]:
 
 @contextmanager
 def workers(names: list[str], threads: int, patience: float) -> Iterator[dict[str, Worker]]:
-    """The processes of `OURS` and of peers, ready.
+    """The processes of `OURS` and of others, ready.
 
     Raises:
         WorkerError: sepconv's own process cannot start. Peers that cannot start are tried again in
@@ -302,12 +310,13 @@ class _Round:
     def _prepare(self, folder: str) -> dict[str, float]:
         """Prepares all workers at once, untimed; returns the errors of the correct ones."""
         errors: dict[str, float] = {}
-        command: dict[str, Any] = {"case": encode(self.result.case), "folder": folder}
-        command |= {"do": "prepare", "thorough": self.plan.thorough}
+        case = self.result.case
 
         def tell(name: str, worker: Worker) -> None:
             worker.greet(self.plan.patience)
-            worker.tell(**command)
+            own = case._replace(dtype="float32") if name == peers.OURS_FLOAT32 else case
+            command = {"folder": folder, "thorough": self.plan.thorough}
+            worker.tell(do="prepare", case=encode(own), **command)
 
         def hear(name: str, worker: Worker) -> None:
             answer = worker.hear(self.plan.patience)

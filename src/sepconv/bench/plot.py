@@ -19,7 +19,8 @@ def _roofs(axes: Any, machine: Machine, low: float, high: float) -> None:
     peak = machine.peak / 1e9
     axes.plot([low, high], [peak, peak], color=TEXT, linewidth=1.5, zorder=2)
     axes.annotate(
-        f"multiply-adds {peak:.0f} GFLOP/s",
+        f"multiply-adds {peak:.0f} GFLOP/s"
+        + ("" if machine.dtype == "float32" else f", {machine.dtype}"),
         (high, peak),
         (-2, 4),
         textcoords="offset points",

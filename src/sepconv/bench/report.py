@@ -49,6 +49,8 @@ class Summary(NamedTuple):
         best: geometric mean of the fastest peer's time over sepconv's; None without peers.
         slower: the number of cases in which some peer is faster.
         floor: geometric mean of sepconv's time over the floor.
+        gain: geometric mean of sepconv's time in float32 over its time; None for float32 itself.
+        behind_float32: the number of cases in which float32 is faster.
         each: the geometric mean of a peer's time over sepconv's in the cases that it took part in,
             by peer.
     """
@@ -59,6 +61,8 @@ class Summary(NamedTuple):
     best: float | None
     slower: int
     floor: float
+    gain: float | None
+    behind_float32: int
     each: dict[str, float]
 
 
@@ -71,6 +75,7 @@ def _mean(ratios: Iterable[float]) -> float:
 def _summary(mode: str, batch: int, timed: list[tuple[Result, Sample]]) -> Summary:
     """The summary of at least one result, each with sepconv's sample."""
     speed_ups = [r.speed_up for r, _ in timed if r.speed_up is not None]
+    gains = [r.gain for r, _ in timed if r.gain is not None]
     each = {}
     for name in peers.PEERS:
         ratios = [r.samples[name].median / ours.median for r, ours in timed if name in r.samples]
@@ -83,6 +88,8 @@ def _summary(mode: str, batch: int, timed: list[tuple[Result, Sample]]) -> Summa
         _mean(speed_ups) if speed_ups else None,
         sum(ratio < 1 for ratio in speed_ups),
         _mean(ours.median / r.floor.seconds for r, ours in timed),
+        _mean(gains) if gains else None,
+        sum(ratio < 1 for ratio in gains),
         each,
     )
 
@@ -108,13 +115,14 @@ def _whole(found: list[Summary]) -> list[Summary]:
 
 
 def _speed_ups(results: list[Result]) -> dict[str, dict[str, float]]:
-    """For each mode, the peers' times over sepconv's, by their titles."""
-    return {
-        f"{summary.mode} ({summary.cases} cases)": {
-            peers.load(name).title: ratio for name, ratio in summary.each.items()
-        }
-        for summary in _whole(summaries(results))
-    }
+    """For each mode, the others' times over sepconv's, by their titles."""
+    found = {}
+    for summary in _whole(summaries(results)):
+        group = {peers.load(name).title: ratio for name, ratio in summary.each.items()}
+        if summary.gain is not None:
+            group[peers.load(peers.OURS_FLOAT32).title] = summary.gain
+        found[f"{summary.mode} ({summary.cases} cases)"] = group
+    return found
 
 
 def _milliseconds(seconds: float) -> str:
@@ -122,16 +130,27 @@ def _milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.4f}"
 
 
-#: Headings of `_row`.
+#: Headings of `_row`, and those beside another dtype than float32.
 _COLUMNS = ("workload", "shape", "batch", "sepconv, ms", "best peer, ms", "speed-up", "x floor")
+_FLOAT32_COLUMNS = ("float32, ms", "gain")
+
+
+def _columns(results: list[Result]) -> tuple[str, ...]:
+    """The headings of the rows of results, which are of one dtype."""
+    return _COLUMNS + _FLOAT32_COLUMNS * any(r.case.dtype != "float32" for r in results)
 
 
 def _row(result: Result, short: bool = False) -> tuple[str, ...]:
     """A row of a table; a short one has half the interquartile range as the spread."""
     case, ours = result.case, result.ours
     first = (case.workload.name, case.describe(), str(case.batch))
+    beside: tuple[str, ...] = ()
+    if case.dtype != "float32":
+        float32 = result.samples.get(peers.OURS_FLOAT32)
+        time = "-" if float32 is None else _milliseconds(float32.median)
+        beside = (time, _compared(result.gain))
     if ours is None:
-        return (*first, "failed", "", "", "")
+        return (*first, "failed", "", "", "", *beside)
     low, high = ours.quartiles
     spread = f"({_milliseconds(low)} to {_milliseconds(high)})"
     if short:
@@ -140,22 +159,29 @@ def _row(result: Result, short: bool = False) -> tuple[str, ...]:
     if result.best is not None and result.speed_up is not None:
         name = peers.load(result.best).title
         best = f"{_milliseconds(result.samples[result.best].median)} {name}"
-        ratio = f"{result.speed_up:.2f}x" + (" slower" if result.speed_up < 1 else "")
+        ratio = _compared(result.speed_up)
     against_floor = f"{ours.median / result.floor.seconds:.2f}"
     bound = "" if result.floor.bound == "operations" else f" {result.floor.level}"
     middle = f"{_milliseconds(ours.median)} {spread}"
-    return (*first, middle, best, ratio, against_floor + bound)
+    return (*first, middle, best, ratio, against_floor + bound, *beside)
 
 
-#: Headings of `_summary_row`, before those of the peers.
+def _compared(ratio: float | None) -> str:
+    """Another's time over sepconv's."""
+    return "-" if ratio is None else f"{ratio:.2f}x" + (" slower" if ratio < 1 else "")
+
+
+#: Headings of `_summary_row`, before those of the peers; and those beside another dtype.
 _SUMMARY_COLUMNS = ("mode", "batch", "cases", "best peer", "behind in", "x floor")
+_SUMMARY_FLOAT32_COLUMNS = ("gain over float32", "behind float32 in")
 
 
 def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
 
 
-def _summary_row(summary: Summary, names: list[str]) -> tuple[str, ...]:
+def _summary_row(summary: Summary, names: list[str], beside: bool) -> tuple[str, ...]:
+    """A row of the means, with what a dtype gains where there is float32 beside it."""
     return (
         summary.mode,
         str(summary.batch) if summary.batch else "all",
@@ -163,6 +189,7 @@ def _summary_row(summary: Summary, names: list[str]) -> tuple[str, ...]:
         _ratio(summary.best),
         str(summary.slower),
         f"{summary.floor:.2f}",
+        *((_ratio(summary.gain), str(summary.behind_float32)) if beside else ()),
         *(_ratio(summary.each.get(name)) for name in names),
     )
 
@@ -188,16 +215,20 @@ def table(report: Report) -> Iterator[Any]:
         return shown
 
     for mode, group in _by_mode(report.results):
-        shown = empty(mode, (_COLUMNS[0], *_COLUMNS[2:]), 1)
+        columns = _columns(group)
+        shown = empty(_titled(mode, report), (columns[0], *columns[2:]), 1)
         for result in group:
             behind = result.speed_up is not None and result.speed_up < 1
             first, _, *rest = _row(result, short=True)
             shown.add_row(first, *rest, style="bold red" if behind or not result.ours else None)
         yield shown
     found = summaries(report.results)
-    shown = empty("Geometric means: speed-up over the best peer", _SUMMARY_COLUMNS, 1)
+    beside = report.machine.dtype != "float32"
+    columns = _SUMMARY_COLUMNS + _SUMMARY_FLOAT32_COLUMNS * beside
+    title = _titled("Geometric means: speed-up over the best peer", report)
+    shown = empty(title, columns, 1)
     for summary in found:
-        shown.add_row(*_summary_row(summary, []))
+        shown.add_row(*_summary_row(summary, [], beside))
     yield shown
     whole = _whole(found)
     shown = empty("Speed-up over each", ("peer", *(summary.mode for summary in whole)), 1)
@@ -207,11 +238,19 @@ def table(report: Report) -> Iterator[Any]:
     yield shown
 
 
+def _titled(title: str, report: Report) -> str:
+    """A title with the dtype, where it is not float32."""
+    dtype = report.machine.dtype
+    return title if dtype == "float32" else f"{title}, {dtype}"
+
+
 def limits(machine: Machine) -> str:
     """The machine's limits in a line."""
     levels = ", ".join(f"{level.name} {level.bandwidth / 1e9:.0f} GB/s" for level in machine.levels)
     threads = f"{machine.threads} thread{'' if machine.threads == 1 else 's'}"
-    return f"{threads}: {machine.peak / 1e9:.0f} GFLOP/s; {levels}"
+    rate = f"{machine.peak / 1e9:.0f} GFLOP/s"
+    rate += "" if machine.dtype == "float32" else f" in {machine.dtype}"
+    return f"{threads}: {rate}; {levels}"
 
 
 def failures(results: list[Result]) -> Iterator[tuple[str, str, str]]:
@@ -242,7 +281,7 @@ def markdown(report: Report) -> str:
         if title not in dict(facts)
     ]
     parts = [
-        "# sepconv bench",
+        f"# {_titled('sepconv bench', report)}",
         _markdown_table(("what", "value"), facts),
         "Times are medians in milliseconds, with quartiles in brackets; speed-up is the fastest "
         'peer\'s time over sepconv\'s, and "slower" marks where that peer is ahead; "x floor" is '
@@ -250,15 +289,22 @@ def markdown(report: Report) -> str:
         "where bytes and not operations set it. The limits are the best of before "
         "and after; a machine that was busy both times shows times below its floor.",
     ]
+    beside = report.machine.dtype != "float32"
+    if beside:
+        parts.append(
+            f'All arrays are {report.machine.dtype}. "gain" is sepconv\'s time in float32, on the '
+            'same numbers, over its time in this dtype; "slower" marks where float32 is ahead.'
+        )
     if report.left_out:
         parts.append(f"The run ended with {report.left_out} cases left out.")
     parts.append("## Geometric means")
-    rows = [_summary_row(summary, names) for summary in summaries(report.results)]
-    parts.append(_markdown_table((*_SUMMARY_COLUMNS, *titles), rows))
+    rows = [_summary_row(summary, names, beside) for summary in summaries(report.results)]
+    columns = _SUMMARY_COLUMNS + _SUMMARY_FLOAT32_COLUMNS * beside
+    parts.append(_markdown_table((*columns, *titles), rows))
     parts.append("![How many times longer each peer takes](speedup.svg)")
     parts.append("![Roofline](roofline.svg)")
     for mode, group in _by_mode(report.results):
-        parts += [f"## {mode}", _markdown_table(_COLUMNS, map(_row, group))]
+        parts += [f"## {mode}", _markdown_table(_columns(group), map(_row, group))]
     failed = list(failures(report.results))
     if failed:
         parts += ["## Not timed", _markdown_table(("case", "peer", "why"), failed)]
@@ -271,9 +317,11 @@ def _result_json(result: Result) -> dict[str, Any]:
         "workload": asdict(case.workload),
         "batch": case.batch,
         "mode": case.mode,
+        "dtype": case.dtype,
         "floor": asdict(result.floor),
         "best_peer": result.best,
         "speed_up": result.speed_up,
+        "gain": result.gain,
         "times_floor": result.ours and result.ours.median / result.floor.seconds,
         "samples": {
             name: {
@@ -301,6 +349,7 @@ def as_json(report: Report) -> str:
     plan["deadline"] = plan["deadline"] if math.isfinite(plan["deadline"]) else None
     whole = {
         "facts": dict(report.facts),
+        "dtype": machine.dtype,
         "machine": {"threads": machine.threads, "peak": machine.peak, "levels": levels},
         "plan": plan,
         "versions": report.versions,
@@ -321,7 +370,7 @@ def write(folder: Path, report: Report) -> list[Path]:
         "bench.json": as_json(report),
         "bench.md": markdown(report),
         "roofline.svg": plot.roofline(report.results, report.machine),
-        "speedup.svg": bars.bars(_speed_ups(report.results)),
+        "speedup.svg": bars.bars(_speed_ups(report.results), report.machine.dtype),
     }
     for name, text in texts.items():
         write_whole(folder / name, text)

@@ -16,6 +16,10 @@ Bytes, where X, Y, G and W are those of the input, the output, the output's grad
 weights. Nothing is written between the two steps (they are fused):
 
     forward   X + Y + W                    backward    2 X + G + 3 W
+
+Both depend on the dtype: bytes are those of its elements, and the rate is that of the multiply-adds
+that its products are made of. In the half types these are float32's, or those of an instruction for
+pairs of bfloat16, where the kernels in use have one.
 """
 
 from __future__ import annotations
@@ -25,9 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepconv import _native
+from sepconv.arrays import DTYPES
 from sepconv.bench.workloads import Case, Workload
 
-__all__ = ["Floor", "Level", "Machine", "floor", "measure", "traffic", "work"]
+__all__ = ["BYTES", "Floor", "Level", "Machine", "floor", "measure", "traffic", "work"]
+
+#: The bytes of an element.
+BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -51,13 +59,15 @@ class Machine:
 
     Attributes:
         threads: for which it was measured.
-        peak: operations a second.
+        peak: operations a second, in the dtype.
         levels: from the smallest to the largest.
+        dtype: a key of `BYTES`.
     """
 
     threads: int
     peak: float
     levels: tuple[Level, ...]
+    dtype: str = "float32"
 
     def best_of(self, other: Machine) -> Machine:
         """The higher of each limit, for two measurements of the same machine."""
@@ -65,7 +75,7 @@ class Machine:
             max(pair, key=lambda level: level.bandwidth)
             for pair in zip(self.levels, other.levels, strict=True)
         )
-        return Machine(self.threads, max(self.peak, other.peak), levels)
+        return Machine(self.threads, max(self.peak, other.peak), levels, self.dtype)
 
     def level(self, size: float) -> Level:
         """The smallest level that holds `size` bytes."""
@@ -117,12 +127,13 @@ def _count(processors: str) -> int:
     return sum(int(part[-1]) - int(part[0]) + 1 for part in ranges)
 
 
-def measure(threads: int, seconds: float = 0.5) -> Machine:
+def measure(threads: int, seconds: float = 0.5, dtype: str = "float32") -> Machine:
     """Measures this machine.
 
     Args:
         threads: how many to use.
         seconds: how long each of the few measurements takes.
+        dtype: whose multiply-adds are measured, a key of `BYTES`.
     """
     levels = []
     for level, (size, shared) in sorted(_caches().items()):
@@ -136,7 +147,8 @@ def measure(threads: int, seconds: float = 0.5) -> Machine:
     large = int(max(128 << 20, 4 * last))
     bandwidth = _native.measure_bandwidth(large, threads, seconds)
     levels.append(Level("memory", math.inf, bandwidth))
-    return Machine(threads, _native.measure_fma(threads, seconds), tuple(levels))
+    peak = _native.measure_fma(threads, seconds, DTYPES[dtype])
+    return Machine(threads, peak, tuple(levels), dtype)
 
 
 def _taps(workload: Workload) -> int:
@@ -172,7 +184,7 @@ def work(case: Case) -> float:
 
 
 def traffic(case: Case) -> float:
-    """The bytes of a case in float32; see the top of this file."""
+    """The bytes of a case; see the top of this file."""
     w = case.workload
     pixels = case.batch * math.prod(w.output_size)
     weights = 0
@@ -187,7 +199,7 @@ def traffic(case: Case) -> float:
     elements = x + y + weights
     if case.training:
         elements += 2 * x + y + 3 * weights
-    return 4.0 * elements
+    return float(BYTES[case.dtype] * elements)
 
 
 def _footprint(case: Case) -> float:

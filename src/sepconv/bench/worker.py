@@ -22,15 +22,13 @@ from sepconv.bench.workloads import Case, Workload
 
 __all__ = ["decode", "encode", "main"]
 
-#: The largest relative error, in the norm, of a peer's outputs.
-TOLERANCE = 1e-4
 #: Seconds of preparing one case after which no further setting is tried, if one is correct.
 _ENOUGH_SECONDS = 10.0
 
 
 def encode(case: Case) -> dict[str, Any]:
     """A case for JSON."""
-    return {"workload": vars(case.workload), "batch": case.batch, "mode": case.mode}
+    return case._asdict() | {"workload": vars(case.workload)}
 
 
 def decode(value: dict[str, Any]) -> Case:
@@ -38,7 +36,7 @@ def decode(value: dict[str, Any]) -> Case:
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in value["workload"].items()
     }
-    return Case(Workload(**fields), value["batch"], value["mode"])
+    return Case(**value | {"workload": Workload(**fields)})
 
 
 def _timed(run: Any) -> float:
@@ -75,7 +73,7 @@ class _Server:
             except Exception as failure:
                 wrong[setting] = "".join(traceback.format_exception_only(failure)).strip()[-500:]
                 continue
-            if error <= TOLERANCE:
+            if error <= cases.TOLERANCES[decoded.dtype]:
                 self.ready[setting] = prepared
                 errors.append(error)
             else:

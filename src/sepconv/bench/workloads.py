@@ -126,11 +126,15 @@ MODES = {
 
 
 class Case(NamedTuple):
-    """One thing to measure: a workload at a batch size in a mode (a key of `MODES`)."""
+    """One thing to measure: a workload at a batch size in a mode (a key of `MODES`).
+
+    All arrays, inputs and results, are of the dtype.
+    """
 
     workload: Workload
     batch: int
     mode: str
+    dtype: str = "float32"
 
     @property
     def operation(self) -> str:
@@ -383,6 +387,7 @@ def select(
     modes: str | None = None,
     batches: tuple[int, ...] | None = None,
     quick: bool = False,
+    dtype: str = "float32",
 ) -> list[Case]:
     """The cases to measure; of those with the same shape, the first alone.
 
@@ -391,6 +396,7 @@ def select(
         modes: patterns of `MODES`' keys; None for all, or the four main ones if `quick`.
         batches: batch sizes; None for each workload's own, or the smallest of them if `quick`.
         quick: takes `QUICK` where `workloads` is None.
+        dtype: of every case, a key of `sepconv.arrays.DTYPES`.
 
     Example:
         >>> [case.batch for case in select("mobilenet_v1/7", "separable")]
@@ -405,7 +411,7 @@ def select(
         modes = "separable,separable-training,depthwise,pointwise"
     found: dict[tuple[Any, ...], Case] = {}
     for case in _cases(chosen, modes, batches, quick):
-        found.setdefault(_shape(case), case)
+        found.setdefault(_shape(case), case._replace(dtype=dtype))
     return list(found.values())
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sepconv.arrays import DTYPES
 from sepconv.bench.cases import Arrays
 from sepconv.bench.workloads import Case
 
-__all__ = ["OURS", "PEERS", "Build", "BuiltCase", "Peer", "load"]
+__all__ = ["OURS", "OURS_FLOAT32", "PEERS", "Build", "BuiltCase", "Peer", "load"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Peer(ABC):
         distribution: the distribution whose version is reported.
         install: the argument of `pip install`.
         environment: environment variables for its process.
+        dtypes: what its arrays may be of, of `sepconv.arrays.DTYPES`.
     """
 
     title: ClassVar[str]
@@ -52,6 +54,7 @@ class Peer(ABC):
     distribution: ClassVar[str]
     install: ClassVar[str]
     environment: ClassVar[dict[str, str]] = {}
+    dtypes: ClassVar[tuple[str, ...]] = tuple(DTYPES)
 
     @classmethod
     def available(cls) -> bool:
@@ -65,7 +68,7 @@ class Peer(ABC):
 
     @classmethod
     def supports(cls, case: Case) -> bool:
-        """Whether it can run a case at all."""
+        """Whether it can run a case at all, if it has its dtype."""
         return True
 
     @abstractmethod
@@ -78,14 +81,16 @@ class Peer(ABC):
 
         Args:
             case: what to run.
-            inputs: see `sepconv.bench.cases.Arrays`.
+            inputs: see `sepconv.bench.cases.Arrays`; float32, as `sepconv.bench.cases` says, for a
+                library to convert before anything is timed.
             thorough: whether to include settings that take long to build and are seldom the
                 fastest.
         """
 
 
-#: sepconv itself, among the peers' processes.
+#: sepconv itself, among the peers' processes; and sepconv in float32 beside another dtype.
 OURS = "sepconv"
+OURS_FLOAT32 = "sepconv-float32"
 
 #: Name on the command line -> "module:class".
 PEERS = {
@@ -102,6 +107,7 @@ PEERS = {
 
 
 def load(name: str) -> type[Peer]:
-    """The class of `OURS` or of one of `PEERS`."""
-    module, attribute = ("ours:Ours" if name == OURS else PEERS[name]).split(":")
+    """The class of `OURS`, of `OURS_FLOAT32` or of one of `PEERS`."""
+    ours = {OURS: "ours:Ours", OURS_FLOAT32: "ours:OursFloat32"}
+    module, attribute = (ours | PEERS)[name].split(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sepconv.bench.cases import Arrays
+from sepconv.bench.cases import Arrays, typed
 from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 
@@ -74,7 +74,8 @@ class Jax(Peer):
             y, pull = jax.vjp(compute, arrays)
             return {"y": y} | {f"d{name}": grad for name, grad in pull(dy)[0].items()}
 
-        arrays = {name: jax.device_put(array) for name, array in inputs.items()}
+        jax.config.update("jax_enable_x64", case.dtype == "float64")
+        arrays = {name: jax.device_put(array) for name, array in typed(case, inputs).items()}
         dy = arrays.pop("dy", None)
         return BuiltCase(
             lambda: jax.block_until_ready(step(arrays, dy)),

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sepconv.bench.cases import Arrays
+from sepconv.bench.cases import Arrays, typed
 from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.peers.jax import Jax
 from sepconv.bench.peers.tensorflow import TensorFlow
-from sepconv.bench.peers.torch import Torch
+from sepconv.bench.peers.torch import Torch, as_numpy
 from sepconv.bench.workloads import Case
 
 __all__ = ["KerasJax", "KerasTensorFlow", "KerasTorch"]
@@ -30,6 +30,7 @@ def _layer(case: Case, inputs: Arrays, data_format: str = "channels_last") -> An
         "use_bias": case.epilogue,
         "activation": "relu6" if case.epilogue else None,
         "data_format": data_format,
+        "dtype": case.dtype,
     }
     if case.operation == "separable":
         layer = layers.SeparableConv2D(w.filters, w.kernel, **options)
@@ -84,10 +85,12 @@ class KerasJax(_Keras):
     def _prepare(self, case: Case, inputs: Arrays) -> BuiltCase:
         import jax
 
+        jax.config.update("jax_enable_x64", case.dtype == "float64")
         layer = _layer(case, inputs)
         weights = [v.value for v in layer.trainable_variables]
-        x = jax.device_put(inputs["x"])
-        dy = jax.device_put(inputs["dy"]) if case.training else None
+        arrays = typed(case, inputs)
+        x = jax.device_put(arrays["x"])
+        dy = jax.device_put(arrays["dy"]) if case.training else None
 
         def compute(x: Any, weights: list[Any]) -> Any:
             return layer.stateless_call(weights, [], x)[0]
@@ -130,8 +133,8 @@ class KerasTensorFlow(_Keras):
         import tensorflow as tf
 
         layer = _layer(case, inputs)
-        x = tf.constant(inputs["x"])
-        dy = tf.constant(inputs["dy"]) if case.training else None
+        x = tf.constant(inputs["x"], case.dtype)
+        dy = tf.constant(inputs["dy"], case.dtype) if case.training else None
         weights = [v.value for v in layer.trainable_variables]
 
         @tf.function(jit_compile=xla)
@@ -174,11 +177,11 @@ class KerasTorch(_Keras):
         layer = _layer(case, inputs, data_format)
 
         def tensor(array: np.ndarray) -> Any:
-            found = torch.from_numpy(array)
+            found = torch.from_numpy(array).to(getattr(torch, case.dtype))
             return found.permute(0, 3, 1, 2).contiguous() if first else found
 
         def numpy(found: Any) -> np.ndarray:
-            array = found.detach().numpy()
+            array = as_numpy(found)
             return array.transpose(0, 2, 3, 1) if first else array
 
         x = tensor(inputs["x"])
@@ -195,7 +198,7 @@ class KerasTorch(_Keras):
         def outputs(result: Any) -> Arrays:
             y, grads = result
             images = [numpy(grad) for grad in grads[:1]]
-            rest = [grad.detach().numpy() for grad in grads[1:]]
+            rest = [as_numpy(grad) for grad in grads[1:]]
             return _outputs(case, inputs, numpy(y), images + rest)
 
         return BuiltCase(run, outputs)

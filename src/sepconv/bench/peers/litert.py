@@ -18,6 +18,7 @@ class LiteRt(Peer):
     modules = ("ai_edge_litert", "tensorflow")
     distribution = "ai-edge-litert"
     install = "ai-edge-litert tensorflow-cpu"
+    dtypes = ("float32",)
 
     def __init__(self, threads: int) -> None:
         import tensorflow as tf

@@ -23,7 +23,7 @@ def channels_last(array: np.ndarray) -> np.ndarray:
 
 
 def model(case: Case, inputs: Arrays, product: bool = False) -> bytes:
-    """From "x" to "y", with the weights inside.
+    """From "x" to "y", with the weights inside, of the dtype that the inputs are of.
 
     Args:
         case: what it computes.
@@ -31,7 +31,7 @@ def model(case: Case, inputs: Arrays, product: bool = False) -> bytes:
         product: for "pointwise" alone: as a matrix product over (N, H, W, C), instead of a
             convolution of (N, C, H, W).
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     w = case.workload
     nodes: list[Any] = []
@@ -67,7 +67,8 @@ def model(case: Case, inputs: Arrays, product: bool = False) -> bytes:
         last = add("Conv", [last, constant("pointwise", kernel), *bias], kernel_shape=(1, 1))
     if case.epilogue:
         six = [
-            constant(name, np.array(value, np.float32)) for name, value in (("low", 0), ("high", 6))
+            constant(name, np.array(value, inputs["x"].dtype))
+            for name, value in (("low", 0), ("high", 6))
         ]
         last = add("Clip", [last, *six])
     nodes[-1].output[0] = "y"
@@ -77,8 +78,9 @@ def model(case: Case, inputs: Arrays, product: bool = False) -> bytes:
     shapes = [(n, h, width, c), (n, ho, wo, case.output_channels)]
     if not product:
         shapes = [(n, c, h, w) for n, h, w, c in shapes]
+    element = helper.np_dtype_to_tensor_dtype(inputs["x"].dtype)
     x, y = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        helper.make_tensor_value_info(name, element, shape)
         for name, shape in zip("xy", shapes, strict=True)
     )
     graph = helper.make_graph(nodes, "case", [x], [y], weights)

@@ -1,4 +1,4 @@
-"""sepconv's NumPy functions, as a peer."""
+"""sepconv's NumPy functions, as a peer: in the case's dtype, and in float32 beside it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 import sepconv
 from sepconv.arrays import empty
-from sepconv.bench.cases import Arrays
+from sepconv.bench.cases import Arrays, typed
 from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 
-__all__ = ["Ours"]
+__all__ = ["Ours", "OursFloat32"]
 
 
 class Ours(Peer):
@@ -29,6 +29,7 @@ class Ours(Peer):
 
     def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
         """The functions as they are, and for inference with weights prepared, as engines do."""
+        inputs = typed(case, inputs)
         build = self._pointwise if case.operation == "pointwise" else self._convolution
         found = {"NumPy functions": lambda: build(case, inputs)}
         if not case.training:
@@ -50,12 +51,12 @@ class Ours(Peer):
         activation = "relu6" if case.epilogue else None
         convolve = sepconv.prepare_conv2d(activation=activation, **arguments)
         x = inputs["x"]
-        y = empty((*x.shape[:1], *w.output_size, case.output_channels), np.float32, x)
+        y = empty((*x.shape[:1], *w.output_size, case.output_channels), x.dtype, x)
         return BuiltCase(lambda: convolve(x, out=y), lambda _: {"y": y})
 
     def _pointwise(self, case: Case, inputs: Arrays) -> BuiltCase:
         x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]
-        y = empty((*x.shape[:3], kernel.shape[3]), np.float32, x)
+        y = empty((*x.shape[:3], kernel.shape[3]), x.dtype, x)
 
         def run() -> Arrays:
             outputs = {"y": sepconv.pointwise_conv2d(x, kernel, out=y)}
@@ -83,7 +84,7 @@ class Ours(Peer):
         else:
             forward, backward = sepconv.depthwise_conv2d, sepconv.depthwise_conv2d_grad
         activation = "relu6" if case.epilogue else None
-        y = empty((case.batch, *w.output_size, case.output_channels), np.float32, x)
+        y = empty((case.batch, *w.output_size, case.output_channels), x.dtype, x)
 
         def run() -> Any:
             forward(x, bias=bias, activation=activation, out=y, **arguments)
@@ -91,7 +92,7 @@ class Ours(Peer):
                 return None
             gradient = dy
             if case.epilogue:
-                gradient = np.where((y > 0) & (y < 6), dy, np.float32(0))
+                gradient = np.where((y > 0) & (y < 6), dy, dy.dtype.type(0))
             return backward(x, dy=gradient, **arguments)
 
         def outputs(grads: Any) -> Arrays:
@@ -105,3 +106,10 @@ class Ours(Peer):
             return found
 
         return BuiltCase(run, outputs)
+
+
+class OursFloat32(Ours):
+    """sepconv on the same numbers in float32, to tell what another dtype gains."""
+
+    title = "sepconv in float32"
+    dtypes = ("float32",)

@@ -71,7 +71,7 @@ class TensorFlow(Peer):
         import tensorflow as tf
 
         compute = convolution(case)
-        tensors = {name: tf.constant(array) for name, array in inputs.items()}
+        tensors = {name: tf.constant(array, case.dtype) for name, array in inputs.items()}
         dy = tensors.pop("dy", None)
 
         @tf.function(jit_compile=xla)

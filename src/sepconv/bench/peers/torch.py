@@ -11,7 +11,7 @@ from sepconv.bench.cases import Arrays
 from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case, Workload
 
-__all__ = ["Torch"]
+__all__ = ["Torch", "as_numpy"]
 
 
 def _cropping_pads(workload: Workload) -> tuple[tuple[int, ...], tuple[slice, ...]]:
@@ -83,7 +83,7 @@ def _module(case: Case, inputs: Arrays, channels_last: bool, way: str) -> Any:
     (top, bottom), (left, right) = w.pads
 
     def parameter(array: np.ndarray) -> Any:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = _tensor(case, np.ascontiguousarray(array))
         return torch.nn.Parameter(tensor.contiguous(memory_format=memory_format))
 
     class Convolution(torch.nn.Module):
@@ -97,7 +97,7 @@ def _module(case: Case, inputs: Arrays, channels_last: bool, way: str) -> Any:
             if "pointwise_kernel" in inputs:
                 self.pointwise = parameter(inputs["pointwise_kernel"].T[:, :, None, None])
             if "bias" in inputs:
-                self.bias = torch.nn.Parameter(torch.from_numpy(inputs["bias"]))
+                self.bias = torch.nn.Parameter(_tensor(case, inputs["bias"]))
 
         def forward(self, x: Any) -> Any:
             if self.depthwise is not None:
@@ -121,16 +121,29 @@ def _module(case: Case, inputs: Arrays, channels_last: bool, way: str) -> Any:
     return Convolution().eval()
 
 
-def _image(array: np.ndarray, channels_last: bool) -> Any:
-    """(N, H, W, C) as PyTorch's (N, C, H, W) in the memory format wanted."""
+def _tensor(case: Case, array: np.ndarray) -> Any:
+    """An array as a tensor of the case's dtype."""
     import torch
 
-    tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
+    return torch.from_numpy(array).to(getattr(torch, case.dtype))
+
+
+def _image(case: Case, array: np.ndarray, channels_last: bool) -> Any:
+    """(N, H, W, C) as PyTorch's (N, C, H, W) in the memory format wanted."""
+    tensor = _tensor(case, array).permute(0, 3, 1, 2)
     return tensor if channels_last else tensor.contiguous()
 
 
+def as_numpy(tensor: Any) -> np.ndarray:
+    """A tensor's numbers; NumPy has no bfloat16 of its own, so these become float32."""
+    import torch
+
+    found = tensor.detach()
+    return (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+
+
 def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.detach().permute(0, 2, 3, 1).numpy()
+    return as_numpy(tensor).transpose(0, 2, 3, 1)
 
 
 def _prepare(
@@ -139,9 +152,9 @@ def _prepare(
     import torch
 
     module = _module(case, inputs, channels_last, way)
-    x = _image(inputs["x"], channels_last)
+    x = _image(case, inputs["x"], channels_last)
     if case.training:
-        return _training(module, x, _image(inputs["dy"], channels_last))
+        return _training(module, x, _image(case, inputs["dy"], channels_last))
     if compiled:
         from torch._inductor import config
 
@@ -171,12 +184,12 @@ def _training(module: Any, x: Any, dy: Any) -> BuiltCase:
         found = {"y": _numpy(y), "dx": _numpy(dx)}
         for name, grad in zip(parameters, grads, strict=True):
             if name == "depthwise":
-                kernel = grad.numpy().transpose(2, 3, 1, 0)
+                kernel = as_numpy(grad).transpose(2, 3, 1, 0)
                 found["ddepthwise_kernel"] = kernel.reshape(*kernel.shape[:2], x.shape[1], -1)
             elif name == "pointwise":
-                found["dpointwise_kernel"] = grad.numpy()[:, :, 0, 0].T
+                found["dpointwise_kernel"] = as_numpy(grad)[:, :, 0, 0].T
             else:
-                found["dbias"] = grad.numpy()
+                found["dbias"] = as_numpy(grad)
         return found
 
     return BuiltCase(run, outputs)
@@ -186,9 +199,9 @@ def _matrix_product(case: Case, inputs: Arrays) -> BuiltCase:
     import torch
 
     shape = (*inputs["x"].shape[:3], case.workload.filters)
-    x = torch.from_numpy(inputs["x"]).reshape(-1, case.workload.middle)
-    weights = torch.from_numpy(inputs["pointwise_kernel"])
-    dy = torch.from_numpy(inputs["dy"]).reshape(-1, shape[3]) if case.training else None
+    x = _tensor(case, inputs["x"]).reshape(-1, case.workload.middle)
+    weights = _tensor(case, inputs["pointwise_kernel"])
+    dy = _tensor(case, inputs["dy"]).reshape(-1, shape[3]) if case.training else None
 
     def run() -> Any:
         if dy is None:
@@ -196,7 +209,7 @@ def _matrix_product(case: Case, inputs: Arrays) -> BuiltCase:
         return torch.mm(x, weights), torch.mm(dy, weights.t()), torch.mm(x.t(), dy)
 
     def outputs(result: Any) -> Arrays:
-        y, *grads = (tensor.numpy() for tensor in result)
+        y, *grads = map(as_numpy, result)
         found = {"y": y.reshape(shape)}
         if grads:
             found |= {"dx": grads[0].reshape(inputs["x"].shape), "dpointwise_kernel": grads[1]}
