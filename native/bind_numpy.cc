@@ -317,24 +317,17 @@ nb::dict plan_pointwise(int64_t images, int64_t pixels, int64_t channels, int64_
                                   by_name<sepconv::Pass>("pass", kPasses, pass), packed, threads));
 }
 
-sepconv::DType wide_dtype_of(int code) {
-  const sepconv::DType type = sepconv::dtype_of(code);
-  if (type != sepconv::DType::f32 && type != sepconv::DType::f64)
-    throw std::invalid_argument("Batch normalization is of float32 and float64 alone.");
-  return type;
-}
-
 void batch_norm_forward(int64_t outer, int64_t channels, int64_t inner, double epsilon, int dtype,
                         nb::handle x, nb::handle gamma, nb::handle beta, nb::handle y,
                         nb::handle mean, nb::handle variance) {
-  const sepconv::DType type = wide_dtype_of(dtype);
+  const sepconv::DType type = sepconv::dtype_of(dtype), real = sepconv::real_dtype(type);
   const int64_t size = outer * channels * inner;
   Buffer bx("x", x, size, type, false);
-  Buffer bg("gamma", gamma, channels, type, false);
-  Buffer bb("beta", beta, channels, type, false);
+  Buffer bg("gamma", gamma, channels, real, false);
+  Buffer bb("beta", beta, channels, real, false);
   Buffer by("y", y, size, type, true);
-  Buffer bm("mean", mean, channels, type, true);
-  Buffer bv("variance", variance, channels, type, true);
+  Buffer bm("mean", mean, channels, real, true);
+  Buffer bv("variance", variance, channels, real, true);
   const sepconv::WithoutGil unlocked;
   sepconv::batch_norm_forward(type, {outer, channels, inner, epsilon},
                               {.x = bx.get(),
@@ -349,16 +342,16 @@ void batch_norm_forward(int64_t outer, int64_t channels, int64_t inner, double e
 void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double epsilon, int dtype,
                          nb::handle x, nb::handle gamma, nb::handle mean, nb::handle variance,
                          nb::handle dy, nb::handle dx, nb::handle dgamma, nb::handle dbeta) {
-  const sepconv::DType type = wide_dtype_of(dtype);
+  const sepconv::DType type = sepconv::dtype_of(dtype), real = sepconv::real_dtype(type);
   const int64_t size = outer * channels * inner;
   Buffer bx("x", x, size, type, false);
-  Buffer bg("gamma", gamma, channels, type, false);
-  Buffer bm("mean", mean, channels, type, false);
-  Buffer bv("variance", variance, channels, type, false);
+  Buffer bg("gamma", gamma, channels, real, false);
+  Buffer bm("mean", mean, channels, real, false);
+  Buffer bv("variance", variance, channels, real, false);
   Buffer bdy("dy", dy, size, type, false);
   Buffer bdx("dx", dx, size, type, true);
-  Buffer bdg("dgamma", dgamma, channels, type, true);
-  Buffer bdb("dbeta", dbeta, channels, type, true);
+  Buffer bdg("dgamma", dgamma, channels, real, true);
+  Buffer bdb("dbeta", dbeta, channels, real, true);
   const sepconv::WithoutGil unlocked;
   sepconv::batch_norm_backward(type, {outer, channels, inner, epsilon},
                                {.x = bx.get(),

@@ -1,5 +1,6 @@
 // TensorFlow's operations SepconvBatchNorm and SepconvBatchNormGradient, as kernels on the CPU:
-// batch normalization in training, and its gradients.
+// batch normalization in training, and its gradients. SepconvHalfBatchNorm and
+// SepconvHalfBatchNormGradient are those of half types, whose numbers of a channel are float32.
 //
 // As in bind_tensorflow.cc, every size is checked at run time, for nothing that a graph hands to an
 // operation may crash. epsilon is an input, since an attribute has the digits of a float32 alone.
@@ -19,7 +20,20 @@ struct Attributes {
   int64_t axis;
 
   sepconv::DType dtype() const {
-    return type == TF_DOUBLE ? sepconv::DType::f64 : sepconv::DType::f32;  // there are these two
+    switch (type) {
+      case TF_DOUBLE:
+        return sepconv::DType::f64;
+      case TF_BFLOAT16:
+        return sepconv::DType::bf16;
+      case TF_HALF:
+        return sepconv::DType::f16;
+      default:
+        return sepconv::DType::f32;  // there are these four
+    }
+  }
+  TF_DataType vector_type() const { return type == TF_DOUBLE ? TF_DOUBLE : TF_FLOAT; }
+  int64_t itemsize(TF_DataType of) const {
+    return sepconv::itemsize(of == type ? dtype() : sepconv::real_dtype(dtype()));
   }
 };
 
@@ -86,9 +100,9 @@ class Call {
 
   const void* x() const { return TF_TensorData(x_.get()); }
   void* output_like_x(int index) {
-    return output(index, shape_.data(), static_cast<int>(shape_.size()));
+    return output(index, a_.type, shape_.data(), static_cast<int>(shape_.size()));
   }
-  void* output_vector(int index) { return output(index, &sizes.channels, 1); }
+  void* output_vector(int index) { return output(index, a_.vector_type(), &sizes.channels, 1); }
 
   sepconv::BatchNorm sizes{};
 
@@ -105,10 +119,10 @@ class Call {
     return held_.back().get();
   }
 
-  void* output(int index, const int64_t* shape, int rank) {
-    int64_t bytes = sepconv::itemsize(a_.dtype());
+  void* output(int index, TF_DataType type, const int64_t* shape, int rank) {
+    int64_t bytes = a_.itemsize(type);
     for (int i = 0; i < rank; ++i) bytes *= shape[i];
-    const Tensor tensor(TF_AllocateOutput(ctx_, index, a_.type, shape, rank,
+    const Tensor tensor(TF_AllocateOutput(ctx_, index, type, shape, rank,
                                           static_cast<size_t>(bytes), status_.get()));
     check(status_);
     return TF_TensorData(tensor.get());
@@ -168,11 +182,19 @@ void infer(TF_ShapeInferenceContext* ctx, TF_Status* status) {
 }
 
 const bool registered = [] {
-  constexpr const char* types = "T: {float, double}";
+  constexpr const char *types = "T: {float, double}", *half_types = "T: {bfloat16, half}";
   register_operation({"SepconvBatchNorm",
                       {"x: T", "gamma: T", "beta: T", "epsilon: double"},
                       {"y: T", "mean: T", "variance: T"},
                       {types, "axis: int"},
+                      &infer,
+                      &create,
+                      &compute<&run_forward>,
+                      &destroy});
+  register_operation({"SepconvHalfBatchNorm",
+                      {"x: T", "gamma: float", "beta: float", "epsilon: double"},
+                      {"y: T", "mean: float", "variance: float"},
+                      {half_types, "axis: int"},
                       &infer,
                       &create,
                       &compute<&run_forward>,
@@ -185,6 +207,15 @@ const bool registered = [] {
                       &create,
                       &compute<&run_backward>,
                       &destroy});
+  register_operation(
+      {"SepconvHalfBatchNormGradient",
+       {"x: T", "gamma: float", "mean: float", "variance: float", "dy: T", "epsilon: double"},
+       {"dx: T", "dgamma: float", "dbeta: float"},
+       {half_types, "axis: int"},
+       &infer,
+       &create,
+       &compute<&run_backward>,
+       &destroy});
   return true;
 }();
 

@@ -38,13 +38,6 @@ sepconv::DType dtype_of(const ffi::AnyBuffer& buffer) {
   fail("sepconv's operations take float32, float64, bfloat16 or float16.");
 }
 
-sepconv::DType wide_dtype_of(const ffi::AnyBuffer& buffer) {
-  const auto dtype = dtype_of(buffer);
-  if (dtype != sepconv::DType::f32 && dtype != sepconv::DType::f64)
-    fail("Batch normalization is of float32 and float64 alone.");
-  return dtype;
-}
-
 sepconv::Geometry geometry_of(Integers spec, Integers x_shape, Integers kernel_shape) {
   if (spec.size() != sepconv::kSpecSize || x_shape.size() != 4 || kernel_shape.size() != 4)
     fail("spec, x's shape or the kernel's has a wrong number of integers.");
@@ -279,12 +272,12 @@ sepconv::BatchNorm batch_norm_of(Integers x_shape, int64_t axis, double epsilon)
 ffi::Error moments(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> mean,
                    ffi::Result<ffi::AnyBuffer> variance, int64_t axis) {
   return guarded([&] {
-    const auto dtype = wide_dtype_of(x);
+    const auto dtype = dtype_of(x), real = sepconv::real_dtype(dtype);
     const auto s = batch_norm_of(x.dimensions(), axis, 0);
     sepconv::BatchNormForward args{};
     args.x = x.untyped_data();
-    args.mean = address("mean", *mean, dtype, s.channels);
-    args.variance = address("variance", *variance, dtype, s.channels);
+    args.mean = address("mean", *mean, real, s.channels);
+    args.variance = address("variance", *variance, real, s.channels);
     auto runner = runner_on(pool);
     sepconv::batch_norm_forward(dtype, s, args, runner);
   });
@@ -296,15 +289,15 @@ ffi::Error batch_norm_sums(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffe
                            ffi::Result<ffi::AnyBuffer> dgamma, ffi::Result<ffi::AnyBuffer> dbeta,
                            int64_t axis, double epsilon) {
   return guarded([&] {
-    const auto dtype = wide_dtype_of(x);
+    const auto dtype = dtype_of(x), real = sepconv::real_dtype(dtype);
     const auto s = batch_norm_of(x.dimensions(), axis, epsilon);
     sepconv::BatchNormBackward args{};
     args.x = x.untyped_data();
-    args.mean = address("mean", mean, dtype, s.channels);
-    args.variance = address("variance", variance, dtype, s.channels);
+    args.mean = address("mean", mean, real, s.channels);
+    args.variance = address("variance", variance, real, s.channels);
     args.dy = address("dy", dy, dtype, s.outer * s.channels * s.inner);
-    args.dgamma = address("dgamma", *dgamma, dtype, s.channels);
-    args.dbeta = address("dbeta", *dbeta, dtype, s.channels);
+    args.dgamma = address("dgamma", *dgamma, real, s.channels);
+    args.dbeta = address("dbeta", *dbeta, real, s.channels);
     auto runner = runner_on(pool);
     sepconv::batch_norm_backward(dtype, s, args, runner);
   });

@@ -18,6 +18,8 @@ SEPCONV_API void pointwise_forward(DType dtype, const Pointwise& p, const Pointw
                                    Runner& runner);
 SEPCONV_API void pointwise_backward(DType dtype, const Pointwise& p, const PointwiseBackward& args,
                                     Runner& runner);
+// What sums are made in, and so the dtype of batch normalization's numbers of a channel.
+constexpr DType real_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const BatchNormForward& args,
                                     Runner& runner);
 SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,

@@ -2,7 +2,7 @@
 //
 // Operands have one order everywhere, in these structs, the bindings and Python: x,
 // depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual; then what comes out.
-// Every buffer is dense, in C order, and all of an operation's have one dtype.
+// Every buffer is dense, in C order, and all of an operation's have one dtype, but where it says so.
 #pragma once
 #include <cstdint>
 
@@ -97,7 +97,7 @@ struct PointwiseBackward {
 };
 
 // Batch normalization in training: over an array [outer, channels, inner], where channels_last is
-// an inner of 1. Of float32 and float64 alone.
+// an inner of 1. Vectors of a number a channel are float32 where arrays are of a half type.
 struct BatchNorm {
   int64_t outer, channels, inner;
   double epsilon;  // added to the variance

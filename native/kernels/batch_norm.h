@@ -1,16 +1,43 @@
 // Batch normalization in training: the mean and variance of each channel, the result, and the
 // gradients.
 //
-// Arrays are summed in parts whose size depends on the array's shape alone. A part is summed in T,
-// as differences from one of its values, so that a large mean costs no digits; parts are added in
-// double, in a fixed order. So results do not depend on the number of threads.
+// Arrays of T are read as Real<T>, in which the numbers of channels are too: a half type's are
+// float32's. They are summed in parts whose size depends on the array's shape alone. A part is
+// summed in Real<T>, as differences from one of its values, so that a large mean costs no digits;
+// parts are added in double, in a fixed order. So results do not depend on the number of threads,
+// and those of a half type are those of the same values in float32, y and dx rounded once.
 #pragma once
 #include "../operation.h"
 #include "../tuning.h"
+#include "half.h"
 #include "lanes.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// ---- elements
+
+template <class T>
+Vec<Real<T>> get(WholeVector<Real<T>>, const T* p) {
+  return load_real(p);
+}
+template <class T>
+Vec<Real<T>> get(FirstLanes<Real<T>> lanes, const T* p) {
+  return load_real_first(p, lanes.count);
+}
+template <class T>
+void put(WholeVector<Real<T>>, T* p, Vec<Real<T>> v) {
+  store_real(p, v);
+}
+template <class T>
+void put(FirstLanes<Real<T>> lanes, T* p, Vec<Real<T>> v) {
+  store_real_first(p, v, lanes.count);
+}
+
+template <class T>
+double in_double(T value) {
+  return static_cast<double>(real(value));
+}
 
 // ---- one channel's numbers
 
@@ -144,18 +171,18 @@ void for_channels(Runner& runner, int64_t channels, const F& f) {
 
 // The mean of every column of one part, as a difference from the column's first value, and the sum
 // of squared differences from the mean.
-template <class T>
-void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T* squares) {
+template <class T, class R = Real<T>>
+void part_moments(const WideRows<R>& rows, int64_t part, const T* x, R* means, R* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
   const T* about = x + rows.first(part) * rows.width;
   rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
     const T* at = x + offset;
-    for_columns<T>(width, [&](int64_t column, auto lanes) {
-      const Vec<T> shift = lanes.get(about + column);
-      Vec<T> d = lanes.get(at + column) - shift;
-      Vec<T> total = d, squared = d * d;
+    for_columns<R>(width, [&](int64_t column, auto lanes) {
+      const Vec<R> shift = get(lanes, about + column);
+      Vec<R> d = get(lanes, at + column) - shift;
+      Vec<R> total = d, squared = d * d;
       for (int r = 1; r < kRows; ++r) {
-        d = lanes.get(at + r * rows.width + column) - shift;
+        d = get(lanes, at + r * rows.width + column) - shift;
         total += d;
         squared += d * d;
       }
@@ -164,10 +191,10 @@ void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T
     });
   });
   for (int64_t r = 0; r < rows.repeat; ++r) {
-    const T values = static_cast<T>(rows.values(part, r));
+    const R values = static_cast<R>(rows.values(part, r));
     if (values == 0) break;
     for (int64_t column = r * rows.channels; column < (r + 1) * rows.channels; ++column) {
-      const T mean = means[column] / values;
+      const R mean = means[column] / values;
       squares[column] -= mean * means[column];
       means[column] = mean;
     }
@@ -176,51 +203,51 @@ void part_moments(const WideRows<T>& rows, int64_t part, const T* x, T* means, T
 
 template <class T>
 void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runner) {
-  const T *x = static_cast<const T*>(args.x), *gamma = static_cast<const T*>(args.gamma),
-          *beta = static_cast<const T*>(args.beta);
+  using R = Real<T>;
+  const T* x = static_cast<const T*>(args.x);
+  const R *gamma = static_cast<const R*>(args.gamma), *beta = static_cast<const R*>(args.beta);
   T* const y = static_cast<T*>(args.y);
-  const WideRows<T> rows(s.outer, s.channels);
-  const PartSums<T> sums(rows);
-  const RowNumbers<T, 3> numbers(rows);
-  parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) {
+  const WideRows<R> rows(s.outer, s.channels);
+  const PartSums<R> sums(rows);
+  const RowNumbers<R, 3> numbers(rows);
+  parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
     part_moments(rows, part, x, sums.first(part), sums.second(part));
   });
-  for_channels<T>(runner, s.channels, [&](int64_t channel, int64_t count) {
+  for_channels<R>(runner, s.channels, [&](int64_t channel, int64_t count) {
     const double total = static_cast<double>(s.outer);
     double mean[kSumChannels] = {}, square[kSumChannels] = {};
     // In double: in T, a mean leaves few digits for its difference from other means.
-    sums.for_parts(channel, [&](double values, const T* means, const T*, int64_t offset) {
+    sums.for_parts(channel, [&](double values, const R* means, const R*, int64_t offset) {
       for (int64_t i = 0; i < count; ++i)
-        mean[i] += values * (static_cast<double>(x[offset + i]) + static_cast<double>(means[i]));
+        mean[i] += values * (in_double(x[offset + i]) + static_cast<double>(means[i]));
     });
     for (int64_t i = 0; i < count; ++i) mean[i] /= total;
-    sums.for_parts(channel, [&](double values, const T* means, const T* squares, int64_t offset) {
+    sums.for_parts(channel, [&](double values, const R* means, const R* squares, int64_t offset) {
       for (int64_t i = 0; i < count; ++i) {
-        const double apart =
-            static_cast<double>(x[offset + i]) - mean[i] + static_cast<double>(means[i]);
+        const double apart = in_double(x[offset + i]) - mean[i] + static_cast<double>(means[i]);
         square[i] += static_cast<double>(squares[i]) + values * apart * apart;
       }
     });
     for (int64_t i = 0; i < count; ++i) {
       const int64_t c = channel + i;
       const double variance = not_negative(square[i] / total);
-      static_cast<T*>(args.mean)[c] = static_cast<T>(mean[i]);
-      static_cast<T*>(args.variance)[c] = static_cast<T>(variance);
-      numbers.set(0, c, static_cast<T>(mean[i]));
+      static_cast<R*>(args.mean)[c] = static_cast<R>(mean[i]);
+      static_cast<R*>(args.variance)[c] = static_cast<R>(variance);
+      numbers.set(0, c, static_cast<R>(mean[i]));
       numbers.set(1, c,
-                  static_cast<T>(inverse_deviation(variance, s.epsilon) * value_or(gamma, c, 1)));
-      numbers.set(2, c, static_cast<T>(value_or(beta, c, 0)));
+                  static_cast<R>(inverse_deviation(variance, s.epsilon) * value_or(gamma, c, 1)));
+      numbers.set(2, c, static_cast<R>(value_or(beta, c, 0)));
     }
   });
   if (y == nullptr) return;
-  parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) {
+  parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
     rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-      for_columns<T>(width, [&](int64_t column, auto lanes) {
-        const Vec<T> mean = load(numbers[0] + column), scale = load(numbers[1] + column),
+      for_columns<R>(width, [&](int64_t column, auto lanes) {
+        const Vec<R> mean = load(numbers[0] + column), scale = load(numbers[1] + column),
                      shift = load(numbers[2] + column);
         for (int r = 0; r < kRows; ++r) {
           const int64_t at = offset + r * rows.width + column;
-          lanes.put(y + at, (lanes.get(x + at) - mean) * scale + shift);
+          put(lanes, y + at, (get(lanes, x + at) - mean) * scale + shift);
         }
       });
     });
@@ -229,54 +256,55 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
 
 template <class T>
 void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
+  using R = Real<T>;
   const T *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
   T* const dx = static_cast<T*>(args.dx);
-  const WideRows<T> rows(s.outer, s.channels);
-  const PartSums<T> sums(rows);
-  const RowNumbers<T, 4> numbers(rows);
-  for (int64_t c = 0; c < s.channels; ++c) numbers.set(0, c, static_cast<const T*>(args.mean)[c]);
-  parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) {
-    T *first = sums.first(part), *second = sums.second(part);
+  const WideRows<R> rows(s.outer, s.channels);
+  const PartSums<R> sums(rows);
+  const RowNumbers<R, 4> numbers(rows);
+  for (int64_t c = 0; c < s.channels; ++c) numbers.set(0, c, static_cast<const R*>(args.mean)[c]);
+  parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
+    R *first = sums.first(part), *second = sums.second(part);
     fill_zero(first, 2 * rows.padded);
     rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-      for_columns<T>(width, [&](int64_t column, auto lanes) {
-        const Vec<T> mean = load(numbers[0] + column);
-        Vec<T> total = load(first + column), product = load(second + column);
+      for_columns<R>(width, [&](int64_t column, auto lanes) {
+        const Vec<R> mean = load(numbers[0] + column);
+        Vec<R> total = load(first + column), product = load(second + column);
         for (int r = 0; r < kRows; ++r) {
           const int64_t at = offset + r * rows.width + column;
-          const Vec<T> d = lanes.get(dy + at);
+          const Vec<R> d = get(lanes, dy + at);
           total += d;
-          product += d * (lanes.get(x + at) - mean);
+          product += d * (get(lanes, x + at) - mean);
         }
         store(first + column, total);
         store(second + column, product);
       });
     });
   });
-  for_channels<T>(runner, s.channels, [&](int64_t channel, int64_t count) {
+  for_channels<R>(runner, s.channels, [&](int64_t channel, int64_t count) {
     double total[kSumChannels] = {}, product[kSumChannels] = {};
-    sums.for_parts(channel, [&](double, const T* totals, const T* products, int64_t) {
+    sums.for_parts(channel, [&](double, const R* totals, const R* products, int64_t) {
       for (int64_t i = 0; i < count; ++i) {
         total[i] += static_cast<double>(totals[i]);
         product[i] += static_cast<double>(products[i]);
       }
     });
     for (int64_t i = 0; i < count; ++i) {
-      const ChannelGradient<T> g(s, args, channel + i, total[i], product[i]);
+      const ChannelGradient<R> g(s, args, channel + i, total[i], product[i]);
       numbers.set(1, channel + i, g.a);
       numbers.set(2, channel + i, g.b);
       numbers.set(3, channel + i, g.c);
     }
   });
   if (dx == nullptr) return;
-  parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) {
+  parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
     rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-      for_columns<T>(width, [&](int64_t column, auto lanes) {
-        const Vec<T> mean = load(numbers[0] + column), a = load(numbers[1] + column),
+      for_columns<R>(width, [&](int64_t column, auto lanes) {
+        const Vec<R> mean = load(numbers[0] + column), a = load(numbers[1] + column),
                      b = load(numbers[2] + column), c = load(numbers[3] + column);
         for (int r = 0; r < kRows; ++r) {
           const int64_t at = offset + r * rows.width + column;
-          lanes.put(dx + at, a * lanes.get(dy + at) + (b * (lanes.get(x + at) - mean) + c));
+          put(lanes, dx + at, a * get(lanes, dy + at) + (b * (get(lanes, x + at) - mean) + c));
         }
       });
     });
@@ -314,13 +342,15 @@ void plane_sums(int64_t count, T* first, T* second, const F& f) {
 
 template <class T>
 ChannelMoments plane_moments(const BatchNorm& s, int64_t channel, const T* x) {
+  using R = Real<T>;
   double mean = 0, square = 0, seen = 0;
-  for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
+  for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
     const T* from = x + offset;
-    T about = from[0], total, squared;
-    plane_sums(count, &total, &squared, [&](int64_t at, auto lanes, Vec<T>& a, Vec<T>& b) {
+    const R about = real(from[0]);
+    R total, squared;
+    plane_sums(count, &total, &squared, [&](int64_t at, auto lanes, Vec<R>& a, Vec<R>& b) {
       // Lanes beyond the end read as 0; they must add nothing.
-      const Vec<T> d = lanes.get(from + at) - lanes.only(broadcast(about));
+      const Vec<R> d = get(lanes, from + at) - lanes.only(broadcast(about));
       a += d;
       b += d * d;
     });
@@ -336,22 +366,23 @@ ChannelMoments plane_moments(const BatchNorm& s, int64_t channel, const T* x) {
 
 template <class T>
 void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runner) {
+  using R = Real<T>;
   const T* x = static_cast<const T*>(args.x);
   T* const y = static_cast<T*>(args.y);
-  parallel<T>(runner, s.channels, 0, [&](int64_t channel, T*) {
-    const ChannelMoments moments = plane_moments(s, channel, x);
-    static_cast<T*>(args.mean)[channel] = static_cast<T>(moments.mean);
-    static_cast<T*>(args.variance)[channel] = static_cast<T>(moments.variance);
+  parallel<R>(runner, s.channels, 0, [&](int64_t channel, R*) {
+    const ChannelMoments moments = plane_moments<T>(s, channel, x);
+    static_cast<R*>(args.mean)[channel] = static_cast<R>(moments.mean);
+    static_cast<R*>(args.variance)[channel] = static_cast<R>(moments.variance);
     if (y == nullptr) return;
-    const Vec<T> mean = broadcast(static_cast<T>(moments.mean)),
+    const Vec<R> mean = broadcast(static_cast<R>(moments.mean)),
                  scale = broadcast(
-                     static_cast<T>(inverse_deviation(moments.variance, s.epsilon) *
-                                    value_or(static_cast<const T*>(args.gamma), channel, 1))),
+                     static_cast<R>(inverse_deviation(moments.variance, s.epsilon) *
+                                    value_or(static_cast<const R*>(args.gamma), channel, 1))),
                  shift = broadcast(
-                     static_cast<T>(value_or(static_cast<const T*>(args.beta), channel, 0)));
-    for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
-      for_columns<T>(count, [&](int64_t at, auto lanes) {
-        lanes.put(y + offset + at, (lanes.get(x + offset + at) - mean) * scale + shift);
+                     static_cast<R>(value_or(static_cast<const R*>(args.beta), channel, 0)));
+    for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
+      for_columns<R>(count, [&](int64_t at, auto lanes) {
+        put(lanes, y + offset + at, (get(lanes, x + offset + at) - mean) * scale + shift);
       });
     });
   });
@@ -359,29 +390,30 @@ void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& ru
 
 template <class T>
 void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
+  using R = Real<T>;
   const T *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
   T* const dx = static_cast<T*>(args.dx);
-  parallel<T>(runner, s.channels, 0, [&](int64_t channel, T*) {
-    const Vec<T> mean = broadcast(static_cast<const T*>(args.mean)[channel]);
+  parallel<R>(runner, s.channels, 0, [&](int64_t channel, R*) {
+    const Vec<R> mean = broadcast(static_cast<const R*>(args.mean)[channel]);
     double total = 0, product = 0;
-    for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
-      T part_total, part_product;
+    for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
+      R part_total, part_product;
       plane_sums(count, &part_total, &part_product,
-                 [&](int64_t at, auto lanes, Vec<T>& a, Vec<T>& b) {
-                   const Vec<T> d = lanes.get(dy + offset + at);
+                 [&](int64_t at, auto lanes, Vec<R>& a, Vec<R>& b) {
+                   const Vec<R> d = get(lanes, dy + offset + at);
                    a += d;
-                   b += d * (lanes.get(x + offset + at) - mean);
+                   b += d * (get(lanes, x + offset + at) - mean);
                  });
       total += static_cast<double>(part_total);
       product += static_cast<double>(part_product);
     });
-    const ChannelGradient<T> g(s, args, channel, total, product);
+    const ChannelGradient<R> g(s, args, channel, total, product);
     if (dx == nullptr) return;
-    const Vec<T> a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c);
-    for_plane_parts<T>(s, channel, [&](int64_t offset, int64_t count) {
-      for_columns<T>(count, [&](int64_t at, auto lanes) {
+    const Vec<R> a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c);
+    for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
+      for_columns<R>(count, [&](int64_t at, auto lanes) {
         const int64_t i = offset + at;
-        lanes.put(dx + i, a * lanes.get(dy + i) + (b * (lanes.get(x + i) - mean) + c));
+        put(lanes, dx + i, a * get(lanes, dy + i) + (b * (get(lanes, x + i) - mean) + c));
       });
     });
   });

@@ -1,10 +1,11 @@
-// The kernels of one instruction set for the half types. Products read and write half types
-// themselves; the others widen a few images at a time to float32, in memory small enough for a
-// cache, call the float32 kernels and narrow the results.
+// The kernels of one instruction set for the half types. Products and batch normalization
+// read and write half types themselves; the others widen a few images at a time to float32, in
+// memory small enough for a cache, call the float32 kernels and narrow the results.
 //
 // So no whole tensor is ever held in float32, and sums are those of float32, rounded once. Compiled
 // once a level, with SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
 #include "../tuning.h"
+#include "batch_norm.h"
 #include "batch_parts.h"
 #include "half.h"
 #include "kernel_table.h"
@@ -159,7 +160,9 @@ constexpr KernelTable half_table() {
           .plan_pointwise = &plan_pointwise<Half>,
           .packed_bytes = &packed_bytes<Half>,
           .pack_kernel = &pack_kernel<Half>,
-          .fma_burst = &burst};
+          .fma_burst = &burst,
+          .batch_norm_forward = &batch_norm_forward<Half>,
+          .batch_norm_backward = &batch_norm_backward<Half>};
 }
 
 }  // namespace

@@ -19,10 +19,9 @@ struct KernelTable {
                       void* packed) = nullptr;
   // For measure_fma (roofline.h): of the half types, how fast the products that they take can be.
   int64_t (*fma_burst)(int64_t rounds, void* sink) = nullptr;
-  // These and all that follow are null for the half types.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;
   void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&) = nullptr;
-  // For measure_bandwidth (roofline.h).
+  // For measure_bandwidth (roofline.h); null for the half types.
   void (*read_stream)(const void* from, int64_t count, void* sink) = nullptr;
   void (*copy_stream)(const void* from, void* to, int64_t count) = nullptr;
 };

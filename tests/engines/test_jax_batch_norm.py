@@ -66,6 +66,48 @@ def test_values_and_gradients(x64, shape, axis, dtype):
     assert_near(variance, wide[0].var(others), dtype)
 
 
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_half_type_is_computed_in_float32(x64, shape, axis, dtype):
+    x, *vectors = operands(shape, axis, "float32")
+    x = jnp.asarray(x, dtype)
+    narrow = x, *vectors
+    wide = x.astype("float32"), *vectors
+    unit = float(jnp.finfo(dtype).eps)
+    dy = jnp.cos(jnp.arange(x.size).reshape(shape)).astype(dtype)
+
+    def check(found, exact):
+        assert found.dtype == dtype
+        close = {"rtol": unit, "atol": unit / 100}
+        np.testing.assert_allclose(found.astype("float32"), exact, **close)
+
+    (y, mean, variance), pull = jax.vjp(lambda *a: batch_norm(*a, axis=axis, epsilon=1e-3), *narrow)
+    exact, pull_exact = jax.vjp(lambda *a: batch_norm(*a, axis=axis, epsilon=1e-3), *wide)
+    check(y, exact[0])
+    assert mean.dtype == variance.dtype == "float32"
+    np.testing.assert_array_equal(mean, exact[1])
+    np.testing.assert_array_equal(variance, exact[2])
+    zero = jnp.zeros_like(mean)
+    dx, *rest = pull((dy, zero, zero))
+    dx_exact, *others = pull_exact((dy.astype("float32"), zero, zero))
+    check(dx, dx_exact)
+    for a, b in zip(rest, others, strict=True):
+        assert a.dtype == "float32"
+        np.testing.assert_array_equal(a, b)
+    tangents = dy, *map(np.cos, vectors)
+    _, change = jax.jvp(ours(axis), narrow, tangents)
+    _, change_exact = jax.jvp(ours(axis), wide, (dy.astype("float32"), *tangents[1:]))
+    check(change, change_exact)
+    mapped = jax.vmap(lambda x: ours(axis)(x, *vectors))(jnp.stack([x, 2 * x]))
+    check(mapped[0], exact[0])
+    composed = engine._composed_forward(*narrow, form=engine._Form(axis, 1e-3))
+    check(composed[0], exact[0])
+    gradients = engine._composed_gradients(
+        narrow[0], narrow[1], mean, variance, dy, form=engine._Form(axis, 1e-3)
+    )
+    check(gradients[0], dx_exact)
+
+
 @pytest.mark.parametrize(("shape", "axis"), [((2, 3, 4), 2), ((3, 2, 4), 1)])
 def test_derivatives_of_every_order_and_mode(x64, shape, axis):
     given = operands(shape, axis)

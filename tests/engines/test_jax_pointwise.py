@@ -51,6 +51,36 @@ def test_values_and_gradients(x64, data_format, dtype, channels, filters):
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("channels", "filters"), [(5, 7), (64, 33)])
+def test_half_types_are_summed_in_float32(x64, data_format, dtype, channels, filters):
+    given = arrays(data_format, "float32", channels=channels, filters=filters)
+    narrow = [jnp.asarray(a, dtype) for a in given]
+    wide = [np.asarray(a, "float64") for a in narrow]
+    function = lambda *a: pointwise(*a, data_format=data_format)  # noqa: E731
+
+    def check(found, exact):
+        assert found.dtype == dtype
+        exact = np.asarray(exact)
+        close = {"rtol": float(jnp.finfo(dtype).eps), "atol": 1e-5 * float(np.abs(exact).max())}
+        np.testing.assert_allclose(np.asarray(found, "float64"), exact, **close)
+
+    y, pull = jax.vjp(function, *narrow)
+    exact, pull_exact = jax.vjp(function, *wide)
+    check(y, exact)
+    check(y, expected(*wide, data_format))
+    dy = jnp.cos(exact).astype(dtype)
+    for found, other in zip(pull(dy), pull_exact(jnp.asarray(dy, "float64")), strict=True):
+        check(found, other)
+    slope = lambda *a: jax.vjp(function, *a[:2])[1](a[2])[0]  # noqa: E731
+    v = jnp.sin(narrow[0])
+    second = jax.vjp(slope, *narrow, dy)[1](v)[1]
+    other = jax.vjp(slope, *wide, jnp.asarray(dy, "float64"))[1](jnp.asarray(v, "float64"))[1]
+    check(second, other)
+    check(jax.vmap(function, (0, None))(narrow[0][None], narrow[1])[0], exact)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
 def test_derivatives_of_every_order_and_mode(x64, data_format):
     x, kernel = arrays(data_format, "float64")
     check_grads(lambda *a: jnp.sin(pointwise(*a, data_format=data_format)), (x, kernel), order=3)

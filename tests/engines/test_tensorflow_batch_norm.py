@@ -61,6 +61,56 @@ def test_values_and_gradients(shape, axis, dtype, graph):
     np.testing.assert_allclose(variance, wide[0].numpy().var(others), **near)
 
 
+@pytest.mark.parametrize(("shape", "axis"), SHAPES[:4])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_half_type_is_computed_in_float32(shape, axis, dtype, graph):
+    x, *vectors = operands(shape, axis, "float32")
+    x = tf.cast(x, dtype)
+    dy = tf.cast(tf.constant(np.cos(np.arange(np.prod(shape))).reshape(shape)), dtype)
+    normalized = lambda *a: batch_norm(*a, axis=axis, epsilon=1e-3)[0]  # noqa: E731
+    ours = lambda *a: gradients(normalized, a, dy)  # noqa: E731
+    y, found = tf.function(ours)(x, *vectors) if graph else ours(x, *vectors)
+    wide = tf.cast(x, "float32")
+    exact, others = gradients(normalized, (wide, *vectors), tf.cast(dy, "float32"))
+    assert y.dtype == found[0].dtype == x.dtype
+    assert found[1].dtype == found[2].dtype == tf.float32
+    np.testing.assert_array_equal(y, tf.cast(exact, dtype))
+    np.testing.assert_array_equal(found[0], tf.cast(others[0], dtype))
+    for a, b in zip(found[1:], others[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+    given = x, *vectors
+    for a, b in zip(
+        batch_norm(*given, axis=axis, epsilon=1e-3)[1:],
+        batch_norm(wide, *vectors, axis=axis, epsilon=1e-3)[1:],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_second_derivatives_of_a_half_type():
+    x, *vectors = operands((4, 3, 5), 1, "float32")
+    given = tf.cast(x, "bfloat16"), *vectors
+
+    def second(*a):
+        slope = lambda *b: tf.reduce_sum(  # noqa: E731
+            tf.sin(
+                tf.cast(
+                    gradients(lambda *c: tf.sin(batch_norm(*c, axis=1, epsilon=1e-3)[0]), b, None)[
+                        1
+                    ][0],
+                    "float64",
+                )
+            )
+        )
+        return gradients(slope, a, None)[1]
+
+    wide = [tf.cast(a, "float64") for a in given]
+    for a, b, like in zip(second(*given), second(*wide), given, strict=True):
+        assert a.dtype == like.dtype
+        np.testing.assert_allclose(tf.cast(a, "float64"), b, rtol=0.1, atol=0.1)
+
+
 @pytest.mark.parametrize(("shape", "axis"), [((2, 3, 4), 2), ((3, 2, 4), 1)])
 def test_second_derivatives(shape, axis):
     given = operands(shape, axis)
@@ -115,6 +165,10 @@ def test_xla_gets_tensorflows_operations():
         lambda *a: batch_norm(*a, axis=2, epsilon=1e-3)[0], jit_compile=True, autograph=False
     )
     np.testing.assert_allclose(compiled(*given), composed(*given, 2), rtol=1e-4, atol=1e-4)
+    half = tf.cast(given[0], "bfloat16"), *given[1:]
+    y = compiled(*half)
+    assert y.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(y, "float32"), composed(*given, 2), rtol=2e-2, atol=2e-2)
 
 
 def test_what_does_not_fit_is_refused():

@@ -56,6 +56,73 @@ def test_values_and_gradients(shape, axis, dtype):
         torch.testing.assert_close(a.double(), b, **near)
 
 
+HALVES = [torch.bfloat16, torch.float16]
+
+
+def half_operands(shape, axis, dtype):
+    """Of a half type, with numbers of channels in float32."""
+    x, *vectors = operands(shape, axis, torch.float32)
+    return [a.requires_grad_() for a in (x.to(dtype), *vectors)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), SHAPES[:4])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_half_type_is_computed_in_float32(shape, axis, dtype):
+    leaves = half_operands(shape, axis, dtype)
+    wide = [a.detach().float().requires_grad_() for a in leaves]
+    y, mean, variance = batch_norm(*leaves, axis=axis, epsilon=1e-3)
+    expected, *moments = batch_norm(*wide, axis=axis, epsilon=1e-3)
+    assert y.dtype == dtype
+    assert torch.equal(y, expected.to(dtype))
+    assert torch.equal(mean, moments[0])
+    assert torch.equal(variance, moments[1])
+    dy = torch.cos(expected.detach()).to(dtype)
+    dx, *rest = torch.autograd.grad(y, leaves, dy)
+    exact, *others = torch.autograd.grad(expected, wide, dy.float())
+    assert torch.equal(dx, exact.to(dtype))
+    for a, b in zip(rest, others, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+    stock = by_torch(*leaves, axis)
+    torch.testing.assert_close(y, stock)
+    torch.testing.assert_close(dx, torch.autograd.grad(stock, leaves[0], dy)[0], atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_derivatives_of_a_half_type(dtype):
+    leaves = half_operands((4, 3, 5), 1, dtype)
+    wide = [a.detach().double().requires_grad_() for a in leaves]
+
+    def second(x, gamma, beta):
+        y = batch_norm(x, gamma, beta, axis=1, epsilon=1e-3)[0]
+        slopes = torch.autograd.grad(y.sin().sum(), (x, gamma, beta), create_graph=True)
+        return torch.autograd.grad(sum(s.sin().sum() for s in slopes), (x, gamma))
+
+    near = {"rtol": 0.1, "atol": 0.1} if dtype == torch.bfloat16 else {"rtol": 2e-2, "atol": 2e-2}
+    for a, b, leaf in zip(second(*leaves), second(*wide), leaves, strict=False):
+        assert a.dtype == leaf.dtype
+        torch.testing.assert_close(a.double(), b, **near)
+    x, gamma, beta = (a.detach() for a in leaves)
+    _, tangent = torch.func.jvp(
+        lambda *a: batch_norm(*a, axis=1, epsilon=1e-3)[0],
+        (x, gamma, beta),
+        (torch.cos(x), torch.sin(gamma), torch.sin(beta)),
+    )
+    _, exact = torch.func.jvp(
+        lambda *a: by_torch(*a, 1),
+        (x.double(), gamma.double(), beta.double()),
+        (torch.cos(x).double(), torch.sin(gamma).double(), torch.sin(beta).double()),
+    )
+    assert tangent.dtype == dtype
+    torch.testing.assert_close(tangent.double(), exact, **near)
+    mapped = torch.vmap(lambda x: batch_norm(x, gamma, beta, axis=1, epsilon=1e-3)[0])(
+        torch.stack([x, 2 * x])
+    )
+    for i in (1, 2):
+        y = batch_norm(i * x, gamma, beta, axis=1, epsilon=1e-3)[0]
+        torch.testing.assert_close(mapped[i - 1], y)
+
+
 def test_one_value_a_channel():
     x, gamma, beta = operands((7,), 0)
     y, mean, variance = batch_norm(x, gamma, beta, axis=0, epsilon=1e-3)
@@ -104,6 +171,8 @@ def test_the_operations_keep_their_promises():
     _, mean, variance = FORWARD(x, gamma, beta, 1, 1e-3)
     plain = [a.detach() for a in (x, gamma, mean, variance)]
     torch.library.opcheck(GRADIENTS, (*plain, plain[0].sin(), 1, 1e-3))
+    half = half_operands((4, 3, 5), 1, torch.bfloat16)
+    torch.library.opcheck(FORWARD, (*half, 1, 1e-3), test_utils=("test_schema", "test_faketensor"))
 
 
 def test_torch_compile_takes_it_whole():
@@ -137,6 +206,18 @@ def test_other_devices():
     y, mean, variance = batch_norm(*arrays, axis=3, epsilon=1e-3)
     assert (y.device.type, tuple(y.shape)) == ("meta", (4, 3, 5, 6))
     assert tuple(mean.shape) == tuple(variance.shape) == (6,)
+    arrays[0] = arrays[0].bfloat16()
+    y, mean, variance = batch_norm(*arrays, axis=3, epsilon=1e-3)
+    assert (y.dtype, mean.dtype, variance.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+
+
+def test_autocast_keeps_the_dtype_of_x():
+    leaves = half_operands((4, 3, 5, 6), 3, torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = batch_norm(*leaves, axis=3, epsilon=1e-3)[0]
+        stock = by_torch(*leaves, 3)
+    assert y.dtype == stock.dtype == torch.bfloat16
+    torch.testing.assert_close(y, stock)
 
 
 def test_what_does_not_fit_is_refused():

@@ -45,6 +45,43 @@ def test_values_and_gradients(data_format, dtype, channels, filters):
     torch.testing.assert_close(grads, others)
 
 
+HALVES = [torch.bfloat16, torch.float16]
+
+
+def assert_half(found, exact):
+    """What float64 makes of the same values, but for one rounding and a float32 sum's own."""
+    unit = torch.finfo(found.dtype).eps
+    close = {"rtol": unit, "atol": 1e-5 * float(exact.detach().abs().max())}
+    torch.testing.assert_close(found.double(), exact, **close)
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize(("channels", "filters"), [(5, 7), (64, 33)])
+def test_half_types_are_summed_in_float32(data_format, dtype, channels, filters):
+    leaves = [
+        a.to(dtype).requires_grad_()
+        for a in tensors(data_format, channels=channels, filters=filters)
+    ]
+    wide = [a.detach().double().requires_grad_() for a in leaves]
+    y, exact = pointwise(*leaves, data_format=data_format), by_conv2d(*wide, data_format)
+    assert y.dtype == dtype
+    assert_half(y, exact)
+    dy = torch.cos(exact.detach()).to(dtype)
+    grads = torch.autograd.grad(y, leaves, dy, create_graph=True)
+    others = torch.autograd.grad(exact, wide, dy.double(), create_graph=True)
+    for found, other in zip(grads, others, strict=True):
+        assert_half(found, other)
+    # Each is linear in dy and in one of the two, so derivatives of them are such products again.
+    v = torch.cos(others[0].detach()).to(dtype)
+    (second,) = torch.autograd.grad(grads[0], leaves[1], v)
+    assert_half(second, torch.autograd.grad(others[0], wide[1], v.double())[0])
+    (mapped,) = torch.vmap(lambda x: pointwise(x, leaves[1], data_format=data_format))(
+        leaves[0][None].detach()
+    )
+    assert_half(mapped, exact)
+
+
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_derivatives_of_every_order_and_mode(data_format):
     leaves = [a.requires_grad_() for a in tensors(data_format, batch=1, channels=2, filters=3)]
@@ -109,7 +146,12 @@ def test_other_devices_autocast_and_empty_batches():
     y = pointwise(x.to("meta"), kernel.to("meta"), data_format="channels_last")
     assert (y.device.type, tuple(y.shape)) == ("meta", (2, 3, 4, 7))
     with torch.autocast("cpu", torch.bfloat16):
-        assert pointwise(x, kernel, data_format="channels_last").dtype == torch.bfloat16
+        leaf = kernel.clone().requires_grad_()
+        y = pointwise(x, leaf, data_format="channels_last")
+        assert torch.equal(y, PRODUCT(x.bfloat16(), kernel[0, 0].bfloat16(), False, False))
+        (dkernel,) = torch.autograd.grad(y.float().sum(), leaf)
+    assert dkernel.dtype == torch.float32  # the leaf's, which autocast casts
+    assert y.dtype == torch.bfloat16
     empty = x[:0].requires_grad_()
     y = pointwise(empty, kernel.requires_grad_(), data_format="channels_last")
     dx, dkernel = torch.autograd.grad(y.sum(), [empty, kernel])
@@ -126,7 +168,7 @@ def test_what_does_not_fit_is_refused():
         PRODUCT(x[0], matrix, False, False)
     with pytest.raises(TypeError, match="float32"):
         PRODUCT(x, matrix.float(), False, False)
-    with pytest.raises(TypeError, match="float16"):
-        PRODUCT(x.half(), matrix.half(), False, False)
+    with pytest.raises(TypeError, match="complex128"):
+        PRODUCT(x.cdouble(), matrix.cdouble(), False, False)
     with pytest.raises(ValueError, match="same pixels"):
         CORRELATION(x, x[:, 1:], False)

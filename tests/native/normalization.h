@@ -12,9 +12,13 @@ struct Sizes {
   int64_t elements() const { return s.outer * s.channels * s.inner; }
 };
 
-template <class T>
+// Arrays are of T, and numbers of channels of R.
+template <class T, class R = T>
 struct Outputs {
-  std::vector<T> y, mean, variance, dx, dgamma, dbeta;
+  std::vector<T> y;
+  std::vector<R> mean, variance;
+  std::vector<T> dx;
+  std::vector<R> dgamma, dbeta;
   bool operator==(const Outputs&) const = default;
 };
 
@@ -37,9 +41,10 @@ inline Sizes random_sizes(std::mt19937& random) {
   return z;
 }
 
-template <class T>
+template <class T, class R = T>
 struct Operands {
-  std::vector<T> x, dy, gamma, beta;
+  std::vector<T> x, dy;
+  std::vector<R> gamma, beta;
 };
 
 template <class T>
@@ -53,19 +58,19 @@ Operands<T> random_operands(const Sizes& z, uint32_t seed) {
   return in;
 }
 
-template <class T>
-Outputs<T> run(const Sizes& z, sepconv::DType dtype, const Operands<T>& in, sepconv::Runner& runner,
-               Buffers& buffers) {
+template <class T, class R>
+Outputs<T, R> run(const Sizes& z, sepconv::DType dtype, const Operands<T, R>& in,
+                  sepconv::Runner& runner, Buffers& buffers) {
   const int64_t n = z.elements(), channels = z.s.channels;
   const T* x = buffers.input(kX, in.x);
-  const T* gamma = z.gamma ? buffers.input(kKernel, in.gamma) : nullptr;
-  const T* beta = z.beta ? buffers.input(kPointwise, in.beta) : nullptr;
+  const R* gamma = z.gamma ? buffers.input(kKernel, in.gamma) : nullptr;
+  const R* beta = z.beta ? buffers.input(kPointwise, in.beta) : nullptr;
   T* y = z.arrays ? buffers.output<T>(kY, n) : nullptr;
-  T *mean = buffers.output<T>(kDkernel, channels),
-    *variance = buffers.output<T>(kDpointwise, channels);
+  R *mean = buffers.output<R>(kDkernel, channels),
+    *variance = buffers.output<R>(kDpointwise, channels);
   sepconv::batch_norm_forward(dtype, z.s, {x, gamma, beta, y, mean, variance}, runner);
   T* dx = z.arrays ? buffers.output<T>(kDx, n) : nullptr;
-  T *dgamma = buffers.output<T>(kDbias, channels), *dbeta = buffers.output<T>(kBias, channels);
+  R *dgamma = buffers.output<R>(kDbias, channels), *dbeta = buffers.output<R>(kBias, channels);
   const T* dy = buffers.input(kDy, in.dy);
   sepconv::batch_norm_backward(dtype, z.s, {x, gamma, mean, variance, dy, dx, dgamma, dbeta},
                                runner);

@@ -1,9 +1,11 @@
-// Random batch normalizations against plain loops in double, with the same bits on every runner.
+// Random batch normalizations against plain loops in double, with the same bits on every runner;
+// those of half types against those of float32.
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "check.h"
+#include "half.h"
 #include "normalization.h"
 #include "runners.h"
 #include "sections.h"
@@ -94,6 +96,38 @@ void check_one(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buf
                  static_cast<int>(dtype), seed);
 }
 
+// A half type's results are those of the same values in float32, and arrays are rounded once.
+template <class T>
+void check_half(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buffers,
+                EngineThreads& engine) {
+  const auto to = []<class A, class B>(const std::vector<A>& from, std::vector<B>& converted) {
+    converted.clear();
+    for (const A value : from) converted.push_back(static_cast<B>(static_cast<double>(value)));
+  };
+  Operands<float> wide = random_operands<float>(z, seed);
+  Operands<T, float> in{{}, {}, wide.gamma, wide.beta};
+  to(wide.x, in.x);
+  to(wide.dy, in.dy);
+  to(in.x, wide.x);
+  to(in.dy, wide.dy);
+  sepconv::set_num_threads(3);
+  const Outputs<float> exact = run(z, sepconv::DType::f32, wide, sepconv::pool(), buffers);
+  Outputs<T, float> expected{{}, exact.mean, exact.variance, {}, exact.dgamma, exact.dbeta};
+  to(exact.y, expected.y);
+  to(exact.dx, expected.dx);
+  buffers.turn();
+  std::string why;
+  if (!(run(z, dtype, in, sepconv::pool(), buffers) == expected)) why += "not those of float32 ";
+  ReverseRunner reverse;
+  if (!(run(z, dtype, in, reverse, buffers) == expected)) why += "other bits in reverse ";
+  sepconv::ExternalRunner external = engine.runner(3);
+  if (!(run(z, dtype, in, external, buffers) == expected)) why += "others on an engine's threads ";
+  if (!CHECK(why.empty()))
+    std::fprintf(stderr, "  %sof outer,channels,inner=%ld,%ld,%ld offset=%g dtype=%d seed=%u\n",
+                 why.c_str(), static_cast<long>(z.s.outer), static_cast<long>(z.s.channels),
+                 static_cast<long>(z.s.inner), z.offset, static_cast<int>(dtype), seed);
+}
+
 // Of nothing, mean and variance are NaN, as 0 / 0 is; a channel that never changes has no variance.
 void check_edges() {
   for (const sepconv::BatchNorm& s : {sepconv::BatchNorm{0, 5, 1, 1e-3}, {2, 5, 0, 1e-3}}) {
@@ -122,6 +156,10 @@ void check_batch_norm(int problems) {
   for (int i = 0; i < problems; ++i) {
     const Sizes z = random_sizes(random);
     const auto seed = static_cast<uint32_t>(10 * i);
+    if (i % 4 == 1) {
+      check_half<BFloat16>(sepconv::DType::bf16, z, seed, buffers, engine);
+      check_half<Float16>(sepconv::DType::f16, z, seed, buffers, engine);
+    }
     if (i % 3 == 2)
       check_one<double>(sepconv::DType::f64, z, seed, buffers, engine);
     else

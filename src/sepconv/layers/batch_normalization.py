@@ -8,13 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from sepconv.arrays import DTYPES
 from sepconv.engines import adapter
 from sepconv.layers.base import ReplacementMixin
 from sepconv.layers.devices import runs_on_cpu
 
 __all__ = ["BatchNormalization", "layer_refusal", "normalize"]
-
-_COMPUTED_DTYPES = ("float32", "float64")
 
 
 @keras.saving.register_keras_serializable(package="sepconv")
@@ -27,9 +26,12 @@ class BatchNormalization(ReplacementMixin, keras.layers.BatchNormalization):
 
     Everything but the computation is as in `keras.layers.BatchNormalization`: arguments, weights
     and their names, config and files. Sepconv computes it in training (``training=True``, and not
-    frozen), in float32 and float64. With the policies ``"mixed_bfloat16"`` and ``"mixed_float16"``,
-    Keras normalizes in float32, so sepconv computes it there too. With `renorm`, `synchronized` or
-    a mask, and in inference, Keras computes it.
+    frozen). With `renorm`, `synchronized` or a mask, and in inference, Keras computes it.
+
+    Arrays of bfloat16 and float16 give what Keras makes of them on every engine: it casts them to
+    float32, whatever the policy, takes weights in float32, normalizes there and casts the result
+    back. Sepconv reads and writes them as they are, and keeps moving mean and variance in the dtype
+    that Keras gave them, so that no array is held in float32.
 
     Args:
         *args: the arguments of `keras.layers.BatchNormalization`, as are:
@@ -92,9 +94,9 @@ def normalize(
     x = _trained_by_us(layer, inputs) if training and layer.trainable and mask is None else None
     if x is None:
         return original(inputs, training=training, mask=mask)
-    channels = layer.moving_mean.shape
+    channels, real = layer.moving_mean.shape, keras.backend.result_type(x.dtype, "float32")
     gamma, beta = (
-        ops.cast(weight, x.dtype) if weight is not None else make(channels, x.dtype)
+        ops.cast(weight, real) if weight is not None else make(channels, real)
         for weight, make in ((layer.gamma, ops.ones), (layer.beta, ops.zeros))
     )
     batch_norm = adapter(keras.backend.backend()).batch_norm
@@ -107,8 +109,14 @@ def normalize(
 
 
 def _trained_by_us(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
-    """The inputs, cast as Keras casts them to normalize; None where Keras computes the layer."""
+    """The inputs, in a dtype that our kernels normalize; None where Keras computes the layer.
+
+    That is the dtype in which Keras normalizes, or a half type in which the result is wanted.
+    """
     if layer_refusal(layer) is not None or not runs_on_cpu(inputs):
         return None
-    x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-    return x if keras.backend.standardize_dtype(x.dtype) in _COMPUTED_DTYPES else None
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if dtype in DTYPES and dtype == layer.compute_dtype:
+        return ops.convert_to_tensor(inputs)
+    x = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
+    return x if keras.backend.standardize_dtype(x.dtype) in DTYPES else None

@@ -25,8 +25,11 @@ class Conv2D(ReplacementMixin, keras.layers.Conv2D):
 
     - with as many `groups` as the input has channels, on every engine;
     - on an input of one channel with at most 16 filters (PyTorch: 8), such as EEGNet's first layer;
-    - with a 1x1 kernel without groups, at least 8 channels and 8 filters, in float32 or float64, on
-      JAX and, in ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
+    - with a 1x1 kernel without groups, at least 8 channels and 8 filters, on JAX and, in
+      ``"channels_last"``, on PyTorch: what MobileNet mostly consists of.
+
+    In bfloat16 and float16, as with the policy ``"mixed_bfloat16"``, sums are float32's, rounded
+    once.
 
     Keras computes every other convolution, and the bias and activation after any of them. One
     result differs: for a batch without images, TensorFlow's own is wrong and this one is right.

@@ -78,7 +78,7 @@ def _pointwise_refusal(channels: int, filters: int, dtype: str, data_format: str
         return f"a 1x1 convolution, which {backend} computes as fast in {data_format}"
     if min(channels, filters) < _CHANNELS:
         return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
-    return None if dtype in ("float32", "float64") else f"a 1x1 convolution in {dtype}"
+    return None if dtype in DTYPES else f"computes in {dtype}"
 
 
 def layer_refusal(layer: Any) -> str | None:

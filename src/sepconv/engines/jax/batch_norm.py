@@ -2,6 +2,9 @@
 
 The derivative of y in x is a symmetric matrix, so the tangent of y and the gradients are computed
 alike. The mean and the variance that come with y are for the moving ones: they carry no gradient.
+
+Numbers of channels are float32 where x is of a half type: everything is computed in float32 then,
+and the result and its derivatives in x are rounded once.
 """
 
 from __future__ import annotations
@@ -40,9 +43,10 @@ def batch_norm(
     """Normalizes each channel of `x` over all other axes.
 
     Args:
-        x: of any rank, of float32 or float64.
-        gamma: [channels], of its dtype: the deviation of a channel of the result.
-        beta: [channels], of its dtype: its mean.
+        x: of any rank, of float32, float64 or a half type.
+        gamma: [channels], of its dtype, or float32 for a half type: the deviation of a channel of
+            the result.
+        beta: [channels], of the dtype of gamma: its mean.
         axis: the one of the channels, 0 or more.
         epsilon: added to the variance.
 
@@ -56,6 +60,15 @@ def batch_norm(
 # --- In JAX's own operations ----------------------------------------------------------------------
 
 
+def _real(a: Any) -> Any:
+    """An array in the dtype that it is computed in."""
+    return a.astype(_real_dtype(a))
+
+
+def _real_dtype(a: Any) -> Any:
+    return jnp.promote_types(a.dtype, jnp.float32)
+
+
 def _sums(a: Any, form: _Form) -> Any:
     return jnp.sum(a, [i for i in range(a.ndim) if i != form.axis])
 
@@ -66,6 +79,7 @@ def _along(vector: Any, x: Any, form: _Form) -> Any:
 
 
 def _moments(x: Any, form: _Form) -> tuple[Any, Any]:
+    x = _real(x)
     count = x.size // x.shape[form.axis]
     mean = _sums(x, form) / count
     centred = x - _along(mean, x, form)
@@ -75,18 +89,18 @@ def _moments(x: Any, form: _Form) -> tuple[Any, Any]:
 def _normal(x: Any, mean: Any, variance: Any, form: _Form) -> tuple[Any, Any]:
     """Of x: itself without mean and deviation, and the inverse deviation."""
     inverse = jax.lax.rsqrt(variance + form.epsilon)
-    return (x - _along(mean, x, form)) * _along(inverse, x, form), inverse
+    return (_real(x) - _along(mean, x, form)) * _along(inverse, x, form), inverse
 
 
 def _result(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, form: _Form) -> Any:
     normal, _ = _normal(x, mean, variance, form)
-    return normal * _along(gamma, x, form) + _along(beta, x, form)
+    return (normal * _along(gamma, x, form) + _along(beta, x, form)).astype(x.dtype)
 
 
 def _projection(v: Any, normal: Any, factor: Any, along: Any, total: Any, form: _Form) -> Any:
-    """The derivative in x times `v`, given the sums of v * normal and of v."""
+    """The derivative in x times `v`, given the sums of v * normal and of v; not rounded."""
     count = v.size // v.shape[form.axis]
-    rest = v - _along(total / count, v, form) - normal * _along(along / count, v, form)
+    rest = _real(v) - _along(total / count, v, form) - normal * _along(along / count, v, form)
     return rest * _along(factor, v, form)
 
 
@@ -100,17 +114,19 @@ def _composed_tangent(
     x: Any, gamma: Any, _mean: Any, _variance: Any, tx: Any, tgamma: Any, tbeta: Any, *, form: _Form
 ) -> Any:
     normal, inverse = _normal(x, *_moments(x, form), form)
+    tx = _real(tx)
     sums = _sums(tx * normal, form), _sums(tx, form)
     change = _projection(tx, normal, gamma * inverse, *sums, form)
-    return change + normal * _along(tgamma, x, form) + _along(tbeta, x, form)
+    return (change + normal * _along(tgamma, x, form) + _along(tbeta, x, form)).astype(x.dtype)
 
 
 def _composed_gradients(
     x: Any, gamma: Any, _mean: Any, _variance: Any, dy: Any, *, form: _Form
 ) -> list[Any]:
     normal, inverse = _normal(x, *_moments(x, form), form)
+    dy = _real(dy)
     sums = _sums(dy * normal, form), _sums(dy, form)
-    return [_projection(dy, normal, gamma * inverse, *sums, form), *sums]
+    return [_projection(dy, normal, gamma * inverse, *sums, form).astype(x.dtype), *sums]
 
 
 # --- The primitives -------------------------------------------------------------------------------
@@ -120,7 +136,7 @@ def _composed_gradients(
 
 
 def _forward_avals(x: Any, *_: Any, form: _Form) -> list[Any]:
-    vector = output_aval(x, (x.shape[form.axis],), batch=False)
+    vector = output_aval(x, (x.shape[form.axis],), batch=False).update(dtype=_real_dtype(x))
     return [output_aval(x, x.shape), vector, vector]
 
 
@@ -141,7 +157,7 @@ def _gradients_on_cpu(
     dgamma, dbeta = batch_norm_sums_call(operands, results, *form)
     normal, inverse = _normal(x, mean, variance, form)
     dx = _projection(dy, normal, gamma * inverse, dgamma, dbeta, form)
-    return [dx, dgamma, dbeta]
+    return [dx.astype(x.dtype), dgamma, dbeta]
 
 
 _forward = make_primitive(

@@ -41,7 +41,7 @@ __all__ = ["pointwise"]
 def pointwise(x: Any, kernel: Any, *, data_format: str) -> jax.Array:
     """Multiplies the channels of every pixel of `x` by the matrix ``kernel[0, 0]``.
 
-    Both are of float32 or of float64, and fit each other.
+    Both are of one dtype and fit each other.
     """
     x, matrix = align(x, kernel.reshape(kernel.shape[2:]))
     return _mix(x, matrix, spec=conv_spec(data_format=data_format), transposed=False)

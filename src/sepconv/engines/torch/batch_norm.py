@@ -2,6 +2,9 @@
 
 The mean and the variance that come with the result are for the moving ones: they carry no gradient.
 Derivatives of higher order and in forward mode are those of PyTorch's own operations.
+
+As in `torch.nn.functional.batch_norm`, numbers of channels are float32 where x is of a half type:
+everything is computed in float32 then, and the result and its derivatives in x are rounded once.
 """
 
 from __future__ import annotations
@@ -18,8 +21,6 @@ from sepconv.engines.torch.convolution import CODES
 from sepconv.engines.torch.transforms import autograd_kernel, call_below, leading
 
 __all__ = ["batch_norm"]
-
-_COMPUTED_DTYPES = (torch.float32, torch.float64)
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -44,9 +45,10 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, *, axis: int, epsilon: fl
     """Normalizes each channel of `x` over all other axes.
 
     Args:
-        x: of any rank, of float32 or float64.
-        gamma: [channels], of its dtype: the deviation of a channel of the result.
-        beta: [channels], of its dtype: its mean.
+        x: of any rank, of float32, float64 or a half type.
+        gamma: [channels], of its dtype, or float32 for a half type: the deviation of a channel of
+            the result.
+        beta: [channels], of the dtype of gamma: its mean.
         axis: the one of the channels, 0 or more.
         epsilon: added to the variance.
 
@@ -76,9 +78,11 @@ def _check(x: Tensor, vectors: tuple[Tensor, ...], axis: int) -> tuple[int, int,
                 f"A tensor of one number for each of {channels} channels was expected. "
                 f"Received: one of the shape {tuple(vector.shape)}"
             )
-    if x.dtype not in _COMPUTED_DTYPES or any(vector.dtype != x.dtype for vector in vectors):
+    real = _real_dtype(x)
+    if x.dtype not in CODES or any(vector.dtype != real for vector in vectors):
         raise TypeError(
-            "Tensors of one dtype, float32 or float64, were expected. "
+            "x must be float32, float64, bfloat16 or float16, and the tensors of a number a channel "
+            "float64 beside float64 and float32 otherwise. "
             f"Received: {x.dtype} and {[vector.dtype for vector in vectors]}"
         )
     return math.prod(x.shape[:axis]), channels, math.prod(x.shape[axis + 1 :])
@@ -126,6 +130,11 @@ def _gradients_cpu(
 # --- on other devices, and shapes alone ------------------------------------------------------
 
 
+def _real_dtype(x: Tensor) -> torch.dtype:
+    """What x is computed in, and the dtype of its channels' numbers."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def _others(x: Tensor, axis: int) -> list[int]:
     return [i for i in range(x.dim()) if i != axis]
 
@@ -137,7 +146,7 @@ def _along(vector: Tensor, x: Tensor, axis: int) -> Tensor:
 
 def _normal(x: Tensor, axis: int, epsilon: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of x: itself without mean and deviation, the inverse deviation, mean and variance."""
-    others = _others(x, axis)
+    others, x = _others(x, axis), x.to(_real_dtype(x))
     centred = x - x.mean(others, keepdim=True)
     variance = centred.square().mean(others)
     inverse = (variance + epsilon).rsqrt()
@@ -147,7 +156,7 @@ def _normal(x: Tensor, axis: int, epsilon: float) -> tuple[Tensor, Tensor, Tenso
 def _composed_forward(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
     normal, _, mean, variance = _normal(x, axis, epsilon)
     y = normal * _along(gamma, x, axis) + _along(beta, x, axis)
-    return y.contiguous(), mean.detach(), variance.detach()
+    return y.to(x.dtype).contiguous(), mean.detach(), variance.detach()
 
 
 def _composed_gradients(
@@ -161,17 +170,18 @@ def _composed_gradients(
 ) -> Three:
     # Mean and variance are computed again, since they change with x.
     normal, inverse, *_ = _normal(x, axis, epsilon)
-    others = _others(x, axis)
+    others, dy = _others(x, axis), dy.to(normal.dtype)
     dbeta, dgamma = dy.sum(others), (dy * normal).sum(others)
     count = x.numel() // max(1, x.shape[axis])
     dx = dy - _along(dbeta / count, x, axis) - normal * _along(dgamma / count, x, axis)
-    return (dx * _along(gamma * inverse, x, axis)).contiguous(), dgamma, dbeta
+    dx = (dx * _along(gamma * inverse, x, axis)).to(x.dtype)
+    return dx.contiguous(), dgamma, dbeta
 
 
 def _results(x: Tensor, axis: int) -> Three:
     """New tensors for what either operation returns: one like x, and two of a number a channel."""
-    vector = x.shape[axis : axis + 1]
-    return x.new_empty(x.shape), x.new_empty(vector), x.new_empty(vector)
+    vectors = [x.new_empty(x.shape[axis : axis + 1], dtype=_real_dtype(x)) for _ in range(2)]
+    return x.new_empty(x.shape), vectors[0], vectors[1]
 
 
 def _fake(x: Tensor, *rest: Any) -> Three:
@@ -216,7 +226,7 @@ class _Function(torch.autograd.Function):
             change = change + _normal(x, axis, epsilon)[0] * _along(tgamma, x, axis)
         if tbeta is not None:
             change = change + _along(tbeta, x, axis)
-        return change, None, None
+        return change.to(x.dtype), None, None
 
 
 # --- vmap: a mapped axis joins the channels, which are kept apart ------------------------------

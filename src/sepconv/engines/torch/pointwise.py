@@ -19,8 +19,6 @@ from sepconv.geometry import ACTIVATIONS
 
 __all__ = ["pointwise"]
 
-_COMPUTED_DTYPES = (torch.float32, torch.float64)
-
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
 # The channels of every pixel times a matrix, or times its transpose.
@@ -40,9 +38,9 @@ _correlation = torch.ops.sepconv.pointwise_kernel_gradient.default
 
 def _code(a: Tensor, b: Tensor) -> int:
     """The number of their dtype. A kernel must not read beyond a tensor, so all is checked."""
-    if a.dtype != b.dtype or a.dtype not in _COMPUTED_DTYPES:
+    if a.dtype != b.dtype or a.dtype not in CODES:
         raise TypeError(
-            "Tensors of one dtype, float32 or float64, were expected. "
+            "Tensors of one dtype, float32, float64, bfloat16 or float16, were expected. "
             f"Received: {a.dtype} and {b.dtype}"
         )
     return CODES[a.dtype]
@@ -236,12 +234,10 @@ for _name, _on_cpu, _composed, _fake, _function, _map in (
 def pointwise(x: Tensor, kernel: Tensor, *, data_format: str) -> Tensor:
     """Multiplies the channels of every pixel of `x` by the matrix ``kernel[0, 0]``.
 
-    Both are of one dtype and fit each other. Half types, such as autocast makes, are PyTorch's.
+    Both are of one dtype, as `as_array` makes of autocast's, and fit each other.
     """
     x, matrix = as_array(x), as_array(kernel).flatten(0, 2)
     first = data_format == "channels_first"
-    if x.dtype not in _COMPUTED_DTYPES:
-        return _composed_product(x, matrix, first, False)
     # A channels_first tensor in channels_last memory is, permuted, a contiguous NHWC tensor.
     if first and not x.is_contiguous():
         nhwc = x.permute(0, 2, 3, 1)
