@@ -47,9 +47,9 @@ SEPCONV_API void pack_pointwise_kernel(DType dtype, bool channels_first, int64_t
                                        int64_t filters, const void* kernel, void* packed);
 
 // How an operation would go on so many threads, found without running it; of no images, in no
-// steps. The half types', which go through some images at a time, is that of float32 as if all went
-// through together. Weights or sums that are not finite are left to the loops of kernels/exact.h.
-// Throws std::invalid_argument where such an operation has no such pass.
+// steps. The half types' is that of float32 as if all images went through together, but that of a
+// 1x1 convolution alone their own. Weights or sums that are not finite are left to the loops of
+// kernels/exact.h. Throws std::invalid_argument where such an operation has no such pass.
 SEPCONV_API Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads);
 SEPCONV_API Plan make_plan(DType dtype, const Pointwise& p, Pass pass, bool packed, int threads);
 
@@ -57,9 +57,10 @@ SEPCONV_API Plan make_plan(DType dtype, const Pointwise& p, Pass pass, bool pack
 SEPCONV_API DType dtype_of(int64_t code);
 SEPCONV_API Activation activation_of(int64_t code);
 
-// The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16", "neon", "neon-bf16" or "generic".
-// Chosen at the first call, by the processor or by the environment variable SEPCONV_ISA; throws
-// std::invalid_argument where that names a level unknown or not runnable here.
+// The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16",
+// "neon", "neon-bf16" or "generic". Chosen at the first call, by the processor or by the
+// environment variable SEPCONV_ISA; throws std::invalid_argument where that names a level unknown
+// or not runnable here.
 SEPCONV_API const char* isa_name();
 
 }  // namespace sepconv

@@ -90,6 +90,7 @@ def test_the_peak_is_that_of_the_dtype(dtype, monkeypatch):
         ("measure_fma", (0, 1.0), "threads must be from 1"),
         ("measure_fma", (1, 0.0), "seconds must be above 0"),
         ("measure_fma", (1, math.nan), "seconds must be above 0"),
+        ("measure_fma", (1, 1.0, 4), "no dtype of the number 4"),
         ("measure_bandwidth", (0, 1, 1.0), "bytes must be at least 1"),
     ],
 )
@@ -98,3 +99,11 @@ def test_measuring_refuses_what_makes_no_sense(function, arguments, message):
 
     with pytest.raises(ValueError, match=message):
         getattr(_native, function)(*arguments)
+
+
+@pytest.mark.parametrize("dtype", range(4))
+def test_every_dtype_has_a_peak(dtype):
+    """By its number in `DType`. Of bfloat16 it may be that of pairs."""
+    from sepconv import _native
+
+    assert 1e8 < _native.measure_fma(1, 0.05, dtype) < 1e13

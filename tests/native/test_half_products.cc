@@ -226,12 +226,31 @@ void check_pairs(const std::string& level) {
 #endif
 }
 
+// Where rows are converted, a task has memory for them; pairs are read in place. Packed weights are
+// as large as what they are multiplied as.
+void check_plan(bool in_pairs) {
+  const sepconv::Pointwise product{1, 4096, 64, 64, false};
+  const auto scratch = [&](sepconv::DType dtype) {
+    const sepconv::Plan plan = sepconv::make_plan(dtype, product, sepconv::Pass::forward, false, 1);
+    return plan.steps[0].scratch_bytes;
+  };
+  CHECK(scratch(sepconv::DType::f32) == 0);
+  CHECK(scratch(sepconv::DType::f16) > 0);
+  CHECK((scratch(sepconv::DType::bf16) == 0) == in_pairs);
+  const auto bytes = [](sepconv::DType dtype) {
+    return sepconv::packed_kernel_bytes(dtype, false, 64, 64);
+  };
+  CHECK(bytes(sepconv::DType::f16) == 64 * 64 * 4);
+  CHECK(bytes(sepconv::DType::bf16) == 64 * 64 * (in_pairs ? 2 : 4));
+}
+
 }  // namespace
 
 void check_half_products() {
   const std::string level = sepconv::isa_name();
   const bool in_pairs = level.ends_with("-emulated") || level.ends_with("-bf16");
   check_pairs(level);
+  check_plan(in_pairs);
   for (const bool first : {false, true}) {
     check_rounding<BFloat16>(sepconv::DType::bf16, 0x1p-10, first);
     check_rounding<Float16>(sepconv::DType::f16, 0x1p-13, first);
