@@ -182,6 +182,8 @@ def test_1x1_values_and_gradients_in_half_types(policy, gradients, calls):
     results, expected = gradients([wrapped, wide], x, dy)
     assert calls == ["pointwise"] * (BACKEND in ("jax", "torch"))
     unit = 2**-9 if dtype == "bfloat16" else 2**-12  # half a last place, of results near a power
+    if not calls:  # TensorFlow's own sums are float16's
+        unit *= 8
     for result, value in zip(results, expected, strict=True):
         assert result.dtype == "float32"
         assert_near(result, value, unit)
