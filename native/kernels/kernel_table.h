@@ -19,6 +19,7 @@ struct KernelTable {
                       void* packed) = nullptr;
   // For measure_fma (roofline.h): of the half types, how fast the products that they take can be.
   int64_t (*fma_burst)(int64_t rounds, void* sink) = nullptr;
+  // Of the half types, with numbers of channels in float32.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;
   void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&) = nullptr;
   // For measure_bandwidth (roofline.h); null for the half types.

@@ -54,6 +54,22 @@ def calls(monkeypatch):
     return made
 
 
+@pytest.fixture
+def engine_dtypes(monkeypatch):
+    """The dtypes of what our kernels are given."""
+    dtypes = []
+    engine = engines.adapter(BACKEND)
+    original = engine.batch_norm
+
+    def noting(x, *args, **kwargs):
+        dtypes.append(keras.backend.standardize_dtype(x.dtype))
+        return original(x, *args, **kwargs)
+
+    if original is not None:
+        monkeypatch.setattr(engine, "batch_norm", noting)
+    return dtypes
+
+
 def step(layer, x):
     """What one training step makes of a layer's weights, and its prediction after that."""
     model = keras.Sequential(
@@ -115,6 +131,46 @@ def test_dtypes(dtype, calls):
     assert bool(calls) == TRAINS
 
 
+class Widened(stock.Layer):
+    """A layer, of whatever policy, whose output is float32."""
+
+    def __init__(self, layer):
+        super().__init__(dtype="float32")
+        self.layer = layer
+
+    def build(self, shape):
+        if not self.layer.built:
+            self.layer.build(shape)
+
+    def call(self, inputs, training=None):
+        return ops.cast(self.layer(inputs, training=training), "float32")
+
+
+@pytest.mark.skipif(not TRAINS, reason="NumPy does not train")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("case", CASES)
+def test_training_in_half_types_is_that_of_keras(case, policy, engine_dtypes):
+    options, shape = CASES[case]
+    x = inputs(shape)
+    unit = 2**-8 if policy == "mixed_bfloat16" else 2**-11
+    results = []
+    for kind in (layers, stock):
+        layer = randomized(kind.BatchNormalization(dtype=policy, **options), shape)
+        results.append(step(Widened(layer), x))
+    assert set(engine_dtypes) == {policy.removeprefix("mixed_")}  # no cast before our kernels
+    for a, b in zip(*results, strict=True):
+        assert a.dtype == b.dtype == "float32"
+        np.testing.assert_allclose(a, b, rtol=2 * unit, atol=2 * unit)
+
+
+def test_a_half_type_that_is_not_the_layers_is_normalized_in_float32(engine_dtypes):
+    shape = (4, 5, 6, 7)
+    layer = randomized(layers.BatchNormalization(autocast=False), shape)
+    y = layer(ops.cast(inputs(shape), "bfloat16"), training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == "float32"
+    assert engine_dtypes == ["float32"] * TRAINS
+
+
 def test_what_is_keras_own(calls):
     shape = (4, 5, 7)
     x = inputs(shape)
@@ -123,8 +179,9 @@ def test_what_is_keras_own(calls):
     frozen(x, training=True)
     for a, b in zip(before, frozen.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    layer = randomized(layers.BatchNormalization(), shape)
-    layer(x)
+    for dtype in ("mixed_bfloat16", "float32"):
+        layer = randomized(layers.BatchNormalization(dtype=dtype), shape)
+        layer(x)
     layer(x, training=True, mask=np.ones((4, 5), bool))
     if "renorm" in inspect.signature(stock.BatchNormalization).parameters:
         randomized(layers.BatchNormalization(renorm=True), shape)(x, training=True)

@@ -146,11 +146,47 @@ def test_what_is_not_ours_is_computed_by_keras(case, forward, calls):
     assert not calls
 
 
-def test_half_types_of_1x1_are_computed_by_keras(calls):
-    layer = layers.Conv2D(8, 1, dtype="mixed_bfloat16")
-    y = layer(numbers(2, 5, 6, 8))
-    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
-    assert not calls
+class Widened(keras.layers.Layer):
+    """A layer, of whatever policy, whose output is float32."""
+
+    def __init__(self, layer):
+        super().__init__(dtype="float32")
+        self.layer = layer
+
+    def build(self, shape):
+        self.layer.build(shape)
+
+    def call(self, inputs):
+        return ops.cast(self.layer(inputs), "float32")
+
+
+def rounded(a, dtype):
+    return np.array(ops.convert_to_numpy(ops.cast(ops.cast(a, dtype), "float32")))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_1x1_values_and_gradients_in_half_types(policy, gradients, calls):
+    shape, arguments = (2, 5, 6, 16), {"filters": 24, "kernel_size": 1, "use_bias": False}
+    half = layers.Conv2D(dtype=policy, **arguments)
+    wide = keras.layers.Conv2D(**arguments)
+    dtype = half.compute_dtype
+    wrapped = Widened(half)
+    for layer in (wrapped, wide):
+        layer.build(shape)
+    weights = [rounded(w, dtype) for w in half.get_weights()]
+    half.set_weights(weights)
+    wide.set_weights(weights)
+    x, dy = rounded(numbers(*shape), dtype), rounded(numbers(2, 5, 6, 24, seed=1), dtype)
+    assert keras.backend.standardize_dtype(half(x).dtype) == dtype
+    calls.clear()
+    results, expected = gradients([wrapped, wide], x, dy)
+    assert calls == ["pointwise"] * (BACKEND in ("jax", "torch"))
+    unit = 2**-9 if dtype == "bfloat16" else 2**-12  # half a last place, of results near a power
+    if not calls:  # TensorFlow's own sums are float16's
+        unit *= 8
+    for result, value in zip(results, expected, strict=True):
+        assert result.dtype == "float32"
+        assert_near(result, value, unit)
 
 
 def test_it_is_keras_own_in_all_but_the_computation():

@@ -96,7 +96,28 @@ void check_one(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buf
                  static_cast<int>(dtype), seed);
 }
 
-// A half type's results are those of the same values in float32, and arrays are rounded once.
+// Whether results of a half type are float32's but for rounding: compilers put the same arithmetic
+// together in other ways for another type, so that a number of float32 may differ in its last place
+// and be rounded to the other neighbour.
+template <class T>
+bool alike(const Outputs<T, float>& a, const Outputs<T, float>& b) {
+  const auto near = [](const auto& some, const auto& others, double unit) {
+    if (some.size() != others.size()) return false;
+    for (size_t i = 0; i < some.size(); ++i) {
+      const auto x = static_cast<double>(some[i]), y = static_cast<double>(others[i]);
+      if (!(std::fabs(x - y) <= unit * (1 + std::fabs(y)))) return false;
+    }
+    return true;
+  };
+  constexpr double kUnit = std::numeric_limits<float>::epsilon();
+  const double stored = 2 * Rounding<T>::stored;  // from a number to its neighbour, at most
+  return near(a.y, b.y, stored) && near(a.dx, b.dx, stored) && near(a.mean, b.mean, 8 * kUnit) &&
+         near(a.variance, b.variance, 100 * kUnit) && near(a.dgamma, b.dgamma, 1e4 * kUnit) &&
+         near(a.dbeta, b.dbeta, 1e4 * kUnit);
+}
+
+// A half type's results are those of the same values in float32, rounded, with the same bits on
+// every runner.
 template <class T>
 void check_half(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buffers,
                 EngineThreads& engine) {
@@ -117,11 +138,14 @@ void check_half(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& bu
   to(exact.dx, expected.dx);
   buffers.turn();
   std::string why;
-  if (!(run(z, dtype, in, sepconv::pool(), buffers) == expected)) why += "not those of float32 ";
+  const Outputs<T, float> first = run(z, dtype, in, sepconv::pool(), buffers);
+  if (!alike(first, expected)) why += "not those of float32 ";
   ReverseRunner reverse;
-  if (!(run(z, dtype, in, reverse, buffers) == expected)) why += "other bits in reverse ";
+  if (!(run(z, dtype, in, reverse, buffers) == first)) why += "other bits in reverse ";
   sepconv::ExternalRunner external = engine.runner(3);
-  if (!(run(z, dtype, in, external, buffers) == expected)) why += "others on an engine's threads ";
+  if (!(run(z, dtype, in, external, buffers) == first)) why += "other bits on an engine's threads ";
+  sepconv::set_num_threads(1);
+  if (!(run(z, dtype, in, sepconv::pool(), buffers) == first)) why += "other bits on one thread ";
   if (!CHECK(why.empty()))
     std::fprintf(stderr, "  %sof outer,channels,inner=%ld,%ld,%ld offset=%g dtype=%d seed=%u\n",
                  why.c_str(), static_cast<long>(z.s.outer), static_cast<long>(z.s.channels),

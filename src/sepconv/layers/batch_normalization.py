@@ -116,7 +116,7 @@ def _trained_by_us(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
     if layer_refusal(layer) is not None or not runs_on_cpu(inputs):
         return None
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    if dtype in DTYPES and dtype == layer.compute_dtype:
+    if dtype in ("bfloat16", "float16") and dtype == layer.compute_dtype:
         return ops.convert_to_tensor(inputs)
     x = ops.cast(inputs, keras.backend.result_type(dtype, "float32"))
     return x if keras.backend.standardize_dtype(x.dtype) in DTYPES else None

@@ -81,8 +81,8 @@ def _check(x: Tensor, vectors: tuple[Tensor, ...], axis: int) -> tuple[int, int,
     real = _real_dtype(x)
     if x.dtype not in CODES or any(vector.dtype != real for vector in vectors):
         raise TypeError(
-            "x must be float32, float64, bfloat16 or float16, and the tensors of a number a channel "
-            "float64 beside float64 and float32 otherwise. "
+            "x must be float32, float64, bfloat16 or float16, and the numbers of channels float64 "
+            "beside float64 and float32 otherwise. "
             f"Received: {x.dtype} and {[vector.dtype for vector in vectors]}"
         )
     return math.prod(x.shape[:axis]), channels, math.prod(x.shape[axis + 1 :])
