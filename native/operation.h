@@ -2,7 +2,8 @@
 //
 // Operands have one order everywhere, in these structs, the bindings and Python: x,
 // depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual; then what comes out.
-// Every buffer is dense, in C order, and all of an operation's have one dtype, but where it says so.
+// Every buffer is dense, in C order, and all of an operation's have one dtype, but where it says
+// so.
 #pragma once
 #include <cstdint>
 

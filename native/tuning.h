@@ -220,10 +220,10 @@ inline constexpr int64_t kChainFarBytes = 1536 << 10;
 // in and go out. More bands would copy more rows from one to the next.
 inline constexpr int64_t kChainBytes = 512 << 10;
 
-// Bytes of a step's output, of the whole batch, from which on a program's first steps go a few images
-// at a time (program/group.h), and of the largest output of such a group: what the second caches of
-// two cores hold. Results depend on it in their last bits. On two cores with 2 MiB each, at a batch
-// of 8, MobileNet's first four steps took two thirds of the time so.
+// Bytes of a step's output, of the whole batch, from which on a program's first steps go a few
+// images at a time (program/group.h), and of the largest output of such a group: what the second
+// caches of two cores hold. Results depend on it in their last bits. On two cores with 2 MiB each,
+// at a batch of 8, MobileNet's first four steps took two thirds of the time so.
 //   benchmarks/inference.py MobileNet MobileNetV2 --batch 8
 inline constexpr int64_t kGroupImagesBytes = 4 << 20;
 
