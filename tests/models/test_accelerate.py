@@ -114,6 +114,29 @@ def test_ordinary_convolutions_where_we_compute_them(engine):
     assert "not built" in sepconv.accelerate(late).record[0].note
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_types_are_ours_as_float32_is(policy, engine):
+    stock = randomize(
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 8)),
+                layers.DepthwiseConv2D(3, name="depthwise", dtype=policy),
+                layers.Conv2D(16, 1, name="mix", dtype=policy),
+                layers.BatchNormalization(name="norm", dtype=policy),
+            ]
+        )
+    )
+    model, record = sepconv.accelerate(stock)
+    ours = {c.layer for c in record if c.done}
+    assert ("mix" in ours) == (engine in ("jax", "torch"))
+    assert ("norm" in ours) == (engine != "numpy")
+    assert "depthwise" in ours
+    x = numbers(2, 8, 8, 8)
+    assert keras.backend.standardize_dtype(model(x).dtype) == policy.removeprefix("mixed_")
+    found, expected = (keras.ops.cast(f(x), "float32") for f in (model, stock))
+    assert_near(found, expected, 2e-2)
+
+
 def test_the_model_stays_as_it_was():
     stock = functional()
     kinds = [type(layer) for _, layer in named_layers(stock)]

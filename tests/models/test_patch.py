@@ -93,6 +93,17 @@ LAYERS = [
 ]
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_1x1_convolution_in_half_types(policy, calls):
+    layer, x = keras.layers.Conv2D(16, 1, dtype=policy), numbers(2, 7, 6, 8)
+    expected = layer(x)
+    with sepconv.patch_keras():
+        received = layer(x)
+    assert calls == ["pointwise"] * (keras.backend.backend() in ("jax", "torch"))
+    assert keras.backend.standardize_dtype(received.dtype) == layer.compute_dtype
+    assert_near(received, expected, 1e-2)
+
+
 @pytest.mark.parametrize(("make", "shape"), LAYERS)
 def test_a_layer_built_before_computes_the_same_with_our_kernels(make, shape, calls):
     layer, x = make(), numbers(*shape)
