@@ -4,8 +4,8 @@
 // Arrays of T are read as Real<T>, in which the numbers of channels are too: a half type's are
 // float32's. They are summed in parts whose size depends on the array's shape alone. A part is
 // summed in Real<T>, as differences from one of its values, so that a large mean costs no digits;
-// parts are added in double, in a fixed order. So results do not depend on the number of threads,
-// and those of a half type are those of the same values in float32, y and dx rounded once.
+// parts are added in double, in a fixed order. So results do not depend on the number of threads.
+// y and dx are rounded once.
 #pragma once
 #include "../operation.h"
 #include "../tuning.h"

@@ -47,13 +47,16 @@ struct Operands {
   std::vector<R> gamma, beta;
 };
 
-template <class T>
-Operands<T> random_operands(const Sizes& z, uint32_t seed) {
-  const auto values = [&](int64_t count, uint32_t which) {
-    return random_values<T>(count, seed + which, Special::none);
+template <class T, class R = T>
+Operands<T, R> random_operands(const Sizes& z, uint32_t seed) {
+  const auto values = [&]<class V>(int64_t count, uint32_t which, std::vector<V>& into) {
+    into = random_values<V>(count, seed + which, Special::none);
   };
-  Operands<T> in{values(z.elements(), 0), values(z.elements(), 1),
-                 values(z.gamma ? z.s.channels : 0, 2), values(z.beta ? z.s.channels : 0, 3)};
+  Operands<T, R> in;
+  values(z.elements(), 0, in.x);
+  values(z.elements(), 1, in.dy);
+  values(z.gamma ? z.s.channels : 0, 2, in.gamma);
+  values(z.beta ? z.s.channels : 0, 3, in.beta);
   for (T& value : in.x) value = static_cast<T>(value + z.offset);
   return in;
 }
