@@ -160,20 +160,21 @@ def compile(
     return of_model(model, dtype=dtype, tune=tune, verify=verify, partial=partial)
 
 
-def optimize(model: Any, *args: Any, **options: Any) -> Any:
+def optimize(model: Any, *, dtype: str | None = None, verify: Any = True) -> Any:
     """Optimizes a Keras model for inference: see `sepconv.models.optimize.optimize`.
 
     Args:
         model: a built Sequential or Functional model.
-        *args: as there.
-        **options: as there.
+        dtype: ``"bfloat16"`` or ``"float16"`` for blocks that compute in it; None for the layers'.
+        verify: whether to compare predictions, or inputs to do so with.
 
     Returns:
-        What that returns.
+        A named tuple: the optimized model, and a record of what became of each layer.
 
     Raises:
-        TypeError: `model` is a PyTorch module, for which there is `sepconv.compile`.
-        ValueError: see there.
+        TypeError: `model` is a PyTorch module, for which there is `sepconv.compile`, or no
+            Sequential or Functional model.
+        ValueError: the model cannot be optimized, or the result predicts something else.
 
     Example:
         >>> import keras, sepconv
@@ -191,4 +192,4 @@ def optimize(model: Any, *args: Any, **options: Any) -> Any:
         )
     from sepconv.models.optimize import optimize as of_model
 
-    return of_model(model, *args, **options)
+    return of_model(model, dtype=dtype, verify=verify)
