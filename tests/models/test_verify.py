@@ -508,3 +508,11 @@ def test_what_roundings_make_of_nothing_is_passed_over():
     dense.kernel.assign(dense.kernel * (1 + 2e-7))  # as another order of adding up would
     assert np.abs(outputs.predict(np.zeros((1, 8), "int32"), verbose=0)[0, 3:]).max() < 1e-6
     assert check(outputs, copy).startswith("verified")
+
+
+def test_a_warning_names_the_line_of_the_call():
+    """However many of our functions lie between."""
+    model = keras.Sequential([layers.Activation("relu")])  # knows no shape
+    with pytest.warns(UserWarning, match="was not verified") as caught:
+        sepconv.accelerate(model)
+    assert {one.filename for one in caught if one.category is UserWarning} == {__file__}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from keras.src.models.functional import Functional, functional_like_constructor
 
 from sepconv.models.duplicate import COMPILED, CannotCopyError, Copier
 from sepconv.models.rebuild import rebuild
+from sepconv.models.warning import warn
 
 __all__ = ["LayerCopier", "copy_model", "is_open", "named_layers", "settle_jit"]
 
@@ -192,9 +192,8 @@ def _compile_like(
     copy: keras.Model, model: keras.Model, copier: LayerCopier, pairs: list[tuple[Any, Any]]
 ) -> None:
     if type(model).compile is not keras.Model.compile:
-        warnings.warn(
+        warn(
             f"{type(model).__name__} has a compile() of its own: call it on the new model.",
-            stacklevel=4,
         )
         return
     blank = {name: vars(copy)[name] for name in COMPILED if name in vars(copy)}
@@ -207,10 +206,9 @@ def _compile_like(
             copier.copy_attributes(model, copy, COMPILED)
     except Exception as error:  # a user's own schedule, metric or loss may raise anything
         vars(copy).update(blank)
-        warnings.warn(
+        warn(
             f"What model {model.name!r} is compiled with cannot be copied: call compile() on the "
             f"new model. {error}",
-            stacklevel=4,
         )
 
 

@@ -160,11 +160,14 @@ def compile(
     return of_model(model, dtype=dtype, tune=tune, verify=verify, partial=partial)
 
 
-def optimize(model: Any, *, dtype: str | None = None, verify: Any = True) -> Any:
+def optimize(
+    model: Any, example_inputs: Any = None, *, dtype: str | None = None, verify: Any = True
+) -> Any:
     """Optimizes a Keras model for inference: see `sepconv.models.optimize.optimize`.
 
     Args:
         model: a built Sequential or Functional model.
+        example_inputs: of a PyTorch module, which is refused.
         dtype: ``"bfloat16"`` or ``"float16"`` for blocks that compute in it; None for the layers'.
         verify: whether to compare predictions, or inputs to do so with.
 
@@ -189,6 +192,11 @@ def optimize(model: Any, *, dtype: str | None = None, verify: Any = True) -> Any
             "example_inputs) makes a program, which folds and fuses the same and is called on "
             "NumPy arrays; sepconv.accelerate(module) keeps it a module. "
             f"Received: {type(model).__name__}"
+        )
+    if example_inputs is not None:
+        raise TypeError(
+            "example_inputs are for PyTorch modules; for a Keras model, verify=inputs compares "
+            f"predictions. Received: model of the class {type(model).__name__}"
         )
     from sepconv.models.optimize import optimize as of_model
 

@@ -11,7 +11,6 @@ computation has side effects: see `sepconv.models.running`.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +30,7 @@ from sepconv.models.comparing import (
 from sepconv.models.files import first_line
 from sepconv.models.inputs import InputsError, generate, random_inputs
 from sepconv.models.running import LayerOutput, Outcome, run, without_collecting
+from sepconv.models.warning import warn
 
 __all__ = [
     "Pairing",
@@ -109,10 +109,9 @@ def check_copy(
             inputs, outcome = first_run(original, verify, values)
         except InputsError as error:
             reason = first_line(error)
-            warnings.warn(
+            warn(
                 f"{title}: the copy was not verified, since {reason}. verify=<inputs of the model> "
                 "compares the predictions for these, verify=False keeps this quiet.",
-                stacklevel=3,
             )
             return f"not verified: {reason}"
         comparison = _Comparison(original, copy, inputs, values, title, paired, dtype)
