@@ -63,7 +63,9 @@ def check_every_mode(name, dtype, modes, tmp_path):
             cases.save(folder / "answers", answers)
             command = {"case": encode(case), "folder": str(folder), "thorough": False}
             answer = team[name].ask(120, do="prepare", **command)
-            assert answer["wrong"] == {}, case
+            # A setting that adds up in float16 may be off by more than is allowed, and is not timed.
+            assert answer["wrong"] == {} or dtype == "float16", case
+            assert answer["settings"], case
             assert answer["error"] < TOLERANCES[dtype]
             assert team[name].ask(60, do="choose")["setting"] in answer["settings"]
             assert len(team[name].ask(60, do="run", warm=0, calls=2)["seconds"]) == 2
