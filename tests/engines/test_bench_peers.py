@@ -63,7 +63,7 @@ def check_every_mode(name, dtype, modes, tmp_path):
             cases.save(folder / "answers", answers)
             command = {"case": encode(case), "folder": str(folder), "thorough": False}
             answer = team[name].ask(120, do="prepare", **command)
-            # A setting that adds up in float16 may be off by more than is allowed, and is not timed.
+            # A setting that adds up in float16 may be off by too much, and is then not timed.
             assert answer["wrong"] == {} or dtype == "float16", case
             assert answer["settings"], case
             assert answer["error"] < TOLERANCES[dtype]
