@@ -99,3 +99,11 @@ def test_nested_patches_end_with_the_last():
     with first:
         pass
     assert F.conv2d is ORIGINAL
+
+
+def test_a_hold_that_is_entered_again_patches_again():
+    patch = sepconv.patch_torch()
+    for _ in range(2):
+        with patch, patch:
+            assert F.conv2d is not ORIGINAL
+        assert F.conv2d is ORIGINAL

@@ -7,6 +7,7 @@ python tests/stress/modules.py mixnet_s          some
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import geffnet
 import numpy as np
@@ -15,16 +16,9 @@ from torch import nn
 
 import sepconv
 
-NETWORKS = (
-    "mobilenetv2_100",
-    "mobilenetv3_large_100",
-    "mnasnet_100",
-    "efficientnet_b0",
-    "efficientnet_lite0",
-    "fbnetc_100",
-    "spnasnet_100",
-    "mixnet_s",
-)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers.torch_networks import GEFFNET
 
 #: What rounding may change, of the largest output.
 MOST = 1e-4
@@ -50,5 +44,5 @@ def check(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or NETWORKS:
+    for name in sys.argv[1:] or GEFFNET:
         check(name)

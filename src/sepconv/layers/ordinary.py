@@ -16,18 +16,11 @@ import keras
 from sepconv.arrays import DTYPES
 from sepconv.engines import adapter
 from sepconv.engines.front import convolve_2d
+from sepconv.engines.thresholds import MOST_FILTERS, ORDINARY, few_channels
 from sepconv.fused import strided
 from sepconv.geometry import ConvSpec
 
 __all__ = ["convolve", "layer_refusal", "plausible", "refusal"]
-
-#: The most filters for which our kernels are faster than the engine's own convolution on an image
-#: of one channel, even where the image needs no gradient.
-_FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
-
-#: The fewest channels, and the fewest filters, for which our 1x1 convolution is faster, whatever
-#: the image's size.
-_CHANNELS = 8
 
 
 def plausible(kernel_shape: Sequence[int]) -> bool:
@@ -63,9 +56,8 @@ def refusal(
     if height == width == 1 and depth == channels > 1:
         return _pointwise_refusal(depth, filters, dtype, data_format)
     if depth != 1 or filters % channels:
-        return "an ordinary convolution, neither a depthwise nor a 1x1 one"
-    most = _FILTERS[keras.backend.backend()]
-    if channels == 1 and filters > most:
+        return ORDINARY
+    if channels == 1 and filters > MOST_FILTERS[keras.backend.backend()]:
         return f"{filters} filters on one channel, which are quicker as an ordinary convolution"
     return None if dtype in DTYPES else f"computes in {dtype}"
 
@@ -76,9 +68,10 @@ def _pointwise_refusal(channels: int, filters: int, dtype: str, data_format: str
         backend == "torch" and data_format == "channels_first"
     ):
         return f"a 1x1 convolution, which {backend} computes as fast in {data_format}"
-    if min(channels, filters) < _CHANNELS:
-        return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
-    return None if dtype in DTYPES else f"computes in {dtype}"
+    few = few_channels(channels, filters)
+    if few is None and dtype not in DTYPES:
+        return f"computes in {dtype}"
+    return few
 
 
 def layer_refusal(layer: Any) -> str | None:

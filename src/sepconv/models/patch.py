@@ -12,11 +12,11 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 import keras
 
+from sepconv._hold import Hold
 from sepconv.engines import adapter
 from sepconv.models.exports import guard_exports
 from sepconv.models.patched import MAKERS
@@ -78,29 +78,14 @@ def unpatch_keras() -> None:
     _switch.release_all()
 
 
-class Patch:
+class Patch(Hold):
     """A call of `patch_keras`, to be used in a ``with`` statement or left alone."""
 
-    def __init__(self) -> None:
-        self._entered = 0
-        self._era: int | None = _switch.acquire()
+    def _acquire(self) -> int:
+        return _switch.acquire()
 
-    def __enter__(self) -> Patch:
-        if self._era is None:  # entered again
-            self._era = _switch.acquire()
-        self._entered += 1
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._entered -= 1
-        if self._entered == 0 and self._era is not None:
-            _switch.release(self._era)
-            self._era = None
+    def _release(self, era: int) -> None:
+        _switch.release(era)
 
 
 class _Switch:

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sepconv.engines.thresholds import MOST_FILTERS, ORDINARY, few_channels
 from sepconv.engines.torch.convolution import CODES, as_array, is_traced
 from sepconv.geometry import ACTIVATIONS, ConvSpec, build_spec
 from sepconv.modules import eager
 
 __all__ = [
-    "MOST_FILTERS",
     "Pads",
     "convolve_image",
     "is_depthwise",
@@ -29,12 +29,6 @@ __all__ = [
 
 #: (top, bottom), (left, right).
 Pads = tuple[tuple[int, int], tuple[int, int]]
-
-#: The most filters for which our kernels are faster on an image of one channel.
-MOST_FILTERS = 8
-
-#: The fewest channels, and the fewest filters, for which our 1x1 convolution is faster.
-_CHANNELS = 8
 
 _POINTWISE_DTYPES = (torch.float32, torch.float64)
 
@@ -73,16 +67,17 @@ def kernels_refusal(
     filters, depth, height, width = kernel_shape
     name = str(dtype).removeprefix("torch.")
     if is_depthwise(kernel_shape, groups):
-        if groups == 1 and filters > MOST_FILTERS:
+        if groups == 1 and filters > MOST_FILTERS["torch"]:
             return f"{filters} filters on one channel, which are quicker as an ordinary convolution"
         return None if dtype in CODES else f"computes in {name}"
     if groups != 1 or height != 1 or width != 1:
-        return "an ordinary convolution, neither a depthwise nor a 1x1 one"
+        return ORDINARY
     if pads != _NO_PADS:
         return "a 1x1 convolution with padding"
-    if min(depth, filters) < _CHANNELS:
-        return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
-    return None if dtype in _POINTWISE_DTYPES else f"a 1x1 convolution in {name}"
+    few = few_channels(depth, filters)
+    if few is None and dtype not in _POINTWISE_DTYPES:
+        return f"a 1x1 convolution in {name}"
+    return few
 
 
 def on_cpu(*tensors: Tensor | None) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sepconv._hold import Hold
 from sepconv.modules.convolving import Pads, convolve_image
 
 __all__ = ["TorchPatch", "patch_torch", "unpatch_torch"]
@@ -58,23 +58,16 @@ def unpatch_torch() -> None:
         functional.conv2d = _ORIGINAL
 
 
-class TorchPatch:
+class TorchPatch(Hold):
     """What `patch_torch` returns: a context manager that undoes the call at its end."""
 
-    def __init__(self) -> None:
+    def _acquire(self) -> int:
         with _lock:
             _open.add(self)
             functional.conv2d = _conv2d
+        return 0
 
-    def __enter__(self) -> TorchPatch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _release(self, era: int) -> None:
         with _lock:
             _open.discard(self)
             if not _open:

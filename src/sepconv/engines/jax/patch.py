@@ -12,13 +12,13 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import jax
 from jax import lax
 from jax.interpreters import mlir
 
+from sepconv._hold import Hold
 from sepconv.engines.jax.served import Served, serve
 
 __all__ = ["JaxPatch", "patch_jax", "unpatch_jax"]
@@ -77,7 +77,7 @@ def unpatch_jax() -> None:
     _switch.release_all()
 
 
-class JaxPatch:
+class JaxPatch(Hold):
     """A call of `patch_jax`, to be used in a ``with`` statement or left alone; prints as a table.
 
     It counts convolutions when JAX compiles them, not when they run. JAX compiles equal ones within
@@ -91,25 +91,13 @@ class JaxPatch:
     def __init__(self) -> None:
         self.served: Counter[str] = Counter()
         self.handed_on: Counter[str] = Counter()
-        self._entered = 0
-        self._era: int | None = _switch.acquire(self)
+        super().__init__()
 
-    def __enter__(self) -> JaxPatch:
-        if self._era is None:  # entered again
-            self._era = _switch.acquire(self)
-        self._entered += 1
-        return self
+    def _acquire(self) -> int:
+        return _switch.acquire(self)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._entered -= 1
-        if self._entered == 0 and self._era is not None:
-            _switch.release(self, self._era)
-            self._era = None
+    def _release(self, era: int) -> None:
+        _switch.release(self, era)
 
     def __str__(self) -> str:
         served, others = self.served.total(), self.handed_on.total()

@@ -27,17 +27,13 @@ from sepconv.engines.jax.composed import (
     input_shape,
     kernel_gradient,
 )
+from sepconv.engines.thresholds import MOST_FILTERS, ORDINARY, few_channels
 from sepconv.fused import Operands
 from sepconv.geometry import ConvSpec, conv_spec, resolve
 
 __all__ = ["Served", "serve"]
 
-#: The most filters for which our kernels are faster on an image of one channel; see
-#: `sepconv.layers.Conv2D`.
-_FILTERS = 16
-
-#: The fewest channels, and the fewest filters, for which our product is faster; see there, too.
-_CHANNELS = 8
+_FILTERS = MOST_FILTERS["jax"]
 
 #: How many times as large as its image a kernel may be. Larger ones are what second derivatives
 #: make, of an image as the kernel; our kernels would be right, and slow.
@@ -177,7 +173,7 @@ def _recognise(form: _Form) -> Served | str:
     if form.batch_groups > 1:
         whole = form.lhs.sizes[0] == form.batch_groups
         return _kernel_gradient(form) if whole else "an ordinary convolution in groups"
-    found: Served | str = "an ordinary convolution, neither a depthwise nor a 1x1 one"
+    found: Served | str = ORDINARY
     if all(a.taps == 1 for a in form.axes) and form.lhs.sizes[1] > 1:
         found = _product(form)
     if isinstance(found, str) and all(a.outputs == 1 for a in form.axes):
@@ -371,12 +367,6 @@ def _kernel_gradient(form: _Form) -> Served | str:
 # --- 1x1 convolutions -----------------------------------------------------------------------------
 
 
-def _few(channels: int, filters: int) -> str | None:
-    if min(channels, filters) < _CHANNELS:
-        return f"a 1x1 convolution with fewer than {_CHANNELS} channels or filters"
-    return None
-
-
 def _every(
     x: Any, axes: Sequence[_Axis], steps: Sequence[int], counts: Sequence[int], at: int
 ) -> Any:
@@ -391,7 +381,7 @@ def _every(
 
 def _product(form: _Form) -> Served | str:
     channels, filters = form.lhs.sizes[1], form.rhs.sizes[0]
-    few = _few(channels, filters)
+    few = few_channels(channels, filters)
     if few:
         return few
     layout = _layout(form.lhs, form.out)
@@ -439,7 +429,7 @@ def _correlation(form: _Form) -> Served | str:
     """The kernel gradient of a product: a kernel as large as the image, a result of one pixel."""
     channels, _ = form.lhs.sizes
     filters = form.rhs.sizes[0]
-    few = _few(channels, filters)
+    few = few_channels(channels, filters)
     if few:
         return few
     x, dy = form.lhs.swapped(), form.rhs.swapped()

@@ -1,0 +1,29 @@
+"""From which sizes on our kernels are faster than an engine's own convolution."""
+
+from __future__ import annotations
+
+__all__ = ["LEAST_CHANNELS", "MOST_FILTERS", "ORDINARY", "few_channels"]
+
+#: The most filters for which our kernels are faster than the engine's own convolution on an image
+#: of one channel, even where the image needs no gradient.
+MOST_FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
+
+#: The fewest channels, and the fewest filters, for which our 1x1 convolution is faster, whatever
+#: the image's size.
+LEAST_CHANNELS = 8
+
+#: Why most convolutions are not ours.
+ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"
+
+
+def few_channels(channels: int, filters: int) -> str | None:
+    """Why a 1x1 convolution is too small for our kernels; None where it is not.
+
+    Example:
+        >>> few_channels(16, 8)
+        >>> few_channels(16, 4)
+        'a 1x1 convolution with fewer than 8 channels or filters'
+    """
+    if min(channels, filters) < LEAST_CHANNELS:
+        return f"a 1x1 convolution with fewer than {LEAST_CHANNELS} channels or filters"
+    return None
