@@ -46,6 +46,12 @@ class Draft {
   int64_t below(int64_t count) {
     return static_cast<int64_t>(random_() % static_cast<uint32_t>(count));
   }
+  // For an input: from -1 to 1.
+  std::vector<float> numbers(const Shape& shape) {
+    std::vector<float> x(static_cast<size_t>(shape.elements()));
+    for (float& number : x) number = static_cast<float>(below(2001) - 1000) * 1e-3f;
+    return x;
+  }
 
   // A convolution: of 0 taps a 1x1 one, depthwise and 1x1 where `separable`.
   int convolution(int x, int64_t channels, int64_t filters, int64_t taps, int64_t stride,
@@ -136,8 +142,7 @@ void check_bits(int networks) {
     const Shape shape{1 + draft.below(3), 8 + draft.below(20), 8 + draft.below(20),
                       16 + draft.below(20)};
     random_network(draft, shape);
-    std::vector<float> x(static_cast<size_t>(shape.elements()));
-    for (float& number : x) number = static_cast<float>(draft.below(2001) - 1000) * 1e-3f;
+    const std::vector<float> x = draft.numbers(shape);
     NetworkDescription network = draft.network;
     network.tuning.chain_from_bytes = -1;
     sepconv::set_num_threads(1);
@@ -185,8 +190,7 @@ bool close(const std::vector<float>& a, const std::vector<float>& b) {
 // A batch that goes through the first steps a few images at a time: the results of the whole batch,
 // the same bits on any number of threads and with chains.
 void check_group(const NetworkDescription& given, Draft& draft, const Shape& shape) {
-  std::vector<float> x(static_cast<size_t>(shape.elements()));
-  for (float& number : x) number = static_cast<float>(draft.below(2001) - 1000) * 1e-3f;
+  const std::vector<float> x = draft.numbers(shape);
   NetworkDescription network = given;
   network.group_bytes = INT64_MAX;
   const Program whole(network);
@@ -268,8 +272,7 @@ void check_tall_kernels() {
     draft.network.tuning.chain_from_bytes = 0;
     for (const int64_t height : {31, 47, 64}) {
       const Shape shape{1, height, 9, 16};
-      std::vector<float> x(static_cast<size_t>(shape.elements()));
-      for (float& number : x) number = static_cast<float>(draft.below(2001) - 1000) * 1e-3f;
+      const std::vector<float> x = draft.numbers(shape);
       for (const int64_t bytes : {1, 10000, 40000, 80000}) {
         draft.network.tuning.strip_bytes = bytes;
         draft.network.tuning.most_links = -1;
