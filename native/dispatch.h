@@ -25,10 +25,11 @@ SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const Batch
 SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
                                      Runner& runner);
 
-// The operations between convolutions (array_operation.h). All but cast() are there for float32 and
-// float64; copy(), fill() and cast() for bfloat16; copy(), fill(), pool() to the largest number and
-// resize() to the nearest pixel for uint8. They throw std::invalid_argument for another dtype.
-// Where there are no elements, nothing is done.
+// The operations between convolutions (array_operation.h), of float32, float64 and bfloat16; of
+// uint8 copy(), fill(), pool() to the largest number and resize() to the nearest pixel. They throw
+// std::invalid_argument for another dtype. Where there are no elements, nothing is done. bfloat16
+// has the numbers of ScaleStep and LayerNormStep in float32; its results are those of float32,
+// rounded once.
 SEPCONV_API void unary(DType dtype, const UnaryStep& step, Runner& runner);
 SEPCONV_API void binary(DType dtype, const BinaryStep& step, Runner& runner);
 SEPCONV_API void scale(DType dtype, const ScaleStep& step, Runner& runner);

@@ -1,20 +1,16 @@
 // The array operations of one instruction set for bfloat16: compiled once a level, with
 // SEPCONV_ISA_NAMESPACE and SEPCONV_VECTOR_BYTES given by the build.
 #include "array_table.h"
-#include "array_tasks.h"
-#include "half.h"
+#include "binary.h"
 #include "move.h"
+#include "normalize.h"
+#include "pool.h"
+#include "reduce.h"
+#include "resize.h"
+#include "unary.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
-
-void fill_halves(const FillStep& step, Runner& runner) {
-  BFloat16* const y = static_cast<BFloat16*>(step.y);
-  const BFloat16 value = rounded_to<BFloat16>(static_cast<float>(step.value));
-  for_ranges(runner, step.count, 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) y[i] = value;
-  });
-}
 
 template <class From, class To>
 void cast_to(const CastStep& step, Runner& runner) {
@@ -31,7 +27,18 @@ void cast(const CastStep& step, Runner& runner) {
 }  // namespace
 
 void replace_arrays_bf16(ArrayTable& table) {
-  table = {.copy = &copy<uint16_t>, .fill = &fill_halves, .cast = &cast};
+  using S = BFloat16;
+  table = {.unary = &unary<S>,
+           .binary = &binary<S>,
+           .scale = &scale<S>,
+           .pool = &pool_windows<S>,
+           .reduce = &reduce<S>,
+           .softmax = &softmax<S>,
+           .layer_norm = &layer_norm<S>,
+           .resize = &resize<S>,
+           .copy = &copy<uint16_t>,
+           .fill = &fill<S>,
+           .cast = &cast};
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -250,22 +250,34 @@ class ReduceCall : public Call {
   ReduceCall(DType dtype, std::vector<ReduceStep> parts)
       : dtype_(dtype), parts_(std::move(parts)) {}
   void run(const void* const* inputs, void* output, Runner& runner) const override {
+    if (dtype_ != DType::bf16 || parts_.size() == 1) {
+      reduce_all(dtype_, inputs[0], output, runner);
+      return;
+    }
+    // So that nothing is rounded between the groups.
+    const ReduceStep &first = parts_.front(), &last = parts_.back();
+    const int64_t before = first.outer * first.count * first.inner, after = last.outer * last.inner;
+    const CallMemory x(4 * before), y(4 * after);
+    cast(dtype_, {true, inputs[0], x.get(), before}, runner);
+    reduce_all(DType::f32, x.get(), y.get(), runner);
+    cast(dtype_, {false, y.get(), output, after}, runner);
+  }
+
+ private:
+  void reduce_all(DType dtype, const void* x, void* output, Runner& runner) const {
     std::unique_ptr<CallMemory> before;  // what a group leaves for the next
-    const void* x = inputs[0];
     for (const ReduceStep& part : parts_) {
       const bool last = &part == &parts_.back();
-      const int64_t bytes = part.outer * part.inner * itemsize(dtype_);
+      const int64_t bytes = part.outer * part.inner * itemsize(dtype);
       auto here = last ? nullptr : std::make_unique<CallMemory>(bytes);
       ReduceStep step = part;
       step.x = x;
       step.y = last ? output : here->get();
-      reduce(dtype_, step, runner);
+      reduce(dtype, step, runner);
       x = step.y;
       before = std::move(here);
     }
   }
-
- private:
   const DType dtype_;
   const std::vector<ReduceStep> parts_;
 };

@@ -25,14 +25,14 @@ namespace {
 
 int64_t bytes_of(const PreparedConvolution::Weights& w) {
   const int64_t middle = w.channels * w.depth_multiplier;
-  int64_t elements = w.args.depthwise_kernel == nullptr ? 0 : w.taps * middle;
+  int64_t elements = w.args.depthwise_kernel == nullptr ? 0 : w.taps * middle, packed = 0;
   if (w.args.mixes())
-    elements +=
-        (w.args.depthwise_kernel == nullptr ? w.taps * w.channels : middle) * w.args.filters;
+    packed = (w.args.depthwise_kernel == nullptr ? w.taps * w.channels : middle) * w.args.filters *
+             packed_item(w.dtype);
   elements += (w.args.depthwise_bias == nullptr ? 0 : middle) + (w.args.bias == nullptr ? 0
                                                                  : w.args.mixes() ? w.args.filters
                                                                                   : middle);
-  return elements * itemsize(w.dtype);
+  return elements * itemsize(w.dtype) + packed;
 }
 
 void require_vector(const char* name, const TensorView* tensor, int64_t size) {

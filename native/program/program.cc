@@ -20,8 +20,8 @@ namespace {
 // The dtypes of inputs that a kind of step takes, a bit each; as in
 // src/sepconv/program/dtypes.py.
 constexpr unsigned bit(DType dtype) { return 1u << static_cast<int>(dtype); }
-constexpr unsigned kReal = bit(DType::f32) | bit(DType::f64), kHalf = bit(DType::bf16),
-                   kBytes = bit(DType::u8), kAny = kReal | kHalf | kBytes;
+constexpr unsigned kCast = bit(DType::f32) | bit(DType::bf16), kFloats = kCast | bit(DType::f64),
+                   kAny = kFloats | bit(DType::u8);
 
 constexpr struct {
   const char* operation;
@@ -29,23 +29,23 @@ constexpr struct {
   unsigned takes;   // dtypes
   StepMaker make;
 } kOperations[] = {
-    {"convolution", 1, 2, kReal | kHalf, make_convolution},
-    {"dense", 1, 2, kReal | kHalf, make_dense},
-    {"scale", 1, 1, kReal, make_scale},
-    {"unary", 1, 1, kReal, make_unary},
-    {"binary", 2, 2, kReal, make_binary},
-    {"pool", 1, 1, kReal | kBytes, make_pool},
-    {"reduce", 1, 1, kReal, make_reduce},
+    {"convolution", 1, 2, kFloats, make_convolution},
+    {"dense", 1, 2, kFloats, make_dense},
+    {"scale", 1, 1, kFloats, make_scale},
+    {"unary", 1, 1, kFloats, make_unary},
+    {"binary", 2, 2, kFloats, make_binary},
+    {"pool", 1, 1, kAny, make_pool},
+    {"reduce", 1, 1, kFloats, make_reduce},
     {"concatenate", 1, 256, kAny, make_concatenate},
     {"pad", 1, 1, kAny, make_pad},
     {"slice", 1, 1, kAny, make_slice},
     {"transpose", 1, 1, kAny, make_transpose},
     {"reshape", 1, 1, kAny, make_reshape},
-    {"resize", 1, 1, kReal | kBytes, make_resize},
-    {"layer_normalization", 1, 1, kReal, make_layer_normalization},
-    {"softmax", 1, 1, kReal, make_softmax},
+    {"resize", 1, 1, kAny, make_resize},
+    {"layer_normalization", 1, 1, kFloats, make_layer_normalization},
+    {"softmax", 1, 1, kFloats, make_softmax},
     {"constant", 0, 0, kAny, make_constant},
-    {"cast", 1, 1, bit(DType::f32) | kHalf, make_cast},
+    {"cast", 1, 1, kCast, make_cast},
 };
 
 // Calls `function`, whose errors get the step's name.
@@ -149,7 +149,7 @@ Program::Program(const NetworkDescription& network)
   int64_t bytes = 0;
   for (const StepDescription& d : network.steps)
     for (const TensorView* tensor : d.tensors)
-      if (tensor != nullptr) bytes += tensor->shape.elements() * itemsize(tensor->dtype);
+      if (tensor != nullptr) bytes += tensor->shape.elements() * packed_item(tensor->dtype);
   // Packing fills panels up.
   const auto memory = std::make_shared<WeightMemory>(bytes + bytes / 16);
   for (const StepDescription& d : network.steps) {

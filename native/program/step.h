@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../dispatch.h"
 #include "../operation.h"
 #include "../threads.h"
 #include "../weight_memory.h"
@@ -190,6 +191,13 @@ class KeptTensor {
 
 // What parts are in where kernels keep them as float32 for a half type: numbers a channel.
 constexpr DType number_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
+// Bytes of an element of a kernel that mixes channels, packed: products of bfloat16 may have it in
+// float32.
+inline int64_t packed_item(DType dtype) {
+  return dtype == DType::bf16 ? packed_kernel_bytes(dtype, false, 64, 64) / (64 * 64)
+                              : itemsize(dtype);
+}
 
 inline void require_rank(const Shape& shape, int least, int most) {
   if (shape.rank() < least || shape.rank() > most)

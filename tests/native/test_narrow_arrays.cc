@@ -10,6 +10,8 @@ namespace test {
 namespace {
 
 constexpr int64_t kMost = 60000;  // elements
+constexpr int kUnaries = static_cast<int>(sepconv::Unary::sparse_plus) + 1;
+constexpr int kBinaries = static_cast<int>(sepconv::Binary::power) + 1;
 
 // How numbers are stored in T: uint16_t for bfloat16, uint8_t for itself.
 template <class T>
@@ -157,6 +159,106 @@ void check_one_resize(Arrays& arrays, Random& random) {
                  });
 }
 
+// ---- bfloat16 alone
+
+using Half = uint16_t;
+
+void check_one_unary(Arrays& arrays, Random& random) {
+  const auto function = static_cast<sepconv::Unary>(random.from(0, kUnaries - 1));
+  const int64_t count = random.size(kMost);
+  check_alike<Half>(arrays, "unary", {drawn<Half>(random, count)}, count, random.from(0, 1) - 1,
+                    [&](auto dtype, const auto& in, void* y, auto& runner) {
+                      sepconv::unary(dtype, {function, 0.75, 2.5, 0.25, in[0], y, count}, runner);
+                    });
+}
+
+void check_one_binary(Arrays& arrays, Random& random) {
+  sepconv::BinaryStep step{};
+  step.function = static_cast<sepconv::Binary>(random.from(0, kBinaries - 1));
+  step.rank = static_cast<int>(random.from(1, 4));
+  int64_t count = 1, sizes[2] = {1, 1};
+  for (int i = step.rank - 1; i >= 0; --i) {
+    step.shape[i] = random.size(std::min<int64_t>(kMost / count, 200));
+    count *= step.shape[i];
+    int64_t* const strides[2] = {step.a_strides, step.b_strides};
+    for (int k = 0; k < 2; ++k) {
+      const bool repeated = random.one_in(4);
+      strides[k][i] = repeated ? 0 : sizes[k];
+      if (!repeated) sizes[k] *= step.shape[i];
+    }
+  }
+  std::vector<Half> b = drawn<Half>(random, sizes[1]);
+  if (random.one_in(4)) std::fill(b.begin(), b.end(), narrowed<Half>(2.0f));
+  check_alike<Half>(arrays, "binary", {drawn<Half>(random, sizes[0]), b}, count, -1,
+                    [&](auto dtype, const auto& in, void* y, auto& runner) {
+                      sepconv::BinaryStep call = step;
+                      call.a = in[0], call.b = in[1], call.y = y;
+                      sepconv::binary(dtype, call, runner);
+                    });
+}
+
+// Axes of [outer, middle, inner].
+struct Axes {
+  int64_t outer, middle, inner;
+  int64_t count() const { return outer * middle * inner; }
+};
+Axes drawn_axes(Random& random) {
+  Axes axes{};
+  axes.inner = random.one_in(2) ? 1 : random.size(200);
+  axes.middle = random.size(kMost / axes.inner);
+  axes.outer = random.size(kMost / (axes.inner * axes.middle));
+  return axes;
+}
+
+void check_one_scale(Arrays& arrays, Random& random) {
+  const Axes s = drawn_axes(random);
+  const std::vector<float> scale = some_values<float>(random, s.middle);
+  const std::vector<float> shift = some_values<float>(random, s.middle);
+  const bool scales = random.one_in(2), shifts = !scales || random.one_in(2);
+  check_alike<Half>(arrays, "scale", {drawn<Half>(random, s.count())}, s.count(),
+                    random.from(0, 1) - 1, [&](auto dtype, const auto& in, void* y, auto& runner) {
+                      sepconv::scale(
+                          dtype,
+                          {in[0], scales ? scale.data() : nullptr, shifts ? shift.data() : nullptr,
+                           y, s.outer, s.middle, s.inner},
+                          runner);
+                    });
+}
+
+void check_one_reduce(Arrays& arrays, Random& random) {
+  const Axes s = drawn_axes(random);
+  const auto function = random.of({sepconv::Reduction::mean, sepconv::Reduction::max,
+                                   sepconv::Reduction::min, sepconv::Reduction::sum});
+  check_alike<Half>(arrays, "reduce", {drawn<Half>(random, s.count())}, s.outer * s.inner, -1,
+                    [&](auto dtype, const auto& in, void* y, auto& runner) {
+                      sepconv::reduce(dtype, {function, in[0], y, s.outer, s.middle, s.inner},
+                                      runner);
+                    });
+}
+
+void check_one_softmax(Arrays& arrays, Random& random) {
+  const Axes s = drawn_axes(random);
+  const bool logarithm = random.one_in(2);
+  check_alike<Half>(arrays, "softmax", {drawn<Half>(random, s.count())}, s.count(),
+                    random.from(0, 1) - 1, [&](auto dtype, const auto& in, void* y, auto& runner) {
+                      sepconv::softmax(dtype, {logarithm, in[0], y, s.outer, s.middle, s.inner},
+                                       runner);
+                    });
+}
+
+void check_one_layer_norm(Arrays& arrays, Random& random) {
+  const Axes s = drawn_axes(random);
+  const int64_t rows = s.outer * s.inner;
+  const std::vector<float> gamma = some_values<float>(random, s.middle);
+  const std::vector<float> beta = some_values<float>(random, s.middle);
+  check_alike<Half>(arrays, "layer_norm", {drawn<Half>(random, s.count())}, s.count(),
+                    random.from(0, 1) - 1, [&](auto dtype, const auto& in, void* y, auto& runner) {
+                      sepconv::layer_norm(
+                          dtype, {in[0], gamma.data(), beta.data(), y, rows, s.middle, 1e-3},
+                          runner);
+                    });
+}
+
 // ---- casts
 
 void check_one_cast(Arrays& arrays, Random& random) {
@@ -189,8 +291,16 @@ void check_narrow_arrays(int rounds) {
     check_one_fill<uint8_t>(arrays, random);
     check_one_copy<uint16_t>(arrays, random);
     check_one_copy<uint8_t>(arrays, random);
+    check_one_pool<uint16_t>(arrays, random);
     check_one_pool<uint8_t>(arrays, random);
+    check_one_resize<uint16_t>(arrays, random);
     check_one_resize<uint8_t>(arrays, random);
+    for (int k = 0; k < 5; ++k) check_one_unary(arrays, random);
+    for (int k = 0; k < 3; ++k) check_one_binary(arrays, random);
+    check_one_scale(arrays, random);
+    check_one_reduce(arrays, random);
+    check_one_softmax(arrays, random);
+    check_one_layer_norm(arrays, random);
   }
   CHECK_THROWS(sepconv::softmax(sepconv::DType::f16, {}, sepconv::pool()), std::invalid_argument,
                "no such operation of this dtype");

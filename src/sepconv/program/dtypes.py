@@ -34,28 +34,19 @@ TENSORS: Mapping[str, np.dtype] = {
 
 _NAMES = {dtype: name for name, dtype in TENSORS.items()}
 
-_REAL = ("float32", "float64")
-_FLOATS = (*_REAL, "bfloat16")
+_FLOATS = ("float32", "float64", "bfloat16")
 _ANY = (*_FLOATS, "uint8")  # that values may be of
 
-#: The dtypes of inputs that kinds of steps take, as in ``native/program/program.cc``.
+#: The dtypes of inputs that kinds of steps take, where those are not all floats; as in
+#: ``native/program/program.cc``.
 _TAKES: Mapping[str, tuple[str, ...]] = {
-    "convolution": _FLOATS,
-    "dense": _FLOATS,
-    "scale": _REAL,
-    "unary": _REAL,
-    "binary": _REAL,
-    "pool": (*_REAL, "uint8"),
-    "reduce": _REAL,
+    "pool": _ANY,
     "concatenate": _ANY,
     "pad": _ANY,
     "slice": _ANY,
     "transpose": _ANY,
     "reshape": _ANY,
-    "resize": (*_REAL, "uint8"),
-    "layer_normalization": _REAL,
-    "softmax": _REAL,
-    "constant": (),
+    "resize": _ANY,
     "cast": ("float32", "bfloat16"),
 }
 
@@ -116,7 +107,7 @@ def dtype_of(step: Step, tensors: Mapping[str, str], inputs: Sequence[str]) -> s
         >>> dtype_of(Step("softmax", "classes", [0], {"axis": 1}), {}, ["float32"])
         'float32'
     """
-    takes = _TAKES[step.operation]
+    takes = _TAKES.get(step.operation, _FLOATS)
     for dtype in inputs:
         if dtype not in takes:
             raise ValueError(f"inputs must be of {_either(takes)}. Received: {dtype}")

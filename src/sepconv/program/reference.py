@@ -87,15 +87,20 @@ def values(network: Network, *inputs: Any) -> list[np.ndarray]:
     dtypes = [network.dtype] * len(inputs)
     for step in network.steps:
         weights = {part: as_float64(network.tensors[i]) for part, i in step.weights.items()}
-        value = compute(step, weights, [computed[i] for i in step.inputs])
         tensors = {part: tensor_dtype(network.tensors[i]) for part, i in step.weights.items()}
         dtypes.append(dtype_of(step, tensors, [dtypes[i] for i in step.inputs]))
+        value = compute(step, weights, [computed[i] for i in step.inputs], dtypes[-1])
         computed.append(round_to(dtypes[-1], value) if dtypes[-1] == "bfloat16" else value)
     return computed
 
 
-def compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray:
-    """What one step gives, of float64 arrays: its weights, by their part, and its inputs."""
+def compute(
+    step: Step, weights: Arrays, inputs: list[np.ndarray], dtype: str = "float64"
+) -> np.ndarray:
+    """What one step gives, of float64 arrays: its weights, by their part, and its inputs.
+
+    It is not rounded; but what lies within a separable convolution of bfloat16 is.
+    """
     if step.operation not in _FUNCTIONS:
         raise ValueError(
             f"The step {step.name!r} must be one of {sorted(_FUNCTIONS)}. "
@@ -103,6 +108,8 @@ def compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray
         )
     # Infinities and NaN are results like others.
     with np.errstate(all="ignore"):
+        if dtype == "bfloat16" and {"depthwise_kernel", "pointwise_kernel"} <= weights.keys():
+            return _rounded_between(step.attributes, weights, *inputs)
         return np.asarray(_FUNCTIONS[step.operation](step.attributes, weights, *inputs))
 
 
@@ -233,6 +240,20 @@ def _convolution(
         **_options(spec),
     )
     return _from_image(y, spec, x.ndim)
+
+
+def _rounded_between(
+    given: Attributes, weights: Arrays, x: np.ndarray, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """A separable convolution of bfloat16, whose depthwise result is of it, too."""
+    first = {"depthwise_kernel": weights["depthwise_kernel"]}
+    if "depthwise_bias" in weights:
+        first["bias"] = weights["depthwise_bias"]
+    middle = _convolution({**given, "activation": given["depthwise_activation"]}, first, x)
+    spec = ConvSpec(*given["spec"])
+    plain = ConvSpec(1, 1, 1, 1, 0, 0, 0, 0, 0, spec.channels_first)
+    second = {part: weights[part] for part in ("pointwise_kernel", "bias") if part in weights}
+    return _convolution({**given, "spec": plain}, second, round_to("bfloat16", middle), residual)
 
 
 def _dense(
