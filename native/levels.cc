@@ -15,9 +15,12 @@
 
 namespace sepconv {
 
+#define SEPCONV_REPLACE_ARRAYS(level)                                                            \
+  {&level::replace_arrays_f32, &level::replace_arrays_f64, &level::replace_arrays_bf16, nullptr, \
+   &level::replace_arrays_u8}
 #define SEPCONV_REPLACE_ALL(level)                                                       \
   {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, \
-      {&level::replace_arrays_f32, &level::replace_arrays_f64}, &level::replace_int8
+      SEPCONV_REPLACE_ARRAYS(level), &level::replace_int8
 
 #if defined(SEPCONV_EMULATED_LEVELS)
 // A level of the native tests, in the order of levels before the one whose kernels it has but for
@@ -29,7 +32,7 @@ namespace sepconv {
      emulated::replace_bf16(table);                   \
    },                                                 \
    &level::replace_f16},                              \
-      {&level::replace_arrays_f32, &level::replace_arrays_f64}, &level::replace_int8
+      SEPCONV_REPLACE_ARRAYS(level), &level::replace_int8
 #endif
 
 #if defined(SEPCONV_X86)

@@ -79,8 +79,9 @@ void quantized_mean(const QuantizedMeanStep& step, Runner& runner) {
   if (step.outer * step.inner != 0) int8_kernels().mean(step, runner);
 }
 
-void quantized_pool(const Geometry& g, const QuantizedPoolStep& step, Runner& runner) {
-  if (g.n * g.c * g.ho * g.wo != 0) int8_kernels().pool(g, step, runner);
+void quantized_average_pool(const Geometry& g, const QuantizedAveragePoolStep& step,
+                            Runner& runner) {
+  if (g.n * g.c * g.ho * g.wo != 0) int8_kernels().average_pool(g, step, runner);
 }
 
 PreparedQuantized::PreparedQuantized(const QuantizedWeights& weights,

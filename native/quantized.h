@@ -16,7 +16,8 @@ SEPCONV_API void dequantize(const DequantizeStep& step, Runner& runner);
 SEPCONV_API void lookup(const LookupStep& step, Runner& runner);
 SEPCONV_API void quantized_binary(const QuantizedBinaryStep& step, Runner& runner);
 SEPCONV_API void quantized_mean(const QuantizedMeanStep& step, Runner& runner);
-SEPCONV_API void quantized_pool(const Geometry& g, const QuantizedPoolStep& step, Runner& runner);
+SEPCONV_API void quantized_average_pool(const Geometry& g, const QuantizedAveragePoolStep& step,
+                                        Runner& runner);
 
 // A convolution of weights that are packed once.
 class SEPCONV_API PreparedQuantized {

@@ -101,11 +101,10 @@ struct QuantizedMeanStep {
   int64_t outer, count, inner;
 };
 
-// Windows, of the pixels inside the image: the largest, or t = float32(sum(x - input_zero_point))
-// * (scale / float32(number of pixels)).
-struct QuantizedPoolStep {
-  bool average;
-  int32_t input_zero_point, zero_point;  // these three of an average alone
+// t = float32(sum(x - input_zero_point)) * (scale / float32(number of pixels)) over windows, of the
+// pixels inside the image; where there are none, t = 0.
+struct QuantizedAveragePoolStep {
+  int32_t input_zero_point, zero_point;
   float scale;
   const uint8_t* x;
   uint8_t* y;

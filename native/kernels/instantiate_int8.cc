@@ -24,7 +24,7 @@ void replace_int8(Int8Table& table) {
            .lookup = &lookup_bytes,
            .binary = &binary_bytes,
            .mean = &mean_bytes,
-           .pool = &pool_bytes,
+           .average_pool = &average_pool_bytes,
            .dot_burst = &burst};
 }
 

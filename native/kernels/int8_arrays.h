@@ -110,8 +110,8 @@ inline void mean_bytes(const QuantizedMeanStep& step, Runner& runner) {
 // Channels whose sums are made together.
 inline constexpr int64_t kPoolChannels = 256;
 
-inline void pool_row_bytes(const Geometry& g, const QuantizedPoolStep& step, const uint8_t* image,
-                           int64_t row, uint8_t* y) {
+inline void average_row_bytes(const Geometry& g, const QuantizedAveragePoolStep& step,
+                              const uint8_t* image, int64_t row, uint8_t* y) {
   const Rounding rounding{step.zero_point, 0, 255};
   const int64_t top = row * g.sh - g.pt;
   const Range down = taps_inside(top, g.kh, g.dh, g.h);
@@ -122,23 +122,12 @@ inline void pool_row_bytes(const Geometry& g, const QuantizedPoolStep& step, con
     const float scale = pixels == 0 ? 0 : step.scale / static_cast<float>(pixels);
     for (int64_t c0 = 0; c0 < g.c; c0 += kPoolChannels) {
       const int64_t channels = min_of(kPoolChannels, g.c - c0);
-      const auto each_tap = [&](const auto& f) {
-        for (int64_t i = down.first; i < down.last; ++i)
-          for (int64_t j = along.first; j < along.last; ++j)
-            f(image + ((top + i * g.dh) * g.w + left + j * g.dw) * g.c + c0);
-      };
-      if (!step.average) {
-        uint8_t largest[kPoolChannels] = {};
-        each_tap([&](const uint8_t* x) {
-          for (int64_t c = 0; c < channels; ++c) largest[c] = x[c] > largest[c] ? x[c] : largest[c];
-        });
-        for (int64_t c = 0; c < channels; ++c) y[c0 + c] = largest[c];
-        continue;
-      }
       int32_t sums[kPoolChannels] = {};
-      each_tap([&](const uint8_t* x) {
-        for (int64_t c = 0; c < channels; ++c) sums[c] += x[c] - step.input_zero_point;
-      });
+      for (int64_t i = down.first; i < down.last; ++i)
+        for (int64_t j = along.first; j < along.last; ++j) {
+          const uint8_t* x = image + ((top + i * g.dh) * g.w + left + j * g.dw) * g.c + c0;
+          for (int64_t c = 0; c < channels; ++c) sums[c] += x[c] - step.input_zero_point;
+        }
       for (int64_t c = 0; c < channels; ++c)
         y[c0 + c] = rounded_byte(static_cast<float>(sums[c]) * scale, rounding);
     }
@@ -146,7 +135,8 @@ inline void pool_row_bytes(const Geometry& g, const QuantizedPoolStep& step, con
 }
 
 // Where channels are second, planes are images of one channel.
-inline void pool_bytes(const Geometry& shape, const QuantizedPoolStep& step, Runner& runner) {
+inline void average_pool_bytes(const Geometry& shape, const QuantizedAveragePoolStep& step,
+                               Runner& runner) {
   Geometry g = shape;
   if (g.channels_first) {
     g.n *= g.c;
@@ -154,8 +144,8 @@ inline void pool_bytes(const Geometry& shape, const QuantizedPoolStep& step, Run
   }
   for_ranges(runner, g.n * g.ho, g.wo * g.c * g.kh * g.kw, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row)
-      pool_row_bytes(g, step, step.x + row / g.ho * g.h * g.w * g.c, row % g.ho,
-                     step.y + row * g.wo * g.c);
+      average_row_bytes(g, step, step.x + row / g.ho * g.h * g.w * g.c, row % g.ho,
+                        step.y + row * g.wo * g.c);
   });
 }
 

@@ -16,7 +16,7 @@ struct Int8Table {
   void (*lookup)(const LookupStep&, Runner&) = nullptr;
   void (*binary)(const QuantizedBinaryStep&, Runner&) = nullptr;
   void (*mean)(const QuantizedMeanStep&, Runner&) = nullptr;
-  void (*pool)(const Geometry&, const QuantizedPoolStep&, Runner&) = nullptr;
+  void (*average_pool)(const Geometry&, const QuantizedAveragePoolStep&, Runner&) = nullptr;
   // For measure_int8 (roofline.h).
   int64_t (*dot_burst)(int64_t rounds, void* sink) = nullptr;
 };
