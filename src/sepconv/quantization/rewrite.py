@@ -487,8 +487,6 @@ class _Writer:
     def _pad_value(self, i: int, real: float) -> float:
         """The number that stands for what is padded with."""
         scale, zero_point = self._scales[self._first + i]
-        if real == -math.inf:
-            return 0.0  # below all others, for the greatest of windows
         q = zero_point + real / scale
         if not -0.5 <= q <= 255.5:
             self._fail(i, f"it pads with {real}, which is out of its range")

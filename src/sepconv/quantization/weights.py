@@ -101,6 +101,10 @@ def fit(
         [[64, -127], [127, 64]]
     """
     matrix = kernel.matrix
+    if not (np.isfinite(matrix).all() and (bias is None or np.isfinite(bias).all())):
+        nothing = np.zeros(matrix.shape[1])
+        empty = np.zeros(kernel.shape, np.int8), nothing.astype(np.int32), nothing
+        return Weights(*empty, fits=False)
     weight = np.ones((1, 1)) if square is None else kernel.taps(square) + 1e-12 * square.max()
     largest = np.maximum(np.abs(matrix).max(0, initial=0.0), _LEAST_SCALE)
     offset = np.zeros(matrix.shape[1]) if bias is None else np.asarray(bias, np.float64)
@@ -121,6 +125,5 @@ def fit(
         kernel.whole(numbers.astype(np.int8)),
         np.clip(whole, -(2.0**31), 2.0**31 - 1).astype(np.int32),
         scale,
-        bool((reach < 2.0**31).all())
-        and bool(np.isfinite(matrix).all() and np.isfinite(whole).all()),
+        bool((reach < 2.0**31).all()),
     )
