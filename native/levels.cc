@@ -15,24 +15,24 @@
 
 namespace sepconv {
 
-#define SEPCONV_REPLACE_ALL(level)                                                         \
-  {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, { \
-    &level::replace_arrays_f32, &level::replace_arrays_f64                                 \
-  }
+#define SEPCONV_REPLACE_ARRAYS(level)                                                            \
+  {&level::replace_arrays_f32, &level::replace_arrays_f64, &level::replace_arrays_bf16, nullptr, \
+   &level::replace_arrays_u8}
+#define SEPCONV_REPLACE_ALL(level)                                                       \
+  {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, \
+      SEPCONV_REPLACE_ARRAYS(level)
 
 #if defined(SEPCONV_EMULATED_LEVELS)
 // A level of the native tests, in the order of levels before the one whose kernels it has but for
 // those of bfloat16 that are emulated: no processor would choose it by itself.
-#define SEPCONV_REPLACE_ALL_BUT_BF16(level, emulated)      \
-  {&level::replace_f32, &level::replace_f64,               \
-   [](KernelTable& table) {                                \
-     level::replace_bf16(table);                           \
-     emulated::replace_bf16(table);                        \
-   },                                                      \
-   &level::replace_f16},                                   \
-  {                                                        \
-    &level::replace_arrays_f32, &level::replace_arrays_f64 \
-  }
+#define SEPCONV_REPLACE_ALL_BUT_BF16(level, emulated) \
+  {&level::replace_f32, &level::replace_f64,          \
+   [](KernelTable& table) {                           \
+     level::replace_bf16(table);                      \
+     emulated::replace_bf16(table);                   \
+   },                                                 \
+   &level::replace_f16},                              \
+      SEPCONV_REPLACE_ARRAYS(level)
 #endif
 
 #if defined(SEPCONV_X86)

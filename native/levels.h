@@ -10,7 +10,7 @@
 namespace sepconv {
 
 inline constexpr int kDTypes = 4;
-inline constexpr int kArrayDTypes = 2;  // the first ones: float32 and float64
+inline constexpr int kArrayDTypes = 5;  // float32 to uint8; of float16 there are none
 
 struct Level {
   const char* name;

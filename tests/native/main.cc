@@ -42,6 +42,7 @@ void run_sections(double effort) {
   test::check_programs(times(12));
   test::check_elementwise(times(12));
   test::check_arrays(times(150));
+  test::check_narrow_arrays(times(60));
   test::check_threads(times(100));
 #if !defined(TEST_NO_FORK)
   test::check_fork(times(20));

@@ -35,8 +35,8 @@ void check_inheritance() {
   };
   const auto one_array = [](sepconv::ArrayTable& table) { table.fill = &no_fill_new; };
   const std::vector<sepconv::Level> levels = {
-      {"low", true, {all, all, all, all}, {arrays, arrays}},
-      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array, nullptr}},
+      {"low", true, {all, all, all, all}, {arrays, arrays, arrays, arrays, arrays}},
+      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array}},
       {"high", true, {}}};
   for (size_t index = 0; index < levels.size(); ++index) {
     const sepconv::Kernels kernels = sepconv::kernels_of(levels, index);

@@ -182,6 +182,8 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "softmax": Operation((1, 1), (Field("axis", "int"), Field("logarithm", "flag"))),
     "constant": Operation((0, 0), (), ("value",), ("value",)),
+    # To another dtype: rounded to the nearest, ties to even; NaN stays NaN.
+    "cast": Operation((1, 1), (Field("dtype", "choice", ("float32", "bfloat16")),)),
 }
 
 _POINTS = Field("input_zero_point", "int"), Field("output_zero_point", "int")
@@ -280,12 +282,13 @@ class Network(NamedTuple):
     """A network.
 
     Attributes:
-        dtype: of all its values and tensors: "float32" or "float64".
+        dtype: of its inputs and outputs, "float32" or "float64"; what lies between is of it too,
+            but for what steps say: see `sepconv.program.dtypes`.
         inputs: what it takes, in order.
         steps: in order.
         outputs: numbers of the values that it gives.
         output_names: their names.
-        tensors: the weights.
+        tensors: the weights; those of bfloat16 as uint16, see there.
     """
 
     dtype: str
