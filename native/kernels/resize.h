@@ -1,7 +1,7 @@
 // Images enlarged by whole factors.
 #pragma once
 #include "array_tasks.h"
-#include "lanes.h"
+#include "move.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -30,12 +30,6 @@ void blend(const T* a, const T* b, T weight, int64_t count, T* to) {
   });
 }
 
-template <class T>
-void copy_pixel(const T* from, int64_t channels, T* to) {
-  for_columns<T>(channels,
-                 [&](int64_t at, auto lanes) { lanes.put(to + at, lanes.get(from + at)); });
-}
-
 // A row of `w` pixels to one of w * factor_w.
 template <class T>
 void repeat_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
@@ -44,7 +38,7 @@ void repeat_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
       if (channels == 1)
         *y = row[pixel];
       else
-        copy_pixel(row + pixel * channels, channels, y);
+        copy_run(row + pixel * channels, y, channels);
 }
 
 template <class T>
@@ -57,7 +51,7 @@ void blend_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
     const int64_t first = phase.is_input() ? step.w : phase.shift < 0 ? 1 : 0;
     const int64_t last = phase.is_input() || phase.shift < 0 ? step.w : step.w - 1;
     for (int64_t pixel = 0; pixel < first; ++pixel)
-      copy_pixel(row + pixel * channels, channels, to + pixel * next);
+      copy_run(row + pixel * channels, to + pixel * next, channels);
     const T* const from = row + phase.shift * channels;
     if (channels == 1)
       for (int64_t pixel = first; pixel < last; ++pixel)
@@ -67,39 +61,60 @@ void blend_row(const ResizeStep& step, int64_t channels, const T* row, T* y) {
         blend(from + pixel * channels, from + (pixel + 1) * channels, phase.weight, channels,
               to + pixel * next);
     for (int64_t pixel = last; pixel < step.w; ++pixel)
-      copy_pixel(row + pixel * channels, channels, to + pixel * next);
+      copy_run(row + pixel * channels, to + pixel * next, channels);
   }
+}
+
+// The rows of a step's images; channels_first is images of one channel.
+struct ResizeRows {
+  explicit ResizeRows(const ResizeStep& step)
+      : channels(step.channels_first ? 1 : step.channels),
+        in(step.w * channels),
+        out(in * step.factor_w),
+        rows(step.h * step.factor_h),
+        all((step.channels_first ? step.images * step.channels : step.images) * rows) {}
+  int64_t channels, in, out;  // elements of a row
+  int64_t rows, all;          // of outputs, of an image and of all
+};
+
+template <class T>
+void resize_nearest(const ResizeStep& step, Runner& runner) {
+  const T* x = static_cast<const T*>(step.x);
+  T* const y = static_cast<T*>(step.y);
+  const ResizeRows r(step);
+  for_ranges(runner, r.all, r.out, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t input = row / r.rows * step.h + row % r.rows / step.factor_h;
+      repeat_row(step, r.channels, x + input * r.in, y + row * r.out);
+    }
+  });
+}
+
+template <class T>
+void resize_bilinear(const ResizeStep& step, Runner& runner) {
+  const T* x = static_cast<const T*>(step.x);
+  T* const y = static_cast<T*>(step.y);
+  const ResizeRows r(step);
+  for_ranges_with<T>(runner, r.all, r.out, r.in, [&](int64_t begin, int64_t end, T* scratch) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* const image = x + row / r.rows * step.h * r.in;
+      const int64_t at = row % r.rows;
+      const Phase<T> phase(at % step.factor_h, step.factor_h);
+      const int64_t first = at / step.factor_h + phase.shift;
+      const bool is_input = phase.is_input() || first < 0 || first + 1 == step.h;
+      const T* source = image + max_of(first, 0) * r.in;
+      if (!is_input) {
+        blend(source, source + r.in, phase.weight, r.in, scratch);
+        source = scratch;
+      }
+      blend_row(step, r.channels, source, y + row * r.out);
+    }
+  });
 }
 
 template <class T>
 void resize(const ResizeStep& step, Runner& runner) {
-  const T* x = static_cast<const T*>(step.x);
-  T* const y = static_cast<T*>(step.y);
-  // channels_first is images of one channel.
-  const int64_t channels = step.channels_first ? 1 : step.channels;
-  const int64_t images = step.channels_first ? step.images * step.channels : step.images;
-  const int64_t in = step.w * channels, out = in * step.factor_w, rows = step.h * step.factor_h;
-  const int64_t room = step.bilinear ? in : 0;
-  for_ranges_with<T>(runner, images * rows, out, room, [&](int64_t begin, int64_t end, T* scratch) {
-    for (int64_t row = begin; row < end; ++row) {
-      const T* const image = x + row / rows * step.h * in;
-      const int64_t at = row % rows;
-      const int64_t input = at / step.factor_h;
-      if (!step.bilinear) {
-        repeat_row(step, channels, image + input * in, y + row * out);
-        continue;
-      }
-      const Phase<T> phase(at % step.factor_h, step.factor_h);
-      const int64_t first = input + phase.shift;
-      const bool is_input = phase.is_input() || first < 0 || first + 1 == step.h;
-      const T* source = image + max_of(first, 0) * in;
-      if (!is_input) {
-        blend(source, source + in, phase.weight, in, scratch);
-        source = scratch;
-      }
-      blend_row(step, channels, source, y + row * out);
-    }
-  });
+  step.bilinear ? resize_bilinear<T>(step, runner) : resize_nearest<T>(step, runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -170,8 +170,8 @@ class ScaleMaker : public Step {
   ScaleMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     axis_ = attributes.integer();
-    const TensorView* scale = attributes.tensor();
-    const TensorView* shift = attributes.tensor();
+    const TensorView* scale = attributes.tensor(number_dtype(dtype));
+    const TensorView* shift = attributes.tensor(number_dtype(dtype));
     if (scale == nullptr && shift == nullptr) fail("A scale or a shift is needed.");
     for (const TensorView* tensor : {scale, shift}) {
       if (tensor == nullptr) continue;
@@ -179,8 +179,8 @@ class ScaleMaker : public Step {
       if (size_ >= 0 && tensor->shape[0] != size_) fail("scale and shift must have one size.");
       size_ = tensor->shape[0];
     }
-    scale_ = KeptTensor(scale, dtype);
-    shift_ = KeptTensor(shift, dtype);
+    scale_ = KeptTensor(scale);
+    shift_ = KeptTensor(shift);
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
@@ -214,6 +214,7 @@ class PoolMaker : public Step {
   PoolMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     average_ = attributes.integer("function", 0, 1) == 1;
+    if (average_ && dtype == DType::u8) fail("Of uint8 there is no average pool.");
     const std::vector<int64_t> window = attributes.list("window");
     if (window.size() != 2 || window[0] < 1 || window[1] < 1)
       fail("window must be two positive integers.");
@@ -357,8 +358,8 @@ class LayerNormalizationMaker : public Step {
     Attributes attributes(d);
     axes_ = static_cast<int>(attributes.integer("axes", 1, kMostAxes));
     epsilon_ = attributes.number();
-    const TensorView* gamma = attributes.tensor();
-    const TensorView* beta = attributes.tensor();
+    const TensorView* gamma = attributes.tensor(number_dtype(dtype));
+    const TensorView* beta = attributes.tensor(number_dtype(dtype));
     for (const TensorView* tensor : {gamma, beta}) {
       if (tensor == nullptr) continue;
       require_rank(tensor->shape, axes_, axes_);
@@ -366,8 +367,8 @@ class LayerNormalizationMaker : public Step {
         fail("gamma and beta must have one shape.");
       sizes_ = tensor->shape;
     }
-    gamma_ = KeptTensor(gamma, dtype);
-    beta_ = KeptTensor(beta, dtype);
+    gamma_ = KeptTensor(gamma);
+    beta_ = KeptTensor(beta);
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
@@ -405,6 +406,7 @@ class ResizeMaker : public Step {
   ResizeMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     args_.bilinear = attributes.integer("interpolation", 0, 1) == 1;
+    if (args_.bilinear && dtype == DType::u8) fail("Of uint8 there is no bilinear resize.");
     const std::vector<int64_t> factors = attributes.list("factors");
     if (factors.size() != 2 || factors[0] < 1 || factors[1] < 1)
       fail("factors must be two positive integers.");
@@ -439,6 +441,49 @@ class ResizeMaker : public Step {
  private:
   const DType dtype_;
   ResizeStep args_{};
+};
+
+// To a dtype: the same, or float32 and bfloat16.
+class CastCall : public Call {
+ public:
+  CastCall(DType from, DType to, const Shape& x) : from_(from), to_(to) {
+    shape = x;
+    by_images = true;
+    if (from == to) {
+      in_place = 0;
+      view = true;
+    }
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    apply(inputs[0], output, shape.elements(), runner);
+  }
+  bool by_rows() const override { return is_image(shape) && !view; }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    apply(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
+  }
+
+ private:
+  void apply(const void* x, void* y, int64_t count, Runner& runner) const {
+    const bool widens = to_ == DType::f32;
+    cast(widens ? from_ : to_, {widens, x, y, count}, runner);
+  }
+  const DType from_, to_;
+};
+
+class CastMaker : public Step {
+ public:
+  CastMaker(const StepDescription& d, DType dtype) : from_(dtype) {
+    Attributes attributes(d);
+    to_ = attributes.integer("dtype", 0, 1) == 1 ? DType::bf16 : DType::f32;
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    return std::make_unique<CastCall>(from_, to_, inputs[0]);
+  }
+  DType gives(DType) const override { return to_; }
+
+ private:
+  const DType from_;
+  DType to_;
 };
 
 template <class T>
@@ -479,6 +524,11 @@ std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t
 std::unique_ptr<Step> make_resize(const StepDescription& d, DType t,
                                   const std::shared_ptr<WeightMemory>&) {
   return make<ResizeMaker>(d, t);
+}
+
+std::unique_ptr<Step> make_cast(const StepDescription& d, DType t,
+                                const std::shared_ptr<WeightMemory>&) {
+  return make<CastMaker>(d, t);
 }
 
 }  // namespace sepconv::program

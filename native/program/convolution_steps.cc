@@ -126,10 +126,10 @@ class ConvolutionStep : public Step {
     Forward args;
     args.depthwise_activation = attributes.choice("depthwise_activation", Activation::silu);
     args.activation = attributes.choice("activation", Activation::silu);
-    const TensorView* depthwise = attributes.tensor();
-    const TensorView* depthwise_bias = attributes.tensor();
-    const TensorView* pointwise = attributes.tensor();
-    const TensorView* bias = attributes.tensor();
+    const TensorView* depthwise = attributes.tensor(dtype);
+    const TensorView* depthwise_bias = attributes.tensor(dtype);
+    const TensorView* pointwise = attributes.tensor(dtype);
+    const TensorView* bias = attributes.tensor(dtype);
     residual_ = attributes.inputs() == 2;
     if (depthwise == nullptr && pointwise == nullptr) fail("A convolution needs a kernel.");
     for (const TensorView* kernel : {depthwise, pointwise}) {
@@ -192,8 +192,8 @@ class DenseStep : public Step {
     Attributes attributes(d);
     Forward args;
     args.activation = attributes.choice("activation", Activation::silu);
-    const TensorView* kernel = attributes.tensor();
-    const TensorView* bias = attributes.tensor();
+    const TensorView* kernel = attributes.tensor(dtype);
+    const TensorView* bias = attributes.tensor(dtype);
     residual_ = attributes.inputs() == 2;
     if (kernel == nullptr) fail("A dense layer needs a kernel.");
     require_rank(kernel->shape, 2, 2);

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.geometry import conv_spec
+from sepconv.program.dtypes import as_bfloat16
 from sepconv.program.network import Input, Network, Step
 
 PRELUDE = "<8sIIQQ"  # magic, version, checksum, bytes of the header, bytes of the file
@@ -25,7 +26,10 @@ _PLAIN = {"depthwise_activation": "none", "activation": "none"}
 
 
 def every_operation(dtype: str = "float32") -> Network:
-    """A network with every kind of step, for x of 8 by 8 pixels of 3 channels."""
+    """A network with every kind of step, for x of 8 by 8 pixels of 3 channels.
+
+    In float64 there is no cast.
+    """
     draw = np.random.default_rng(1)
 
     def tensor(*shape: int) -> np.ndarray:
@@ -65,8 +69,29 @@ def every_operation(dtype: str = "float32") -> Network:
     step("dense", 15, activation="relu", weights={"kernel": tensor(3, 5), "bias": tensor(5)})
     step("constant", weights={"value": tensor(5)})
     step("binary", 16, 17, function="multiply")
+    if dtype == "float32":
+        step("cast", 18, dtype="bfloat16")
+        step("cast", 19, dtype="float32")
     inputs = (Input("x", (None, 8, 8, 3)),)
-    return Network(dtype, inputs, tuple(steps), (18, 6), ("y", "größe"), tuple(tensors))
+    outputs = (len(steps), 6)
+    return Network(dtype, inputs, tuple(steps), outputs, ("y", "größe"), tuple(tensors))
+
+
+def halves() -> Network:
+    """A network of a separable block and a dense layer in bfloat16, for x of 12 by 16."""
+    draw = np.random.default_rng(3)
+    shapes = ((3, 3, 16, 1), (16,), (1, 1, 16, 20), (20,), (20, 5))
+    tensors = tuple(as_bfloat16(draw.standard_normal(shape) / 3) for shape in shapes)
+    block = {"depthwise_kernel": 0, "depthwise_bias": 1, "pointwise_kernel": 2, "bias": 3}
+    activations = {"depthwise_activation": "relu", "activation": "silu"}
+    steps = (
+        Step("cast", "narrow", (0,), {"dtype": "bfloat16"}),
+        Step("convolution", "block", (1,), {"spec": _SAME, **activations}, block),
+        Step("reshape", "rows", (2,), {"shape": (0, -1, 20)}),
+        Step("dense", "classes", (3,), {"activation": "none"}, {"kernel": 4}),
+        Step("cast", "wide", (4,), {"dtype": "float32"}),
+    )
+    return Network("float32", (Input("x", (None, 12, 12, 16)),), steps, (5,), ("y",), tensors)
 
 
 def blocks(dtype: str = "float32") -> Network:
@@ -107,7 +132,7 @@ def split(raw: bytes) -> tuple[bytes, bytes]:
     return raw[32:end], raw[-(-end // 64) * 64 :]
 
 
-def join(header: bytes, tensors: bytes, version: int = 1) -> bytes:
+def join(header: bytes, tensors: bytes, version: int = 2) -> bytes:
     """A file with a right checksum."""
     body = header + bytes(-(32 + len(header)) % 64) + tensors
     sizes = (len(header), 32 + len(body))

@@ -36,11 +36,12 @@ class Draft {
                              std::move(tensors)});
     return static_cast<int>(network.inputs.size() + network.steps.size()) - 1;
   }
-  const TensorView* tensor(Shape shape, double size) {
+  const TensorView* tensor(Shape shape, double size, sepconv::DType dtype = sepconv::DType::f32) {
     numbers_.push_back(std::vector<float>(static_cast<size_t>(shape.elements())));
     for (float& number : numbers_.back())
       number = static_cast<float>((below(2001) - 1000) * 1e-3 * size);
-    views_.push_back(std::make_unique<TensorView>(TensorView{shape, numbers_.back().data()}));
+    views_.push_back(
+        std::make_unique<TensorView>(TensorView{shape, numbers_.back().data(), dtype}));
     return views_.back().get();
   }
   int64_t below(int64_t count) {
@@ -52,6 +53,9 @@ class Draft {
     for (float& number : x) number = static_cast<float>(below(2001) - 1000) * 1e-3f;
     return x;
   }
+
+  // A value of uint8.
+  int bytes() { return add("constant", {}, {}, {}, {tensor({3}, 1, sepconv::DType::u8)}); }
 
   // A convolution: of 0 taps a 1x1 one, depthwise and 1x1 where `separable`.
   int convolution(int x, int64_t channels, int64_t filters, int64_t taps, int64_t stride,
@@ -379,6 +383,22 @@ void check_refusals() {
       },
       "more elements than memory can address");
   refused([](Draft& d) { d.network.dtype = sepconv::DType::bf16; }, "float32 or float64");
+  refused([](Draft& d) { d.network.dtype = sepconv::DType::f64; },
+          "A tensor must be of float64. Received: float32");
+  refused([](Draft& d) { d.network.outputs = {d.add("cast", {1}, {1})}; },
+          "Outputs must be of float32. Received: bfloat16");
+  refused([](Draft& d) { d.add("cast", {0}, {2}); }, "dtype must be 0 to 1");
+  refused([](Draft& d) { d.add("concatenate", {0, d.add("cast", {0}, {1})}, {3}); },
+          "Its inputs must be of one dtype. Received: float32 and bfloat16");
+  refused([](Draft& d) { d.add("cast", {d.bytes()}, {0}); }, "It takes no inputs of uint8");
+  refused([](Draft& d) { d.add("pad", {d.bytes()}, {1, 0, 1, 0}, {0.5}); },
+          "value must be a whole number, 0 to 255, for uint8");
+  refused([](Draft& d) { d.add("resize", {d.bytes()}, {1, 2, 2, 2, 0}); }, "no bilinear resize");
+  refused(
+      [](Draft& d) { d.add("pool", {d.bytes()}, {1, 2, 2, 2, 10, 2, 2, 1, 1, 1, 0, 0, 0, 0, 0}); },
+      "no average pool");
+  refused([](Draft& d) { d.add("constant", {}, {}, {}, {d.tensor({3}, 1, sepconv::DType::i8)}); },
+          "A constant must be of a dtype of values. Received: int8");
 }
 
 }  // namespace

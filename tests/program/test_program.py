@@ -254,6 +254,13 @@ def _constant(d: _Drawn) -> Network:
     return network._replace(steps=[network.steps[0]._replace(inputs=())])
 
 
+def _cast(d: _Drawn) -> Network:
+    d.input(d.shape())
+    narrow = d.network("cast", {"dtype": "bfloat16"})
+    wide = Step("cast", "wide", (1,), {"dtype": "float32"})
+    return narrow._replace(steps=[*narrow.steps, wide], outputs=[2])
+
+
 _DRAWN: dict[str, Callable[[_Drawn], Network]] = {
     "convolution": _convolution,
     "dense": _dense,
@@ -271,6 +278,7 @@ _DRAWN: dict[str, Callable[[_Drawn], Network]] = {
     "layer_normalization": _layer_normalization,
     "softmax": _softmax,
     "constant": _constant,
+    "cast": _cast,
 }
 
 
@@ -282,9 +290,15 @@ def _close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * scale)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("operation", "dtype"),
+    [(name, dtype) for name in OPERATIONS for dtype in ("float32", "float64")],
+)
 def test_operation_is_the_references(operation: str, dtype: str) -> None:
+    if (operation, dtype) == ("cast", "float64"):
+        with pytest.raises(ValueError, match=r"inputs must be of float32 or bfloat16"):
+            Program(_cast(_Drawn(np.random.default_rng(0), dtype)))
+        return
     count = 150 if operation in ("convolution", "unary") else 40
     compared = 0
     for seed in range(count):

@@ -1,7 +1,8 @@
 """The reference: what every step of a network means, in NumPy and float64, written to be read.
 
-Whatever computes programs is compared with these functions. Arithmetic and sums are in float64,
-and the results are rounded to the network's dtype once, at the end.
+Whatever computes programs is compared with these functions. Arithmetic and sums are in float64.
+Results are rounded once: those of bfloat16 after every step, others to the network's dtype at the
+end.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.geometry import ConvSpec
+from sepconv.program.dtypes import as_float64, dtype_of, round_to, tensor_dtype
 from sepconv.program.network import Network, Step
 from sepconv.reference import fused_conv2d
 
@@ -82,9 +84,13 @@ def values(network: Network, *inputs: Any) -> list[np.ndarray]:
                 f"may be any size. Received: shape={array.shape}"
             )
         computed.append(array)
+    dtypes = [network.dtype] * len(inputs)
     for step in network.steps:
-        weights = {part: network.tensors[i].astype(np.float64) for part, i in step.weights.items()}
-        computed.append(compute(step, weights, [computed[i] for i in step.inputs]))
+        weights = {part: as_float64(network.tensors[i]) for part, i in step.weights.items()}
+        value = compute(step, weights, [computed[i] for i in step.inputs])
+        tensors = {part: tensor_dtype(network.tensors[i]) for part, i in step.weights.items()}
+        dtypes.append(dtype_of(step, tensors, [dtypes[i] for i in step.inputs]))
+        computed.append(round_to(dtypes[-1], value) if dtypes[-1] == "bfloat16" else value)
     return computed
 
 
@@ -361,6 +367,10 @@ def _constant(given: Attributes, weights: Arrays) -> np.ndarray:
     return weights["value"]
 
 
+def _cast(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
+    return round_to(given["dtype"], x)
+
+
 _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "convolution": _convolution,
     "dense": _dense,
@@ -378,4 +388,5 @@ _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "layer_normalization": _layer_normalization,
     "softmax": _softmax,
     "constant": _constant,
+    "cast": _cast,
 }

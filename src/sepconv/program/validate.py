@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from sepconv.program.dtypes import TENSORS, dtype_of, tensor_dtype
 from sepconv.program.network import (
     MOST_AXES,
     MOST_INPUTS,
@@ -72,7 +73,7 @@ def validate(network: Network) -> None:
 
     Args:
         network: of any origin. Its integers must be `int` (not `bool`, not NumPy's), its lists
-            tuples or lists, its tensors NumPy arrays of its dtype.
+            tuples or lists, its tensors NumPy arrays of the dtypes that its steps take.
 
     Raises:
         ValueError: something is of the wrong type, missing, unknown or out of range; the message
@@ -99,14 +100,17 @@ def validate(network: Network) -> None:
         _fail("inputs", "of different names", [each.name for each in network.inputs])
     _check_list("tensors", network.tensors, 0, MOST_TENSORS)
     for i, tensor in enumerate(network.tensors):
-        _check_tensor(f"tensors[{i}]", tensor, network.dtype)
+        _check_tensor(f"tensors[{i}]", tensor)
     _check_list("steps", network.steps, 0, MOST_STEPS)
-    values = len(network.inputs)
+    dtypes = [network.dtype] * len(network.inputs)
     for i, step in enumerate(network.steps):
-        _check_step(f"steps[{i}]", step, values + i, network.tensors)
+        dtypes.append(_check_step(f"steps[{i}]", step, dtypes, network.tensors))
     _check_list("outputs", network.outputs, 1, MOST_INPUTS)
     for i, value in enumerate(network.outputs):
-        _check_integer(f"outputs[{i}]", value, 0, values + len(network.steps) - 1)
+        _check_integer(f"outputs[{i}]", value, 0, len(dtypes) - 1)
+        if dtypes[value] != network.dtype:
+            expected = f"a value of {network.dtype}, the network's dtype, as a cast makes one"
+            _fail(f"outputs[{i}]", expected, dtypes[value])
     count = len(network.outputs)
     _check_list("output_names", network.output_names, count, count)
     for i, name in enumerate(network.output_names):
@@ -153,17 +157,18 @@ def _check_input(where: str, value: Any) -> None:
             _check_integer(f"{where}: shape", size, 0, _LARGEST)
 
 
-def _check_tensor(where: str, tensor: Any, dtype: str) -> None:
-    if not isinstance(tensor, np.ndarray) or tensor.dtype != np.dtype(dtype):
+def _check_tensor(where: str, tensor: Any) -> None:
+    if not isinstance(tensor, np.ndarray) or tensor.dtype not in TENSORS.values():
         received = tensor.dtype if isinstance(tensor, np.ndarray) else type(tensor)
-        _fail(where, f"a NumPy array of {dtype}, the network's dtype", received)
+        _fail(where, f"a NumPy array of {', '.join(map(str, TENSORS.values()))}", received)
     if tensor.ndim > MOST_AXES:
         raise ValueError(
             f"{where} must have at most {MOST_AXES} axes. Received: shape {tensor.shape}"
         )
 
 
-def _check_step(where: str, step: Any, number: int, tensors: Sequence[np.ndarray]) -> None:
+def _check_step(where: str, step: Any, dtypes: Sequence[str], tensors: Sequence[np.ndarray]) -> str:
+    """Raises unless it is a step after values of these dtypes, and gives that of its own."""
     if not isinstance(step, Step):
         _fail(where, "a Step", step)
     check_name(f"{where}: name", step.name)
@@ -174,7 +179,7 @@ def _check_step(where: str, step: Any, number: int, tensors: Sequence[np.ndarray
     operation = OPERATIONS[step.operation]
     _check_list(f"{where}: inputs", step.inputs, *operation.inputs)
     for value in step.inputs:
-        _check_integer(f"{where}: inputs", value, 0, number - 1)
+        _check_integer(f"{where}: inputs", value, 0, len(dtypes) - 1)
     names = [field.name for field in operation.fields]
     _check_keys(f"{where}: attributes", step.attributes, names, names)
     for field in operation.fields:
@@ -189,6 +194,11 @@ def _check_step(where: str, step: Any, number: int, tensors: Sequence[np.ndarray
     complaint = _RULES.get(step.operation, _no_rule)(step)
     if complaint is not None:
         raise ValueError(f"{where}: {complaint}")
+    parts = {part: tensor_dtype(tensors[tensor]) for part, tensor in step.weights.items()}
+    try:
+        return dtype_of(step, parts, [dtypes[value] for value in step.inputs])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_keys(where: str, value: Any, known: Sequence[str], required: Sequence[str]) -> None:
