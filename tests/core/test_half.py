@@ -33,7 +33,7 @@ def assert_rounded(half, wide):
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_random_depthwise_convolutions(dtype):
-    for c in configurations(40, seed=5, filters=(), dtypes=("float32",)):
+    for c in configurations(40, seed=5, filters=(None,), dtypes=("float32",)):
         half = {name: a.astype(dtype) for name, a in c.arrays().items()}
         wide = {name: a.astype("float32") for name, a in half.items()}
         y, expected = (
