@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sepconv.program import quantized_reference, reference
-from sepconv.program.network import QUANTIZED_OPERATIONS, Network
+from sepconv.program import reference
+from sepconv.program.network import Network
 
 __all__ = ["values"]
 
@@ -28,15 +28,9 @@ def values(
     kept = set(wanted)
     there = {i: np.asarray(x, np.float32) for i, x in enumerate(inputs)}
     for i, step in enumerate(network.steps):
-        weights = {part: network.tensors[n] for part, n in step.weights.items()}
-        given = [there[value] for value in step.inputs]
-        if step.operation in QUANTIZED_OPERATIONS or any(x.dtype == np.uint8 for x in given):
-            y = quantized_reference.compute(step, weights, given)
-        else:
-            wide = {part: array.astype(np.float64) for part, array in weights.items()}
-            y = reference.compute(step, wide, [x.astype(np.float64) for x in given])
-            y = y.astype(np.float32)
-        there[len(inputs) + i] = y
+        parts = {part: network.tensors[n] for part, n in step.weights.items()}
+        y = reference.value_of(step, parts, [there[value] for value in step.inputs])
+        there[len(inputs) + i] = y if y.dtype == np.uint8 else y.astype(np.float32)
         for value in step.inputs:
             if last[value] == i and value not in kept:
                 there.pop(value, None)
