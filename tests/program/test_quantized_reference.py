@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from sepconv.program import quantized_reference as reference
-from sepconv.program.dtypes import dtype_of, value_dtypes
 from sepconv.program.network import QUANTIZED_OPERATIONS, Input, Network, Step
-from sepconv.program.reference import run, values
 from sepconv.program.shapes import shapes
 
 F = np.float32
@@ -354,46 +352,3 @@ def test_sums_that_leave_int32_are_refused():
     assert step("quantized_dense", np.uint8([[7]]), weights=weights, **given) == 255
     with pytest.raises(ValueError, match="must stay within int32"):
         step("quantized_dense", np.uint8([[255]]), weights=weights, **given)
-
-
-def test_a_network_of_int8_steps_between_floats():
-    attributes = {"multiplier": 4.0, "zero_point": 10}
-    table = np.arange(256, dtype=np.uint8)[::-1].copy()
-    steps = [
-        Step("quantize", "begin", [0], attributes),
-        Step("lookup", "turned", [1], {}, {"table": 0}),
-        Step("reshape", "rows", [2], {"shape": [0, 2, -1]}),
-        Step("dequantize", "end", [3], {"scale": 0.5, "zero_point": 245}),
-        Step("unary", "twice", [4], {"function": "linear", "a": 2.0, "b": 0.0, "c": 0.0}),
-    ]
-    network = Network("float32", [Input("x", (None, 4))], steps, [5], ["y"], [table])
-    assert value_dtypes(network) == ["float32", *["uint8"] * 3, "float32", "float32"]
-    computed = values(network, [[0.0, 1.0, -1.0, 2.0]])
-    assert [x.dtype for x in computed[1:4]] == [np.uint8] * 3
-    assert computed[2].tolist() == [[245, 241, 249, 237]]
-    (y,) = run(network, [[0.0, 1.0, -1.0, 2.0]])
-    assert y.tolist() == [[[0.0, -4.0], [4.0, -8.0]]]
-
-
-@pytest.mark.parametrize(
-    ("operation", "weights", "inputs", "message"),
-    [
-        ("quantize", {}, ["uint8"], "inputs must be of float32. Received: uint8"),
-        ("lookup", {"table": "uint8"}, ["float32"], "inputs must be of uint8"),
-        ("lookup", {"table": "int8"}, ["uint8"], "table must be of uint8. Received: int8"),
-        ("quantized_dense", {"kernel": "uint8"}, ["uint8"], "kernel must be of int8"),
-    ],
-)
-def test_dtypes_that_do_not_fit_are_told(operation, weights, inputs, message):
-    with pytest.raises(ValueError, match=message):
-        dtype_of(Step(operation, "s", [0], {}), weights, inputs)
-
-
-def test_every_step_and_part_has_its_dtype():
-    for name, operation in QUANTIZED_OPERATIONS.items():
-        dtype = "float32" if name == "quantize" else "uint8"
-        given = dtype_of(Step(name, "s", [0], {}), {}, [dtype] * operation.inputs[1])
-        assert given == ("float32" if name == "dequantize" else "uint8")
-        for part in operation.weights:
-            with pytest.raises(ValueError, match=f"{part} must be of"):
-                dtype_of(Step(name, "s", [0], {}), {part: "float64"}, [dtype])

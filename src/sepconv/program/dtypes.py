@@ -59,31 +59,6 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
     "cast": ("float32", "bfloat16"),
 }
 
-#: Of steps of int8 inference, the dtypes that their inputs and values have.
-_QUANTIZED: Mapping[str, tuple[str, str]] = {
-    "quantize": ("float32", "uint8"),
-    "dequantize": ("uint8", "float32"),
-    "quantized_convolution": ("uint8", "uint8"),
-    "quantized_dense": ("uint8", "uint8"),
-    "quantized_binary": ("uint8", "uint8"),
-    "lookup": ("uint8", "uint8"),
-    "quantized_mean": ("uint8", "uint8"),
-    "quantized_average_pool": ("uint8", "uint8"),
-}
-
-#: Of the same steps, the dtypes of their tensors.
-_QUANTIZED_PARTS: Mapping[str, str] = {
-    "depthwise_kernel": "int8",
-    "depthwise_bias": "int32",
-    "depthwise_scale": "float32",
-    "depthwise_table": "uint8",
-    "pointwise_kernel": "int8",
-    "kernel": "int8",
-    "bias": "int32",
-    "scale": "float32",
-    "table": "uint8",
-}
-
 #: Steps whose tensors are numbers a channel, which are float32 where values are bfloat16.
 _OF_NUMBERS = ("scale", "layer_normalization")
 
@@ -141,8 +116,6 @@ def dtype_of(step: Step, tensors: Mapping[str, str], inputs: Sequence[str]) -> s
         >>> dtype_of(Step("softmax", "classes", [0], {"axis": 1}), {}, ["float32"])
         'float32'
     """
-    if step.operation in _QUANTIZED:
-        return _quantized_dtype(step, tensors, inputs)
     takes = _TAKES[step.operation]
     for dtype in inputs:
         if dtype not in takes:
@@ -163,18 +136,6 @@ def dtype_of(step: Step, tensors: Mapping[str, str], inputs: Sequence[str]) -> s
     if complaint is not None:
         raise ValueError(complaint)
     return step.attributes["dtype"] if step.operation == "cast" else x
-
-
-def _quantized_dtype(step: Step, tensors: Mapping[str, str], inputs: Sequence[str]) -> str:
-    """As `dtype_of`, of steps of int8 inference."""
-    expected, given = _QUANTIZED[step.operation]
-    for dtype in inputs:
-        if dtype != expected:
-            raise ValueError(f"inputs must be of {expected}. Received: {dtype}")
-    for part, dtype in tensors.items():
-        if dtype != _QUANTIZED_PARTS[part]:
-            raise ValueError(f"{part} must be of {_QUANTIZED_PARTS[part]}. Received: {dtype}")
-    return given
 
 
 def _either(names: Sequence[str]) -> str:

@@ -2,8 +2,7 @@
 
 Whatever computes programs is compared with these functions. Arithmetic and sums are in float64.
 Results are rounded once: those of bfloat16 after every step, others to the network's dtype at the
-end. Steps of int8 inference, whose results are whole numbers, are in
-`sepconv.program.quantized_reference`.
+end.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ import numpy as np
 from sepconv.geometry import ConvSpec
 from sepconv.program.dtypes import as_float64, dtype_of, round_to, tensor_dtype
 from sepconv.program.network import Network, Step
-from sepconv.program.quantized_reference import QUANTIZED
-from sepconv.program.quantized_reference import compute as quantized
 from sepconv.reference import fused_conv2d
 
-__all__ = ["compute", "run", "value_of", "values"]
+__all__ = ["compute", "run", "values"]
 
 Arrays = Mapping[str, np.ndarray]
 Attributes = Mapping[str, Any]
@@ -53,9 +50,7 @@ def run(network: Network, *inputs: Any) -> list[np.ndarray]:
 
 
 def values(network: Network, *inputs: Any) -> list[np.ndarray]:
-    """All values of a network: its inputs, and what each step gives.
-
-    They are in float64, but quantised ones in uint8.
+    """All values of a network in float64: its inputs, and what each step gives.
 
     Args:
         network: as for `run`.
@@ -91,21 +86,12 @@ def values(network: Network, *inputs: Any) -> list[np.ndarray]:
         computed.append(array)
     dtypes = [network.dtype] * len(inputs)
     for step in network.steps:
-        parts = {part: network.tensors[i] for part, i in step.weights.items()}
-        value = value_of(step, parts, [computed[i] for i in step.inputs])
-        tensors = {part: tensor_dtype(tensor) for part, tensor in parts.items()}
+        weights = {part: as_float64(network.tensors[i]) for part, i in step.weights.items()}
+        value = compute(step, weights, [computed[i] for i in step.inputs])
+        tensors = {part: tensor_dtype(network.tensors[i]) for part, i in step.weights.items()}
         dtypes.append(dtype_of(step, tensors, [dtypes[i] for i in step.inputs]))
         computed.append(round_to(dtypes[-1], value) if dtypes[-1] == "bfloat16" else value)
     return computed
-
-
-def value_of(step: Step, parts: Arrays, inputs: list[np.ndarray]) -> np.ndarray:
-    """What one step gives, of tensors as a network holds them: float64, uint8 where quantised."""
-    if step.operation in QUANTIZED or any(x.dtype == np.uint8 for x in inputs):
-        y = quantized(step, parts, inputs)
-        return y if y.dtype == np.uint8 else y.astype(np.float64)
-    wide = [np.asarray(x, np.float64) for x in inputs]
-    return compute(step, {part: as_float64(tensor) for part, tensor in parts.items()}, wide)
 
 
 def compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray:

@@ -39,7 +39,6 @@ _DTYPES = ("float32", "float64")
 _AXIS = (0, MOST_AXES - 1)
 _POSITIVE = (1, _LARGEST)
 _NOT_NEGATIVE = (0, _LARGEST)
-_BYTE = (0, 255)
 _RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("scale", "axis"): _AXIS,
     ("pool", "window"): _POSITIVE,
@@ -53,16 +52,7 @@ _RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("resize", "factors"): _POSITIVE,
     ("layer_normalization", "axes"): (1, MOST_AXES),
     ("softmax", "axis"): _AXIS,
-    ("quantized_mean", "axes"): _AXIS,
-    ("quantized_average_pool", "window"): _POSITIVE,
 }
-
-#: Attributes that are numbers of a quantised value, whatever has them.
-_BYTES = (
-    *("zero_point", "input_zero_point", "output_zero_point", "depthwise_zero_point"),
-    *("residual_zero_point", "a_zero_point", "b_zero_point"),
-    *("lower", "upper", "depthwise_lower", "depthwise_upper"),
-)
 #: Of the integers of a `sepconv.geometry.ConvSpec`.
 _SPEC = (*[_POSITIVE] * 4, (0, 1), *[_NOT_NEGATIVE] * 4, (0, 1))
 
@@ -75,9 +65,6 @@ _RANKS = {
     "bias": 1,
     "scale": 1,
     "shift": 1,
-    "depthwise_scale": 1,
-    "depthwise_table": 1,
-    "table": 1,
 }
 
 
@@ -227,8 +214,7 @@ def _check_keys(where: str, value: Any, known: Sequence[str], required: Sequence
 
 def _check_field(where: str, step: Step, field: Field) -> None:
     value = step.attributes[field.name]
-    usual = _BYTE if field.name in _BYTES else (-_LARGEST, _LARGEST)
-    least, most = _RANGES.get((step.operation, field.name), usual)
+    least, most = _RANGES.get((step.operation, field.name), (-_LARGEST, _LARGEST))
     if field.kind == "int":
         _check_integer(where, value, least, most)
     elif field.kind == "flag":
@@ -313,29 +299,6 @@ def _layer_normalization_rule(step: Step) -> str | None:
     return None
 
 
-def _quantized_convolution_rule(step: Step) -> str | None:
-    if "depthwise_kernel" not in step.weights:
-        extra = {part for part in step.weights if part.startswith("depthwise_")}
-        if extra:
-            return f"weights must have 'depthwise_kernel' for {min(extra)!r}, which is missing"
-    elif "depthwise_scale" not in step.weights:
-        return "weights must have 'depthwise_scale' for 'depthwise_kernel', which is missing"
-    if "pointwise_kernel" in step.weights:
-        if "scale" not in step.weights:
-            return "weights must have 'scale' for 'pointwise_kernel', which is missing"
-    elif {"bias", "scale", "table"} & set(step.weights) or len(step.inputs) > 1:
-        return "weights must have 'pointwise_kernel' for what follows it, or a residual"
-    return _convolution_rule(step) or _bounds_rule(step)
-
-
-def _bounds_rule(step: Step) -> str | None:
-    for prefix in ("", "depthwise_"):
-        ends = [step.attributes.get(f"{prefix}{end}", 0) for end in ("lower", "upper")]
-        if ends[0] > ends[1]:
-            return f"{prefix}lower must be at most {prefix}upper. Received: {ends}"
-    return None
-
-
 _RULES: Mapping[str, Callable[[Step], str | None]] = {
     "convolution": _convolution_rule,
     "pool": _spec_rule,
@@ -345,9 +308,4 @@ _RULES: Mapping[str, Callable[[Step], str | None]] = {
     "transpose": _transpose_rule,
     "reshape": _reshape_rule,
     "layer_normalization": _layer_normalization_rule,
-    "quantized_convolution": _quantized_convolution_rule,
-    "quantized_dense": _bounds_rule,
-    "quantized_binary": _bounds_rule,
-    "quantized_mean": _reduce_rule,
-    "quantized_average_pool": _spec_rule,
 }
