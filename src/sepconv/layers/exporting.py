@@ -73,6 +73,12 @@ def refusal(what: str, ours: Iterable[str]) -> str:
         >>> refusal("The endpoint 'serve'", ["SepconvForward"])[:54]
         "The endpoint 'serve' computes with sepconv's operation"
     """
+    ours = list(ours)
+    if _PROGRAM in ours:
+        return (
+            f"{what} calls a program of sepconv's, which no other runtime has. Export the model "
+            f"that the program was made from. Received: {', '.join(ours)}"
+        )
     return (
         f"{what} computes with sepconv's operations, which are known only where sepconv is "
         f"imported. {NotExported._instead}. If the model has them already, a tf.function was "
