@@ -39,7 +39,7 @@ def quantize(
         ValueError: see there.
     """
     network = lower(model, "float32")
-    found = quantize_network(network, calibration, keep=keep, tolerance=tolerance)
+    found = quantize_network(network, calibration, keep, tolerance)
     layer = ProgramLayer(Program(found.model), name="int8")
     inputs = [
         keras.Input(batch_shape=entry.shape, name=entry.name, dtype="float32")

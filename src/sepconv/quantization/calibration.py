@@ -9,7 +9,7 @@ import numpy as np
 
 from sepconv.program.network import Input
 
-__all__ = ["MOST_EXAMPLES", "arrays_of"]
+__all__ = ["MOST_EXAMPLES", "arrays_of", "gathered"]
 
 #: The most examples that are used: the ranges of values hardly change after hundreds.
 MOST_EXAMPLES = 4096
@@ -37,11 +37,7 @@ def arrays_of(calibration: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
         >>> arrays_of([([[1, 2]], ["a target"]), ([[3, 4]], ["another"])], entries)[0].tolist()
         [[1.0, 2.0], [3.0, 4.0]]
     """
-    whole = _structure(calibration, inputs)
-    if whole is not None:
-        arrays = [array[:MOST_EXAMPLES] for array in whole]
-    else:
-        arrays = _gathered(calibration, inputs)
+    arrays = gathered(calibration, [entry.name for entry in inputs])
     for entry, array in zip(inputs, arrays, strict=True):
         _check(entry, array)
     count = len(arrays[0])
@@ -61,56 +57,68 @@ def arrays_of(calibration: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
     return arrays
 
 
-def _structure(given: Any, inputs: Sequence[Input]) -> list[np.ndarray] | None:
+def gathered(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """As `arrays_of`, for inputs whose names alone are known.
+
+    Raises:
+        TypeError: see there.
+        ValueError: there are no examples, or batches do not fit each other.
+    """
+    whole = _structure(calibration, names)
+    if whole is not None:
+        return [array[:MOST_EXAMPLES] for array in whole]
+    parts: list[list[np.ndarray]] = []
+    count = 0
+    for batch in _iterated(calibration):
+        parts.append(_of_batch(batch, names))
+        count += len(parts[-1][0])
+        if count >= MOST_EXAMPLES:
+            break
+    if not parts:
+        raise ValueError("calibration must have examples. Received: no batch")
+    found = []
+    for name, arrays in zip(names, zip(*parts, strict=True), strict=True):
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise ValueError(
+                "Batches of calibration must be of one shape, but for their first axis. Received: "
+                f"{sorted({array.shape for array in arrays})} of the input {name!r}"
+            )
+        found.append(np.concatenate(arrays)[:MOST_EXAMPLES])
+    return found
+
+
+def _structure(given: Any, names: Sequence[str]) -> list[np.ndarray] | None:
     """The arrays of a structure of them; None where it is something else, such as batches."""
     if isinstance(given, Mapping):
-        names = [entry.name for entry in inputs]
         if set(given) != set(names):
             raise ValueError(
-                f"calibration must have an array for each of the inputs {names}. Received: "
+                f"calibration must have an array for each of the inputs {list(names)}. Received: "
                 f"{sorted(map(str, given))}"
             )
         return [_array(given[name]) for name in names]
     if _is_array(given):
-        return [_array(given)] if len(inputs) == 1 else None
-    several = isinstance(given, list | tuple) and len(inputs) > 1 and len(given) == len(inputs)
+        return [_array(given)] if len(names) == 1 else None
+    several = isinstance(given, list | tuple) and len(names) > 1 and len(given) == len(names)
     if several and all(_is_array(each) for each in given):
         return [_array(each) for each in given]
     return None
 
 
-def _gathered(batches: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
-    """The first examples of batches, together."""
-    parts: list[list[np.ndarray]] = []
-    count = 0
-    for batch in _iterated(batches):
-        found = _of_batch(batch, inputs)
-        parts.append(found)
-        count += len(found[0]) if found[0].ndim else 1
-        if count >= MOST_EXAMPLES:
-            break
-    if not parts:
-        raise ValueError("calibration must have examples. Received: no batch")
-    for entry, arrays in zip(inputs, zip(*parts, strict=True), strict=True):
-        for array in arrays:
-            _check(entry, array)
-    return [np.concatenate(each)[:MOST_EXAMPLES] for each in zip(*parts, strict=True)]
-
-
-def _of_batch(batch: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
-    found = _structure(batch, inputs)
-    if found is None and isinstance(batch, tuple) and 0 < len(batch) <= _MOST_PARTS:
-        found = _structure(batch[0], inputs)
+def _of_batch(batch: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """A batch's inputs, which may have targets after them."""
+    found = _structure(batch, names)
+    if found is None and isinstance(batch, list | tuple) and batch:
         first = batch[0]
-        if found is None and isinstance(first, list | tuple) and len(inputs) == 1:
-            found = [_array(first)]
-    if found is None and isinstance(batch, list) and len(inputs) == 1:
-        found = [_array(batch)] if not any(map(_is_array, batch)) else _structure(batch[0], inputs)
-    if found is None:
+        # A batch may be of lists of numbers, as `fit` takes them, too.
+        plain = len(names) == 1 and isinstance(first, list) and not any(map(_is_array, first))
+        if isinstance(batch, list) and plain:
+            found = [_array(batch)]
+        elif len(batch) <= _MOST_PARTS:
+            found = [_array(first)] if plain else _structure(first, names)
+    if found is None or not all(array.ndim for array in found):
         raise TypeError(
-            f"A batch of calibration must be an array for each of the {len(inputs)} inputs "
-            f"{[entry.name for entry in inputs]}, or a tuple that begins with them. Received: "
-            f"{type(batch).__name__}"
+            f"A batch of calibration must be an array for each of the inputs {list(names)}, or "
+            f"a tuple that begins with them. Received: {type(batch).__name__}"
         )
     return found
 
@@ -145,7 +153,8 @@ def _array(value: Any) -> np.ndarray:
 
 def _check(entry: Input, array: np.ndarray) -> None:
     fits = array.ndim == len(entry.shape) and all(
-        size in (None, actual) for size, actual in zip(entry.shape[1:], array.shape[1:], strict=True)
+        size in (None, actual)
+        for size, actual in zip(entry.shape[1:], array.shape[1:], strict=True)
     )
     if not fits:
         expected = (None, *entry.shape[1:])

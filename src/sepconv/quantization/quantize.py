@@ -57,7 +57,8 @@ def quantize(
 
     Returns:
         A named tuple. `model` is a Keras model where one was given, which saves and loads on every
-        engine, and which `sepconv.compile` makes a program of; else a program. `record` is a
+        engine, and of which `sepconv.compile` makes a program; a `sepconv.modules.ProgramModule`
+        of a module, whose `program` is one; and a program of a program. `record` is a
         `sepconv.quantization.record.Record`.
 
     Raises:
@@ -82,8 +83,8 @@ def quantize(
             raise ValueError(
                 f"quantize takes programs of float32. Received: a program of {model.dtype}"
             )
-        found = quantize_network(model.network, calibration, keep=keep, tolerance=tolerance)
-        return Quantized(_program(found), found.record)
+        found = quantize_network(model.network, calibration, keep, tolerance)
+        return Quantized(Program(found.model), found.record)
     if is_torch_module(model):
         from sepconv.modules.quantize import quantize as of_module
 
@@ -93,14 +94,9 @@ def quantize(
     return of_model(model, calibration, keep=keep, tolerance=tolerance)
 
 
-def _program(found: Quantized) -> Program:
-    return Program(found.model)
-
-
 def quantize_network(
     network: Network,
     calibration: Any,
-    *,
     keep: Sequence[str] = (),
     tolerance: float | None = None,
 ) -> Quantized:
