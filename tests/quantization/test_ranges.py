@@ -36,7 +36,7 @@ def test_the_best_range_is_hardly_worse_than_any(draw):
     rng = np.random.default_rng(0)
     x = rng.standard_normal(100_000)
     if draw == "laplace":
-        x = rng.laplace(size=100_000) ** 3
+        x = rng.laplace(size=100_000)
     if draw == "relu":
         x = np.maximum(x, 0)
     if draw == "uniform":
@@ -47,11 +47,9 @@ def test_the_best_range_is_hardly_worse_than_any(draw):
         x = -(x**2)
     chosen = best(histogram(x))
     least = error(x, chosen)
-    # Rounding is counted as even noise, which it is not where most numbers round to zero.
-    slack = 1.2 if draw == "laplace" else 1.05
     for low in np.linspace(0.1, 1, 19):
         for high in np.linspace(0.1, 1, 19):
-            assert least <= slack * error(x, of_range(low * x.min(), high * x.max()))
+            assert least <= 1.05 * error(x, of_range(low * x.min(), high * x.max()))
     assert least <= 1.001 * error(x, best(histogram(x), extremes=True))
     if draw == "relu":
         assert chosen.zero_point == 0

@@ -5,81 +5,21 @@ import math
 import numpy as np
 import pytest
 from helpers import programs
+from helpers.float_networks import Drawn, data
 
 from sepconv.geometry import conv_spec
 from sepconv.program import reference
-from sepconv.program.building.builder import Builder
-from sepconv.program.network import Input, Network
 from sepconv.quantization.atoms import split
 from sepconv.quantization.observe import observe
 from sepconv.quantization.rewrite import rewrite
 from sepconv.quantization.running import values
 from sepconv.quantization.scales import channel_axes, scales_of
 
-PLAIN = {"depthwise_activation": "none", "activation": "none"}
-
-
-class Drawn(Builder):
-    """A network of float with random weights, on images of 10 by 9 pixels."""
-
-    def __init__(self, channels=8, shape=None):
-        super().__init__("float32", [Input("x", shape or (None, 10, 9, channels))])
-        self.rng = np.random.default_rng(3)
-
-    def weights(self, *shape):
-        return self.rng.standard_normal(shape) / math.sqrt(math.prod(shape[:-1]))
-
-    def separable(self, x, filters, residual=None, middle="relu6", activation="relu", **options):
-        channels = self.shapes[x][-1]
-        self.name = f"separable {len(self.steps)}"
-        weights = {
-            "depthwise_kernel": self.rng.standard_normal((3, 3, channels, 1)) / 3,
-            "depthwise_bias": self.rng.standard_normal(channels) / 4,
-            "pointwise_kernel": self.weights(1, 1, channels, filters),
-            "bias": self.rng.standard_normal(filters) / 4,
-        }
-        given = {"depthwise_activation": middle, "activation": activation}
-        spec = conv_spec(**{"padding": "same", **options})
-        inputs = [x] if residual is None else [x, residual]
-        return self.emit("convolution", inputs, {"spec": spec, **given}, weights)
-
-    def ordinary(self, x, filters, size=3, activation="relu", **options):
-        self.name = f"ordinary {len(self.steps)}"
-        weights = {
-            "pointwise_kernel": self.weights(size, size, self.shapes[x][-1], filters),
-            "bias": self.rng.standard_normal(filters) / 4,
-        }
-        given = {"depthwise_activation": "none", "activation": activation}
-        spec = conv_spec(**{"padding": "same", **options})
-        return self.emit("convolution", [x], {"spec": spec, **given}, weights)
-
-    def depthwise(self, x, activation="relu", **options):
-        self.name = f"depthwise {len(self.steps)}"
-        weights = {"depthwise_kernel": self.rng.standard_normal((3, 3, self.shapes[x][-1], 1)) / 3}
-        given = {"depthwise_activation": "none", "activation": activation}
-        spec = conv_spec(**{"padding": "same", **options})
-        return self.emit("convolution", [x], {"spec": spec, **given}, weights)
-
-    def dense(self, x, units, activation="none"):
-        self.name = f"dense {len(self.steps)}"
-        weights = {"kernel": self.weights(self.shapes[x][-1], units)}
-        return self.emit("dense", [x], {"activation": activation}, weights)
-
-    def network(self, *outputs):
-        names = [f"y{i}" for i in range(len(outputs))]
-        return Network("float32", self.inputs, self.steps, list(outputs), names, self.tensors)
-
 
 def quantized(network, x, keep=None, correct=False):
     atoms = split(network)
     seen = observe(atoms.network, [x], channel_axes(atoms.network))
     return rewrite(atoms, seen, scales_of(atoms, seen), keep, correct=correct)
-
-
-def data(network, examples=4):
-    rng = np.random.default_rng(0)
-    shape = [examples if size is None else size for size in network.inputs[0].shape]
-    return rng.standard_normal(shape).astype("float32")
 
 
 def check(network, floats=(), within=0.03, operations=None, keep=None):
@@ -291,7 +231,7 @@ def test_what_nobody_computes_in_int8_is_not_quantised():
 
 
 def test_every_operation():
-    network = programs.every_operation()
+    network = programs.without_casts(programs.every_operation())
     x = np.random.default_rng(0).standard_normal((4, 8, 8, 3)).astype("float32")
     made = quantized(network, x)
     kinds = sorted(network.steps[i].operation for i in made.floats)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sepconv.program import quantized_reference, reference
+from sepconv.program.dtypes import as_float64
 from sepconv.program.network import QUANTIZED_OPERATIONS, Network
 
 __all__ = ["values"]
@@ -15,7 +16,7 @@ __all__ = ["values"]
 def values(
     network: Network, inputs: Sequence[np.ndarray], wanted: Sequence[int]
 ) -> Mapping[int, np.ndarray]:
-    """Values of a network, by their numbers.
+    """Values of a network, by their numbers: float32, or uint8 where quantised.
 
     Args:
         network: of float32, with int8 steps.
@@ -33,7 +34,7 @@ def values(
         if step.operation in QUANTIZED_OPERATIONS or any(x.dtype == np.uint8 for x in given):
             y = quantized_reference.compute(step, weights, given)
         else:
-            wide = {part: array.astype(np.float64) for part, array in weights.items()}
+            wide = {part: as_float64(array) for part, array in weights.items()}
             y = reference.compute(step, wide, [x.astype(np.float64) for x in given])
             y = y.astype(np.float32)
         there[len(inputs) + i] = y
