@@ -77,6 +77,17 @@ def every_operation(dtype: str = "float32") -> Network:
     return Network(dtype, inputs, tuple(steps), outputs, ("y", "größe"), tuple(tensors))
 
 
+def without_casts(network: Network) -> Network:
+    """A network up to its first cast, whose value is its first output."""
+    first = len(network.inputs)
+    (i, cast), *_ = ((i, step) for i, step in enumerate(network.steps) if step.operation == "cast")
+    kept = tuple(value for value in network.outputs if value < first + i)
+    outputs = (cast.inputs[0], *kept)
+    return network._replace(
+        steps=network.steps[:i], outputs=outputs, output_names=network.output_names[: len(outputs)]
+    )
+
+
 def halves() -> Network:
     """A network of a separable block and a dense layer in bfloat16, for x of 12 by 16."""
     draw = np.random.default_rng(3)

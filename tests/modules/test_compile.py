@@ -108,8 +108,6 @@ def test_arguments_for_the_other_kind():
         sepconv.compile(block(), torch.zeros(1, 3, 6, 6), partial=True)
     with pytest.raises(TypeError, match="for PyTorch modules"):
         sepconv.compile("no model", torch.zeros(1, 3, 6, 6))
-    with pytest.raises(TypeError, match=r"sepconv\.compile\(module, "):
-        sepconv.optimize(block(), torch.zeros(1, 3, 6, 6))
     with pytest.raises(ValueError, match="half precision"):
         sepconv.compile(block().half(), torch.zeros(1, 3, 6, 6).half())
     with pytest.raises(ValueError, match="dtype must be"):

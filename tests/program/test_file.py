@@ -454,4 +454,4 @@ def test_a_file_that_shrinks_while_it_is_read_is_cut_short(raw, tmp_path):
     path = tmp_path / "a.sepconv"
     path.write_bytes(raw)
     with Shrinking(str(path)) as opened, pytest.raises(ValueError, match="after 80 of"):
-        file._bytes(opened)
+        file._bytes(opened, len(raw))

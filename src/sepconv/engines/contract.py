@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from sepconv.fused import BlockSpec, Operands
 from sepconv.geometry import ConvSpec
+from sepconv.program.embedded import Embedded
 
 if TYPE_CHECKING:
     from sepconv.engines import numpy
@@ -64,6 +68,18 @@ class Engine(Protocol):
 
     def fuse(self, operands: Operands, block: BlockSpec, /) -> Any:
         """A block of an inference network."""
+
+    def run_program(
+        self, embedded: Embedded, file: Any | None, inputs: Sequence[Any], /
+    ) -> list[Any]:
+        """A program's results, without derivatives: an error where one is asked for.
+
+        `file` is what holds the program's file, an array of the engine that may be a tracer's, and
+        None where the program is given for good.
+        """
+
+    def file_bytes(self, array: Any, /) -> np.ndarray:
+        """What an engine's array of bytes holds now, also while a function is traced."""
 
     @property
     def pointwise(self) -> Pointwise | None:

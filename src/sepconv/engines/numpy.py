@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from sepconv.arrays import as_array as dense
 from sepconv.engines.front import functions, fused_function
 from sepconv.fused import BlockSpec, Operands
 from sepconv.geometry import ConvSpec
+from sepconv.program.embedded import Embedded
+from sepconv.program.file import identity
 
 __all__ = [
     "as_array",
@@ -19,11 +22,13 @@ __all__ = [
     "convolve",
     "depthwise_conv1d",
     "depthwise_conv2d",
+    "file_bytes",
     "fuse",
     "fused_conv2d",
     "is_traced",
     "name",
     "pointwise",
+    "run_program",
     "separable_conv1d",
     "separable_conv2d",
 ]
@@ -55,6 +60,18 @@ def convolve(
 def fuse(operands: Operands, block: BlockSpec) -> np.ndarray:
     """See `sepconv.engines.contract`."""
     return fused.fuse(operands, block)
+
+
+def run_program(
+    embedded: Embedded, file: np.ndarray | None, inputs: Sequence[Any]
+) -> list[np.ndarray]:
+    """See `sepconv.engines.contract`."""
+    return embedded.run([np.asarray(x) for x in inputs], None if file is None else identity(file))
+
+
+def file_bytes(array: np.ndarray) -> np.ndarray:
+    """See `sepconv.engines.contract`."""
+    return array
 
 
 _this: Any = sys.modules[__name__]

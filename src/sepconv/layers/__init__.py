@@ -23,6 +23,7 @@ from sepconv.layers.depthwise_conv1d import DepthwiseConv1D
 from sepconv.layers.depthwise_conv2d import DepthwiseConv2D
 from sepconv.layers.exporting import guard_tensorflow
 from sepconv.layers.fused_conv2d import FusedConv2D
+from sepconv.layers.program_layer import ProgramLayer
 from sepconv.layers.saving import custom_objects, load_model, stock_objects
 from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
@@ -33,6 +34,7 @@ __all__ = [
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "FusedConv2D",
+    "ProgramLayer",
     "SeparableConv1D",
     "SeparableConv2D",
     "custom_objects",

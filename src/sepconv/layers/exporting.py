@@ -15,6 +15,10 @@ import keras
 
 __all__ = ["NotExported", "guard_tensorflow", "our_operations", "refusal"]
 
+#: What TensorFlow's operations that call Python are, and the name of ours among them.
+_CALLS_OF_PYTHON = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
+_PROGRAM = "SepconvProgram"
+
 
 class NotExported:
     """Makes TensorFlow refuse to write a layer into a SavedModel, and say why.
@@ -47,11 +51,19 @@ def our_operations(graph: Any) -> list[str]:
         >>> node = Graph(op="SepconvForward")
         >>> our_operations(Graph(node=[node], library=Graph(function=[])))
         ['SepconvForward']
+
+    A program is a call of Python's, which has our name:
+
+        >>> node = Graph(op="PyFunc", name="net/SepconvProgram")
+        >>> our_operations(Graph(node=[node], library=Graph(function=[])))
+        ['SepconvProgram']
     """
     nodes = list(graph.node)
     for function in graph.library.function:
         nodes += function.node_def
-    return sorted({node.op for node in nodes if node.op.startswith("Sepconv")})
+    named = {node.op for node in nodes if node.op.startswith("Sepconv")}
+    called = any(node.op in _CALLS_OF_PYTHON and _PROGRAM in node.name for node in nodes)
+    return sorted({*named, _PROGRAM} if called else named)
 
 
 def refusal(what: str, ours: Iterable[str]) -> str:
@@ -61,6 +73,12 @@ def refusal(what: str, ours: Iterable[str]) -> str:
         >>> refusal("The endpoint 'serve'", ["SepconvForward"])[:54]
         "The endpoint 'serve' computes with sepconv's operation"
     """
+    ours = list(ours)
+    if _PROGRAM in ours:
+        return (
+            f"{what} calls a program of sepconv's, which no other runtime has. Export the model "
+            f"that the program was made from. Received: {', '.join(ours)}"
+        )
     return (
         f"{what} computes with sepconv's operations, which are known only where sepconv is "
         f"imported. {NotExported._instead}. If the model has them already, a tf.function was "

@@ -163,20 +163,24 @@ def compile(
 def optimize(
     model: Any, example_inputs: Any = None, *, dtype: str | None = None, verify: Any = True
 ) -> Any:
-    """Optimizes a Keras model for inference: see `sepconv.models.optimize.optimize`.
+    """Optimizes a network for inference: folds normalization, fuses blocks, packs weights once.
+
+    A Keras model becomes another, see `sepconv.models.optimize.optimize`. A PyTorch module becomes
+    a module that computes as one native call, see `sepconv.modules.optimize.optimize`.
 
     Args:
-        model: a built Sequential or Functional model.
-        example_inputs: of a PyTorch module, which is refused.
-        dtype: ``"bfloat16"`` or ``"float16"`` for blocks that compute in it; None for the layers'.
+        model: a built Sequential or Functional model of Keras', or a `torch.nn.Module`.
+        example_inputs: for a module: a tensor, or a tuple of what it is called with.
+        dtype: of a Keras model, ``"bfloat16"`` or ``"float16"`` for blocks that compute in it; of a
+            module what `compile` takes; None for the model's own.
         verify: whether to compare predictions, or inputs to do so with.
 
     Returns:
-        A named tuple: the optimized model, and a record of what became of each layer.
+        A named tuple: the optimized model or module, and a record of what became of it.
 
     Raises:
-        TypeError: `model` is a PyTorch module, for which there is `sepconv.compile`, or no
-            Sequential or Functional model.
+        TypeError: `model` is no Sequential or Functional model and no module, or an argument is for
+            the other kind.
         ValueError: the model cannot be optimized, or the result predicts something else.
 
     Example:
@@ -187,12 +191,9 @@ def optimize(
         (None, 6, 6, 4)
     """
     if is_torch_module(model):
-        raise TypeError(
-            "sepconv.optimize takes Keras models. For a PyTorch module, sepconv.compile(module, "
-            "example_inputs) makes a program, which folds and fuses the same and is called on "
-            "NumPy arrays; sepconv.accelerate(module) keeps it a module. "
-            f"Received: {type(model).__name__}"
-        )
+        from sepconv.modules.optimize import optimize as of_module
+
+        return of_module(model, example_inputs, dtype=dtype, verify=verify)
     if example_inputs is not None:
         raise TypeError(
             "example_inputs are for PyTorch modules; for a Keras model, verify=inputs compares "

@@ -68,12 +68,14 @@ class Record(Sequence[Change]):
     def __str__(self) -> str:
         columns = [c.layer for c in self], [c.kind for c in self]
         widths = [max(map(len, column), default=0) for column in columns]
-        lines = [f"{self.title}: {self.changed} of {len(self)} layers changed"]
-        lines[0] += in_brief(self.verification)
+        lines = [self._heading() + in_brief(self.verification)]
         for layer, kind, done, note in self._changes:
             start = f"  {'yes' if done else 'no ':3}  {layer:{widths[0]}}  {kind:{widths[1]}}"
             lines.append(f"{start}  {note}".rstrip())
         return "\n".join(lines)
+
+    def _heading(self) -> str:
+        return f"{self.title}: {self.changed} of {len(self)} layers changed"
 
     def __repr__(self) -> str:
         return f"Record({self.title!r}, {self._changes!r})"

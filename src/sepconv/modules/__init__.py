@@ -2,6 +2,7 @@
 
 `Conv1d`, `Conv2d` and `BatchNorm2d` are `torch.nn`'s in everything but the computation.
 `sepconv.accelerate` puts them into a network, and `sepconv.to_stock` takes them out again.
+`ProgramModule` is a whole network as one native call, which `sepconv.optimize` makes of a module.
 
 Example:
     >>> import torch
@@ -15,5 +16,6 @@ from __future__ import annotations
 
 from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.convolution import Conv1d, Conv2d
+from sepconv.modules.program_module import ProgramModule
 
-__all__ = ["BatchNorm2d", "Conv1d", "Conv2d"]
+__all__ = ["BatchNorm2d", "Conv1d", "Conv2d", "ProgramModule"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["as_arguments", "check_outputs", "outputs_of"]
+__all__ = ["as_arguments", "check_outputs", "evaluated", "outputs_of"]
 
 #: How far outputs may differ by rounding, of the largest, by dtype; other dtypes as bfloat16.
 _MOST = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -25,12 +26,19 @@ def outputs_of(module: nn.Module, arguments: tuple[Any, ...]) -> list[Tensor]:
 
     Random numbers are drawn from the same state each time, which is restored.
     """
+    with evaluated(module):
+        return _tensors(module(*arguments))
+
+
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """A context in which a module evaluates, without gradients, and draws the same numbers."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return _tensors(module(*arguments))
+            yield
     finally:
         for part, training in modes:
             part.training = training

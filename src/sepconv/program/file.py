@@ -11,9 +11,9 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import FileIO
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from sepconv.program.dtypes import TENSORS, tensor_dtype
 from sepconv.program.network import Network
 from sepconv.program.validate import validate
 
-__all__ = ["MAGIC", "VERSION", "Contents", "read", "write"]
+__all__ = ["MAGIC", "VERSION", "Contents", "decode", "encode", "identity", "read", "write"]
 
 #: The first bytes. Like PNG's they show a transfer that took the file for text.
 MAGIC = b"\x89SEPC\r\n\x1a"
@@ -96,6 +96,30 @@ def write(
         ...     read(f"{folder}/classes.sepconv").notes
         {'model': 'classes'}
     """
+    chunks = _whole(network, notes)
+    with _replacing(Path(path)) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+def encode(network: Network, notes: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of the file that `write` writes, for those who keep them elsewhere.
+
+    Raises:
+        ValueError: the network or the notes are not valid.
+
+    Example:
+        >>> from sepconv.program.network import Input, Step
+        >>> step = Step("softmax", "classes", (0,), {"axis": 1, "logarithm": False})
+        >>> network = Network("float32", (Input("x", (None, 4)),), (step,), (1,), ("y",), ())
+        >>> decode(encode(network)).network.output_names
+        ('y',)
+    """
+    return b"".join(_whole(network, notes))
+
+
+def _whole(network: Network, notes: Mapping[str, str] | None) -> list[bytes | memoryview]:
+    """All of a file, in order."""
     validate(network)
     header.check_notes({} if notes is None else notes)
     chunks = _chunks(network, {} if notes is None else notes)
@@ -105,10 +129,7 @@ def write(
     checksum = zlib.crc32(_PRELUDE.pack(MAGIC, version, 0, header_bytes, size))
     for chunk in chunks:
         checksum = zlib.crc32(chunk, checksum)
-    with _replacing(Path(path)) as file:
-        file.write(_PRELUDE.pack(MAGIC, version, checksum, header_bytes, size))
-        for chunk in chunks:
-            file.write(chunk)
+    return [_PRELUDE.pack(MAGIC, version, checksum, header_bytes, size), *chunks]
 
 
 def _version_of(network: Network) -> int:
@@ -170,17 +191,44 @@ def read(path: str | os.PathLike[str]) -> Contents:
     """
     name = os.fsdecode(path)
     with open(path, "rb", buffering=0) as file:
-        try:
-            return _parse(_bytes(file))
-        except (MemoryError, RecursionError) as error:
-            raise ValueError(f"{name}: there is not enough memory to read it") from error
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        return _contents(file, os.fstat(file.fileno()).st_size, name)
 
 
-def _bytes(file: FileIO) -> np.ndarray:
+def decode(data: bytes | np.ndarray, name: str = "the program") -> Contents:
+    """Reads a network from the bytes of a file, and checks all of them, as `read` does.
+
+    Args:
+        data: what `encode` gave, or anything else, which is refused; bytes, or an array of them.
+        name: what errors call it.
+
+    Raises:
+        ValueError: the bytes are not those of a program, are damaged, or of a newer version.
+    """
+    raw = data if isinstance(data, bytes) else np.ascontiguousarray(data, np.uint8).data
+    return _contents(BytesIO(raw), len(raw), name)
+
+
+def identity(data: bytes | np.ndarray) -> bytes:
+    """The first bytes of a file, with its size and the checksum of the whole."""
+    return bytes(data[: _PRELUDE.size])
+
+
+class _Reader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+
+def _contents(file: _Reader, size: int, name: str) -> Contents:
+    try:
+        return _parse(_bytes(file, size))
+    except (MemoryError, RecursionError) as error:
+        raise ValueError(f"{name}: there is not enough memory to read it") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _bytes(file: _Reader, size: int) -> np.ndarray:
     """All of a file, at an address that is aligned, after a look at its first bytes."""
-    size = os.fstat(file.fileno()).st_size
     prelude = file.read(_PRELUDE.size)
     if prelude[:8] != MAGIC:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.call import Call, refusal
 from sepconv.models.lowering.checks import DTYPES, check_steps, own_dtype
+from sepconv.models.lowering.programs import whole_network
 from sepconv.models.lowering.table import find
 from sepconv.models.optimize import fused_graph
 from sepconv.program.building.builder import Builder
@@ -54,6 +55,9 @@ def lower(model: Any, dtype: str | None = None) -> Network:
             f"dtype={dtype!r}"
         )
     graph = Graph(model)
+    whole = whole_network(graph, dtype)
+    if whole is not None:
+        return whole
     own = own_dtype(graph)
     check_steps(graph, own)  # before layers are merged
     names = list(graph.model.output_names)

@@ -12,6 +12,7 @@ from sepconv.models.lowering import (
     normalizations,
     operations,
     pooling,
+    programs,
     reshaping,
 )
 from sepconv.models.lowering.call import Call
@@ -28,6 +29,7 @@ _TABLE: dict[type, Write] = {
     **pooling.LAYERS,
     **merging.LAYERS,
     **reshaping.LAYERS,
+    **programs.LAYERS,
     **operations.OPERATIONS,
 }
 
@@ -54,5 +56,5 @@ def is_operation(operation: Any) -> bool:
 
 def makes_floats(operation: Any) -> bool:
     """Whether a layer computes with floats also where its input has integers."""
-    known = (*normalizations.RESCALING, *convolutions.LAYERS)
+    known = (*normalizations.RESCALING, *convolutions.LAYERS, *programs.LAYERS)
     return type(operation) in known

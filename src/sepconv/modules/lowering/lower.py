@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepconv.modules.lowering import axes, convolutions, elementwise, reshaping
+from sepconv.modules.lowering import axes, convolutions, elementwise, programs, reshaping
 from sepconv.modules.lowering.call import Call, array_of, path_of, refusal, size_of
 from sepconv.modules.lowering.values import Value, Writer
 from sepconv.program.building.builder import Builder
@@ -27,6 +27,7 @@ _TABLE = {
     **elementwise.OPERATIONS,
     **axes.OPERATIONS,
     **reshaping.OPERATIONS,
+    **programs.OPERATIONS,
 }
 
 #: Operations that check something, and give nothing.

@@ -1,0 +1,55 @@
+"""Layers that are programs already: their steps become steps of the new network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from sepconv.layers.program_layer import ProgramLayer
+from sepconv.models.graph import Graph
+from sepconv.models.lowering.call import Call
+from sepconv.program import file
+from sepconv.program.network import Network
+
+__all__ = ["LAYERS", "whole_network"]
+
+
+def _program(call: Call) -> Any:
+    args, kwargs = call.step.arguments
+    given = keras.tree.flatten(args)
+    if given != call.step.inputs or any(value not in (None, False) for value in kwargs.values()):
+        call.refuse("it is called with something else than a list of tensors")
+    network = _network(call.layer)
+    builder, around = call.builder, call.builder.name
+    numbers = [call.numbers[value] for value in call.step.inputs]
+    for step in network.steps:
+        builder.name = f"{around}/{step.name}"
+        weights = {part: network.tensors[i] for part, i in step.weights.items()}
+        inputs = [numbers[i] for i in step.inputs]
+        numbers.append(builder.emit(step.operation, inputs, step.attributes, weights))
+    return [numbers[i] for i in network.outputs]
+
+
+def _network(layer: ProgramLayer) -> Network:
+    return file.decode(layer.program_file, f"The layer {layer.name!r}").network
+
+
+def whole_network(graph: Graph, dtype: str | None) -> Network | None:
+    """The network of a model that is one such layer and nothing else, as it is; else None.
+
+    Args:
+        graph: of the model.
+        dtype: to compute in; None for the model's own.
+    """
+    if len(graph.steps) != 1 or type(graph.steps[0].operation) is not ProgramLayer:
+        return None
+    (step,) = graph.steps
+    if step.inputs != graph.inputs or step.outputs != graph.outputs:
+        return None
+    network = _network(step.operation)
+    return network if dtype in (None, network.dtype) else None
+
+
+LAYERS: dict[type, Callable[[Call], Any]] = {ProgramLayer: _program}

@@ -1,0 +1,149 @@
+"""`sepconv.modules.ProgramModule`: a network as one native call, as a module of PyTorch's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sepconv.engines.torch.program import file_bytes, run_program
+from sepconv.program.embedded import Embedded, bytes_of
+from sepconv.program.network import Input
+from sepconv.program.program import Program
+
+__all__ = ["ProgramModule"]
+
+
+class ProgramModule(nn.Module):
+    """A network that computes as one native call, for inference.
+
+    It computes what its program computes: `sepconv.optimize` of a module gives one, and so does
+    this class of what `sepconv.compile` gives. Its state is one buffer, ``file``, the program's
+    file as bytes; so ``state_dict``, `torch.save`, `copy.deepcopy`, `pickle` and `torch.export`
+    hold the network, and its weights are packed anew where that is loaded.
+
+    It stays in evaluation mode, computes on the CPU, and has no gradient: an input that requires
+    one is an error where gradients are on.
+
+    Args:
+        program: a `sepconv.program.program.Program` that knows its network, as `sepconv.compile`
+            gives it; or the path of its file.
+        outputs: how results are put together, as `torch.utils._pytree.tree_structure` says it; None
+            for a tensor, or a tuple of several.
+
+    Raises:
+        ValueError: the program was loaded from a file, and holds packed weights alone; or there is
+            no program in the file.
+        TypeError: `program` is neither.
+
+    Example:
+        >>> import sepconv
+        >>> stock = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Flatten())
+        >>> module = ProgramModule(sepconv.compile(stock, torch.zeros(1, 3, 8, 8)))
+        >>> module(torch.ones(2, 3, 8, 8)).shape
+        torch.Size([2, 288])
+        >>> list(module.state_dict())
+        ['file']
+    """
+
+    file: Tensor
+
+    def __init__(
+        self, program: Program | str | os.PathLike[str], *, outputs: pytree.TreeSpec | None = None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("file", torch.from_numpy(_bytes(program)))
+        self._structure = None if outputs is None else pytree.treespec_dumps(outputs)
+        self._attach()
+        self.training = False
+
+    def _attach(self) -> None:
+        """Makes what computes, of whatever the buffer holds."""
+        self._embedded = Embedded(lambda: file_bytes(self.file), type(self).__name__)
+        self._embedded.program()
+        structure = self._structure
+        self._spec = None if structure is None else pytree.treespec_loads(structure)
+
+    @property
+    def program(self) -> Program:
+        """The program: its `inputs`, `outputs`, `profile` and `memory`."""
+        return self._embedded.program()
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What it takes: names, and shapes with None for sizes that may be any."""
+        return self.program.inputs
+
+    def forward(self, *inputs: Any) -> Any:
+        """The network's outputs for its inputs, in the order in which it takes them."""
+        tensors = inputs
+        if not all(isinstance(x, Tensor) for x in inputs):
+            tensors = tuple(x for x in pytree.tree_leaves(inputs) if x is not None)
+        found = run_program(self._embedded, self.file, tensors)
+        if self._spec is not None:
+            return pytree.tree_unflatten(found, self._spec)
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the program's file, which `sepconv.load` opens, with NumPy alone.
+
+        Args:
+            path: of the file, by custom ``.sepconv``. A file that is there is replaced once the new
+                one is whole.
+        """
+        from sepconv.program import file
+
+        contents = file.decode(file_bytes(self.file), type(self).__name__)
+        file.write(path, contents.network, contents.notes)
+
+    def train(self, mode: bool = True) -> ProgramModule:
+        """Itself: there is but one mode, that of inference, whatever becomes of others."""
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        given = state_dict.get(f"{prefix}file")
+        if isinstance(given, Tensor) and given.dtype == torch.uint8 and given.dim() == 1:
+            # Networks have files of different sizes.
+            self.file = torch.empty_like(given, device="cpu")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if given is not None:
+            self._attach()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in ("_embedded", "_spec"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._attach()
+
+    def extra_repr(self) -> str:
+        """What it takes and gives."""
+        inputs = ", ".join(f"{one.name}: {one.shape}" for one in self.inputs)
+        outputs = ", ".join(f"{one.name}: {one.shape}" for one in self.program.outputs)
+        return f"({inputs}) -> ({outputs})"
+
+
+def _bytes(program: Program | str | os.PathLike[str]) -> np.ndarray:
+    """The bytes of a program's file, to be changed."""
+    if isinstance(program, Program):
+        return bytes_of(program).copy()
+    if isinstance(program, (str, os.PathLike)):
+        from sepconv.program import file
+
+        contents = file.read(program)
+        return np.frombuffer(file.encode(contents.network, contents.notes), np.uint8).copy()
+    raise TypeError(
+        "ProgramModule takes a program, as sepconv.compile makes it, or the path of its file. "
+        f"Received: {type(program).__name__}"
+    )
+
+
+ProgramModule.__module__ = "sepconv.modules"  # which files name
