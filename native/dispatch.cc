@@ -221,6 +221,8 @@ const char* isa_name() { return kernels().name; }
 
 const KernelTable& kernels_for(DType dtype) { return table(dtype); }
 
+const Int8Table& int8_kernels() { return kernels().int8; }
+
 const KernelTable& f32_kernels() { return table(DType::f32); }
 
 }  // namespace sepconv

@@ -132,6 +132,10 @@ inline constexpr int64_t kManyTiles = 8;
 //   --mode pointwise --batch 1
 inline constexpr int kTaskProductsLog2 = 17;
 
+// The same of int8, of which an instruction multiplies four times as many. Reckoned, not measured.
+//   tests/native/sepconv_native_int8_bench
+inline constexpr int kTaskBytesProductsLog2 = 19;
+
 // Bytes of packed weights that each thread packs for itself: less than the second cache, where they
 // stay for all of its tasks. Larger weights are packed once for all threads.
 //   --mode separable,pointwise

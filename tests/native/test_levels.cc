@@ -103,7 +103,8 @@ void check_levels() {
   check_features(SEPCONV_FLAGS_v2, "-march=x86-64", sepconv::kX86V2);
   check_features(SEPCONV_FLAGS_v3, SEPCONV_FLAGS_v2, sepconv::kX86V3);
   check_features(SEPCONV_FLAGS_v4, SEPCONV_FLAGS_v3, sepconv::kX86V4);
-  check_features(SEPCONV_FLAGS_v4_bf16, SEPCONV_FLAGS_v4, sepconv::kX86V4Bf16);
+  check_features(SEPCONV_FLAGS_v4_vnni, SEPCONV_FLAGS_v4, sepconv::kX86V4Vnni);
+  check_features(SEPCONV_FLAGS_v4_bf16, SEPCONV_FLAGS_v4_vnni, sepconv::kX86V4Bf16);
 }
 #else
 void check_levels() { check_inheritance(); }
