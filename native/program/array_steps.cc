@@ -19,6 +19,33 @@ Spec Attributes::spec() {
   return spec;
 }
 
+Shape broadcast(const Shape& a, const Shape& b) {
+  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
+  Shape all;
+  for (int i = 0; i < rank; ++i) {
+    const int at_a = i - (rank - a.rank()), at_b = i - (rank - b.rank());
+    const int64_t of_a = at_a < 0 ? 1 : a[at_a], of_b = at_b < 0 ? 1 : b[at_b];
+    if (of_a != of_b && of_a != 1 && of_b != 1)
+      fail("The shapes " + a.text() + " and " + b.text() + " do not go together.");
+    all.append(of_a == 1 ? of_b : of_a);
+  }
+  return all;
+}
+
+void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
+  int64_t dense[kMostAxes];
+  dense_strides(shape, dense);
+  const int before = all.rank() - shape.rank();
+  for (int i = 0; i < all.rank(); ++i)
+    strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
+}
+
+void require_seen(const Geometry& g) {
+  if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
+      (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
+    fail("A window of the pool lies in the padding alone.");
+}
+
 namespace {
 
 // A call that is a function of its input, its output and a runner.
@@ -90,28 +117,6 @@ class UnaryMaker : public Step {
   const DType dtype_;
   UnaryStep step_{};
 };
-
-// The shape of two arrays together, by NumPy's rule.
-Shape broadcast(const Shape& a, const Shape& b) {
-  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
-  Shape all;
-  for (int i = 0; i < rank; ++i) {
-    const int at_a = i - (rank - a.rank()), at_b = i - (rank - b.rank());
-    const int64_t of_a = at_a < 0 ? 1 : a[at_a], of_b = at_b < 0 ? 1 : b[at_b];
-    if (of_a != of_b && of_a != 1 && of_b != 1)
-      fail("The shapes " + a.text() + " and " + b.text() + " do not go together.");
-    all.append(of_a == 1 ? of_b : of_a);
-  }
-  return all;
-}
-
-void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
-  int64_t dense[kMostAxes];
-  dense_strides(shape, dense);
-  const int before = all.rank() - shape.rank();
-  for (int i = 0; i < all.rank(); ++i)
-    strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
-}
 
 class BinaryCall : public Call {
  public:
@@ -228,9 +233,7 @@ class PoolMaker : public Step {
     const int64_t window[4] = {height_, width_, x[first ? 1 : 3], 1};
     const Geometry g = resolve(spec_, x.sizes(), window);
     // A window that sees padding alone has no largest value and no mean.
-    if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
-        (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
-      fail("A window of the pool lies in the padding alone.");
+    require_seen(g);
     return make_call(result_shape(g, g.c, inputs[0].rank()), -1, true,
                      [g, average = average_, dtype = dtype_](auto* in, void* out, Runner& runner) {
                        pool(dtype, g, {average, in[0], out}, runner);

@@ -46,6 +46,14 @@ constexpr struct {
     {"softmax", 1, 1, kFloats, make_softmax},
     {"constant", 0, 0, kAny, make_constant},
     {"cast", 1, 1, kCast, make_cast},
+    {"quantize", 1, 1, bit(DType::f32), make_quantize},
+    {"dequantize", 1, 1, kBytes, make_dequantize},
+    {"quantized_convolution", 1, 2, kBytes, make_quantized_convolution},
+    {"quantized_dense", 1, 1, kBytes, make_quantized_dense},
+    {"quantized_binary", 2, 2, kBytes, make_quantized_binary},
+    {"lookup", 1, 1, kBytes, make_lookup},
+    {"quantized_mean", 1, 1, kBytes, make_quantized_mean},
+    {"quantized_average_pool", 1, 1, kBytes, make_quantized_average_pool},
 };
 
 // Calls `function`, whose errors get the step's name.

@@ -209,6 +209,12 @@ inline void require_rank(const Shape& shape, int least, int most) {
 // [N, L, C] as an image one pixel high; [N, C, L] where channels are second. Images stay what they
 // are.
 Shape image(const Shape& x, bool channels_first);
+// Throws where a window of a pool sees padding alone.
+void require_seen(const Geometry& g);
+// The shape of two arrays together, by NumPy's rule, and an array's strides in it: 0 along axes
+// that it is broadcast over.
+Shape broadcast(const Shape& a, const Shape& b);
+void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides);
 // The shape of a window's results with so many channels, of as many axes as its input has.
 Shape result_shape(const Geometry& g, int64_t channels, int rank);
 
@@ -249,5 +255,21 @@ std::unique_ptr<Step> make_constant(const StepDescription&, DType,
                                     const std::shared_ptr<WeightMemory>&);
 std::unique_ptr<Step> make_cast(const StepDescription&, DType,
                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantize(const StepDescription&, DType,
+                                    const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_dequantize(const StepDescription&, DType,
+                                      const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_lookup(const StepDescription&, DType,
+                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_binary(const StepDescription&, DType,
+                                            const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_mean(const StepDescription&, DType,
+                                          const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_average_pool(const StepDescription&, DType,
+                                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_convolution(const StepDescription&, DType,
+                                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_dense(const StepDescription&, DType,
+                                           const std::shared_ptr<WeightMemory>&);
 
 }  // namespace sepconv::program

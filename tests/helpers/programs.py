@@ -105,6 +105,75 @@ def halves() -> Network:
     return Network("float32", (Input("x", (None, 12, 12, 16)),), steps, (5,), ("y",), tensors)
 
 
+def quantized() -> Network:
+    """A network with every kind of step of int8, for x of 12 by 10 pixels of 3 channels."""
+    draw = np.random.default_rng(4)
+    tensors: list[np.ndarray] = []
+    steps: list[Step] = []
+
+    def step(operation: str, *inputs: int, weights: Any = None, **attributes: Any) -> None:
+        name = f"the {operation} {len(steps)}"
+        steps.append(Step(operation, name, inputs, attributes, weights or {}))
+
+    def part(prefix: str, kernel: tuple[int, ...], channels: int, table: bool) -> dict[str, int]:
+        """A kernel, its biases, scales and maybe a table."""
+        made = {
+            "kernel": draw.integers(-127, 128, kernel).astype(np.int8),
+            "bias": draw.integers(-9000, 9000, channels).astype(np.int32),
+            "scale": draw.uniform(0.001, 0.006, channels).astype(np.float32),
+        }
+        if table:
+            made["table"] = draw.integers(0, 256, 256).astype(np.uint8)
+        tensors.extend(made.values())
+        first = len(tensors) - len(made)
+        others = "depthwise_" if prefix == "depthwise_" else ""  # of all but the kernel
+        names = [f"{prefix if name == 'kernel' else others}{name}" for name in made]
+        return {name: first + i for i, name in enumerate(names)}
+
+    around = {"depthwise_zero_point": 90, "depthwise_lower": 90, "depthwise_upper": 255}
+    ends = {"output_zero_point": 120, "lower": 0, "upper": 250}
+    added = {"residual_zero_point": 120, "residual_scale": 0.75}
+    step("quantize", 0, multiplier=40.0, zero_point=110)
+    step(
+        *("quantized_convolution", 1),
+        weights=part("pointwise_", (3, 3, 3, 16), 16, False),
+        **{"spec": conv_spec(padding="same"), "input_zero_point": 110, **around, **ends, **added},
+    )
+    separable = {
+        **part("depthwise_", (3, 3, 16, 1), 16, True),
+        **part("pointwise_", (1, 1, 16, 16), 16, True),
+    }
+    step(
+        *("quantized_convolution", 2, 2),
+        weights=separable,
+        **{"spec": conv_spec(padding="same"), "input_zero_point": 120, **around, **ends, **added},
+    )
+    step(
+        *("quantized_convolution", 3),
+        weights=part("depthwise_", (5, 5, 16, 1), 16, False),
+        **{"spec": conv_spec(2, "same"), "input_zero_point": 120, **around, **ends, **added},
+    )
+    table = len(tensors)
+    tensors.append(draw.integers(0, 256, 256).astype(np.uint8))
+    step("lookup", 4, weights={"table": table})
+    window = {"window": (2, 2), "spec": conv_spec(1, "same")}
+    points = {"input_zero_point": 90, "output_zero_point": 100}
+    step("quantized_average_pool", 5, **window, scale=1.25, **points)
+    step("pool", 5, function="max", **window)
+    binary = {"a_zero_point": 100, "b_zero_point": 90, "a_scale": 0.7, "b_scale": 0.4, **ends}
+    step("quantized_binary", 6, 7, function="add", **binary)
+    mean = {"axes": (1, 2), "keepdims": True, "input_zero_point": 120}
+    step("quantized_mean", 8, **mean, scale=0.05, output_zero_point=60)
+    binary = {**binary, "a_scale": 0.02, "b_scale": 1.0}
+    step("quantized_binary", 8, 9, function="multiply", **binary)
+    step("reshape", 10, shape=(0, -1))
+    kernel = part("", (480, 7), 7, True)
+    step("quantized_dense", 11, weights=kernel, input_zero_point=120, **ends)
+    step("dequantize", 12, scale=0.125, zero_point=120)
+    inputs = (Input("x", (None, 12, 10, 3)),)
+    return Network("float32", inputs, tuple(steps), (len(steps),), ("y",), tuple(tensors))
+
+
 def blocks(dtype: str = "float32") -> Network:
     """A network of separable blocks with a residual, which go together by bands of rows."""
     draw = np.random.default_rng(2)

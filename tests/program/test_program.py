@@ -14,7 +14,16 @@ from helpers.programs import blocks, every_operation
 from sepconv.geometry import conv_spec
 from sepconv.program import reference
 from sepconv.program.dtypes import as_bfloat16
-from sepconv.program.network import ACTIVATIONS, BINARY, OPERATIONS, UNARY, Input, Network, Step
+from sepconv.program.network import (
+    ACTIVATIONS,
+    BINARY,
+    OPERATIONS,
+    QUANTIZED_OPERATIONS,
+    UNARY,
+    Input,
+    Network,
+    Step,
+)
 from sepconv.program.program import Memory, Program
 from sepconv.program.shapes import shapes
 
@@ -312,7 +321,12 @@ def _close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
 
 @pytest.mark.parametrize(
     ("operation", "dtype"),
-    [(name, dtype) for name in OPERATIONS for dtype in ("float32", "float64", "bfloat16")],
+    [
+        (name, dtype)
+        for name in OPERATIONS
+        if name not in QUANTIZED_OPERATIONS  # see test_quantized_program.py
+        for dtype in ("float32", "float64", "bfloat16")
+    ],
 )
 def test_operation_is_the_references(operation: str, dtype: str) -> None:
     if (operation, dtype) == ("cast", "float64"):

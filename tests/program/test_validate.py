@@ -8,36 +8,44 @@ from sepconv.program.network import OPERATIONS, Input
 from sepconv.program.validate import validate
 
 NETWORK = programs.every_operation()
-NUMBERS = {step.operation: i for i, step in enumerate(NETWORK.steps)}
+NETWORKS = (programs.quantized(), NETWORK)
+#: A step of each kind: its network, and its number.
+NUMBERS = {
+    step.operation: (network, i) for network in NETWORKS for i, step in enumerate(network.steps)
+}
 
 
 def with_step(kind, /, **changes):
-    """The network with another step of a kind; what is no part of a step is an attribute."""
-    i = NUMBERS[kind]
-    step = NETWORK.steps[i]
+    """A network with another step of a kind; what is no part of a step is an attribute."""
+    network, i = NUMBERS[kind]
+    step = network.steps[i]
     parts = {name: changes.pop(name) for name in step._fields if name in changes}
     step = step._replace(attributes={**step.attributes, **changes})._replace(**parts)
-    return NETWORK._replace(steps=(*NETWORK.steps[:i], step, *NETWORK.steps[i + 1 :]))
+    return network._replace(steps=(*network.steps[:i], step, *network.steps[i + 1 :]))
 
 
-def test_the_network_of_these_tests_has_every_operation_and_is_valid():
+def test_the_networks_of_these_tests_have_every_operation_and_are_valid():
     assert NUMBERS.keys() == OPERATIONS.keys()
-    validate(NETWORK)
+    for network in NETWORKS:
+        validate(network)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_attribute_and_required_weight_must_be_there_and_of_its_type(operation):
     for field in OPERATIONS[operation].fields:
-        attributes = dict(NETWORK.steps[NUMBERS[operation]].attributes)
+        network, i = NUMBERS[operation]
+        attributes = dict(network.steps[i].attributes)
         del attributes[field.name]
         with pytest.raises(ValueError, match=f"attributes must have '{field.name}'"):
             validate(with_step(operation, attributes=attributes))
         for wrong in (None, "no such", (object(),), np.int64(1), float("nan"), -(2**53)):
             with pytest.raises(ValueError, match=f", {operation}\\): {field.name} must "):
                 validate(with_step(operation, **{field.name: wrong}))
+    weights = NUMBERS[operation][0].steps[NUMBERS[operation][1]].weights
     for part in OPERATIONS[operation].required:
+        others = {name: tensor for name, tensor in weights.items() if name != part}
         with pytest.raises(ValueError, match=f"weights must have '{part}'"):
-            validate(with_step(operation, weights={}))
+            validate(with_step(operation, weights=others))
 
 
 def test_lists_are_tuples_or_lists():

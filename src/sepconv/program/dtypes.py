@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sepconv.program.network import Network, Step
+from sepconv.program.network import QUANTIZED_OPERATIONS, Network, Step
 
 __all__ = [
     "TENSORS",
@@ -48,7 +48,21 @@ _TAKES: Mapping[str, tuple[str, ...]] = {
     "reshape": _ANY,
     "resize": _ANY,
     "cast": ("float32", "bfloat16"),
+    "quantize": ("float32",),
+    **dict.fromkeys(QUANTIZED_OPERATIONS.keys() - {"quantize"}, ("uint8",)),
 }
+
+#: The dtypes of the tensors of int8 steps, by their parts without "depthwise_" before them.
+_OF_INT8 = {
+    "kernel": "int8",
+    "pointwise_kernel": "int8",
+    "bias": "int32",
+    "scale": "float32",
+    "table": "uint8",
+}
+
+#: What steps give where it is not of their first input's dtype.
+_GIVES = {"quantize": "uint8", "dequantize": "float32"}
 
 #: Steps whose tensors are numbers a channel, which are float32 where values are bfloat16.
 _OF_NUMBERS = ("scale", "layer_normalization")
@@ -121,12 +135,18 @@ def dtype_of(step: Step, tensors: Mapping[str, str], inputs: Sequence[str]) -> s
     numbers = x == "bfloat16" and step.operation in _OF_NUMBERS
     for part, dtype in tensors.items():
         expected = "float32" if numbers else x
-        if dtype != expected:
+        if step.operation in QUANTIZED_OPERATIONS:
+            expected = _OF_INT8[part.removeprefix("depthwise_")]
+            if dtype != expected:
+                raise ValueError(f"{part} must be of {expected}. Received: {dtype}")
+        elif dtype != expected:
             raise ValueError(f"{part} must be of {expected}, as its inputs say. Received: {dtype}")
     complaint = _of_bytes(step) if x == "uint8" else None
     if complaint is not None:
         raise ValueError(complaint)
-    return step.attributes["dtype"] if step.operation == "cast" else x
+    if step.operation == "cast":
+        return step.attributes["dtype"]
+    return _GIVES.get(step.operation, x)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 Whatever computes programs is compared with these functions. Arithmetic and sums are in float64.
 Results are rounded once: those of bfloat16 after every step, others to the network's dtype at the
-end.
+end. The steps of int8 are exact, and `sepconv.program.quantized_reference` says what they mean.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from sepconv.geometry import ConvSpec
+from sepconv.program import quantized_reference
 from sepconv.program.dtypes import as_float64, dtype_of, round_to, tensor_dtype
-from sepconv.program.network import Network, Step
+from sepconv.program.network import QUANTIZED_OPERATIONS, Network, Step
 from sepconv.reference import fused_conv2d
 
 __all__ = ["compute", "run", "values"]
@@ -86,12 +87,24 @@ def values(network: Network, *inputs: Any) -> list[np.ndarray]:
         computed.append(array)
     dtypes = [network.dtype] * len(inputs)
     for step in network.steps:
-        weights = {part: as_float64(network.tensors[i]) for part, i in step.weights.items()}
+        given = [computed[i] for i in step.inputs]
         tensors = {part: tensor_dtype(network.tensors[i]) for part, i in step.weights.items()}
         dtypes.append(dtype_of(step, tensors, [dtypes[i] for i in step.inputs]))
-        value = compute(step, weights, [computed[i] for i in step.inputs], dtypes[-1])
+        if step.operation in QUANTIZED_OPERATIONS:
+            value = _quantized(network, step, given)
+        else:
+            weights = {part: as_float64(network.tensors[i]) for part, i in step.weights.items()}
+            value = compute(step, weights, given, dtypes[-1])
         computed.append(round_to(dtypes[-1], value) if dtypes[-1] == "bfloat16" else value)
     return computed
+
+
+def _quantized(network: Network, step: Step, inputs: list[np.ndarray]) -> np.ndarray:
+    """What a step of int8 gives, as float64."""
+    weights = {part: network.tensors[i] for part, i in step.weights.items()}
+    dtype = np.float32 if step.operation == "quantize" else np.uint8
+    given = [x.astype(dtype) for x in inputs]
+    return quantized_reference.compute(step, weights, given).astype(np.float64)
 
 
 def compute(

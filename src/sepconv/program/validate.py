@@ -17,6 +17,7 @@ from sepconv.program.network import (
     MOST_AXES,
     MOST_INPUTS,
     OPERATIONS,
+    QUANTIZED_OPERATIONS,
     Field,
     Input,
     Network,
@@ -32,6 +33,9 @@ MOST_NAME = 1024
 
 #: The largest integer of an attribute or a shape: doubles, and so any JSON, hold it exactly.
 _LARGEST = 2**53 - 1
+
+#: The largest number of float32.
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 _DTYPES = ("float32", "float64")
 
@@ -52,6 +56,14 @@ _RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("resize", "factors"): _POSITIVE,
     ("layer_normalization", "axes"): (1, MOST_AXES),
     ("softmax", "axis"): _AXIS,
+    ("quantized_mean", "axes"): _AXIS,
+    ("quantized_average_pool", "window"): _POSITIVE,
+    **{
+        (name, field.name): (0, 255)
+        for name, operation in QUANTIZED_OPERATIONS.items()
+        for field in operation.fields
+        if field.kind == "int"
+    },
 }
 #: Of the integers of a `sepconv.geometry.ConvSpec`.
 _SPEC = (*[_POSITIVE] * 4, (0, 1), *[_NOT_NEGATIVE] * 4, (0, 1))
@@ -61,6 +73,9 @@ _RANKS = {
     "depthwise_kernel": 4,
     "pointwise_kernel": 4,
     "depthwise_bias": 1,
+    "depthwise_scale": 1,
+    "depthwise_table": 1,
+    "table": 1,
     "kernel": 2,
     "bias": 1,
     "scale": 1,
@@ -263,6 +278,42 @@ def _convolution_rule(step: Step) -> str | None:
     return _spec_rule(step)
 
 
+def _bounds_rule(step: Step, prefix: str = "") -> str | None:
+    lower, upper = (step.attributes[f"{prefix}{name}"] for name in ("lower", "upper"))
+    if lower > upper:
+        return f"{prefix}lower must be at most {prefix}upper. Received: {lower} and {upper}"
+    return _finite_rule(step)
+
+
+def _finite_rule(step: Step) -> str | None:
+    """Numbers that are float32 in what computes them are finite there."""
+    for field in QUANTIZED_OPERATIONS[step.operation].fields:
+        value = step.attributes[field.name]
+        if field.kind == "float" and not abs(value) <= _LARGEST_FLOAT32:
+            return f"{field.name} must be a finite float32. Received: {value}"
+    return None
+
+
+def _quantized_convolution_rule(step: Step) -> str | None:
+    weights = set(step.weights)
+    for kernel, prefix in (("depthwise_kernel", "depthwise_"), ("pointwise_kernel", "")):
+        parts = {f"{prefix}{part}" for part in ("bias", "scale", "table")}
+        if kernel in weights and f"{prefix}scale" not in weights:
+            return f"weights must have '{prefix}scale' for {kernel!r}, which is missing"
+        for part in sorted(parts & weights):
+            if kernel not in weights:
+                return f"weights must have {kernel!r} for {part!r}, which is missing"
+    return _convolution_rule(step) or _bounds_rule(step, "depthwise_") or _bounds_rule(step)
+
+
+def _quantized_mean_rule(step: Step) -> str | None:
+    return _reduce_rule(step) or _finite_rule(step)
+
+
+def _quantized_average_pool_rule(step: Step) -> str | None:
+    return _spec_rule(step) or _finite_rule(step)
+
+
 def _same_lengths(*names: str) -> Callable[[Step], str | None]:
     def rule(step: Step) -> str | None:
         lists = [step.attributes[name] for name in names]
@@ -308,4 +359,11 @@ _RULES: Mapping[str, Callable[[Step], str | None]] = {
     "transpose": _transpose_rule,
     "reshape": _reshape_rule,
     "layer_normalization": _layer_normalization_rule,
+    "quantize": _finite_rule,
+    "dequantize": _finite_rule,
+    "quantized_convolution": _quantized_convolution_rule,
+    "quantized_dense": _bounds_rule,
+    "quantized_binary": _bounds_rule,
+    "quantized_mean": _quantized_mean_rule,
+    "quantized_average_pool": _quantized_average_pool_rule,
 }
