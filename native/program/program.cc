@@ -21,7 +21,7 @@ namespace {
 // src/sepconv/program/dtypes.py.
 constexpr unsigned bit(DType dtype) { return 1u << static_cast<int>(dtype); }
 constexpr unsigned kCast = bit(DType::f32) | bit(DType::bf16), kFloats = kCast | bit(DType::f64),
-                   kAny = kFloats | bit(DType::u8);
+                   kBytes = bit(DType::u8), kAny = kFloats | kBytes;
 
 constexpr struct {
   const char* operation;
