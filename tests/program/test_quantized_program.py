@@ -211,7 +211,8 @@ def test_step_is_the_references_to_the_bit(operation: str) -> None:
             program = Program(network)
             found = program(*(x.astype(np.float32) for x in drawn.inputs))
         except ValueError as error:
-            assert "lies in the padding alone" in str(error), seed
+            if "lies in the padding alone" not in str(error):
+                raise
             continue
         np.testing.assert_array_equal(found, expected, strict=False, err_msg=str(seed))
         assert found.shape == expected.shape
