@@ -379,6 +379,14 @@ double measure_fma(int threads, double seconds, int64_t dtype) {
   return sepconv::measure_fma(of, threads, seconds);
 }
 
+double measure_integers(int threads, double seconds, const std::string& type) {
+  check_measure(threads, seconds);
+  if (type != "int8")
+    throw std::invalid_argument("Of integers there are products of int8 alone. Received: " + type);
+  const sepconv::WithoutGil unlocked;
+  return sepconv::measure_int8(threads, seconds);
+}
+
 double measure_bandwidth(int64_t bytes, int threads, double seconds) {
   check_measure(threads, seconds);
   if (bytes < 1)
@@ -455,5 +463,6 @@ NB_MODULE(_native, m) {
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);
   m.def("isa_name", &sepconv::isa_name);
   m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a, "dtype"_a = 0);
+  m.def("measure_fma", &measure_integers, "threads"_a, "seconds"_a, "dtype"_a);
   m.def("measure_bandwidth", &measure_bandwidth, "bytes"_a, "threads"_a, "seconds"_a);
 }

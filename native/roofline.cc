@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/int8_table.h"
 #include "kernels/kernel_table.h"
 
 namespace sepconv {
@@ -70,6 +71,13 @@ double measure_fma(DType dtype, int threads, double seconds) {
   return best_rate(threads, seconds, [&](int) {
     double sink = 0;  // whose bits are those of a float32 nought, too
     return kernels.fma_burst(10000, &sink);
+  });
+}
+
+double measure_int8(int threads, double seconds) {
+  return best_rate(threads, seconds, [&](int) {
+    int32_t sink = 0;
+    return int8_kernels().dot_burst(10000, &sink);
   });
 }
 

@@ -11,6 +11,9 @@ namespace sepconv {
 // float32's, or the instruction's that multiplies bfloat16 where the level in use has one.
 SEPCONV_API double measure_fma(DType dtype, int threads, double seconds);
 
+// Operations per second of the multiply-adds of int8 products, on registers alone.
+SEPCONV_API double measure_int8(int threads, double seconds);
+
 // Bytes per second, read or written, while all threads together stream through `bytes` of memory
 // again and again: reading it, or copying one half onto the other, whichever moves more. Throws
 // std::bad_alloc where there is no such memory.

@@ -226,11 +226,10 @@ inline TileInput tile_input(const Geometry& g, const uint8_t* image, const Chann
   return in;
 }
 
-// Rows [p0, p1) of the outputs of an image, to y: `pixel` bytes from an output to the next.
+// Rows [p0, p1) of the outputs of an image, to y.
 inline void tiled_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
-                       const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int64_t pixel,
-                       uint8_t* scratch) {
-  const int64_t groups = tap_groups(w), y_row = g.wo * pixel;
+                       const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, uint8_t* scratch) {
+  const int64_t groups = tap_groups(w), y_row = g.wo * g.c;
   const int packed_rows = tile_rows(w);
   uint8_t* const zeros = scratch;
   uint8_t* const strip = zeros + zero_columns_bytes(w);
@@ -238,26 +237,22 @@ inline void tiled_rows(const Geometry& g, const QuantizedWeights& w, const Depth
   for (int64_t p = p0, rows; p < p1; p += rows, y += rows * y_row) {
     rows = min_of(packed_rows, p1 - p);
     const int64_t most = rows == 2 ? kTileOutputs<2> : kTileOutputs<1>;
-    const int64_t outputs = g.wo < most ? 1 : most, columns = (outputs - 1) * g.sw + g.kw;
     const Int8Weight* weights = pack.weights;
     int64_t before = 0;  // channels of the blocks before
     for_channel_blocks(g.c, [&](const ChannelBlock& block) {
       const TileFunctions functions =
           tile_functions(block.width, static_cast<int>(rows), g.kw, g.sw);
-      const TileFunction tile = outputs == most ? functions.many : functions.one;
       const int64_t step = packed_rows * g.kw * kTaps * block.width;
-      for (int64_t next = 0; next < g.wo; next += outputs) {
-        const int64_t q = min_of(next, g.wo - outputs);  // the last ones may be computed twice
+      for (int64_t next = 0, outputs; next < g.wo; next += outputs) {
+        // Of the last ones some are computed twice, where that is less work than one by one.
+        const int64_t left = g.wo - next;
+        outputs = g.wo >= most && 3 * left > most ? most : 1;
+        const int64_t q = min_of(next, g.wo - outputs);
         const TileInput in = tile_input(g, image, block, p * g.sh - g.pt, groups * kTaps,
-                                        q * g.sw - g.pl, columns, zeros, strip);
-        uint8_t* const to = y + q * pixel + block.first;
-        tile(in, groups, weights, step, pack.bias + before, pack.scale + before, pack.rounding, to,
-             y_row, pixel);
-        if (pack.table == nullptr) continue;
-        for (int64_t i = 0; i < rows * outputs; ++i) {
-          uint8_t* const at = to + i / outputs * y_row + i % outputs * pixel;
-          look_up(pack.table, at, block.width, at);
-        }
+                                        q * g.sw - g.pl, (outputs - 1) * g.sw + g.kw, zeros, strip);
+        (outputs == 1 ? functions.one : functions.many)(
+            in, groups, weights, step, pack.bias + before, pack.scale + before, pack.rounding,
+            y + q * g.c + block.first, y_row, g.c);
       }
       weights += groups * step;
       before += block.width;
@@ -279,13 +274,12 @@ inline uint8_t rounded_byte(float t, const Rounding& r) {
 
 // As tiled_rows(), of any kernel; `sums` has room for an output's channels.
 inline void plain_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
-                       const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int64_t pixel,
-                       int32_t* sums) {
+                       const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int32_t* sums) {
   const int64_t middle = g.c * g.m;
   for (int64_t p = p0; p < p1; ++p) {
     const int64_t top = p * g.sh - g.pt;
     const Range down = taps_inside(top, g.kh, g.dh, g.h);
-    for (int64_t q = 0; q < g.wo; ++q, y += pixel) {
+    for (int64_t q = 0; q < g.wo; ++q, y += middle) {
       const int64_t left = q * g.sw - g.pl;
       const Range along = taps_inside(left, g.kw, g.dw, g.w);
       for (int64_t c = 0; c < middle; ++c) sums[c] = pack.bias[c];
@@ -303,7 +297,6 @@ inline void plain_rows(const Geometry& g, const QuantizedWeights& w, const Depth
         }
       for (int64_t c = 0; c < middle; ++c)
         y[c] = rounded_byte(static_cast<float>(sums[c]) * pack.scale[c], pack.rounding);
-      if (pack.table != nullptr) look_up(pack.table, y, middle, y);
     }
   }
 }
@@ -316,12 +309,13 @@ inline int64_t depthwise_scratch(const QuantizedWeights& w) {
 }
 
 inline void depthwise_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
-                           const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int64_t pixel,
+                           const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y,
                            uint8_t* scratch) {
   if (is_tiled(w))
-    tiled_rows(g, w, pack, image, p0, p1, y, pixel, scratch);
+    tiled_rows(g, w, pack, image, p0, p1, y, scratch);
   else
-    plain_rows(g, w, pack, image, p0, p1, y, pixel, reinterpret_cast<int32_t*>(scratch));
+    plain_rows(g, w, pack, image, p0, p1, y, reinterpret_cast<int32_t*>(scratch));
+  if (pack.table != nullptr) look_up(pack.table, y, (p1 - p0) * g.wo * w.middle(), y);
 }
 
 // The depthwise step over whole arrays.
@@ -335,7 +329,7 @@ inline void depthwise_bytes(const Geometry& g, const QuantizedWeights& w, const 
       runner, g.n * bands.count, depthwise_scratch(w), [&](int64_t task, uint8_t* scratch) {
         const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
         depthwise_rows(g, w, pack, x + n * g.h * g.w * g.c, p0, bands.first(task % bands.count + 1),
-                       y + n * out + p0 * g.wo * middle, middle, scratch);
+                       y + n * out + p0 * g.wo * middle, scratch);
       });
 }
 

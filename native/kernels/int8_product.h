@@ -33,6 +33,29 @@ typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1
 #endif
 }
 
+// The first `count` of them; and the first `count` bytes as lanes.
+#if defined(__AVX512BW__)
+inline void store_first_bytes(uint8_t* to, Vec<int32_t> v, int64_t count) {
+  _mm512_mask_cvtepi32_storeu_epi8(to, static_cast<__mmask16>((1u << count) - 1),
+                                   reinterpret_cast<__m512i>(v));
+}
+inline Vec<int32_t> load_first_bytes(const uint8_t* p, int64_t count) {
+  const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << count) - 1), p);
+  return reinterpret_cast<Vec<int32_t>>(_mm512_maskz_cvtepu8_epi32(kEverySum, bytes));
+}
+#else
+inline void store_first_bytes(uint8_t* to, Vec<int32_t> v, int64_t count) {
+  uint8_t bytes[kLanes<int32_t>];
+  store_bytes(bytes, v);
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = bytes[lane];
+}
+inline Vec<int32_t> load_first_bytes(const uint8_t* p, int64_t count) {
+  Vec<int32_t> v{};
+  for (int64_t lane = 0; lane < count; ++lane) v[lane] = p[lane];
+  return v;
+}
+#endif
+
 // What a product finds in packed memory.
 struct ProductPack {
   const Int8Weight* weights;
@@ -47,7 +70,6 @@ struct QuantizedEpilogue {
   const int32_t* bias;
   const float* scale;
   const uint8_t* residual;  // of C's rows; null: none
-  const uint8_t* table;     // null: none
   float least, most;        // of rounded sums
   int32_t offset;           // from the bits of a rounded sum to its byte
   int32_t residual_zero_point;
@@ -58,7 +80,6 @@ struct QuantizedEpilogue {
       : bias(pack.bias + n0),
         scale(pack.scale + n0),
         residual(added == nullptr ? nullptr : added + n0),
-        table(pack.table),
         least(static_cast<float>(w.output.lower - w.output.zero_point)),
         most(static_cast<float>(w.output.upper - w.output.zero_point)),
         offset(kRoundingBits - w.output.zero_point),
@@ -66,7 +87,7 @@ struct QuantizedEpilogue {
         residual_scale(w.residual_scale) {}
 
   bool buffered() const { return false; }
-  bool late() const { return table != nullptr; }
+  bool late() const { return false; }
   QuantizedEpilogue early() const { return *this; }
   QuantizedEpilogue from(int64_t m, int64_t n, int64_t c_row) const {
     QuantizedEpilogue e = *this;
@@ -114,18 +135,18 @@ struct QuantizedEpilogue {
     for (int64_t n = 0; n < columns; n += kLanes<int32_t>) {
       const int64_t count = min_of(kLanes<int32_t>, columns - n);
       for (int i = 0; i < rows; ++i) {
-        Vec<int32_t> added{};
-        if (residual != nullptr)
-          for (int64_t lane = 0; lane < count; ++lane) added[lane] = residual[i * c_row + n + lane];
-        uint8_t bytes[kLanes<int32_t>];
-        store_bytes(bytes, rounded(load(sums + i * sums_row + n), n,
-                                   residual == nullptr ? nullptr : &added));
-        for (int64_t lane = 0; lane < count; ++lane) c[i * c_row + n + lane] = bytes[lane];
+        const Vec<int32_t> row = load(sums + i * sums_row + n);
+        if (residual == nullptr) {
+          store_first_bytes(c + i * c_row + n, rounded(row, n, nullptr), count);
+          continue;
+        }
+        const Vec<int32_t> added = load_first_bytes(residual + i * c_row + n, count);
+        store_first_bytes(c + i * c_row + n, rounded(row, n, &added), count);
       }
     }
   }
 
-  void finish_late(uint8_t* c, int64_t count) const { look_up(table, c, count, c); }
+  void finish_late(uint8_t*, int64_t) const {}
 };
 
 struct ByteProduct {
@@ -255,6 +276,15 @@ inline void product_rows(const QuantizedWeights& w, const ProductPack& pack, con
   multiply<false, A, ByteProduct>(rows, n1 - n0, depth, a,
                                   filled(pack.weights + panel_start<A>(depth, n0)), y + n0,
                                   w.filters, QuantizedEpilogue(pack, w, n0, residual));
+  if (pack.table == nullptr) return;
+  if (n1 - n0 == w.filters) {
+    look_up(pack.table, y, rows * w.filters, y);
+    return;
+  }
+  for (int64_t m = 0; m < rows; ++m) {
+    uint8_t* const part = y + m * w.filters + n0;
+    look_up(pack.table, part, n1 - n0, part);
+  }
 }
 
 // How a product of `rows` rows is cut into tasks: tiles of rows, and parts of the filters where

@@ -124,8 +124,7 @@ inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
   parallel<uint8_t>(runner, g.n * bands.count, tile + rest, [&](int64_t task, uint8_t* scratch) {
     const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
     const int64_t p1 = bands.first(task % bands.count + 1);
-    depthwise_rows(g, w, depthwise, args.x + n * g.h * g.w * g.c, p0, p1, scratch, middle,
-                   scratch + tile);
+    depthwise_rows(g, w, depthwise, args.x + n * g.h * g.w * g.c, p0, p1, scratch, scratch + tile);
     const int64_t first = (n * pixels + p0 * g.wo) * w.filters;
     product_rows(w, product, scratch, middle, (p1 - p0) * g.wo, 0, w.filters, args.y + first,
                  args.residual == nullptr ? nullptr : args.residual + first, scratch + tile);
@@ -135,9 +134,15 @@ inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
 // ---- ordinary convolutions
 
 inline void copy_bytes(const uint8_t* from, int64_t count, uint8_t* to) {
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) Bytes<16>::put(to + i, Bytes<16>::get(from + i));
-  for (; i < count; ++i) to[i] = from[i];
+  if (count >= 16) {
+    for (int64_t i = 0; i + 16 <= count; i += 16) Bytes<16>::put(to + i, Bytes<16>::get(from + i));
+    Bytes<16>::put(to + count - 16, Bytes<16>::get(from + count - 16));
+  } else if (count >= 8) {
+    __builtin_memcpy(to, from, 8);
+    __builtin_memcpy(to + count - 8, from + count - 8, 8);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+  }
 }
 
 // What the output at row p and column q of an image sees, as [tap][channel].

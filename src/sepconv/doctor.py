@@ -76,6 +76,13 @@ def _bfloat16(level: str) -> str:
     return f"multiplied as float32, at its rate: {level} has no instruction for it"
 
 
+def _int8(level: str) -> str:
+    """How a level multiplies int8: on x86 the two highest have an instruction for it."""
+    if level in ("x86-64-v4-vnni", "x86-64-v4-bf16"):
+        return "multiplied by an instruction of its own, up to four times float32's rate"
+    return f"widened to 16 bits and multiplied in pairs: {level} has no instruction for it"
+
+
 def machine(engine: str | None = None) -> list[tuple[str, str]]:
     """Rows (what, value): the processor, the kernels in use, and versions.
 
@@ -91,6 +98,7 @@ def machine(engine: str | None = None) -> list[tuple[str, str]]:
         ("processor", f"{cpu_model()}, {cores} logical cores for this process"),
         ("instruction set", f"{sepconv.isa_name()} (SEPCONV_ISA chooses another)"),
         ("bfloat16", _bfloat16(sepconv.isa_name())),
+        ("int8", _int8(sepconv.isa_name())),
         ("threads", f"{sepconv.num_threads()} (SEPCONV_NUM_THREADS chooses another number)"),
         ("sepconv", sepconv.__version__),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),

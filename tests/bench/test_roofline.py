@@ -91,6 +91,7 @@ def test_the_peak_is_that_of_the_dtype(dtype, monkeypatch):
         ("measure_fma", (1, 0.0), "seconds must be above 0"),
         ("measure_fma", (1, math.nan), "seconds must be above 0"),
         ("measure_fma", (1, 1.0, 4), "no dtype of the number 4"),
+        ("measure_fma", (1, 1.0, "int4"), "products of int8 alone. Received: int4"),
         ("measure_bandwidth", (0, 1, 1.0), "bytes must be at least 1"),
     ],
 )
@@ -101,9 +102,9 @@ def test_measuring_refuses_what_makes_no_sense(function, arguments, message):
         getattr(_native, function)(*arguments)
 
 
-@pytest.mark.parametrize("dtype", range(4))
+@pytest.mark.parametrize("dtype", [*range(4), "int8"])
 def test_every_dtype_has_a_peak(dtype):
-    """By its number in `DType`. Of bfloat16 it may be that of pairs."""
+    """By its number in `DType`. Of bfloat16 it may be that of pairs, and int8's is that of bytes."""
     from sepconv import _native
 
     assert 1e8 < _native.measure_fma(1, 0.05, dtype) < 1e13

@@ -10,7 +10,8 @@ void check_pointwise(int problems);    // the same for the 1x1 product alone
 void check_products(int problems);     // matrix products of other types than the kernels' own
 void check_half_products();            // 1x1 products of half types, and of pairs of bfloat16
 void check_half_steps(int problems);   // convolutions of half types, and where they are rounded
-void check_int8(int problems);         // convolutions of int8, and what is between them, to the bit
+void check_int8(int problems);         // convolutions of int8, to the bit
+void check_int8_arrays(int rounds);    // and what is between them
 void check_batch_norm(int problems);   // batch normalization in training, and its gradients
 void check_elementwise(int rounds);    // operations an element at a time, of one array and of two
 void check_arrays(int problems);       // windows, reductions, normalization, moves of elements

@@ -20,11 +20,14 @@ void nothing(const sepconv::Geometry&, const sepconv::Forward&, sepconv::Runner&
 void nothing_new(const sepconv::Geometry&, const sepconv::Forward&, sepconv::Runner&) {}
 void no_fill(const sepconv::FillStep&, sepconv::Runner&) {}
 void no_fill_new(const sepconv::FillStep&, sepconv::Runner&) {}
+void no_lookup(const sepconv::LookupStep&, sepconv::Runner&) {}
+void no_lookup_new(const sepconv::LookupStep&, sepconv::Runner&) {}
+void no_quantize(const sepconv::QuantizeStep&, sepconv::Runner&) {}
 void no_scale(const sepconv::ScaleStep&, sepconv::Runner&) {}
 void nothing_back(const sepconv::Geometry&, const sepconv::Backward&, sepconv::Runner&) {}
 
-// Three levels, of which the second replaces the forward pass and one array operation of float32
-// alone, and the third has nothing of its own.
+// Three levels, of which the second replaces the forward pass and one array operation of float32,
+// and one of int8, and the third has nothing of its own.
 void check_inheritance() {
   const auto all = [](KernelTable& table) {
     table = {.forward = &nothing, .backward = &nothing_back};
@@ -34,13 +37,19 @@ void check_inheritance() {
     table = {.scale = &no_scale, .fill = &no_fill};
   };
   const auto one_array = [](sepconv::ArrayTable& table) { table.fill = &no_fill_new; };
+  const auto int8 = [](sepconv::Int8Table& table) {
+    table = {.quantize = &no_quantize, .lookup = &no_lookup};
+  };
+  const auto one_int8 = [](sepconv::Int8Table& table) { table.lookup = &no_lookup_new; };
   const std::vector<sepconv::Level> levels = {
-      {"low", true, {all, all, all, all}, {arrays, arrays, arrays, arrays, arrays}},
-      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array}},
+      {"low", true, {all, all, all, all}, {arrays, arrays, arrays, arrays, arrays}, int8},
+      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array}, one_int8},
       {"high", true, {}}};
   for (size_t index = 0; index < levels.size(); ++index) {
     const sepconv::Kernels kernels = sepconv::kernels_of(levels, index);
     CHECK(std::string(kernels.name) == levels[index].name);
+    CHECK(kernels.int8.lookup == (index > 0 ? &no_lookup_new : &no_lookup));
+    CHECK(kernels.int8.quantize == &no_quantize);
     for (int dtype = 0; dtype < sepconv::kDTypes; ++dtype) {
       const bool replaced = index > 0 && dtype == static_cast<int>(sepconv::DType::f32);
       CHECK(kernels.tables[dtype].forward == (replaced ? &nothing_new : &nothing));
