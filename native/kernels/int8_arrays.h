@@ -2,6 +2,7 @@
 // windows.
 #pragma once
 #include "int8_depthwise.h"
+#include "int8_lanes.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -10,7 +11,16 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 inline void quantize_bytes(const QuantizeStep& step, Runner& runner) {
   const Rounding rounding{step.zero_point, 0, 255};
   for_ranges(runner, step.count, 1, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
+    constexpr int kVec = kLanes<float>;
+    const float least = static_cast<float>(-step.zero_point);
+    int64_t i = first;
+    for (; i + kVec <= last; i += kVec) {
+      const Vec<float> t = load(step.x + i) * step.multiplier;
+      store_bytes(step.y + i,
+                  rounded_lanes(t == t ? t : zero<float>(), broadcast(least),
+                                broadcast(least + 255), kRoundingBits - step.zero_point));
+    }
+    for (; i < last; ++i) {
       const float t = step.x[i] * step.multiplier;
       step.y[i] = rounded_byte(t == t ? t : 0.0f, rounding);
     }

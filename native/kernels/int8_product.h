@@ -7,54 +7,10 @@
 #include "../quantized_operation.h"
 #include "cut.h"
 #include "gemm.h"
-#include "int8_bytes.h"
+#include "int8_lanes.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
-
-typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1), may_alias));
-
-// Stores lanes of 0 to 255 as bytes.
-[[gnu::always_inline]] inline void store_bytes(uint8_t* to, Vec<int32_t> v) {
-#if defined(__AVX512F__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                   _mm512_maskz_cvtepi32_epi8(kEverySum, reinterpret_cast<__m512i>(v)));
-#elif defined(__AVX2__)
-  const __m256i all = reinterpret_cast<__m256i>(v);
-  const __m128i words =
-      _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
-#elif defined(SEPCONV_INT8_X86)
-  const __m128i words = _mm_packs_epi32(reinterpret_cast<__m128i>(v), reinterpret_cast<__m128i>(v));
-  const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
-  __builtin_memcpy(to, &bytes, sizeof bytes);
-#else
-  for (int lane = 0; lane < kLanes<int32_t>; ++lane) to[lane] = static_cast<uint8_t>(v[lane]);
-#endif
-}
-
-// The first `count` of them; and the first `count` bytes as lanes.
-#if defined(__AVX512BW__)
-inline void store_first_bytes(uint8_t* to, Vec<int32_t> v, int64_t count) {
-  _mm512_mask_cvtepi32_storeu_epi8(to, static_cast<__mmask16>((1u << count) - 1),
-                                   reinterpret_cast<__m512i>(v));
-}
-inline Vec<int32_t> load_first_bytes(const uint8_t* p, int64_t count) {
-  const __m128i bytes = _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << count) - 1), p);
-  return reinterpret_cast<Vec<int32_t>>(_mm512_maskz_cvtepu8_epi32(kEverySum, bytes));
-}
-#else
-inline void store_first_bytes(uint8_t* to, Vec<int32_t> v, int64_t count) {
-  uint8_t bytes[kLanes<int32_t>];
-  store_bytes(bytes, v);
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = bytes[lane];
-}
-inline Vec<int32_t> load_first_bytes(const uint8_t* p, int64_t count) {
-  Vec<int32_t> v{};
-  for (int64_t lane = 0; lane < count; ++lane) v[lane] = p[lane];
-  return v;
-}
-#endif
 
 // What a product finds in packed memory.
 struct ProductPack {
@@ -97,28 +53,38 @@ struct QuantizedEpilogue {
     return e;
   }
 
+  // Sums with their bias. Unsigned, since the zero point's share may leave int32 until all is added
+  // up.
+  [[gnu::always_inline]] Vec<float> total(Vec<int32_t> sums, int64_t n) const {
+    const Vec<uint32_t> all =
+        reinterpret_cast<Vec<uint32_t>>(sums) + reinterpret_cast<Vec<uint32_t>>(load(bias + n));
+    return __builtin_convertvector(reinterpret_cast<Vec<int32_t>>(all), Vec<float>);
+  }
+
   // `added`: the residual's bytes, as int32.
   [[gnu::always_inline]] Vec<int32_t> rounded(Vec<int32_t> sums, int64_t n,
                                               const Vec<int32_t>* added) const {
-    // Unsigned, since the zero point's share may leave int32 until all is added up.
-    const Vec<uint32_t> total =
-        reinterpret_cast<Vec<uint32_t>>(sums) + reinterpret_cast<Vec<uint32_t>>(load(bias + n));
-    Vec<float> t = __builtin_convertvector(reinterpret_cast<Vec<int32_t>>(total), Vec<float>) *
-                   load(scale + n);
+    Vec<float> t = total(sums, n) * load(scale + n);
     if (added != nullptr)
       t += __builtin_convertvector(*added - residual_zero_point, Vec<float>) * residual_scale;
-    t = lesser(greater(t, broadcast(least)), broadcast(most)) + kRoundingAddend;
-    return reinterpret_cast<Vec<int32_t>>(t) - offset;
+    return rounded_lanes(t, broadcast(least), broadcast(most), offset);
   }
 
   template <int WHOLE, int ROWS, int VECTORS, class Rows>
   [[gnu::always_inline]] void put(const Vec<int32_t> (&sums)[ROWS][VECTORS], int64_t c_row,
                                   const Rows& out) const {
     constexpr int kVec = kLanes<int32_t>;
-#pragma GCC unroll 4
-    for (int v = 0; v < WHOLE; ++v)
+    int done = 0;
+#if defined(__AVX512BW__)
+    if constexpr (WHOLE == 2) {
+#pragma GCC unroll 8
+      for (; done + 2 <= ROWS; done += 2) put_two(sums[done], sums[done + 1], done, c_row, out);
+    }
+#endif
 #pragma GCC unroll 16
-      for (int i = 0; i < ROWS; ++i) {
+    for (int i = done; i < ROWS; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < WHOLE; ++v) {
         uint8_t* const to = out.row(i) + v * kVec;
         if (residual == nullptr) {
           store_bytes(to, rounded(sums[i][v], v * kVec, nullptr));
@@ -129,6 +95,45 @@ struct QuantizedEpilogue {
         store_bytes(to, rounded(sums[i][v], v * kVec, &added));
       }
   }
+
+#if defined(__AVX512BW__)
+  // Two rows of two vectors each, row i and the next. Packing clamps, of four vectors at a time.
+  template <int VECTORS, class Rows>
+  [[gnu::always_inline]] void put_two(const Vec<int32_t> (&a)[VECTORS],
+                                      const Vec<int32_t> (&b)[VECTORS], int i, int64_t c_row,
+                                      const Rows& out) const {
+    constexpr int kVec = kLanes<int32_t>;
+    const auto whole_sum = [&](Vec<int32_t> sum, int row, int v) __attribute__((always_inline)) {
+      Vec<float> t = total(sum, v * kVec) * load(scale + v * kVec);
+      if (residual != nullptr) {
+        const Vec<int32_t> added = __builtin_convertvector(
+            *reinterpret_cast<const LaneBytes*>(residual + row * c_row + v * kVec), Vec<int32_t>);
+        t += __builtin_convertvector(added - residual_zero_point, Vec<float>) * residual_scale;
+      }
+      // Beyond int32 the conversion gives its least number, which is right below alone.
+      return whole(reinterpret_cast<__m512>(lesser(t, broadcast(0x1p30f))));
+    };
+    const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(kRoundingBits - offset));
+    const auto words = [&](const Vec<int32_t>(&sums)[VECTORS],
+                           int row) __attribute__((always_inline)) {
+      return _mm512_adds_epi16(
+          _mm512_packs_epi32(whole_sum(sums[0], row, 0), whole_sum(sums[1], row, 1)), zero_point);
+    };
+    __m512i q = _mm512_packus_epi16(words(a, i), words(b, i + 1));
+    const auto limit = [&](float t) __attribute__((always_inline)) {
+      return _mm512_set1_epi8(static_cast<char>(static_cast<int32_t>(t) + kRoundingBits - offset));
+    };
+    q = _mm512_min_epu8(_mm512_max_epu8(q, limit(least)), limit(most));
+    // Each 16 bytes have four columns of a row's first vector, of its second, and of the next row.
+    q = _mm512_maskz_permutexvar_epi32(
+        kEverySum, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), q);
+    const auto all = reinterpret_cast<Vec<int64_t>>(q);
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(out.row(i)),
+                        reinterpret_cast<__m256i>(__builtin_shufflevector(all, all, 0, 1, 2, 3)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(out.row(i + 1)),
+                        reinterpret_cast<__m256i>(__builtin_shufflevector(all, all, 4, 5, 6, 7)));
+  }
+#endif
 
   [[gnu::noinline]] void put_partial(int rows, int64_t columns, const int32_t* sums, int sums_row,
                                      uint8_t* c, int64_t c_row) const {
