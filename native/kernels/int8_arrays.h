@@ -47,13 +47,31 @@ void binary_run(const QuantizedBinaryStep& step, const uint8_t* a, int64_t a_ste
   const Rounding rounding{step.zero_point, step.lower, step.upper};
   const int32_t za = step.a_zero_point, zb = step.b_zero_point;
   const float a_scale = step.a_scale, b_scale = step.b_scale;
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t from_a = a[A_STEP < 0 ? i * a_step : i * A_STEP] - za;
-    const int32_t from_b = b[B_STEP < 0 ? i * b_step : i * B_STEP] - zb;
-    const float t =
-        ADDS ? static_cast<float>(from_a) * a_scale + static_cast<float>(from_b) * b_scale
-             : static_cast<float>(from_a * from_b) * a_scale;
-    y[i] = rounded_byte(t, rounding);
+  // Of numbers or of vectors of them.
+  const auto combined = [&](auto from_a, auto from_b, auto real) __attribute__((always_inline)) {
+    return ADDS ? real(from_a - za) * a_scale + real(from_b - zb) * b_scale
+                : real((from_a - za) * (from_b - zb)) * a_scale;
+  };
+  int64_t i = 0;
+  if constexpr (A_STEP >= 0) {
+    const auto lanes = [](const uint8_t* p, int step) __attribute__((always_inline)) {
+      return step == 0 ? broadcast<int32_t>(*p) : byte_lanes(p);
+    };
+    const Vec<float> least = broadcast(static_cast<float>(rounding.lower - rounding.zero_point));
+    const Vec<float> most = broadcast(static_cast<float>(rounding.upper - rounding.zero_point));
+    for (; i + kLanes<int32_t> <= count; i += kLanes<int32_t>) {
+      const Vec<float> t = combined(lanes(a + i * A_STEP, A_STEP), lanes(b + i * B_STEP, B_STEP),
+                                    [](Vec<int32_t> v) __attribute__((always_inline)) {
+                                      return __builtin_convertvector(v, Vec<float>);
+                                    });
+      store_bytes(y + i, rounded_lanes(t, least, most, kRoundingBits - rounding.zero_point));
+    }
+  }
+  for (; i < count; ++i) {
+    const int32_t from_a = a[A_STEP < 0 ? i * a_step : i * A_STEP];
+    const int32_t from_b = b[B_STEP < 0 ? i * b_step : i * B_STEP];
+    y[i] = rounded_byte(combined(from_a, from_b, [](int32_t v) { return static_cast<float>(v); }),
+                        rounding);
   }
 }
 

@@ -6,6 +6,11 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1), may_alias));
 
+// As many bytes as lanes.
+[[gnu::always_inline]] inline Vec<int32_t> byte_lanes(const uint8_t* p) {
+  return __builtin_convertvector(*reinterpret_cast<const LaneBytes*>(p), Vec<int32_t>);
+}
+
 // Stores lanes of 0 to 255 as bytes.
 [[gnu::always_inline]] inline void store_bytes(uint8_t* to, Vec<int32_t> v) {
 #if defined(__AVX512F__)

@@ -90,8 +90,7 @@ struct QuantizedEpilogue {
           store_bytes(to, rounded(sums[i][v], v * kVec, nullptr));
           continue;
         }
-        const Vec<int32_t> added = __builtin_convertvector(
-            *reinterpret_cast<const LaneBytes*>(residual + i * c_row + v * kVec), Vec<int32_t>);
+        const Vec<int32_t> added = byte_lanes(residual + i * c_row + v * kVec);
         store_bytes(to, rounded(sums[i][v], v * kVec, &added));
       }
   }
@@ -106,8 +105,7 @@ struct QuantizedEpilogue {
     const auto whole_sum = [&](Vec<int32_t> sum, int row, int v) __attribute__((always_inline)) {
       Vec<float> t = total(sum, v * kVec) * load(scale + v * kVec);
       if (residual != nullptr) {
-        const Vec<int32_t> added = __builtin_convertvector(
-            *reinterpret_cast<const LaneBytes*>(residual + row * c_row + v * kVec), Vec<int32_t>);
+        const Vec<int32_t> added = byte_lanes(residual + row * c_row + v * kVec);
         t += __builtin_convertvector(added - residual_zero_point, Vec<float>) * residual_scale;
       }
       // Beyond int32 the conversion gives its least number, which is right below alone.
