@@ -173,3 +173,16 @@ def test_other_half_types_are_refused(model) -> None:
     half = keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype="mixed_float16")])
     with pytest.raises(ValueError, match="float16 is not supported"):
         sepconv.compile(half)
+
+
+def test_such_a_program_as_a_layer(model, program) -> None:
+    x, image = numbers(2, 16, 12, 3), keras.Input((16, 12, 3))
+    classes = sepconv.layers.ProgramLayer(program, name="inner")(image)
+    alone = sepconv.compile(keras.Model(image, classes))
+    np.testing.assert_array_equal(alone(x), program(x))
+    larger = keras.Model(image, layers.Dense(2, name="head")(classes))
+    with pytest.raises(ValueError, match=r"'inner'.*has values of bfloat16, as only a whole"):
+        sepconv.compile(larger)
+    partial = sepconv.compile(larger, partial=True)
+    assert [part.layers for part in partial.parts] == [("inner",), ("head",)]
+    np.testing.assert_allclose(partial(x), larger.predict_on_batch(x), rtol=1e-5, atol=1e-6)
