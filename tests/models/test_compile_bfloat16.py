@@ -79,9 +79,8 @@ def test_tuned_programs_have_the_same_bits(model, program) -> None:
 
 
 def test_files_are_half_as_large_and_open_alike(tmp_path) -> None:
-    model = keras.Sequential(
-        [keras.Input((8, 8, 64)), layers.SeparableConv2D(256, 3), layers.Conv2D(256, 1)]
-    )
+    kinds = [layers.SeparableConv2D(256, 3, activation="relu"), layers.Conv2D(256, 1)]
+    model = keras.Sequential([keras.Input((8, 8, 64)), *kinds, layers.GlobalMaxPooling2D()])
     half = sepconv.compile(model, dtype="bfloat16")
     half.save(tmp_path / "half.sepconv")
     sepconv.compile(model).save(tmp_path / "whole.sepconv")
@@ -173,3 +172,16 @@ def test_other_half_types_are_refused(model) -> None:
     half = keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype="mixed_float16")])
     with pytest.raises(ValueError, match="float16 is not supported"):
         sepconv.compile(half)
+
+
+def test_such_a_program_as_a_layer(model, program) -> None:
+    x, image = numbers(2, 16, 12, 3), keras.Input((16, 12, 3))
+    classes = sepconv.layers.ProgramLayer(program, name="inner")(image)
+    alone = sepconv.compile(keras.Model(image, classes))
+    np.testing.assert_array_equal(alone(x), program(x))
+    larger = keras.Model(image, layers.Dense(2, name="head")(classes))
+    with pytest.raises(ValueError, match=r"'inner'.*has values of bfloat16, as only a whole"):
+        sepconv.compile(larger)
+    partial = sepconv.compile(larger, partial=True)
+    assert [part.layers for part in partial.parts] == [("inner",), ("head",)]
+    np.testing.assert_allclose(partial(x), larger.predict_on_batch(x), rtol=1e-5, atol=1e-6)

@@ -309,7 +309,7 @@ def _close(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     """Holds results against the reference's.
 
     Those of bfloat16 may be rounded to the next number where the sums of float32 are not exact, and
-    what is rounded within a separable convolution changes its results by as much.
+    so may what is rounded within a separable convolution.
     """
     assert found.shape == expected.shape
     assert found.dtype == ("float32" if dtype == "bfloat16" else dtype)

@@ -11,6 +11,7 @@ from sepconv.layers.program_layer import ProgramLayer
 from sepconv.models.graph import Graph
 from sepconv.models.lowering.call import Call
 from sepconv.program import file
+from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network
 
 __all__ = ["LAYERS", "whole_network"]
@@ -22,6 +23,9 @@ def _program(call: Call) -> Any:
     if given != call.step.inputs or any(value not in (None, False) for value in kwargs.values()):
         call.refuse("it is called with something else than a list of tensors")
     network = _network(call.layer)
+    others = sorted(set(value_dtypes(network)) - {network.dtype})
+    if others:
+        call.refuse(f"its program has values of {', '.join(others)}, as only a whole program may")
     builder, around = call.builder, call.builder.name
     numbers = [call.numbers[value] for value in call.step.inputs]
     for step in network.steps:
