@@ -180,11 +180,7 @@ struct ByteProduct {
     I taps;
     if constexpr (sizeof(Sums) == 16)
       taps = reinterpret_cast<I>(_mm_set1_epi32(static_cast<int>(a)));
-#if defined(__AVX512BW__)
-    // The lower half of what a whole vector has, so that one broadcast does for both.
-    if constexpr (sizeof(Sums) == 32)
-      taps = reinterpret_cast<I>(_mm512_castsi512_si256(_mm512_set1_epi32(static_cast<int>(a))));
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
     if constexpr (sizeof(Sums) == 32)
       taps = reinterpret_cast<I>(_mm256_set1_epi32(static_cast<int>(a)));
 #endif
