@@ -95,7 +95,8 @@ PreparedQuantized::PreparedQuantized(const QuantizedWeights& weights,
     check_rounding(w.depthwise, w.middle());
     check_sums(w.depthwise_kernel, w.depthwise.bias, w.kh * w.kw, w.middle(), zero_point);
     zero_point = w.depthwise.zero_point;
-    // A table may give any byte.
+    for (int64_t channel = 0; channel < w.middle(); ++channel)
+      weights_.depthwise_large |= std::abs(w.depthwise.scale[channel]) > 0.5f;
   }
   if (w.mixes()) {
     check_rounding(w.output, w.filters);
@@ -106,9 +107,9 @@ PreparedQuantized::PreparedQuantized(const QuantizedWeights& weights,
           "residual_scale must be finite. Received: " + std::to_string(w.residual_scale) + ".");
   }
   const Int8Table& kernels = int8_kernels();
-  bytes_ = kernels.packed_bytes(w);
+  bytes_ = kernels.packed_bytes(weights_);
   packed_ = memory_->take(bytes_);
-  kernels.pack(w, packed_);
+  kernels.pack(weights_, packed_);
 }
 
 void PreparedQuantized::forward(const Geometry& g, const uint8_t* x, const uint8_t* residual,

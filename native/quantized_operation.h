@@ -35,6 +35,8 @@ struct QuantizedWeights {
   Requantize depthwise = {}, output = {};  // `output` of what mixes channels
   int32_t residual_zero_point = 0;
   float residual_scale = 0;
+  // Whether a scale of the depthwise step is so large that its results may leave int32.
+  bool depthwise_large = false;
 
   bool is_depthwise() const { return depthwise_kernel != nullptr; }
   bool mixes() const { return filters != 0; }

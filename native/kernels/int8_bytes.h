@@ -29,12 +29,10 @@ inline constexpr int kTaps = 2;
 using Int8Weight = int16_t;
 #endif
 
-// How sums become bytes; see Requantize. `most` of a sum as a float32 keeps the conversion to
-// int32 inside it.
+// How sums become bytes; see Requantize.
 struct Rounding {
   int32_t zero_point, lower, upper;
 };
-inline constexpr float kMostRounded = 0x1p30f;
 
 // Adding this to a float32 of at most 2^22 rounds it to an integer, half to even; the bits then
 // count from those of the sum with 0.
@@ -100,12 +98,11 @@ inline __m512 greater(__m512 a, __m512 b) { return _mm512_maskz_max_ps(kEverySum
               _mm##P##_set1_epi8(static_cast<char>(r.lower)),                                      \
               _mm##P##_set1_epi8(static_cast<char>(r.upper))};                                     \
     }                                                                                              \
-    /* Two vectors of sums rounded, and clamped to 16 bits. */                                     \
+    /* Two vectors of sums, which stay in int32, rounded and clamped to 16 bits. */                \
     [[gnu::always_inline]] static Int words(const Int* sums, const float* scale,                   \
                                             const Limits& limits) {                                \
       const auto rounded = [&](int v) __attribute__((always_inline)) {                             \
-        const auto t = floats(sums[v]) * _mm##P##_loadu_ps(scale + v * W / 4);                     \
-        return whole(lesser(t, _mm##P##_set1_ps(kMostRounded)));                                   \
+        return whole(floats(sums[v]) * _mm##P##_loadu_ps(scale + v * W / 4));                      \
       };                                                                                           \
       return _mm##P##_adds_epi16(_mm##P##_packs_epi32(rounded(0), rounded(1)), limits.zero_point); \
     }                                                                                              \

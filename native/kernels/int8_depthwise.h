@@ -26,8 +26,8 @@ inline bool is_quick_width(int64_t kw) { return kw == 1 || kw == 3 || kw == 5 ||
 
 // Whether the kernel goes by tiles. What decides is known when weights are packed.
 inline bool is_tiled(const QuantizedWeights& w) {
-  return w.m == 1 && w.c >= 16 && w.dh == 1 && w.dw == 1 && w.kh <= kTallest &&
-         is_quick_width(w.kw) && (w.sw == 1 || w.sw == 2);
+  return w.m == 1 && w.c >= 16 && !w.depthwise_large && w.dh == 1 && w.dw == 1 &&
+         w.kh <= kTallest && is_quick_width(w.kw) && (w.sw == 1 || w.sw == 2);
 }
 
 // Rows of outputs of a tile, and groups of kTaps rows of the image that those see.
@@ -84,10 +84,10 @@ inline void pack_tiled(const QuantizedWeights& w, Int8Weight* weights, int32_t* 
 
 // ---- tiles
 
-// What a tile reads: kTaps pointers a group of rows, to the block's channels of the first column.
+// What tiles read: kTaps pointers a group of rows, to the block's channels, from `offset` on.
 struct TileInput {
   const uint8_t* rows[kMostRowPointers];
-  int64_t pixel;  // bytes from a column to the next
+  int64_t offset, pixel;  // bytes to the first column, and from one to the next
 };
 
 // Puts rows of one column beside each other: four vectors, of the block's channels in the order of
@@ -114,56 +114,61 @@ template <int W>
 #endif
 }
 
-// ROWS x OUTPUTS outputs of a block, from `groups` groups of rows, whose weights are `weights_step`
-// elements apart.
+// `tiles` tiles beside each other, each of ROWS x OUTPUTS outputs of a block, from `groups` groups
+// of rows, whose weights are `weights_step` elements apart.
 template <int W, int ROWS, int OUTPUTS, int KW, int SW>
-[[gnu::noinline]] void depthwise_tile(const TileInput& in, int64_t groups,
-                                      const Int8Weight* weights, int64_t weights_step,
-                                      const int32_t* bias, const float* scale,
-                                      const Rounding& rounding, uint8_t* y, int64_t y_row,
-                                      int64_t y_pixel) {
+[[gnu::noinline]] void depthwise_tiles(const TileInput& in, int64_t tiles, int64_t groups,
+                                       const Int8Weight* weights, int64_t weights_step,
+                                       const int32_t* bias, const float* scale,
+                                       const Rounding& rounding, uint8_t* y, int64_t y_row,
+                                       int64_t y_pixel) {
   using B = Bytes<W>;
   constexpr int kVec = W / static_cast<int>(sizeof(Int8Weight));
-  typename B::Int sums[ROWS][OUTPUTS][4];
+  const typename B::Limits limits = B::limits(rounding);
+  const int64_t pixel = in.pixel;
+  int64_t first = in.offset;
+  for (; tiles > 0; --tiles, first += OUTPUTS * SW * pixel, y += OUTPUTS * y_pixel) {
+    typename B::Int sums[ROWS][OUTPUTS][4];
 #pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) {
-    const auto start = B::get(bias + v * W / 4);
+    for (int v = 0; v < 4; ++v) {
+      const auto start = B::get(bias + v * W / 4);
+#pragma GCC unroll 2
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+        for (int q = 0; q < OUTPUTS; ++q) sums[r][q][v] = start;
+    }
+    const uint8_t* const* rows = in.rows;
+    const Int8Weight* taps = weights;
+    for (int64_t group = 0; group < groups; ++group, rows += kTaps, taps += weights_step) {
+      int64_t offset = first;
+#pragma GCC unroll 24
+      for (int column = 0; column < (OUTPUTS - 1) * SW + KW; ++column, offset += pixel) {
+        typename B::Int x[4];
+        interleave_rows<W>(rows, offset, x);
+#pragma GCC unroll 8
+        for (int q = 0; q < OUTPUTS; ++q) {
+          const int j = column - q * SW;
+          if (j < 0 || j >= KW) continue;
+#pragma GCC unroll 2
+          for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v)
+              sums[r][q][v] =
+                  B::dot(sums[r][q][v], x[v], B::get(taps + ((r * KW + j) * 4 + v) * kVec));
+        }
+      }
+    }
 #pragma GCC unroll 2
     for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 8
-      for (int q = 0; q < OUTPUTS; ++q) sums[r][q][v] = start;
+      for (int q = 0; q < OUTPUTS; ++q)
+        B::finish(sums[r][q], scale, limits, y + r * y_row + q * y_pixel);
   }
-  const uint8_t* const* rows = in.rows;
-  for (int64_t group = 0; group < groups; ++group, rows += kTaps) {
-    int64_t offset = 0;
-#pragma GCC unroll 24
-    for (int column = 0; column < (OUTPUTS - 1) * SW + KW; ++column, offset += in.pixel) {
-      typename B::Int x[4];
-      interleave_rows<W>(rows, offset, x);
-#pragma GCC unroll 8
-      for (int q = 0; q < OUTPUTS; ++q) {
-        const int j = column - q * SW;
-        if (j < 0 || j >= KW) continue;
-#pragma GCC unroll 2
-        for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 4
-          for (int v = 0; v < 4; ++v)
-            sums[r][q][v] =
-                B::dot(sums[r][q][v], x[v], B::get(weights + ((r * KW + j) * 4 + v) * kVec));
-      }
-    }
-    weights += weights_step;
-  }
-  const typename B::Limits limits = B::limits(rounding);
-#pragma GCC unroll 2
-  for (int r = 0; r < ROWS; ++r)
-#pragma GCC unroll 8
-    for (int q = 0; q < OUTPUTS; ++q)
-      B::finish(sums[r][q], scale, limits, y + r * y_row + q * y_pixel);
 }
 
-using TileFunction = void (*)(const TileInput&, int64_t, const Int8Weight*, int64_t, const int32_t*,
-                              const float*, const Rounding&, uint8_t*, int64_t, int64_t);
+using TileFunction = void (*)(const TileInput&, int64_t, int64_t, const Int8Weight*, int64_t,
+                              const int32_t*, const float*, const Rounding&, uint8_t*, int64_t,
+                              int64_t);
 
 // Those of a block's width: of kTileOutputs outputs, and of one.
 struct TileFunctions {
@@ -172,10 +177,10 @@ struct TileFunctions {
 template <int W, int ROWS, int SW>
 TileFunctions tile_functions(int64_t kw) {
   constexpr int kMany = kTileOutputs<ROWS>;
-  if (kw == 1) return {depthwise_tile<W, ROWS, kMany, 1, SW>, depthwise_tile<W, ROWS, 1, 1, SW>};
-  if (kw == 3) return {depthwise_tile<W, ROWS, kMany, 3, SW>, depthwise_tile<W, ROWS, 1, 3, SW>};
-  if (kw == 5) return {depthwise_tile<W, ROWS, kMany, 5, SW>, depthwise_tile<W, ROWS, 1, 5, SW>};
-  return {depthwise_tile<W, ROWS, kMany, 7, SW>, depthwise_tile<W, ROWS, 1, 7, SW>};
+  if (kw == 1) return {depthwise_tiles<W, ROWS, kMany, 1, SW>, depthwise_tiles<W, ROWS, 1, 1, SW>};
+  if (kw == 3) return {depthwise_tiles<W, ROWS, kMany, 3, SW>, depthwise_tiles<W, ROWS, 1, 3, SW>};
+  if (kw == 5) return {depthwise_tiles<W, ROWS, kMany, 5, SW>, depthwise_tiles<W, ROWS, 1, 5, SW>};
+  return {depthwise_tiles<W, ROWS, kMany, 7, SW>, depthwise_tiles<W, ROWS, 1, 7, SW>};
 }
 template <int W>
 TileFunctions tile_functions(int rows, int64_t kw, int64_t sw) {
@@ -193,47 +198,41 @@ inline TileFunctions tile_functions(int width, int rows, int64_t kw, int64_t sw)
   return tile_functions<16>(rows, kw, sw);
 }
 
-// A band's memory: columns of the zero point, which stand for rows outside the image; and a copy of
+// A band's memory: a row of the zero point, which stands for rows outside the image; and a copy of
 // what a tile at an edge sees.
-inline int64_t zero_columns_bytes(const QuantizedWeights& w) {
-  return round_up(kMostColumns * w.c, 64);
+inline int64_t zero_row_bytes(const Geometry& g) {
+  return round_up(max_of(g.w, kMostColumns) * g.c, 64);
 }
-inline int64_t tiled_scratch(const QuantizedWeights& w) {
-  return zero_columns_bytes(w) + kMostRowPointers * kMostColumns * kWidestBlock;
+inline int64_t tiled_scratch(const Geometry& g) {
+  return zero_row_bytes(g) + kMostRowPointers * kMostColumns * kWidestBlock;
 }
 
-// Where the rows of the image are that a tile sees, from column `left` on. Of a tile at an edge,
-// whose columns are not all inside, they are copied into `strip`. Rows after the kernel's have
-// weights of 0.
-inline TileInput tile_input(const Geometry& g, const uint8_t* image, const ChannelBlock& block,
-                            int64_t top, int64_t pointers, int64_t left, int64_t columns,
-                            const uint8_t* zeros, uint8_t* strip) {
-  const bool inside = left >= 0 && left + columns <= g.w;
-  TileInput in;
-  in.pixel = inside ? g.c : block.width;
+// Copies `columns` columns from `left` on, of which some are outside the image, of the rows at
+// `rows`; `zeros` stands for those outside. `strip` is what tiles read then.
+inline TileInput edge_input(const Geometry& g, const TileInput& in, int64_t pointers, int width,
+                            int64_t left, int64_t columns, const uint8_t* zeros, uint8_t* strip) {
+  TileInput edge;
+  edge.offset = 0;
+  edge.pixel = width;
   for (int64_t i = 0; i < pointers; ++i) {
-    const int64_t h = top + i;
-    const bool there = h >= 0 && h < g.h;
-    const uint8_t* row = image + (h * g.w + left) * g.c + block.first;
-    in.rows[i] = !inside ? strip : there ? row : zeros;
-    if (inside) continue;
-    for (int64_t column = left; column < left + columns; ++column, row += g.c) {
-      const uint8_t* from = there && column >= 0 && column < g.w ? row : zeros;
-      for (int64_t at = 0; at < block.width; at += 16, strip += 16)
+    edge.rows[i] = strip;
+    for (int64_t column = left; column < left + columns; ++column) {
+      const uint8_t* from = column >= 0 && column < g.w ? in.rows[i] + column * g.c : zeros;
+      for (int at = 0; at < width; at += 16, strip += 16)
         Bytes<16>::put(strip, Bytes<16>::get(from + at));
     }
   }
-  return in;
+  return edge;
 }
 
 // Rows [p0, p1) of the outputs of an image, to y.
 inline void tiled_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
                        const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, uint8_t* scratch) {
-  const int64_t groups = tap_groups(w), y_row = g.wo * g.c;
+  const int64_t groups = tap_groups(w), pointers = groups * kTaps, y_row = g.wo * g.c;
   const int packed_rows = tile_rows(w);
   uint8_t* const zeros = scratch;
-  uint8_t* const strip = zeros + zero_columns_bytes(w);
-  __builtin_memset(zeros, w.input_zero_point, static_cast<size_t>(zero_columns_bytes(w)));
+  uint8_t* const strip = zeros + zero_row_bytes(g);
+  __builtin_memset(zeros, w.input_zero_point, static_cast<size_t>(zero_row_bytes(g)));
   for (int64_t p = p0, rows; p < p1; p += rows, y += rows * y_row) {
     rows = min_of(packed_rows, p1 - p);
     const int64_t most = rows == 2 ? kTileOutputs<2> : kTileOutputs<1>;
@@ -243,16 +242,28 @@ inline void tiled_rows(const Geometry& g, const QuantizedWeights& w, const Depth
       const TileFunctions functions =
           tile_functions(block.width, static_cast<int>(rows), g.kw, g.sw);
       const int64_t step = packed_rows * g.kw * kTaps * block.width;
-      for (int64_t next = 0, outputs; next < g.wo; next += outputs) {
+      TileInput in;
+      in.pixel = g.c;
+      for (int64_t i = 0; i < pointers; ++i) {
+        const int64_t h = p * g.sh - g.pt + i;  // rows after the kernel's have weights of 0
+        in.rows[i] = h >= 0 && h < g.h ? image + h * g.w * g.c + block.first : zeros;
+      }
+      for (int64_t next = 0; next < g.wo;) {
         // Of the last ones some are computed twice, where that is less work than one by one.
-        const int64_t left = g.wo - next;
-        outputs = g.wo >= most && 3 * left > most ? most : 1;
-        const int64_t q = min_of(next, g.wo - outputs);
-        const TileInput in = tile_input(g, image, block, p * g.sh - g.pt, groups * kTaps,
-                                        q * g.sw - g.pl, (outputs - 1) * g.sw + g.kw, zeros, strip);
+        const int64_t outputs = g.wo >= most && 3 * (g.wo - next) > most ? most : 1;
+        const int64_t q = min_of(next, g.wo - outputs), columns = (outputs - 1) * g.sw + g.kw;
+        const int64_t left = q * g.sw - g.pl, right = g.w - left - columns;
+        const bool inside = left >= 0 && right >= 0;
+        // As many as are whole and inside.
+        const int64_t tiles =
+            inside ? 1 + min_of((g.wo - q) / outputs - 1, right / (outputs * g.sw)) : 1;
+        in.offset = left * g.c;
+        const TileInput edge =
+            inside ? in : edge_input(g, in, pointers, block.width, left, columns, zeros, strip);
         (outputs == 1 ? functions.one : functions.many)(
-            in, groups, weights, step, pack.bias + before, pack.scale + before, pack.rounding,
-            y + q * g.c + block.first, y_row, g.c);
+            edge, tiles, groups, weights, step, pack.bias + before, pack.scale + before,
+            pack.rounding, y + q * g.c + block.first, y_row, g.c);
+        next = q + outputs * tiles;
       }
       weights += groups * step;
       before += block.width;
@@ -303,8 +314,8 @@ inline void plain_rows(const Geometry& g, const QuantizedWeights& w, const Depth
 
 // ---- either
 
-inline int64_t depthwise_scratch(const QuantizedWeights& w) {
-  return is_tiled(w) ? tiled_scratch(w)
+inline int64_t depthwise_scratch(const Geometry& g, const QuantizedWeights& w) {
+  return is_tiled(w) ? tiled_scratch(g)
                      : round_up(w.middle() * static_cast<int64_t>(sizeof(int32_t)), 64);
 }
 
@@ -326,7 +337,7 @@ inline void depthwise_bytes(const Geometry& g, const QuantizedWeights& w, const 
   const int64_t each = min_of(ceil_div(tasks, g.n), ceil_div(g.ho, unit));
   const Cut bands = cut_into(g.ho, max_of(1, each), unit);
   parallel<uint8_t>(
-      runner, g.n * bands.count, depthwise_scratch(w), [&](int64_t task, uint8_t* scratch) {
+      runner, g.n * bands.count, depthwise_scratch(g, w), [&](int64_t task, uint8_t* scratch) {
         const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
         depthwise_rows(g, w, pack, x + n * g.h * g.w * g.c, p0, bands.first(task % bands.count + 1),
                        y + n * out + p0 * g.wo * middle, scratch);

@@ -120,7 +120,7 @@ inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
     return;
   }
   const int64_t most = bands.most * g.wo, tile = round_up(most * middle, 64);
-  const int64_t rest = max_of(depthwise_scratch(w), widened_bytes(most, middle));
+  const int64_t rest = max_of(depthwise_scratch(g, w), widened_bytes(most, middle));
   parallel<uint8_t>(runner, g.n * bands.count, tile + rest, [&](int64_t task, uint8_t* scratch) {
     const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
     const int64_t p1 = bands.first(task % bands.count + 1);

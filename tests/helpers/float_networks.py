@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from sepconv.geometry import conv_spec
+from sepconv.program import reference
 from sepconv.program.building.builder import Builder
 from sepconv.program.network import Input, Network
 
@@ -66,3 +67,9 @@ def data(network, examples=4):
     rng = np.random.default_rng(0)
     shape = [examples if size is None else size for size in network.inputs[0].shape]
     return rng.standard_normal(shape).astype("float32")
+
+
+def values(network, inputs, numbers):
+    """Values of a network by the reference, by their numbers; quantised ones as whole numbers."""
+    computed = reference.values(network, *inputs)
+    return {number: computed[number] for number in numbers}

@@ -4,10 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from helpers.float_networks import Drawn, data
+from helpers.float_networks import Drawn, data, values
 
 from sepconv.program import reference
-from sepconv.quantization.running import values
 from sepconv.quantization.search import quantized
 
 
@@ -76,9 +75,10 @@ def test_a_tolerance_keeps_the_noisiest_blocks_float():
     assert not [block for block in same if block.why == why]
     # All in float is left where nothing else will do.
     _, none = quantized(network, [x], tolerance=1e-4)
-    assert sum(block.int8 for block in none) <= 2
-    with pytest.raises(ValueError, match=r"tolerance=1e-12 cannot be kept: .* is \d"):
-        quantized(network, [x], tolerance=1e-12)
+    assert none.error <= 1e-4
+    _, exact = quantized(network, [x], tolerance=1e-12)
+    assert not any(block.int8 for block in exact)
+    assert exact.error == 0
 
 
 def test_the_best_way_is_taken():

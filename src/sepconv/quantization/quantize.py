@@ -63,8 +63,8 @@ def quantize(
 
     Raises:
         TypeError: the model or the calibration data is of another kind.
-        ValueError: the model does not compile, see `sepconv.compile`; the data does not fit it; a
-            name of `keep` is of no block; or the tolerance cannot be kept.
+        ValueError: the model does not compile, see `sepconv.compile`; the data does not fit it; or
+            a name of `keep` is of no block.
 
     Example:
         >>> import keras, numpy as np, sepconv

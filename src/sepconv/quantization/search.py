@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sepconv.program.network import Network
+from sepconv.program.network import Network, Step
 from sepconv.program.program import Program
 from sepconv.quantization.atoms import Atoms, split
 from sepconv.quantization.equalise import equalise
@@ -18,7 +18,6 @@ from sepconv.quantization.observe import Runner, Seen, batches_of, observe
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.record import Block, Record
 from sepconv.quantization.rewrite import Rewritten, rewrite
-from sepconv.quantization.running import values
 from sepconv.quantization.scales import channel_axes, logits, scales_of
 
 __all__ = ["blocks_named", "quantized"]
@@ -58,21 +57,19 @@ class _Trial:
         """The mean squares of values, and of their differences from the float network's."""
         there = [value for value in at if value in made.values]
         sums = {value: np.zeros(2) for value in there}
-        numbers = sorted({made.values[value][0] for value in there})
+        network, numbers = _as_floats(made, there)
+        run = Runner(network, list(numbers))
         for batch, expected in zip(self.batches, self._expected, strict=True):
-            found = values(made.network, batch, numbers)
-            for value in there:
-                number, scale = made.values[value]
-                x = found[number] if scale is None else scale.real(found[number])
-                real = expected[value].astype(np.float64)
-                sums[value] += (real * real).sum(), ((x - real) ** 2).sum()
+            for number, x in run(batch):
+                real = expected[numbers[number]].astype(np.float64)
+                sums[numbers[number]] += (real * real).sum(), ((x - real) ** 2).sum()
         return {value: (float(sums[value][0]), float(sums[value][1])) for value in there}
 
     def error(self, made: Rewritten) -> float:
         """As `Record` has it."""
         found = self.measured(made, self._logits)
         return max(
-            (math.sqrt(noise / signal) if signal else math.inf * bool(noise) if noise else 0.0)
+            math.sqrt(noise / signal) if signal else (math.inf if noise else 0.0)
             for signal, noise in found.values()
         )
 
@@ -95,6 +92,19 @@ class _Way(NamedTuple):
     correct: bool
 
 
+def _as_floats(made: Rewritten, at: Sequence[int]) -> tuple[Network, dict[int, int]]:
+    """The network with values of the atoms as floats, and what each of their numbers is of."""
+    steps = list(made.network.steps)
+    numbers = {}
+    for value in at:
+        number, scale = made.values[value]
+        if scale is not None:
+            steps.append(Step("dequantize", "measured", [number], scale._asdict()))
+            number = len(made.network.inputs) + len(steps) - 1
+        numbers[number] = value
+    return made.network._replace(steps=steps), numbers
+
+
 def quantized(
     network: Network,
     arrays: Sequence[np.ndarray],
@@ -110,7 +120,7 @@ def quantized(
         tolerance: None, or the largest error of the outputs.
 
     Raises:
-        ValueError: no block has a name of `keep`; or the tolerance cannot be kept.
+        ValueError: no block has a name of `keep`.
     """
     wanted = dict.fromkeys(blocks_named(network, keep), "as asked for")
     atoms = split(network)
@@ -181,18 +191,13 @@ def _within(
     order = _noisiest(way, made)
     why = "its noise is too large for the tolerance"
     most: tuple[Rewritten, float] | None = None
-    low, high = 0, len(order)  # `low` blocks are too few
+    low, high = 0, len(order)  # `low` blocks are too few, and `high` are enough
     while high - low > 1 or most is None:
-        count = high if most is None else (low + high) // 2
+        count = (low + high) // 2 if high - low > 1 else high
         found = _made(way, {**keep, **dict.fromkeys(order[:count], why)})
         error = way.trial.error(found)
-        if error <= tolerance:
+        if error <= tolerance or count == len(order):
             most, high = (found, error), count
-        elif most is None:
-            raise ValueError(
-                f"tolerance={tolerance} cannot be kept: with every layer in float, the error of "
-                f"the outputs on the calibration data is {error:.2e}."
-            )
         else:
             low = count
     return most
