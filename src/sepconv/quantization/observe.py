@@ -23,6 +23,13 @@ _MOST_OUTPUTS = 200
 #: Bytes of the values of a batch, about.
 _BATCH_BYTES = 1 << 28
 
+#: The most numbers of a value of a batch that are counted, of places that are evenly apart; the
+#: extremes are those of all. A histogram of more is hardly another one.
+_MOST_COUNTED = 1 << 17
+
+#: The most pixels of a value of a batch that channels' means are taken over, likewise.
+_MOST_PIXELS = 1 << 12
+
 
 class Channels(NamedTuple):
     """Of a value's channels, each over all else.
@@ -53,12 +60,17 @@ class Seen(NamedTuple):
 
 
 class _Extremes:
-    """Of one value, what the first pass adds up."""
+    """Of one value, what the first pass adds up.
 
-    def __init__(self, axis: int | None) -> None:
+    Args:
+        axis: of its channels, where they are wanted.
+        is_input: whether it may be of bytes.
+    """
+
+    def __init__(self, axis: int | None, is_input: bool) -> None:
         self._axis = axis
         self.least, self.greatest = np.inf, -np.inf
-        self.whole, self.finite = True, True
+        self.whole, self.finite = is_input, True
         self._count = 0
         self._sums: list[np.ndarray] = []
 
@@ -67,14 +79,18 @@ class _Extremes:
             return
         self.least = min(self.least, float(x.min()))
         self.greatest = max(self.greatest, float(x.max()))
-        self.finite = self.finite and bool(np.isfinite(x).all())
-        self.whole = self.whole and bool(((x >= 0) & (x <= 255) & (x == np.rint(x))).all())
-        if self._axis is None:
+        # What is not finite shows in the extremes, and NaN in both.
+        self.finite = self.finite and bool(np.isfinite([x.min(), x.max()]).all())
+        if self.whole:
+            self.whole = bool(((x >= 0) & (x <= 255) & (x == np.rint(x))).all())
+        if self._axis is None or not self.finite:
             return
+        rest = tuple(i for i in range(x.ndim) if i != self._axis)
+        greatest = np.maximum(x.max(rest), -x.min(rest))
         by_channel = np.moveaxis(x, self._axis, -1).reshape(-1, x.shape[self._axis])
-        self._count += len(by_channel)
-        wide = by_channel.astype(np.float64)
-        sums = [wide.sum(0), (wide * wide).sum(0), np.abs(by_channel).max(0)]
+        wide = _spread(by_channel, _MOST_PIXELS).astype(np.float64)
+        self._count += len(wide)
+        sums = [wide.sum(0), (wide * wide).sum(0), greatest]
         if self._sums:
             old = self._sums
             sums = [old[0] + sums[0], old[1] + sums[1], np.maximum(old[2], sums[2])]
@@ -86,6 +102,13 @@ class _Extremes:
         if not self._sums:
             return None
         return Channels(self._sums[0] / self._count, self._sums[1] / self._count, self._sums[2])
+
+
+def _spread(x: np.ndarray, most: int) -> np.ndarray:
+    """As many rows of an array, evenly apart."""
+    if len(x) <= most:
+        return x
+    return x[np.linspace(0, len(x) - 1, most).astype(np.int64)]
 
 
 def batches_of(network: Network, arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -151,7 +174,7 @@ def observe(
     """
     axes = axes or {}
     count = len(network.inputs) + len(network.steps)
-    extremes = [_Extremes(axes.get(value)) for value in range(count)]
+    extremes = [_Extremes(axes.get(value), value < len(network.inputs)) for value in range(count)]
     run = Runner(network)
     for batch in batches_of(network, arrays):
         for value, x in run(batch):
@@ -161,7 +184,8 @@ def observe(
         for value, x in run(batch):
             seen = extremes[value]
             if seen.finite and seen.least < seen.greatest:
-                numbers = x[x != 0]
+                numbers = _spread(x.reshape(-1), _MOST_COUNTED)
+                numbers = numbers[numbers != 0]
                 counts[value] += np.histogram(numbers, BINS, (seen.least, seen.greatest))[0]
     return [
         Seen(
