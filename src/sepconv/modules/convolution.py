@@ -41,7 +41,7 @@ class Conv2d(nn.Conv2d):
         """The convolution of `input`."""
         if isinstance(input, Tensor) and self.padding_mode == "zeros":
             # From the dictionary, since an attribute of a module takes as long as an operation.
-            own = self._parameters
+            own: dict[str, Any] = self._parameters
             weight, bias = own.get("weight"), own.get("bias")
             if weight is None or "bias" not in own:  # computed from others, as by weight norm
                 weight, bias = self.weight, self.bias
