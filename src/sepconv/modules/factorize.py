@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
 
 from sepconv.geometry import conv_spec
 from sepconv.models.factorizable import Factorizable
@@ -175,7 +176,7 @@ def factorize(
     changed, verification = _replaced(module, pairs, examples, verify)
     rows = {c.path: row_of(c, o, goal) for c, o in zip(found, chosen, strict=True)}
     for path, conv, reason in kept:
-        size = sum(p.numel() for p in conv.parameters())
+        size = _count(conv)
         needed = costs.get(id(conv), 0)
         rows[path] = LayerReport(
             path, None, _full_rank(conv), (size, size), (needed, needed), 0.0, 0.0, reason
@@ -318,7 +319,9 @@ def _gather(module: nn.Module, data: Iterable[Any], moments: dict[int, Moments])
 
 
 def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """The number of weights, as far as they have sizes."""
+    sized = (p for p in module.parameters() if not isinstance(p, UninitializedParameter))
+    return sum(parameter.numel() for parameter in sized)
 
 
 def _milliseconds(
