@@ -1,7 +1,8 @@
 // What the operations between convolutions are: an element at a time, over windows, along axes, and
 // moves of elements. How one is called is in dispatch.h.
 //
-// Every buffer is dense, in C order, and all of an operation's have one dtype, float32 or float64.
+// Every buffer is dense, in C order, and all of an operation's have one dtype, but where it says
+// so. Which operations there are of which dtype is in dispatch.h.
 // Sizes are in elements. An output may be the same buffer as an input where that is said, and else
 // shares no memory with one.
 #pragma once
@@ -136,6 +137,14 @@ struct CopyStep {
 // y = value.
 struct FillStep {
   double value;
+  void* y;
+  int64_t count;
+};
+
+// y = x as float32, or x of float32 rounded to the nearest, ties to even; NaN stays NaN.
+struct CastStep {
+  bool widens;  // to float32
+  const void* x;
   void* y;
   int64_t count;
 };

@@ -27,22 +27,32 @@ using sepconv::DType;
 using sepconv::program::Program;
 using sepconv::program::Shape;
 
-// A C-contiguous array of a dtype, held while this lives.
+// The dtype of a buffer's format, whose bytes are in this machine's order. NumPy has no bfloat16,
+// whose bits are 16-bit integers; see src/sepconv/program/dtypes.py.
+DType dtype_of_format(const char* format, Py_ssize_t itemsize) {
+  // A format may say its byte order.
+  constexpr bool kLittle = std::endian::native == std::endian::little;
+  if (format == nullptr) format = "B";
+  if (*format == '@' || *format == '=' || *format == (kLittle ? '<' : '>')) ++format;
+  const std::string code(format);
+  if (code == "f") return DType::f32;
+  if (code == "d") return DType::f64;
+  if (code == "H") return DType::bf16;
+  if (code == "B") return DType::u8;
+  if (code == "b") return DType::i8;
+  if ((code == "i" || code == "l") && itemsize == 4) return DType::i32;
+  throw std::invalid_argument("An array of a dtype of programs was expected.");
+}
+
+// A C-contiguous array, held while this lives.
 class Array {
  public:
-  Array(nb::handle object, DType dtype, bool writable) {
+  Array(nb::handle object, bool writable) {
     const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nb::python_error();
     held_ = true;
-    // A format may say its byte order.
-    constexpr bool kLittle = std::endian::native == std::endian::little;
-    const char* format = view_.format == nullptr ? "" : view_.format;
-    if (*format == '@' || *format == '=' || *format == (kLittle ? '<' : '>')) ++format;
-    if (std::string(format) != (dtype == DType::f64 ? "d" : "f")) {
-      PyBuffer_Release(&view_);
-      throw std::invalid_argument("An array of the program's dtype was expected.");
-    }
     try {
+      dtype_ = dtype_of_format(view_.format, view_.itemsize);
       for (int i = 0; i < view_.ndim; ++i) shape_.append(view_.shape[i]);
     } catch (...) {
       PyBuffer_Release(&view_);
@@ -53,12 +63,16 @@ class Array {
     if (held_) PyBuffer_Release(&view_);
   }
   Array(Array&& other) noexcept
-      : view_(other.view_), held_(std::exchange(other.held_, false)), shape_(other.shape_) {}
+      : view_(other.view_),
+        held_(std::exchange(other.held_, false)),
+        dtype_(other.dtype_),
+        shape_(other.shape_) {}
   Array(const Array&) = delete;
   Array& operator=(const Array&) = delete;
   Array& operator=(Array&&) = delete;
 
   void* data() const { return view_.buf; }
+  DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
   bool meets(const Array& other) const {
     const char *mine = static_cast<const char*>(view_.buf),
@@ -69,6 +83,7 @@ class Array {
  private:
   Py_buffer view_{};
   bool held_ = false;
+  DType dtype_ = DType::f32;
   Shape shape_;
 };
 
@@ -99,8 +114,8 @@ void make(Program* self, int dtype, std::vector<std::vector<int64_t>> inputs, nb
   if (tuning) network.tuning = {(*tuning)[0], (*tuning)[1], (*tuning)[2]};
   std::vector<Array> arrays;
   std::vector<sepconv::program::TensorView> views;
-  for (nb::handle tensor : tensors) arrays.emplace_back(tensor, network.dtype, false);
-  for (const Array& array : arrays) views.push_back({array.shape(), array.data()});
+  for (nb::handle tensor : tensors) arrays.emplace_back(tensor, false);
+  for (const Array& array : arrays) views.push_back({array.shape(), array.data(), array.dtype()});
   for (nb::handle handle : steps) {
     const auto step = nb::cast<nb::tuple>(handle);
     if (step.size() != 6) throw std::invalid_argument("A step has six parts.");
@@ -132,7 +147,11 @@ class Arguments {
     std::vector<Array>* lists[] = {&inputs_, &outputs_};
     const nb::sequence given[] = {inputs, outputs};
     for (int i = 0; i < 2; ++i)
-      for (nb::handle array : given[i]) lists[i]->emplace_back(array, program.dtype(), i == 1);
+      for (nb::handle array : given[i]) {
+        lists[i]->emplace_back(array, i == 1);
+        if (lists[i]->back().dtype() != program.dtype())
+          throw std::invalid_argument("An array of the program's dtype was expected.");
+      }
     for (const Array& array : inputs_) {
       shapes.push_back(array.shape());
       in.push_back(array.data());

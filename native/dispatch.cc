@@ -38,12 +38,13 @@ const Kernels& kernels() {
 
 const KernelTable& table(DType dtype) { return kernels().tables[static_cast<int>(dtype)]; }
 
-const ArrayTable& arrays(DType dtype) {
+// An operation of the table of a dtype.
+template <class F>
+F array_kernel(DType dtype, F ArrayTable::* operation) {
   const int index = static_cast<int>(dtype);
-  if (index >= kArrayDTypes)
-    throw std::invalid_argument(
-        "The operations between convolutions are of float32 and float64 alone.");
-  return kernels().arrays[index];
+  const F found = index < kArrayDTypes ? kernels().arrays[index].*operation : nullptr;
+  if (found == nullptr) throw std::invalid_argument("There is no such operation of this dtype.");
+  return found;
 }
 
 int64_t elements(int rank, const int64_t* shape) {
@@ -140,53 +141,58 @@ void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackwar
 }
 
 void unary(DType dtype, const UnaryStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.count != 0) kernels.unary(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::unary);
+  if (step.count != 0) kernel(step, runner);
 }
 
 void binary(DType dtype, const BinaryStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (elements(step.rank, step.shape) != 0) kernels.binary(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::binary);
+  if (elements(step.rank, step.shape) != 0) kernel(step, runner);
 }
 
 void scale(DType dtype, const ScaleStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.outer * step.channels * step.inner != 0) kernels.scale(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::scale);
+  if (step.outer * step.channels * step.inner != 0) kernel(step, runner);
 }
 
 void pool(DType dtype, const Geometry& g, const PoolStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (g.n * g.c * g.ho * g.wo != 0) kernels.pool(g, step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::pool);
+  if (g.n * g.c * g.ho * g.wo != 0) kernel(g, step, runner);
 }
 
 void reduce(DType dtype, const ReduceStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.outer * step.inner != 0) kernels.reduce(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::reduce);
+  if (step.outer * step.inner != 0) kernel(step, runner);
 }
 
 void softmax(DType dtype, const SoftmaxStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.outer * step.count * step.inner != 0) kernels.softmax(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::softmax);
+  if (step.outer * step.count * step.inner != 0) kernel(step, runner);
 }
 
 void layer_norm(DType dtype, const LayerNormStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.rows * step.count != 0) kernels.layer_norm(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::layer_norm);
+  if (step.rows * step.count != 0) kernel(step, runner);
 }
 
 void resize(DType dtype, const ResizeStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.images * step.h * step.w * step.channels != 0) kernels.resize(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::resize);
+  if (step.images * step.h * step.w * step.channels != 0) kernel(step, runner);
 }
 
 void copy(DType dtype, const CopyStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (elements(step.rank, step.shape) != 0) kernels.copy(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::copy);
+  if (elements(step.rank, step.shape) != 0) kernel(step, runner);
 }
 
 void fill(DType dtype, const FillStep& step, Runner& runner) {
-  const ArrayTable& kernels = arrays(dtype);
-  if (step.count != 0) kernels.fill(step, runner);
+  const auto kernel = array_kernel(dtype, &ArrayTable::fill);
+  if (step.count != 0) kernel(step, runner);
+}
+
+void cast(DType dtype, const CastStep& step, Runner& runner) {
+  const auto kernel = array_kernel(dtype, &ArrayTable::cast);
+  if (step.count != 0) kernel(step, runner);
 }
 
 Plan make_plan(DType dtype, const Geometry& g, const Operation& operation, int threads) {
@@ -214,6 +220,8 @@ Activation activation_of(int64_t code) { return checked("activation", code, Acti
 const char* isa_name() { return kernels().name; }
 
 const KernelTable& kernels_for(DType dtype) { return table(dtype); }
+
+const Int8Table& int8_kernels() { return kernels().int8; }
 
 const KernelTable& f32_kernels() { return table(DType::f32); }
 

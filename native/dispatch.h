@@ -25,8 +25,11 @@ SEPCONV_API void batch_norm_forward(DType dtype, const BatchNorm& s, const Batch
 SEPCONV_API void batch_norm_backward(DType dtype, const BatchNorm& s, const BatchNormBackward& args,
                                      Runner& runner);
 
-// The operations between convolutions (array_operation.h), of float32 and float64; they throw
-// std::invalid_argument for the half types. Where there are no elements, nothing is done.
+// The operations between convolutions (array_operation.h), of float32, float64 and bfloat16; of
+// uint8 copy(), fill(), pool() to the largest number and resize() to the nearest pixel. They throw
+// std::invalid_argument for another dtype. Where there are no elements, nothing is done. bfloat16
+// has the numbers of ScaleStep and LayerNormStep in float32; its results are those of float32,
+// rounded once.
 SEPCONV_API void unary(DType dtype, const UnaryStep& step, Runner& runner);
 SEPCONV_API void binary(DType dtype, const BinaryStep& step, Runner& runner);
 SEPCONV_API void scale(DType dtype, const ScaleStep& step, Runner& runner);
@@ -37,6 +40,8 @@ SEPCONV_API void layer_norm(DType dtype, const LayerNormStep& step, Runner& runn
 SEPCONV_API void resize(DType dtype, const ResizeStep& step, Runner& runner);
 SEPCONV_API void copy(DType dtype, const CopyStep& step, Runner& runner);
 SEPCONV_API void fill(DType dtype, const FillStep& step, Runner& runner);
+// From float32 to `dtype`, or back.
+SEPCONV_API void cast(DType dtype, const CastStep& step, Runner& runner);
 
 // A kernel that mixes channels, as a matrix [depth, filters] (see operation.h), in the order in
 // which the products of such a layout read it, for who calls with the same one again and again. In
@@ -57,8 +62,8 @@ SEPCONV_API Plan make_plan(DType dtype, const Pointwise& p, Pass pass, bool pack
 SEPCONV_API DType dtype_of(int64_t code);
 SEPCONV_API Activation activation_of(int64_t code);
 
-// The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16",
-// "neon", "neon-bf16" or "generic". Chosen at the first call, by the processor or by the
+// The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-vnni",
+// "x86-64-v4-bf16", "neon", "neon-bf16" or "generic". Chosen at the first call, by the processor or by the
 // environment variable SEPCONV_ISA; throws std::invalid_argument where that names a level unknown
 // or not runnable here.
 SEPCONV_API const char* isa_name();

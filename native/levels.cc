@@ -15,24 +15,24 @@
 
 namespace sepconv {
 
-#define SEPCONV_REPLACE_ALL(level)                                                         \
-  {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, { \
-    &level::replace_arrays_f32, &level::replace_arrays_f64                                 \
-  }
+#define SEPCONV_REPLACE_ARRAYS(level)                                                            \
+  {&level::replace_arrays_f32, &level::replace_arrays_f64, &level::replace_arrays_bf16, nullptr, \
+   &level::replace_arrays_u8}
+#define SEPCONV_REPLACE_ALL(level)                                                       \
+  {&level::replace_f32, &level::replace_f64, &level::replace_bf16, &level::replace_f16}, \
+      SEPCONV_REPLACE_ARRAYS(level), &level::replace_int8
 
 #if defined(SEPCONV_EMULATED_LEVELS)
 // A level of the native tests, in the order of levels before the one whose kernels it has but for
 // those of bfloat16 that are emulated: no processor would choose it by itself.
-#define SEPCONV_REPLACE_ALL_BUT_BF16(level, emulated)      \
-  {&level::replace_f32, &level::replace_f64,               \
-   [](KernelTable& table) {                                \
-     level::replace_bf16(table);                           \
-     emulated::replace_bf16(table);                        \
-   },                                                      \
-   &level::replace_f16},                                   \
-  {                                                        \
-    &level::replace_arrays_f32, &level::replace_arrays_f64 \
-  }
+#define SEPCONV_REPLACE_ALL_BUT_BF16(level, emulated) \
+  {&level::replace_f32, &level::replace_f64,          \
+   [](KernelTable& table) {                           \
+     level::replace_bf16(table);                      \
+     emulated::replace_bf16(table);                   \
+   },                                                 \
+   &level::replace_f16},                              \
+      SEPCONV_REPLACE_ARRAYS(level), &level::replace_int8
 #endif
 
 #if defined(SEPCONV_X86)
@@ -70,7 +70,8 @@ std::vector<Level> all_levels() {
   const bool v2 = has_all(kX86V2);
   const bool v3 = v2 && has_all(kX86V3) && saves(kSavesAvx);
   const bool v4 = v3 && has_all(kX86V4) && saves(kSavesAvx512);
-  const bool has_bf16 = v4 && has_all(kX86V4Bf16);
+  const bool has_vnni = v4 && has_all(kX86V4Vnni);
+  const bool has_bf16 = has_vnni && has_all(kX86V4Bf16);
   return {
 #if defined(SEPCONV_EMULATED_LEVELS)
       {"x86-64-v2-emulated", v2, SEPCONV_REPLACE_ALL_BUT_BF16(v2, v2_emulated)},
@@ -81,6 +82,7 @@ std::vector<Level> all_levels() {
       {"x86-64-v4-emulated", v4, SEPCONV_REPLACE_ALL_BUT_BF16(v4, v4_emulated)},
 #endif
       {"x86-64-v4", v4, SEPCONV_REPLACE_ALL(v4)},
+      {"x86-64-v4-vnni", has_vnni, {}, {}, &v4_vnni::replace_int8},
       {"x86-64-v4-bf16", has_bf16, {nullptr, nullptr, &v4_bf16::replace_bf16, nullptr}}};
 }
 #elif defined(__aarch64__)

@@ -12,10 +12,12 @@
 
 namespace sepconv {
 
-// The half types are storage formats: sums are float32's, rounded once.
-enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
+// The half types are storage formats: sums are float32's, rounded once. Convolutions are of the
+// first four; integers are values and weights of programs.
+enum class DType : int32_t { f32 = 0, f64 = 1, bf16 = 2, f16 = 3, u8 = 4, i8 = 5, i32 = 6 };
 constexpr int64_t itemsize(DType dtype) {
-  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+  constexpr int64_t kBytes[] = {4, 8, 2, 2, 1, 1, 4};
+  return kBytes[static_cast<int>(dtype)];
 }
 enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2, hard_silu = 3, silu = 4 };
 

@@ -63,6 +63,13 @@ inline constexpr int64_t kPieceColumns = 64, kPieceDilations = 7;
 //   --mode depthwise --workloads 'mobilenet_v*,xception'
 inline constexpr int64_t kSmallBandBytes = 192 << 10;
 
+// Bytes of the window and of the results that a depthwise task has of a half type in float32 at a
+// time, and the vectors of channels that it has at the least: part of a second cache. With less,
+// fewer channels of each pixel are read at a time; with more, they leave the cache.
+//   --mode depthwise --dtype bfloat16 --workloads 'mobilenet_v*'
+inline constexpr int64_t kWidenedBytes = 256 << 10;
+inline constexpr int64_t kWidenedVectors = 4;
+
 // Bytes of the copy that a small kernel reads instead of pixels that fall on the same sets of the
 // first cache.
 //   --mode depthwise --workloads 'mobilenet_v1,xception'
@@ -132,6 +139,10 @@ inline constexpr int64_t kManyTiles = 8;
 //   --mode pointwise --batch 1
 inline constexpr int kTaskProductsLog2 = 17;
 
+// The same of int8, of which an instruction multiplies four times as many. Reckoned, not measured.
+//   tests/native/sepconv_native_int8_bench
+inline constexpr int kTaskBytesProductsLog2 = 19;
+
 // Bytes of packed weights that each thread packs for itself: less than the second cache, where they
 // stay for all of its tasks. Larger weights are packed once for all threads.
 //   --mode separable,pointwise
@@ -177,11 +188,6 @@ inline constexpr int64_t kPartPixels = 64;
 //   --mode separable-training --batch 8
 inline constexpr int64_t kPartBytes = 8 << 20;
 
-// Elements of the half types' tensors that are in float32 at a time: 1 MiB, which a second cache
-// holds. The order of a sum depends on it.
-//   benchmarks/inference.py has no half types: time separable_conv2d on bfloat16 arrays of the
-//   shapes (8, 56, 56, 128), (3, 3, 128, 1) and (1, 1, 128, 128) with python -m timeit
-inline constexpr int64_t kHalfPartElements = 1 << 18;
 
 // --- sums over many tasks: the order of sums depends on all of these ---------------------------
 

@@ -49,7 +49,12 @@ inline constexpr X86Feature kX86V4[] = {
     {"__PRFCHW__", kExtendedLeaf, 0, X86Feature::ecx, 8},
 };
 
-// Beyond v4, of the level that multiplies bfloat16 in pairs.
+// Beyond v4, of the level that multiplies bytes four at a time.
+inline constexpr X86Feature kX86V4Vnni[] = {
+    {"__AVX512VNNI__", 7, 0, X86Feature::ecx, 11},
+};
+
+// Beyond that, of the level that multiplies bfloat16 in pairs.
 inline constexpr X86Feature kX86V4Bf16[] = {
     {"__AVX512BF16__", 7, 1, X86Feature::eax, 5},
 };

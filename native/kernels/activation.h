@@ -14,16 +14,45 @@ inline constexpr Activation early(Activation activation) {
   return is_late(activation) ? Activation::none : activation;
 }
 
-// The comparisons are written so that NaN stays NaN.
+// v where it is not below (not above) the other, else the other. NaN stays NaN, and -0 is not below
+// 0. On x86 that is one instruction, whose second operand is the result where one of both is NaN or
+// where they are equal; GCC makes two of the comparison.
+template <class T>
+inline Vec<T> not_below(Vec<T> v, Vec<T> least) {
+  return v < least ? least : v;
+}
+template <class T>
+inline Vec<T> not_above(Vec<T> v, Vec<T> most) {
+  return v > most ? most : v;
+}
+#if defined(__AVX512F__)
+// With this mask, since GCC 12 warns of uninitialized lanes without any.
+inline constexpr __mmask16 kAllLanes = 0xFFFF;
+
+template <>
+inline Vec<float> not_below<float>(Vec<float> v, Vec<float> least) {
+  return _mm512_maskz_max_ps(kAllLanes, least, v);
+}
+template <>
+inline Vec<float> not_above<float>(Vec<float> v, Vec<float> most) {
+  return _mm512_maskz_min_ps(kAllLanes, most, v);
+}
+#elif defined(__AVX2__)
+template <>
+inline Vec<float> not_below<float>(Vec<float> v, Vec<float> least) {
+  return _mm256_max_ps(least, v);
+}
+template <>
+inline Vec<float> not_above<float>(Vec<float> v, Vec<float> most) {
+  return _mm256_min_ps(most, v);
+}
+#endif
+
 template <class T>
 inline Vec<T> activate(Vec<T> v, Activation activation) {
   if (activation == Activation::none) return v;
-  const Vec<T> nothing = zero<T>();
-  v = v < nothing ? nothing : v;
-  if (activation == Activation::relu6) {
-    const Vec<T> six = broadcast<T>(6);
-    v = v > six ? six : v;
-  }
+  v = not_below<T>(v, zero<T>());
+  if (activation == Activation::relu6) v = not_above<T>(v, broadcast<T>(6));
   return v;
 }
 
@@ -38,20 +67,8 @@ inline T activate_scalar(T v, Activation activation) {
 // v where it is between the two, else the nearer of them; NaN stays NaN.
 template <class T>
 inline Vec<T> between(Vec<T> v, T least, T most) {
-  v = v > most ? broadcast(most) : v;
-  return v < least ? broadcast(least) : v;
+  return not_below<T>(not_above<T>(v, broadcast(most)), broadcast(least));
 }
-#if defined(__AVX512F__)
-// With this mask, since GCC 12 warns of uninitialized lanes without any.
-inline constexpr __mmask16 kAllLanes = 0xFFFF;
-
-// In an instruction each, of which the second operand is the result where one is NaN.
-template <>
-inline Vec<float> between(Vec<float> v, float least, float most) {
-  return _mm512_maskz_max_ps(kAllLanes, broadcast(least),
-                             _mm512_maskz_min_ps(kAllLanes, broadcast(most), v));
-}
-#endif
 
 // e^v for |v| <= 88, within two units in the last place: v = n log 2 + r, and e^r is a polynomial,
 // the best one of its degree (3e-9) that begins with 1 + r.

@@ -1,5 +1,6 @@
-// The array operations of one instruction set for one dtype; filled by instantiate_arrays.cc, level
-// upon level (see levels.h), and picked in dispatch.cc.
+// The array operations of one instruction set for one dtype, null where there is none; filled by
+// instantiate_arrays.cc and instantiate_arrays_<dtype>.cc, level upon level (see levels.h), and
+// picked in dispatch.cc.
 #pragma once
 #include "../array_operation.h"
 #include "../threads.h"
@@ -17,13 +18,16 @@ struct ArrayTable {
   void (*resize)(const ResizeStep&, Runner&) = nullptr;
   void (*copy)(const CopyStep&, Runner&) = nullptr;
   void (*fill)(const FillStep&, Runner&) = nullptr;
+  void (*cast)(const CastStep&, Runner&) = nullptr;  // to and from float32
 };
 
 // As in kernel_table.h.
-#define SEPCONV_DECLARE_LEVEL(level)    \
-  namespace level {                     \
-  void replace_arrays_f32(ArrayTable&); \
-  void replace_arrays_f64(ArrayTable&); \
+#define SEPCONV_DECLARE_LEVEL(level)     \
+  namespace level {                      \
+  void replace_arrays_f32(ArrayTable&);  \
+  void replace_arrays_f64(ArrayTable&);  \
+  void replace_arrays_bf16(ArrayTable&); \
+  void replace_arrays_u8(ArrayTable&);   \
   }
 #if defined(SEPCONV_X86)
 SEPCONV_DECLARE_LEVEL(v2)

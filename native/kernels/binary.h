@@ -1,4 +1,5 @@
 // Functions of two arrays that are broadcast over each other; and a scale and shift a channel.
+// Arrays are of S, arithmetic is of T, which is float32 for a half type.
 #pragma once
 #include "array_tasks.h"
 #include "functions.h"
@@ -54,11 +55,11 @@ struct Power {
 // ---- rows
 
 // An operand along a row: neighbours, one number, or numbers that are apart.
-template <class T>
+template <class S>
 struct Neighbours {
-  const T* p;
+  const S* p;
   template <class Lanes>
-  Vec<T> get(int64_t at, const Lanes& lanes) const {
+  Vec<Real<S>> get(int64_t at, const Lanes& lanes) const {
     return lanes.get(p + at);
   }
 };
@@ -70,9 +71,10 @@ struct OneNumber {
     return value;
   }
 };
-template <class T>
+template <class S>
 struct Apart {
-  const T* p;
+  using T = Real<S>;
+  const S* p;
   int64_t step;
   Vec<T> get(int64_t at, const WholeVector<T>&) const { return first(at, kLanes<T>); }
   Vec<T> get(int64_t at, const FirstLanes<T>& lanes) const { return first(at, lanes.count); }
@@ -80,34 +82,35 @@ struct Apart {
  private:
   Vec<T> first(int64_t at, int64_t count) const {
     T values[kLanes<T>] = {};
-    for (int64_t lane = 0; lane < count; ++lane) values[lane] = p[(at + lane) * step];
+    for (int64_t lane = 0; lane < count; ++lane) values[lane] = real(p[(at + lane) * step]);
     return load(values);
   }
 };
 
-template <class T, class F, class A, class B>
-void combine_row(const A& a, const B& b, T* y, int64_t count, const F& f) {
-  for_columns<T>(count, [&](int64_t at, auto lanes) {
+template <class S, class F, class A, class B>
+void combine_row(const A& a, const B& b, S* y, int64_t count, const F& f) {
+  for_columns<Real<S>>(count, [&](int64_t at, auto lanes) {
     lanes.put(y + at, f(a.get(at, lanes), b.get(at, lanes)));
   });
 }
 
-template <class T, class F>
+template <class S, class F>
 void binary_rows(const BinaryStep& step, const Axes<3>& axes, Runner& runner, const F& f) {
-  const T *a = static_cast<const T*>(step.a), *b = static_cast<const T*>(step.b);
-  T* const y = static_cast<T*>(step.y);
+  using T = Real<S>;
+  const S *a = static_cast<const S*>(step.a), *b = static_cast<const S*>(step.b);
+  S* const y = static_cast<S*>(step.y);
   const int64_t a_step = axes.step(0), b_step = axes.step(1);
   for_runs(runner, axes, [&](const int64_t (&offsets)[3], int64_t first, int64_t count) {
-    const T *a_row = a + offsets[0] + first * a_step, *b_row = b + offsets[1] + first * b_step;
-    T* const y_row = y + offsets[2] + first;
+    const S *a_row = a + offsets[0] + first * a_step, *b_row = b + offsets[1] + first * b_step;
+    S* const y_row = y + offsets[2] + first;
     if (a_step == 1 && b_step == 1)
-      combine_row<T>(Neighbours<T>{a_row}, Neighbours<T>{b_row}, y_row, count, f);
+      combine_row<S>(Neighbours<S>{a_row}, Neighbours<S>{b_row}, y_row, count, f);
     else if (a_step == 1 && b_step == 0)
-      combine_row<T>(Neighbours<T>{a_row}, OneNumber<T>{broadcast(*b_row)}, y_row, count, f);
+      combine_row<S>(Neighbours<S>{a_row}, OneNumber<T>{broadcast(real(*b_row))}, y_row, count, f);
     else if (a_step == 0 && b_step == 1)
-      combine_row<T>(OneNumber<T>{broadcast(*a_row)}, Neighbours<T>{b_row}, y_row, count, f);
+      combine_row<S>(OneNumber<T>{broadcast(real(*a_row))}, Neighbours<S>{b_row}, y_row, count, f);
     else
-      combine_row<T>(Apart<T>{a_row, a_step}, Apart<T>{b_row, b_step}, y_row, count, f);
+      combine_row<S>(Apart<S>{a_row, a_step}, Apart<S>{b_row, b_step}, y_row, count, f);
   });
 }
 
@@ -136,16 +139,16 @@ inline bool repeats(const Axes<3>& axes, int whole, int repeated) {
 }
 
 // For that case, of short rows.
-template <class T, class F>
+template <class S, class F>
 void binary_repeated(const BinaryStep& step, const Axes<3>& axes, int repeated, Runner& runner,
                      const F& f) {
-  const T *a = static_cast<const T*>(step.a), *b = static_cast<const T*>(step.b);
-  T* const y = static_cast<T*>(step.y);
+  const S *a = static_cast<const S*>(step.a), *b = static_cast<const S*>(step.b);
+  S* const y = static_cast<S*>(step.y);
   const int64_t inner = axes.inner(), rows = axes.shape[axes.rank - 2];
-  const int64_t together = rows_together<T>(rows, inner);
+  const int64_t together = rows_together<Real<S>>(rows, inner);
   const int64_t pieces = ceil_div(rows, together), blocks = axes.rows() / rows;
   for_ranges(runner, blocks * pieces, together * inner, [&](int64_t first, int64_t last) {
-    T values[tuning::kRepeatedElements];
+    S values[tuning::kRepeatedElements];
     int64_t block = first / pieces, piece = first % pieces;
     Rows<3> at(axes, block, 2);
     for (int64_t left = last - first; left > 0; at.next(), piece = 0) {
@@ -154,15 +157,15 @@ void binary_repeated(const BinaryStep& step, const Axes<3>& axes, int repeated, 
       left -= end - piece;
       const int64_t begin = piece * together * inner,
                     count = min_of(rows, end * together) * inner - begin;
-      const T* const whole = (repeated == 0 ? b : a) + at.offsets[1 - repeated] + begin;
-      T* const to = y + at.offsets[2] + begin;
+      const S* const whole = (repeated == 0 ? b : a) + at.offsets[1 - repeated] + begin;
+      S* const to = y + at.offsets[2] + begin;
       for (int64_t i = 0; i < count; i += together * inner) {
         const int64_t run = min_of(together * inner, count - i);
-        const Neighbours<T> w{whole + i}, r{values};
+        const Neighbours<S> w{whole + i}, r{values};
         if (repeated == 0)
-          combine_row<T>(r, w, to + i, run, f);
+          combine_row<S>(r, w, to + i, run, f);
         else
-          combine_row<T>(w, r, to + i, run, f);
+          combine_row<S>(w, r, to + i, run, f);
       }
     }
   });
@@ -170,7 +173,7 @@ void binary_repeated(const BinaryStep& step, const Axes<3>& axes, int repeated, 
 
 // ---- any shape
 
-template <class T, class F>
+template <class S, class F>
 void binary_by(const BinaryStep& step, Runner& runner, const F& f) {
   int64_t y_strides[kMostAxes], stride = 1;
   for (int axis = step.rank - 1; axis >= 0; --axis) {
@@ -181,59 +184,60 @@ void binary_by(const BinaryStep& step, Runner& runner, const F& f) {
   for (int axis = 0; axis < step.rank; ++axis)
     axes.add(step.shape[axis], {step.a_strides[axis], step.b_strides[axis], y_strides[axis]});
   axes.finish();
-  const bool is_short = axes.inner() < 4 * kLanes<T>;
+  const bool is_short = axes.inner() < 4 * kLanes<Real<S>>;
   if (is_short && repeats(axes, 0, 1))
-    binary_repeated<T>(step, axes, 1, runner, f);
+    binary_repeated<S>(step, axes, 1, runner, f);
   else if (is_short && repeats(axes, 1, 0))
-    binary_repeated<T>(step, axes, 0, runner, f);
+    binary_repeated<S>(step, axes, 0, runner, f);
   else
-    binary_rows<T>(step, axes, runner, f);
+    binary_rows<S>(step, axes, runner, f);
 }
 
 // Whether b is one number for all, and that is 2.
-template <class T>
+template <class S>
 bool is_two(const BinaryStep& step) {
   for (int axis = 0; axis < step.rank; ++axis)
     if (step.shape[axis] != 1 && step.b_strides[axis] != 0) return false;
-  return *static_cast<const T*>(step.b) == 2;
+  return real(*static_cast<const S*>(step.b)) == 2;
 }
 
-template <class T>
+template <class S>
 void power(const BinaryStep& step, Runner& runner) {
-  if (!is_two<T>(step)) return binary_by<T>(step, runner, Power<T>{});
+  if (!is_two<S>(step)) return binary_by<S>(step, runner, Power<Real<S>>{});
   BinaryStep square = step;
   square.b = step.a;
   for (int axis = 0; axis < step.rank; ++axis) square.b_strides[axis] = step.a_strides[axis];
-  binary_by<T>(square, runner, Multiply{});
+  binary_by<S>(square, runner, Multiply{});
 }
 
-template <class T>
+template <class S>
 void binary(const BinaryStep& step, Runner& runner) {
   switch (step.function) {
     case Binary::add:
-      return binary_by<T>(step, runner, Add{});
+      return binary_by<S>(step, runner, Add{});
     case Binary::subtract:
-      return binary_by<T>(step, runner, Subtract{});
+      return binary_by<S>(step, runner, Subtract{});
     case Binary::multiply:
-      return binary_by<T>(step, runner, Multiply{});
+      return binary_by<S>(step, runner, Multiply{});
     case Binary::divide:
-      return binary_by<T>(step, runner, Divide{});
+      return binary_by<S>(step, runner, Divide{});
     case Binary::maximum:
-      return binary_by<T>(step, runner, Maximum<T>{});
+      return binary_by<S>(step, runner, Maximum<Real<S>>{});
     case Binary::minimum:
-      return binary_by<T>(step, runner, Minimum<T>{});
+      return binary_by<S>(step, runner, Minimum<Real<S>>{});
     case Binary::power:
-      return power<T>(step, runner);
+      return power<S>(step, runner);
   }
 }
 
 // ---- scale and shift
 
-template <class T>
+template <class S>
 void scale_rows(const ScaleStep& step, Runner& runner) {
-  const T *x = static_cast<const T*>(step.x), *scale = static_cast<const T*>(step.scale),
-          *shift = static_cast<const T*>(step.shift);
-  T* const y = static_cast<T*>(step.y);
+  using T = Real<S>;
+  const S* x = static_cast<const S*>(step.x);
+  const T *scale = static_cast<const T*>(step.scale), *shift = static_cast<const T*>(step.shift);
+  S* const y = static_cast<S*>(step.y);
   const int64_t channels = step.channels, together = rows_together<T>(step.outer, channels);
   const int64_t width = together * channels;
   T scales[tuning::kRepeatedElements], shifts[tuning::kRepeatedElements];
@@ -255,11 +259,12 @@ void scale_rows(const ScaleStep& step, Runner& runner) {
   });
 }
 
-template <class T>
+template <class S>
 void scale_planes(const ScaleStep& step, Runner& runner) {
-  const T *x = static_cast<const T*>(step.x), *scale = static_cast<const T*>(step.scale),
-          *shift = static_cast<const T*>(step.shift);
-  T* const y = static_cast<T*>(step.y);
+  using T = Real<S>;
+  const S* x = static_cast<const S*>(step.x);
+  const T *scale = static_cast<const T*>(step.scale), *shift = static_cast<const T*>(step.shift);
+  S* const y = static_cast<S*>(step.y);
   const int64_t inner = step.inner;
   for_ranges(runner, step.outer * step.channels * inner, 1, [&](int64_t first, int64_t last) {
     for (int64_t at = first, count; at < last; at += count) {
@@ -275,9 +280,9 @@ void scale_planes(const ScaleStep& step, Runner& runner) {
   });
 }
 
-template <class T>
+template <class S>
 void scale(const ScaleStep& step, Runner& runner) {
-  step.inner == 1 ? scale_rows<T>(step, runner) : scale_planes<T>(step, runner);
+  step.inner == 1 ? scale_rows<S>(step, runner) : scale_planes<S>(step, runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

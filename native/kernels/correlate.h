@@ -335,7 +335,7 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
                         ? strip + window.rows * window.columns * kVec
                         : nullptr;
   Run<T> run;
-  run.weights_tap = copied != nullptr ? kVec : g.channels;
+  run.weights_tap = copied != nullptr ? kVec : g.weights_tap;
   run.weights_row = g.kw * run.weights_tap;
   run.stride = g.sw;
   run.out_pixel = out_pixel;
@@ -349,7 +349,7 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
     }
     if (copied != nullptr)
       for (int64_t tap = 0; tap < g.kh * g.kw; ++tap)
-        store(copied + tap * kVec, load(weights + tap * g.channels + c));
+        store(copied + tap * kVec, load(weights + tap * g.weights_tap + c));
     const T* const weights_of_block = copied != nullptr ? copied : weights + c;
     run.in_row = pixels.row_step * g.dh;
     run.in_pixel = pixels.pixel_step;

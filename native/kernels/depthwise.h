@@ -15,17 +15,6 @@ inline Range input_rows(const Geometry& g, int64_t p0, int64_t p1) {
   return {first, max_of(first, last)};
 }
 
-// Repeats each of `count` values `m` times.
-template <class T>
-void repeat(const T* from, int64_t count, int64_t m, T* to) {
-  if (m == 2) {
-    for (int64_t i = 0; i < count; ++i) to[2 * i] = to[2 * i + 1] = from[i];
-    return;
-  }
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t r = 0; r < m; ++r) to[i * m + r] = from[i];
-}
-
 // A band of the input with c * m channels, for the channelwise kernels: the image itself, or where
 // m > 1 a copy of its rows in scratch with every channel repeated m times.
 template <class T>
@@ -48,9 +37,11 @@ Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T*
 
 // --- forward -----------------------------------------------------------------------------------
 
-// Computes bands of the depthwise result of a channels_last input.
-template <class T>
+// Computes bands of the depthwise result of a channels_last input of S.
+template <class S>
 class DepthwiseBands {
+  using T = Real<S>;
+
  public:
   // `bias` may be null. Repeated weights are shared by all threads, or with `own_weights` copied to
   // the memory that each thread keeps, since another core's cache is slow.
@@ -70,34 +61,73 @@ class DepthwiseBands {
   const Planar<T>& planar() const { return planar_; }
 
   // Outputs of one image; `x` is its start, `scratch` is as the plan says. `kept` is the thread's,
-  // where it has weights of its own.
-  void compute(const T* x, Activation activation, const Box& box, T* out, int64_t out_row,
+  // where it has weights of its own. `Out` is S, or what a product reads, of numbers rounded to S.
+  template <class Out>
+  void compute(const S* x, Activation activation, const Box& box, Out* out, int64_t out_row,
                int64_t out_pixel, T* scratch, Kept* kept = nullptr) const {
     if (plan_.kernel == DepthwiseKernel::planar) {
       const int64_t rows = box.p1 - box.p0;
       each_forward_plane(planar_, x, 0, box.p0, rows, box.c0, box.c1, kernel_, bias_, activation,
-                         scratch, [&](int64_t o, const T* flat) {
+                         scratch, [&](int64_t o, T* flat) {
+                           if constexpr (!kSame<S, Out>) put_run<S>(flat, rows * pitch(), flat);
                            for (int64_t p = 0; p < rows; ++p)
-                             scatter_run(flat + p * planar_.pitch, g.wo, out_pixel,
+                             scatter_run(flat + p * pitch(), g.wo, out_pixel,
                                          out + p * out_row + o);
                          });
-      return;
-    }
-    if (plan_.kernel == DepthwiseKernel::flat) {
-      const T* weights =
-          own_weights_ ? filled_once<T>(kept, [&](T* to) { spread(to); }) : shared_.get();
-      FlatRows<T>(flat_sizes<T>(g), bias_ != nullptr, weights)
-          .compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row, scratch);
+    } else if constexpr (kIsHalf<S>) {
+      if (plan_.kernel == DepthwiseKernel::flat)
+        compute_flat(x, activation, box, out, out_row, out_pixel, scratch, kept);
+      else
+        compute_widened(x, activation, box, out, out_row, out_pixel, scratch);
     } else {
-      const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
-      const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
-      correlate(plan_.correlation, band.correlation, band.image, kernel_, bias_, early(activation),
-                local, out, out_row, out_pixel, scratch + plan_.expanded);
+      if (plan_.kernel == DepthwiseKernel::flat) {
+        flat(kept).compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row,
+                           scratch);
+      } else {
+        const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
+        const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
+        correlate(plan_.correlation, band.correlation, band.image, kernel_, bias_,
+                  early(activation), local, out, out_row, out_pixel, scratch + plan_.expanded);
+      }
+      if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
     }
-    if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
   }
 
  private:
+  int64_t pitch() const { return planar_.pitch; }
+  FlatRows<T> flat(Kept* kept) const {
+    const T* weights =
+        own_weights_ ? filled_once<T>(kept, [&](T* to) { spread(to); }) : shared_.get();
+    return {flat_sizes<T>(g), bias_ != nullptr, weights};
+  }
+  // A box of all channels, of a half type.
+  template <class Out>
+  void compute_flat(const S* x, Activation activation, const Box& box, Out* out, int64_t out_row,
+                    int64_t out_pixel, T* scratch, Kept* kept) const {
+    const int64_t channels = g.c * g.m, columns = box.q1 - box.q0;
+    T* const tile = scratch + plan_.widened.window;
+    flat(kept).compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), tile,
+                       columns * channels, scratch);
+    put_tile<S>(tile, box.p1 - box.p0, columns, channels, activation, out, out_row, out_pixel);
+  }
+  // A box by vectors of channels, of a half type.
+  template <class Out>
+  void compute_widened(const S* x, Activation activation, const Box& box, Out* out, int64_t out_row,
+                       int64_t out_pixel, T* scratch) const {
+    const Correlation whole = forward_correlation(g);
+    const Window window = inside_image(whole, window_of(whole, box.p0, box.p1, box.q0, box.q1));
+    const int64_t rows = box.p1 - box.p0, columns = box.q1 - box.q0;
+    T* const tile = scratch + plan_.widened.window;
+    each_widened_part<T>(plan_.widened.together, box.c0, box.c1, [&](int64_t c, int64_t count) {
+      widen_window(x, g.w, g.c, g.m, window, c, count, scratch);
+      correlate<T>(plan_.correlation,
+                   widened_correlation(whole, window, box.p0, box.q0, columns, count), scratch,
+                   kernel_ + c, bias_ == nullptr ? nullptr : bias_ + c, early(activation),
+                   Box{0, rows, 0, columns, 0, count}, tile, columns * count, count,
+                   scratch + plan_.widened.elements());
+      put_tile<S>(tile, rows, columns, count, activation, out + (c - box.c0), out_row, out_pixel);
+    });
+  }
   void spread(T* to) const {
     const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
       return kernel_[((i * g.kw + j) * g.c + c) * g.m + m];
@@ -126,14 +156,15 @@ class DepthwiseBands {
   const Planar<T> planar_;
 };
 
-template <class T>
-void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const T* x,
-                            const T* kernel, const T* bias, Activation activation, T* y,
+template <class S>
+void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const S* x,
+                            const Real<S>* kernel, const Real<S>* bias, Activation activation, S* y,
                             Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
   const Cut& bands = plan.bands;
   const int64_t pieces = plan.row_pieces, parts = plan.channel_parts;
-  const DepthwiseBands<T> depthwise(g, plan.band, kernel, bias, true);
+  const DepthwiseBands<S> depthwise(g, plan.band, kernel, bias, true);
   parallel_keeping<T>(runner, plan.tasks, plan.scratch, plan.kept,
                       [&](int64_t task, T* scratch, Kept* kept) {
                         const int64_t part = task % parts, piece = task / parts % pieces;
@@ -146,16 +177,17 @@ void depthwise_forward_last(const Geometry& g, const DepthwisePlan& plan, const 
                                       part_start(g.wo, pieces, piece + 1),
                                       c.first,
                                       c.last};
-                        T* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
+                        S* out = y + ((n * g.ho + box.p0) * g.wo + box.q0) * channels + c.first;
                         depthwise.compute(x + n * g.h * g.w * g.c, activation, box, out,
                                           g.wo * channels, channels, scratch, kept);
                       });
 }
 
-template <class T>
-void depthwise_forward_first(const Geometry& g, const DepthwisePlan& plan, const T* x,
-                             const T* kernel, const T* bias, Activation activation, T* y,
-                             Runner& runner) {
+template <class S>
+void depthwise_forward_first(const Geometry& g, const DepthwisePlan& plan, const S* x,
+                             const Real<S>* kernel, const Real<S>* bias, Activation activation,
+                             S* y, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
   const Cut& bands = plan.bands;
   const Planar<T> planar(g, plan.band.rows);
@@ -166,22 +198,23 @@ void depthwise_forward_first(const Geometry& g, const DepthwisePlan& plan, const
     const int64_t rows = bands.first(band + 1) - p0;
     each_forward_plane(planar, x, n, p0, rows, c * g.m, (c + 1) * g.m, kernel, bias, activation,
                        scratch, [&](int64_t o, const T* flat) {
-                         T* out = y + ((n * channels + o) * g.ho + p0) * g.wo;
+                         S* out = y + ((n * channels + o) * g.ho + p0) * g.wo;
                          for (int64_t p = 0; p < rows; ++p)
                            scatter_run(flat + p * planar.pitch, g.wo, int64_t{1}, out + p * g.wo);
                        });
   });
 }
 
-template <class T>
-void depthwise_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
-                       Activation activation, T* y, Runner& runner,
+// Tensors are of S, weights of Real<S>.
+template <class S>
+void depthwise_forward(const Geometry& g, const S* x, const Real<S>* kernel, const Real<S>* bias,
+                       Activation activation, S* y, Runner& runner,
                        DepthwiseKernel wanted = DepthwiseKernel::none) {
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m)) {
     exact_forward(g, x, kernel, bias, activation, y, runner);
     return;
   }
-  const DepthwisePlan plan = plan_depthwise_forward<T>(g, runner.concurrency(), wanted);
+  const DepthwisePlan plan = plan_depthwise_forward<S>(g, runner.concurrency(), wanted);
   if (g.channels_first)
     depthwise_forward_first(g, plan, x, kernel, bias, activation, y, runner);
   else

@@ -59,46 +59,93 @@ struct PlannedPhase {
   CorrelationPlan plan;
 };
 
-template <class T>
-void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const T* dy,
-                                const T* kernel, T* dx, Runner& runner) {
-  const int64_t channels = g.c * g.m;
+template <class S>
+class PlannedPhases {
+ public:
+  PlannedPhases(const Geometry& g, const DepthwisePlan& plan) : phases_(g.sh * g.sw) {
+    for (int64_t a = 0; a < g.sh; ++a)
+      for (int64_t b = 0; b < g.sw; ++b) {
+        const GradientPhase phase = gradient_phase(g, a, b);
+        phases_.get()[a * g.sw + b] = {
+            phase, plan_phase<S>(g, phase, plan.bands.most, plan.band.widened.together)};
+      }
+  }
+  // Computes rows [h0, h1) of channels [c0, c1), from dy or a part of it as `seen(correlation)`
+  // says of a phase's, whose channel 0 is channel `weights` of the kernel. `out` is where the first
+  // one of (h0, 0) goes, in rows of pixels of `pixel` elements.
+  template <class T, class F>
+  void correlate_all(const Geometry& g, FlippedKernel<T>& flipped, int64_t weights, const T* dy,
+                     F&& seen, int64_t h0, int64_t h1, int64_t c0, int64_t c1, T* out,
+                     int64_t pixel, T* scratch) const {
+    for (int64_t a = 0; a < g.sh; ++a)
+      for (int64_t b = 0; b < g.sw; ++b) {
+        const auto& [phase, how] = phases_.get()[a * g.sw + b];
+        const Range p = axis_range(h0, h1, g.sh, a, g.pt), q = phase.q;
+        if (p.first == p.last || q.first == q.last) continue;
+        const int64_t row = p.first * g.sh + a - g.pt - h0, column = q.first * g.sw + b - g.pl;
+        correlate<T>(how, seen(phase.correlation), dy, flipped.phase(a * g.sw + b) + weights,
+                     nullptr, Activation::none, Box{p.first, p.last, q.first, q.last, c0, c1},
+                     out + (row * g.w + column) * pixel, g.sh * g.w * pixel, g.sw * pixel, scratch);
+      }
+  }
+
+ private:
+  Workspace<PlannedPhase> phases_;
+};
+
+template <class S>
+void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const S* dy,
+                                const Real<S>* kernel, S* dx, Runner& runner) {
+  using T = Real<S>;
+  const int64_t channels = g.c * g.m, image = g.ho * g.wo * channels;
   FlippedKernel<T> flipped(g, kernel);
+  const PlannedPhases<S> phases(g, plan);
   const Cut& bands = plan.bands;
   const int64_t parts = plan.channel_parts;
-  Workspace<PlannedPhase> phases(g.sh * g.sw);
-  for (int64_t a = 0; a < g.sh; ++a)
-    for (int64_t b = 0; b < g.sw; ++b) {
-      const GradientPhase phase = gradient_phase(g, a, b);
-      phases.get()[a * g.sw + b] = {phase, plan_phase<T>(g, phase, bands.most)};
-    }
-  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* wide) {
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const int64_t part = task % parts, band = task / parts % bands.count;
     const int64_t n = task / parts / bands.count;
     const int64_t h0 = bands.first(band);
     const int64_t h1 = bands.first(band + 1);
     const Range c = channel_part<T>(channels, parts, part);
-    T* to = g.m == 1 ? dx + (n * g.h + h0) * g.w * g.c : wide;
-    for (int64_t a = 0; a < g.sh; ++a)
-      for (int64_t b = 0; b < g.sw; ++b) {
-        const auto& [phase, how] = phases.get()[a * g.sw + b];
-        const Range p = axis_range(h0, h1, g.sh, a, g.pt);
-        const Range q = phase.q;
-        if (p.first == p.last || q.first == q.last) continue;
-        const Box box{p.first, p.last, q.first, q.last, c.first, c.last};
-        T* out = to + (p.first * g.sh + a - g.pt - h0) * g.w * channels +
-                 (q.first * g.sw + b - g.pl) * channels + c.first;
-        correlate<T>(how, phase.correlation, dy + n * g.ho * g.wo * channels,
-                     flipped.phase(a * g.sw + b), nullptr, Activation::none, box, out,
-                     g.sh * g.w * channels, g.sw * channels, wide + plan.band.expanded);
-      }
-    if (g.m != 1) add_neighbours(wide, (h1 - h0) * g.w * g.c, g.m, dx + (n * g.h + h0) * g.w * g.c);
+    S* const out = dx + (n * g.h + h0) * g.w * g.c;
+    // Where m > 1, of a half type the sums of neighbours, otherwise what is to be summed.
+    T* const expanded = scratch;
+    T* const window = expanded + plan.band.expanded;
+    T* const strip = window + plan.band.widened.elements();
+    if constexpr (kIsHalf<S>) {
+      T* const tile = window + plan.band.widened.window;
+      const Range p = output_rows(g, h0, h1);
+      const Window seen{p.first, 0, p.last - p.first, g.wo};
+      each_widened_part<T>(
+          plan.band.widened.together, c.first, c.last, [&](int64_t c0, int64_t count) {
+            widen_window(dy + n * image, g.wo, channels, int64_t{1}, seen, c0, count, window);
+            const auto local = [&](Correlation correlation) {
+              correlation.in_h = seen.rows;
+              correlation.pt += seen.row;
+              correlation.channels = widened_pitch<T>(count);
+              return correlation;
+            };
+            phases.correlate_all(g, flipped, c0, window, local, h0, h1, 0, count, tile, count,
+                                 strip);
+            if (g.m != 1) add_neighbours(tile, (h1 - h0) * g.w * g.c, g.m, expanded);
+            put_tile<S>(g.m == 1 ? tile : expanded, h1 - h0, g.w, count / g.m, Activation::none,
+                        out + c0 / g.m, g.w * g.c, g.c);
+          });
+    } else {
+      T* const to = g.m == 1 ? out : expanded;
+      phases.correlate_all(
+          g, flipped, 0, dy + n * image, [](const Correlation& all) { return all; }, h0, h1,
+          c.first, c.last, to + c.first, channels, strip);
+      if (g.m != 1) add_neighbours(to, (h1 - h0) * g.w * g.c, g.m, out);
+    }
   });
 }
 
-template <class T>
-void input_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T* dy,
-                           const T* kernel, T* dx, Runner& runner) {
+template <class S>
+void input_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const S* dy,
+                           const Real<S>* kernel, S* dx, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
   // Bands of input rows; each takes the rows of outputs that see it.
   const Cut& bands = plan.bands;
@@ -108,19 +155,18 @@ void input_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T
     const int64_t n = task / bands.count / g.c;
     const int64_t h0 = bands.first(band);
     const int64_t h1 = bands.first(band + 1);
-    const int64_t p0 = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
-    const int64_t p1 = min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1);
-    const Plane<T> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
+    const auto [p0, p1] = output_rows(g, h0, h1);
+    const Plane<S> out = plane_of(g, dx, g.c, g.h, g.w, n, c);
     if (out.pixel_step == 1)
       fill_zero(out.data + h0 * g.w, (h1 - h0) * g.w);
     else
       for (int64_t h = h0; h < h1; ++h)
-        for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = 0;
+        for (int64_t w = 0; w < g.w; ++w) out.data[h * out.row_step + w * out.pixel_step] = S{};
     if (p1 <= p0) return;
     fill_zero(phases, planar.all_phases());
     for (int64_t m = 0; m < g.m; ++m) {
       const int64_t o = c * g.m + m;
-      const Plane<const T> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
+      const Plane<const S> in = plane_of(g, dy, channels, g.ho, g.wo, n, o);
       const T* flat = fill_flat(planar, p0, p1 - p0, in, phases + planar.all_phases());
       planar_input_gradient(planar, p1 - p0, flat, kernel + o, channels, phases);
     }
@@ -132,22 +178,41 @@ void input_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T
   });
 }
 
-template <class T>
-void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const T* dy,
-                            const T* kernel, T* dx, Runner& runner) {
+template <class S>
+void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const S* dy,
+                            const Real<S>* kernel, S* dx, Runner& runner) {
+  using T = Real<S>;
   const Cut& bands = plan.bands;
   const int64_t parts = plan.channel_parts;
-  parallel<T>(runner, plan.tasks, 0, [&](int64_t task, T*) {
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* window) {
     const int64_t band = task / parts % bands.count, n = task / parts / bands.count;
     const Range c = channel_part<T>(g.c, parts, task % parts);
-    stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c, kernel, bands.first(band),
-                           bands.first(band + 1), c.first, c.last, dx + n * g.h * g.w * g.c);
+    const int64_t h0 = bands.first(band), h1 = bands.first(band + 1);
+    const S* const image = dy + n * g.ho * g.wo * g.c;
+    S* const to = dx + n * g.h * g.w * g.c;
+    if constexpr (kIsHalf<S>) {
+      const Window seen = stride2_window(g, h0, h1);
+      T* const tile = window + plan.band.widened.window;
+      each_widened_part<T>(
+          plan.band.widened.together, c.first, c.last, [&](int64_t c0, int64_t count) {
+            widen_window(image, g.wo, g.c, int64_t{1}, seen, c0, count, window);
+            const int64_t pitch = widened_pitch<T>(count);
+            stride2_input_gradient<T>(g, {window - seen.row * g.wo * pitch, pitch}, kernel + c0, h0,
+                                      h1, count, {tile - h0 * g.w * count, count});
+            put_tile<S>(tile, h1 - h0, g.w, count, Activation::none, to + h0 * g.w * g.c + c0,
+                        g.w * g.c, g.c);
+          });
+    } else {
+      stride2_input_gradient<T>(g, {image + c.first, g.c}, kernel + c.first, h0, h1,
+                                c.last - c.first, {to + c.first, g.c});
+    }
   });
 }
 
-template <class T>
-void input_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T* dy, const T* kernel,
-                         T* dx, Runner& runner) {
+template <class S>
+void input_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const S* dy,
+                         const Real<S>* kernel, S* dx, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
   const FlatSizes sizes = gradient_flat_sizes(g);
   const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {
@@ -158,18 +223,25 @@ void input_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T* 
       runner, plan.tasks, plan.scratch, plan.kept, [&](int64_t task, T* scratch, Kept* kept) {
         const T* weights =
             filled_once<T>(kept, [&](T* to) { FlatRows<T>::spread(sizes, nullptr, weight, to); });
-        const int64_t n = task / bands.count, band = task % bands.count;
-        const int64_t h0 = bands.first(band);
-        FlatRows<T>(sizes, false, weights)
-            .compute(dy + n * g.ho * g.wo * channels, h0, bands.first(band + 1), 0, g.w,
-                     Activation::none, dx + (n * g.h + h0) * g.w * g.c, g.w * g.c, scratch);
+        const int64_t n = task / bands.count, band = task % bands.count, row = g.w * g.c;
+        const int64_t h0 = bands.first(band), h1 = bands.first(band + 1);
+        const S* const image = dy + n * g.ho * g.wo * channels;
+        S* const out = dx + (n * g.h + h0) * row;
+        const FlatRows<T> rows(sizes, false, weights);
+        if constexpr (kIsHalf<S>) {
+          T* const tile = scratch + plan.band.widened.window;
+          rows.compute(image, h0, h1, 0, g.w, Activation::none, tile, row, scratch);
+          put_run<S>(tile, (h1 - h0) * row, out);
+        } else {
+          rows.compute(image, h0, h1, 0, g.w, Activation::none, out, row, scratch);
+        }
       });
 }
 
-template <class T>
-void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx,
+template <class S>
+void depthwise_input_gradient(const Geometry& g, const S* dy, const Real<S>* kernel, S* dx,
                               Runner& runner) {
-  const DepthwisePlan plan = plan_input_gradient<T>(g, runner.concurrency());
+  const DepthwisePlan plan = plan_input_gradient<S>(g, runner.concurrency());
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m))
     exact_input_gradient(g, dy, kernel, dx, runner);
   else if (plan.band.kernel == DepthwiseKernel::flat)
@@ -184,9 +256,10 @@ void depthwise_input_gradient(const Geometry& g, const T* dy, const T* kernel, T
 
 // --- kernel gradient ---------------------------------------------------------------------------
 
-template <class T>
-void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const T* x,
-                                 const T* dy, T* dk, Runner& runner) {
+template <class S>
+void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, const S* x,
+                                 const S* dy, Real<S>* dk, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   const Cut& bands = plan.bands;
   const int64_t units = g.n * bands.count, groups = plan.groups, parts = plan.channel_parts;
@@ -201,19 +274,39 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
       const int64_t n = unit / bands.count, band = unit % bands.count;
       const int64_t p0 = bands.first(band);
       const int64_t p1 = bands.first(band + 1);
-      const Expanded<T> wide = expand(g, x + n * g.h * g.w * g.c, p0, p1, scratch + sums);
-      add_kernel_gradient(plan.band.correlation, wide.correlation, wide.image,
-                          dy + (n * g.ho + p0) * g.wo * channels, wide.p0, wide.p0 + p1 - p0,
-                          c.first, c.last, partials.get() + group * size,
-                          reinterpret_cast<Vec<T>*>(scratch), scratch + sums + plan.band.expanded);
+      const S* const image = x + n * g.h * g.w * g.c;
+      T* const dk_here = partials.get() + group * size;
+      Vec<T>* const of_taps = reinterpret_cast<Vec<T>*>(scratch);
+      T* const window = scratch + sums;
+      if constexpr (kIsHalf<S>) {
+        const Correlation whole = forward_correlation(g);
+        const Window seen = inside_image(whole, window_of(whole, p0, p1, 0, g.wo));
+        each_widened_part<T>(
+            plan.band.widened.together, c.first, c.last, [&](int64_t c0, int64_t count) {
+              T* const outputs = window + seen.rows * seen.columns * widened_pitch<T>(count);
+              widen_window(image, g.w, g.c, g.m, seen, c0, count, window);
+              widen_window(dy + n * g.ho * g.wo * channels, g.wo, channels, int64_t{1},
+                           Window{p0, 0, p1 - p0, g.wo}, c0, count, outputs);
+              add_kernel_gradient<T>(plan.band.correlation,
+                                     widened_correlation(whole, seen, p0, 0, g.wo, count), window,
+                                     outputs, 0, p1 - p0, 0, count, dk_here + c0, of_taps,
+                                     window + plan.band.widened.elements());
+            });
+      } else {
+        const Expanded<T> wide = expand(g, image, p0, p1, window);
+        add_kernel_gradient(plan.band.correlation, wide.correlation, wide.image,
+                            dy + (n * g.ho + p0) * g.wo * channels, wide.p0, wide.p0 + p1 - p0,
+                            c.first, c.last, dk_here, of_taps, window + plan.band.expanded);
+      }
     }
   });
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
-template <class T>
-void kernel_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T* x, const T* dy,
-                          T* dk, Runner& runner) {
+template <class S>
+void kernel_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const S* x, const S* dy,
+                          Real<S>* dk, Runner& runner) {
+  using T = Real<S>;
   const FlatSizes sizes = flat_sizes<T>(g);
   const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
   const Cut& bands = plan.bands;
@@ -232,9 +325,10 @@ void kernel_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const T*
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
-template <class T>
-void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const T* x, const T* dy,
-                            T* dk, Runner& runner) {
+template <class S>
+void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const S* x, const S* dy,
+                            Real<S>* dk, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   const Cut& bands = plan.bands;
   const Planar<T> planar(g, plan.band.rows);
@@ -261,9 +355,10 @@ void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const 
   add_partials(partials.get(), groups, size, dk, runner);
 }
 
-template <class T>
-void depthwise_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
-  const DepthwisePlan plan = plan_kernel_gradient<T>(g, runner.concurrency());
+template <class S>
+void depthwise_kernel_gradient(const Geometry& g, const S* x, const S* dy, Real<S>* dk,
+                               Runner& runner) {
+  const DepthwisePlan plan = plan_kernel_gradient<S>(g, runner.concurrency());
   if (plan.band.kernel == DepthwiseKernel::flat)
     kernel_gradient_flat(g, plan, x, dy, dk, runner);
   else if (plan.band.kernel == DepthwiseKernel::planar)

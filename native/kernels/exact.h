@@ -10,6 +10,7 @@
 #pragma once
 #include "../operation.h"
 #include "activation.h"
+#include "half.h"
 #include "parallel.h"
 #include "window.h"
 
@@ -53,12 +54,14 @@ Tensor<T> output_tensor(const Geometry& g, T* data) {
   return {data, g.ho, g.wo, g.c * g.m, g.channels_first};
 }
 
-template <class T>
-void exact_forward(const Geometry& g, const T* x, const T* kernel, const T* bias,
-                   Activation activation, T* y, Runner& runner) {
+// Tensors are of S, weights and sums of Real<S>.
+template <class S>
+void exact_forward(const Geometry& g, const S* x, const Real<S>* kernel, const Real<S>* bias,
+                   Activation activation, S* y, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
-  const Tensor<const T> in = input_tensor(g, x);
-  const Tensor<T> out = output_tensor(g, y);
+  const Tensor<const S> in = input_tensor(g, x);
+  const Tensor<S> out = output_tensor(g, y);
   parallel<T>(runner, g.n * channels, 0, [&](int64_t task, T*) {
     const int64_t o = task % channels, n = task / channels;
     for (int64_t p = 0; p < g.ho; ++p)
@@ -69,20 +72,22 @@ void exact_forward(const Geometry& g, const T* x, const T* kernel, const T* bias
         T total = bias == nullptr ? T(0) : bias[o];
         for (int64_t i = rows.first; i < rows.last && total == total; ++i)
           for (int64_t j = columns.first; j < columns.last; ++j)
-            total += in.at(n, h + i * g.dh, w + j * g.dw, o / g.m) *
+            total += real(in.at(n, h + i * g.dh, w + j * g.dw, o / g.m)) *
                      kernel[(i * g.kw + j) * channels + o];
-        T& to = out.at(n, p, q, o);
-        to = activate_scalar(total, early(activation));
-        if (is_late(activation)) activate_late(&to, 1, activation);
+        total = activate_scalar(total, early(activation));
+        if (is_late(activation)) activate_late(&total, 1, activation);
+        out.at(n, p, q, o) = rounded_to<S>(total);
       }
   });
 }
 
-template <class T>
-void exact_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx, Runner& runner) {
+template <class S>
+void exact_input_gradient(const Geometry& g, const S* dy, const Real<S>* kernel, S* dx,
+                          Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
-  const Tensor<T> to = input_tensor(g, dx);
-  const Tensor<const T> from = output_tensor(g, dy);
+  const Tensor<S> to = input_tensor(g, dx);
+  const Tensor<const S> from = output_tensor(g, dy);
   parallel<T>(runner, g.n * g.c, 0, [&](int64_t task, T*) {
     const int64_t c = task % g.c, n = task / g.c;
     for (int64_t h = 0; h < g.h; ++h)
@@ -95,21 +100,22 @@ void exact_input_gradient(const Geometry& g, const T* dy, const T* kernel, T* dx
             const int64_t column = w + g.pl - j * g.dw;
             if (column < 0 || column % g.sw != 0 || column / g.sw >= g.wo) continue;
             for (int64_t o = c * g.m; o < (c + 1) * g.m; ++o)
-              total +=
-                  from.at(n, row / g.sh, column / g.sw, o) * kernel[(i * g.kw + j) * channels + o];
+              total += real(from.at(n, row / g.sh, column / g.sw, o)) *
+                       kernel[(i * g.kw + j) * channels + o];
           }
         }
-        to.at(n, h, w, c) = total;
+        to.at(n, h, w, c) = rounded_to<S>(total);
       }
   });
 }
 
 // Recomputes the elements of a kernel's gradient that are NaN.
-template <class T>
-void mend_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Runner& runner) {
+template <class S>
+void mend_kernel_gradient(const Geometry& g, const S* x, const S* dy, Real<S>* dk, Runner& runner) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw;
   if (all_finite(dk, taps * channels)) return;
-  const Tensor<const T> in = input_tensor(g, x), from = output_tensor(g, dy);
+  const Tensor<const S> in = input_tensor(g, x), from = output_tensor(g, dy);
   parallel<T>(runner, taps * channels, 0, [&](int64_t task, T*) {
     if (dk[task] == dk[task]) return;
     const int64_t o = task % channels, tap = task / channels;
@@ -121,7 +127,7 @@ void mend_kernel_gradient(const Geometry& g, const T* x, const T* dy, T* dk, Run
         if (h < 0 || h >= g.h) continue;
         for (int64_t q = 0; q < g.wo; ++q) {
           const int64_t w = q * g.sw + j * g.dw - g.pl;
-          if (w >= 0 && w < g.w) total += in.at(n, h, w, o / g.m) * from.at(n, p, q, o);
+          if (w >= 0 && w < g.w) total += real(in.at(n, h, w, o / g.m)) * real(from.at(n, p, q, o));
         }
       }
     dk[task] = total;

@@ -9,6 +9,7 @@
 // serves the results of all m.
 #pragma once
 #include "activation.h"
+#include "half.h"
 #include "parallel.h"
 #include "window.h"
 
@@ -133,10 +134,29 @@ void flat_short(const FlatRun<T>& a, int64_t length, T* out) {
     }
 }
 
-// to[r * plane + i] = from[i * m + r]: splits interleaved results into planes.
-template <class T>
-void separate(const T* from, int64_t count, int64_t m, int64_t plane, T* to) {
-  if (m == 1) {
+// to[r * plane + i] = from[i * m + r]: splits interleaved results into planes, as they are or of a
+// half type.
+template <class S, class T>
+void separate(const S* from, int64_t count, int64_t m, int64_t plane, T* to) {
+  if constexpr (!kSame<S, T>) {
+    if (m == 1) {
+      convert_run(from, count, to);
+      return;
+    }
+    constexpr int64_t kRun = 256;
+    T run[kRun];
+    int64_t i = 0, r = 0;
+    for (int64_t first = 0; first < count * m; first += kRun) {
+      const int64_t here = min_of(kRun, count * m - first);
+      convert_run(from + first, here, run);
+      for (int64_t k = 0; k < here; ++k) {
+        to[r * plane + i] = run[k];
+        if (++r < m) continue;
+        r = 0;
+        ++i;
+      }
+    }
+  } else if (m == 1) {
     for (int64_t i = 0; i < count; ++i) to[i] = from[i];
   } else if (m == 2) {  // a constant, which compilers turn into shuffles
     for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
@@ -153,8 +173,8 @@ struct FlatWindow {
   int64_t elements(int64_t c, int64_t planes) const { return planes * rows * columns * c; }
 };
 
-template <class T>
-void fill_window(const FlatSizes& g, const T* image, const FlatWindow& w, T* to) {
+template <class S, class T>
+void fill_window(const FlatSizes& g, const S* image, const FlatWindow& w, T* to) {
   const int64_t first = min_of(w.columns, max_of(0, -w.column));
   const int64_t last = max_of(first, min_of(w.columns, g.in_w - w.column));
   const int64_t length = w.columns * g.c, plane = w.rows * length;
@@ -199,13 +219,15 @@ class FlatRows {
       repeat_channels(g, to, [&](int64_t c) { return bias[c * g.m + r]; });
   }
 
-  // Scratch elements for bands of at most `rows` rows and `columns` columns.
+  // Scratch elements for bands of at most `rows` rows and `columns` columns of an image of S.
+  template <class S = T>
   static int64_t scratch(const FlatSizes& g, int64_t rows, int64_t columns) {
-    return in_place(g) ? 0 : window(g, 0, rows, 0, columns).elements(g.c, g.planes);
+    return in_place<S>(g) ? 0 : window(g, 0, rows, 0, columns).elements(g.c, g.planes);
   }
 
   // Computes rows [p0, p1) and columns [q0, q1) of an image; `out` is where the first output goes.
-  void compute(const T* image, int64_t p0, int64_t p1, int64_t q0, int64_t q1,
+  template <class S>
+  void compute(const S* image, int64_t p0, int64_t p1, int64_t q0, int64_t q1,
                Activation activation, T* out, int64_t out_row, T* scratch) const {
     const FlatWindow w = window(g, p0, p1, q0, q1);
     FlatRun<T> run;
@@ -219,12 +241,13 @@ class FlatRows {
     run.weights_row = g.kw * tap_;
     run.weights_m = run.weights_plane = g.kh * g.kw * tap_;
     run.bias = bias_;
-    const T* base = image + (w.row * g.in_w + w.column) * g.c;
-    int64_t length = g.in_w * g.c;
-    if (!in_place(g)) {
+    const T* base = scratch;
+    int64_t length = w.columns * g.c;
+    if (!in_place<S>(g)) {
       fill_window(g, image, w, scratch);
-      base = scratch;
-      length = w.columns * g.c;
+    } else if constexpr (kSame<S, T>) {
+      base = image + (w.row * g.in_w + w.column) * g.c;
+      length = g.in_w * g.c;
     }
     run.in_plane = w.rows * length;
     run.in_row = g.dh * length;
@@ -248,8 +271,10 @@ class FlatRows {
     for (int64_t k = g.c; k < tap(g); ++k) to[k] = to[k - g.c];
   }
   // Whether no tap is to the left or right of the image, so that the image itself can be read.
+  template <class S>
   static bool in_place(const FlatSizes& g) {
-    return g.planes == 1 && g.pl <= 0 && g.out_w - 1 + (g.kw - 1) * g.dw - g.pl < g.in_w;
+    return kSame<S, T> && g.planes == 1 && g.pl <= 0 &&
+           g.out_w - 1 + (g.kw - 1) * g.dw - g.pl < g.in_w;
   }
   static FlatWindow window(const FlatSizes& g, int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
     return {p0 * g.sh - g.pt, q0 - g.pl, (p1 - 1 - p0) * g.sh + (g.kh - 1) * g.dh + 1,
@@ -299,8 +324,8 @@ int64_t flat_gradient_scratch(const FlatSizes& g, int64_t rows) {
 
 // Adds what the output rows [p0, p1) give to dk [kh, kw, c, m]; `dy` points to the gradient of
 // their first output.
-template <class T>
-void add_flat_gradient(const FlatSizes& g, const T* image, const T* dy, int64_t p0, int64_t p1,
+template <class S, class T>
+void add_flat_gradient(const FlatSizes& g, const S* image, const S* dy, int64_t p0, int64_t p1,
                        T* dk, T* scratch) {
   constexpr int kVec = kLanes<T>, kTaps = 8;
   const FlatWindow w{p0 * g.sh - g.pt, -g.pl, (p1 - 1 - p0) * g.sh + (g.kh - 1) * g.dh + 1,

@@ -70,8 +70,8 @@ double fold_row(int64_t count, const R& r, const F& term) {
 
 // Of each column of `count` rows that are `step` apart: kVectors vectors of columns, which `lanes`
 // reads.
-template <class T, int kVectors, class R, class Lanes>
-void fold_columns(const T* x, int64_t count, int64_t step, const R& r, const Lanes& lanes,
+template <class T, int kVectors, class S, class R, class Lanes>
+void fold_columns(const S* x, int64_t count, int64_t step, const R& r, const Lanes& lanes,
                   Vec<T> (&totals)[kVectors]) {
   for (Vec<T>& total : totals) total = broadcast(R::start);
   for (int64_t first = 0; first < count; first += tuning::kSumRows) {

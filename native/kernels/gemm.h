@@ -49,20 +49,20 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
   const RowParts groups(rows,
                         !PACKED && one_set ? min_of(tuning::kOneSetRows, P::kRows) : P::kRows);
   ahead.share_out(groups.count * panels<B>(columns));
-  const bool late = epilogue.late(), plain = epilogue.plain();
+  const bool late = epilogue.late();
   const int64_t steps = round_up(depth, P::kSteps);
   const typename P::Epilogue early = epilogue.early();
   for (int64_t n = 0; n < columns; n += P::kColumns) {
     const int64_t width = min_of(P::kColumns, columns - n);
     MatrixB<B> panel{b.once ? b.panels : b.panels + n * steps};
-    const Micros<P>* table = &micros_for<P>(width, plain);
+    const Micros<P>* table = &micros_for<P>(width);
     // The first micro-kernel can fill a panel whose rows are those of B.
     constexpr bool kFills = P::kSteps == 1 && kSame<B, Source>;
     if (kFills && b.source != nullptr && width == P::kColumns) {
       if constexpr (kFills) {
         panel.source = b.source + n;
         panel.source_row = b.source_row;
-        table = &kMicros<P, P::kVectors, false, true>;
+        table = &kMicros<P, P::kVectors, true>;
       }
     } else if (b.source != nullptr) {
       pack(depth, width, b.source + n, b.source_row, int64_t{1}, panel.panels);
@@ -89,7 +89,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
       panel.next_step = asked < next_lines ? kLine : 0;
       asked += steps / P::kSteps;
       table->of[count](depth, here, panel, tile, c_row, width, e);
-      table = &micros_for<P>(width, plain);
+      table = &micros_for<P>(width);
       if (late)
         for (int64_t i = 0; i < count; ++i) epilogue.finish_late(tile + i * c_row, width);
       m += count;

@@ -2,12 +2,10 @@
 //
 // An epilogue, of whatever types, has
 //
-//   kMayBePlain, plain()   whether sums may be stored as they are, and whether these are: that is
-//                     worth micro-kernels of its own
 //   early()           itself without what is done to a stored tile
 //   from(m, n, c_row) itself for the tile that begins at row m and column n of C
-//   put<PLAIN>(sums, i, n, c_row, to)   stores a vector of sums, of row i of the tile and of the
-//                     columns from n on, at `to`
+//   put<WHOLE>(sums, c_row, out)   stores the first WHOLE vectors of each of the tile's
+//                     rows; row i begins at out.row(i)
 //   put_partial(rows, columns, sums, sums_row, c, c_row)   stores a tile whose columns are no whole
 //                     vectors; `sums` has rows of `sums_row`, which are read as whole vectors
 //   buffered()        whether whole tiles, too, are left to put_partial()
@@ -30,11 +28,6 @@ struct Epilogue {
   Activation activation = Activation::none;
 
   static constexpr bool kRounds = !kSame<T, Stored>;
-  static constexpr bool kMayBePlain = !kRounds;
-  bool plain() const {
-    return kMayBePlain && addend == nullptr && column_bias == nullptr && row_bias == nullptr &&
-           activation == Activation::none;
-  }
 
   // What is rounded is rounded once: no activation may come after that.
   bool buffered() const { return kRounds && is_late(activation); }
@@ -54,15 +47,34 @@ struct Epilogue {
     return e;
   }
 
-  template <bool PLAIN>
-  [[gnu::always_inline]] void put(Vec<T> value, int i, int64_t n, int64_t c_row, Stored* to) const {
-    if constexpr (!PLAIN) {
-      if (row_bias != nullptr) value += real(row_bias[i]);
-      if (column_bias != nullptr) value += load_real(column_bias + n);
-      if (addend != nullptr) value += load_real(addend + i * c_row + n);
-      value = activate<T>(value, activation);
+  // A choice is made once for all sums, which stay in registers: where k is short, this is a good
+  // part of the work.
+  template <int WHOLE, int ROWS, int VECTORS, class Rows>
+  [[gnu::always_inline]] void put(Vec<T> (&sums)[ROWS][VECTORS], int64_t c_row,
+                                  const Rows& out) const {
+    constexpr int kVec = kLanes<T>;
+    const auto each = [&](auto&& change) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int v = 0; v < WHOLE; ++v)
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; ++i) change(sums[i][v], i, v);
+    };
+    if (row_bias != nullptr) each([&](Vec<T>& sum, int i, int) { sum += real(row_bias[i]); });
+    if (column_bias != nullptr) {
+#pragma GCC unroll 4
+      for (int v = 0; v < WHOLE; ++v) {
+        const Vec<T> bias = load_real(column_bias + v * kVec);
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; ++i) sums[i][v] += bias;
+      }
     }
-    store_real(to, value);
+    if (addend != nullptr)
+      each([&](Vec<T>& sum, int i, int v) { sum += load_real(addend + i * c_row + v * kVec); });
+    if (activation != Activation::none)
+      each([](Vec<T>& sum, int, int) { sum = not_below<T>(sum, zero<T>()); });
+    if (activation == Activation::relu6)
+      each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
+    each([&](Vec<T>& sum, int i, int v) { store_real(out.row(i) + v * kVec, sum); });
   }
 
   [[gnu::noinline]] void put_partial(int rows, int64_t columns, const T* sums, int sums_row,

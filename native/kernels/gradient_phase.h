@@ -57,7 +57,7 @@ inline GradientPhase gradient_phase(const Geometry& g, int64_t a, int64_t b) {
   // Where there are no taps, zero rows of one tap make the correlation write zeros.
   const bool none = rows.taps == 0 || columns.taps == 0;
   return {{g.ho, g.wo, g.c * g.m, none ? 0 : rows.taps, none ? 1 : columns.taps, 1, 1,
-           rows.dilation, columns.dilation, rows.pad, columns.pad, q.last},
+           rows.dilation, columns.dilation, rows.pad, columns.pad, q.last, g.c * g.m},
           q};
 }
 

@@ -2,8 +2,8 @@
 // SEPCONV_ISA_NAMESPACE, SEPCONV_VECTOR_BYTES, SEPCONV_REAL and SEPCONV_REPLACE (replace_f32 or
 // replace_f64) given by the build.
 #include "batch_norm.h"
+#include "convolution.h"
 #include "kernel_table.h"
-#include "patches.h"
 #include "plan.h"
 #include "products.h"
 #include "roofline.h"
@@ -12,17 +12,6 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 namespace {
 
 using T = SEPCONV_REAL;
-
-void forward_all(const Geometry& g, const Forward& args, Runner& runner) {
-  const T* kernel = static_cast<const T*>(args.depthwise_kernel);
-  if (kernel == nullptr)
-    patches_forward<T>(g, args, runner);
-  else if (args.mixes())
-    separable_forward<T>(g, args, runner);
-  else
-    depthwise_forward<T>(g, static_cast<const T*>(args.x), kernel, static_cast<const T*>(args.bias),
-                         args.activation, static_cast<T*>(args.y), runner, args.overrule.kernel);
-}
 
 int64_t burst(int64_t rounds, void* sink) { return fma_burst(rounds, static_cast<T*>(sink)); }
 
@@ -37,7 +26,7 @@ void copy(const void* from, void* to, int64_t count) {
 }  // namespace
 
 void SEPCONV_REPLACE(KernelTable& table) {
-  table = {.forward = &forward_all,
+  table = {.forward = &forward_all<T>,
            .backward = &backward_all<T>,
            .pointwise_forward = &product<T>,
            .pointwise_backward = &product_backward<T>,

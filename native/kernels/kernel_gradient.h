@@ -137,7 +137,8 @@ GradientFunctions<T> pick_gradient(int64_t taps, int64_t stride, int64_t dilatio
 }
 
 // Adds what the output rows [p0, p1) give to channels [c0, c1), at least kLanes of them, of dk [kh,
-// kw, channels]. `dy` points to the gradient of output (p0, 0, 0) and is dense. `sums` is scratch
+// kw, channels]. `dy` points to the gradient of output (p0, 0, 0); its pixels are as far apart as the
+// image's. `sums` is scratch
 // of kh * kw vectors; the other scratch as for correlate().
 template <class T>
 void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, const T* image,
@@ -211,7 +212,7 @@ void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, cons
       edge(inside.last, g.out_w);
     }
     for (int64_t tap = 0; tap < g.kh * g.kw; ++tap) {
-      T* to = dk + tap * channels + c;
+      T* to = dk + tap * g.weights_tap + c;
       if (begin == c) {
         store(to, load(to) + sums[tap]);
         continue;

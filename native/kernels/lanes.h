@@ -1,6 +1,8 @@
 // Loops over the elements of a row, a vector at a time, with what is left at its end.
+//
+// Lanes are of T, and read and write elements of T, or of a half type where T is float32.
 #pragma once
-#include "vec.h"
+#include "half.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -13,15 +15,27 @@ struct LaneNumbers {
 // that are none of the row's.
 template <class T>
 struct WholeVector {
-  Vec<T> get(const T* p) const { return load(p); }
-  void put(T* p, Vec<T> v) const { store(p, v); }
+  template <class S>
+  Vec<T> get(const S* p) const {
+    return load_real(p);
+  }
+  template <class S>
+  void put(S* p, Vec<T> v) const {
+    store_real(p, v);
+  }
   Vec<T> only(Vec<T> v, T = 0) const { return v; }
 };
 template <class T>
 struct FirstLanes {
   int64_t count;
-  Vec<T> get(const T* p) const { return load_first(p, count); }
-  void put(T* p, Vec<T> v) const { store_first(p, v, count); }
+  template <class S>
+  Vec<T> get(const S* p) const {
+    return load_real_first(p, count);
+  }
+  template <class S>
+  void put(S* p, Vec<T> v) const {
+    store_real_first(p, v, count);
+  }
   Vec<T> only(Vec<T> v, T rest = 0) const {
     return load(LaneNumbers<T>::values) < broadcast(static_cast<T>(count)) ? v : broadcast(rest);
   }

@@ -36,8 +36,8 @@ struct RowPointers {
 };
 
 // ROWS x (VECTORS * lanes) sums, or with HALF half a vector fewer. `a.col` is from what belongs to
-// one row of a panel to what belongs to the next. PLAIN: `e` is. PACKS: fills the panel.
-template <class P, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool HALF = false>
+// one row of a panel to what belongs to the next. PACKS: fills the panel.
+template <class P, int ROWS, int VECTORS, bool PACKS = false, bool HALF = false>
 [[gnu::noinline]] void micro(int64_t depth, const MatrixA<typename P::A>& a,
                              const MatrixB<typename P::B>& matrix, typename P::C* c, int64_t c_row,
                              int64_t columns, const typename P::Epilogue& e) {
@@ -125,11 +125,7 @@ template <class P, int ROWS, int VECTORS, bool PLAIN, bool PACKS = false, bool H
     return;
   }
   const RowPointers<typename P::C, ROWS> out(c, c_row);
-#pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-    for (int v = 0; v < kWhole; ++v)
-      e.template put<PLAIN>(acc[i][v], i, v * kVec, c_row, out.row(i) + v * kVec);
+  e.template put<kWhole>(acc, c_row, out);
   if constexpr (HALF) {
     constexpr int kHalf = kVec / 2, kBefore = kWhole * kVec;
     Sum sums[(ROWS + 1) * kHalf];  // its last row is read as a whole vector
@@ -150,28 +146,24 @@ struct Micros {
   Micro<P> of[P::kRows + 1];
 };
 
-template <class P, int VECTORS, bool PLAIN, bool PACKS, bool HALF, int... ROWS>
+template <class P, int VECTORS, bool PACKS, bool HALF, int... ROWS>
 constexpr Micros<P> micros(std::integer_sequence<int, ROWS...>) {
-  return {{nullptr, micro<P, ROWS + 1, VECTORS, PLAIN, PACKS, HALF>...}};
+  return {{nullptr, micro<P, ROWS + 1, VECTORS, PACKS, HALF>...}};
 }
 
-template <class P, int VECTORS, bool PLAIN, bool PACKS = false, bool HALF = false>
+template <class P, int VECTORS, bool PACKS = false, bool HALF = false>
 inline constexpr Micros<P> kMicros =
-    micros<P, VECTORS, PLAIN, PACKS, HALF>(std::make_integer_sequence<int, P::kRows>());
+    micros<P, VECTORS, PACKS, HALF>(std::make_integer_sequence<int, P::kRows>());
 
 // Those for `width` columns, of VECTORS vectors or more.
 template <class P, int VECTORS = 1>
-const Micros<P>& micros_for(int64_t width, bool plain) {
+const Micros<P>& micros_for(int64_t width) {
   constexpr int64_t kVec = kLanes<typename P::Sum>;
-  // With half a vector alone nothing is stored plainly.
-  constexpr bool kPlain = P::Epilogue::kMayBePlain, kPlainHalf = kPlain && VECTORS > 1;
   if constexpr (VECTORS < P::kVectors)
-    if (width > VECTORS * kVec) return micros_for<P, VECTORS + 1>(width, plain);
+    if (width > VECTORS * kVec) return micros_for<P, VECTORS + 1>(width);
   if constexpr (P::kHalves)
-    if (width <= VECTORS * kVec - kVec / 2)
-      return kPlainHalf && plain ? kMicros<P, VECTORS, kPlainHalf, false, true>
-                                 : kMicros<P, VECTORS, false, false, true>;
-  return kPlain && plain ? kMicros<P, VECTORS, kPlain> : kMicros<P, VECTORS, false>;
+    if (width <= VECTORS * kVec - kVec / 2) return kMicros<P, VECTORS, false, true>;
+  return kMicros<P, VECTORS>;
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -23,7 +23,10 @@ inline Axes<2> copy_axes(const CopyStep& step) {
 
 template <class T>
 void copy_run(const T* x, T* y, int64_t count) {
-  for_columns<T>(count, [&](int64_t at, auto lanes) { lanes.put(y + at, lanes.get(x + at)); });
+  if constexpr (sizeof(T) >= sizeof(float))
+    for_columns<T>(count, [&](int64_t at, auto lanes) { lanes.put(y + at, lanes.get(x + at)); });
+  else
+    __builtin_memcpy(y, x, static_cast<size_t>(count) * sizeof(T));
 }
 
 // The axis along which x is dense, if it is not the last one but y's is; -1 where there is none.

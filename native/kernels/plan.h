@@ -26,8 +26,8 @@ PlanStep depthwise_step(const DepthwisePlan& plan) {
           .channel_parts = plan.channel_parts,
           .groups = plan.groups,
           .tasks = plan.tasks,
-          .scratch_bytes = bytes_of<T>(plan.scratch),
-          .kept_bytes = bytes_of<T>(plan.kept)};
+          .scratch_bytes = bytes_of<Real<T>>(plan.scratch),
+          .kept_bytes = bytes_of<Real<T>>(plan.kept)};
 }
 
 template <class T>
@@ -49,8 +49,8 @@ PlanStep fused_step(const SeparablePlan& plan) {
           .band_rows = largest(plan.tiles.bands),
           .row_pieces = plan.tiles.pieces,
           .tasks = plan.tasks,
-          .scratch_bytes = bytes_of<T>(plan.scratch),
-          .kept_bytes = bytes_of<T>(plan.kept)};
+          .scratch_bytes = bytes_of<Real<T>>(plan.scratch),
+          .kept_bytes = bytes_of<Real<T>>(plan.kept)};
 }
 
 template <class T>
@@ -63,7 +63,7 @@ PlanStep recompute_step(const RecomputePlan& plan) {
           .channel_parts = plan.channel_parts,
           .groups = plan.groups,
           .tasks = plan.tasks,
-          .scratch_bytes = bytes_of<T>(plan.scratch)};
+          .scratch_bytes = bytes_of<Real<T>>(plan.scratch)};
 }
 
 template <class T>
@@ -92,7 +92,7 @@ Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
       add_step(plan, fused_step<T>(whole));
       return plan;
     }
-    g.n = plan.images = largest_part(g.n, images_between_steps<T>(g, operation.filters));
+    g.n = plan.images = largest_part(g.n, images_between_steps<Real<T>>(g, operation.filters));
   }
   const DepthwiseKernel wanted =
       operation.filters == 0 ? operation.overrule.kernel : DepthwiseKernel::none;
@@ -107,7 +107,7 @@ Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
 template <class T>
 Plan plan_backward(Geometry g, const Operation& operation, int64_t threads) {
   const int64_t filters = operation.filters;
-  g.n = largest_part(g.n, images_backward<T>(g, filters));
+  g.n = largest_part(g.n, images_backward<Real<T>>(g, filters));
   Plan plan{.images = g.n};
   if (operation.pass == Pass::pointwise_kernel_gradient) {
     add_step(plan, recompute_step<T>(plan_recompute<T>(g, filters, threads)));

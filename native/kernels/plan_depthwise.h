@@ -15,6 +15,7 @@
 #include "gradient_phase.h"
 #include "planar.h"
 #include "sums.h"
+#include "widened.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -48,7 +49,8 @@ bool may_split_channels(const Geometry& g) {
 }
 
 inline Correlation forward_correlation(const Geometry& g) {
-  return {g.h, g.w, g.c * g.m, g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.pt, g.pl, g.wo};
+  const int64_t channels = g.c * g.m;
+  return {g.h, g.w, channels, g.kh, g.kw, g.sh, g.sw, g.dh, g.dw, g.pt, g.pl, g.wo, channels};
 }
 
 // The rows of outputs that are best computed together; bands are whole multiples of it.
@@ -181,45 +183,66 @@ FlatSizes flat_sizes(const Geometry& g) {
   return {g.h, g.w, g.c, 1, g.m, g.kh, g.kw, g.sh, g.dh, g.dw, g.pt, g.pl, g.wo};
 }
 
-// How bands of at most `rows` rows are computed. All sizes but the first two are in elements.
+// How bands of at most `rows` rows are computed. All sizes but the first two are in elements, of
+// Real<S> where tensors are of S.
 struct BandPlan {
   DepthwiseKernel kernel = DepthwiseKernel::none;
   int64_t rows = 0;
   CorrelationPlan correlation = {};  // of a small or channelwise kernel
   int64_t expanded = 0;              // scratch for a band with every channel repeated m times
+  WidenedPlan widened = {};          // of a half type
   int64_t scratch = 0;               // in all
   int64_t spread = 0;                // the weights as flat rows read them
 };
 
 // Of the forward pass, where bands have at most `columns` columns.
-template <class T>
+template <class S>
 BandPlan plan_band(const Geometry& g, DepthwiseKernel kernel, int64_t rows, int64_t columns) {
+  using T = Real<S>;
+  const bool small = kernel == DepthwiseKernel::small;
+  const int64_t channels = g.c * g.m;
+  Correlation correlation = forward_correlation(g);
   BandPlan band{.kernel = kernel, .rows = rows};
   switch (kernel) {
     case DepthwiseKernel::flat:
-      band.scratch = FlatRows<T>::scratch(flat_sizes<T>(g), rows, columns);
+      band.scratch = FlatRows<T>::template scratch<S>(flat_sizes<T>(g), rows, columns);
+      if (kIsHalf<S>) {
+        band.widened = {.together = channels,
+                        .window = band.scratch,
+                        .tile = rows * min_of(columns, g.wo) * channels};
+        band.scratch = band.widened.elements();
+      }
       band.spread = FlatRows<T>::weights(flat_sizes<T>(g));
       break;
     case DepthwiseKernel::planar:
       band.scratch = forward_scratch(PlanarSizes<T>(g, rows));
       break;
     default:
-      if (g.m != 1)
-        band.expanded = min_of(g.h, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * g.c * g.m;
-      band.correlation = plan_correlation<T>(forward_correlation(g),
-                                             kernel == DepthwiseKernel::small, rows, 0, columns);
-      band.scratch = band.expanded + band.correlation.strip;
+      if (kIsHalf<S>) {
+        band.widened = plan_widened<T>(
+            channels, most_pixels(correlation, window_of(correlation, 0, rows, 0, columns)),
+            rows * columns, g.m != 1);
+        correlation.channels = widened_pitch<T>(band.widened.together);
+      } else if (g.m != 1) {
+        band.expanded = min_of(g.h, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * channels;
+      }
+      band.correlation = plan_correlation<T>(correlation, small, rows, 0, columns);
+      band.scratch = band.expanded + band.widened.elements() + band.correlation.strip;
   }
   return band;
 }
 
-// Of a phase of the input gradient, in bands of at most `rows` rows of the input.
-template <class T>
-CorrelationPlan plan_phase(const Geometry& g, const GradientPhase& phase, int64_t rows) {
+// Of a phase of the input gradient, in bands of at most `rows` rows of the input. `widened` is how
+// many channels of a half type are widened together.
+template <class S>
+CorrelationPlan plan_phase(const Geometry& g, const GradientPhase& phase, int64_t rows,
+                           int64_t widened) {
+  using T = Real<S>;
   if (phase.q.first >= phase.q.last) return {};
-  const bool small = pick_small<T>(phase.correlation) != nullptr;
-  return plan_correlation<T>(phase.correlation, small, ceil_div(rows, g.sh), phase.q.first,
-                             phase.q.last);
+  Correlation correlation = phase.correlation;
+  if (kIsHalf<S>) correlation.channels = widened_pitch<T>(widened);
+  const bool small = pick_small<T>(correlation) != nullptr;
+  return plan_correlation<T>(correlation, small, ceil_div(rows, g.sh), phase.q.first, phase.q.last);
 }
 
 // --- a pass --------------------------------------------------------------------------------------
@@ -232,9 +255,10 @@ struct DepthwisePlan {
 };
 
 // The forward pass by the kernel `wanted` if that is given and possible, else by the best one.
-template <class T>
+template <class S>
 DepthwisePlan plan_depthwise_forward(const Geometry& g, int64_t threads,
                                      DepthwiseKernel wanted = DepthwiseKernel::none) {
+  using T = Real<S>;
   const DepthwiseKernel kernel = can_serve<T>(g, wanted) ? wanted : pick_kernel<T>(g);
   DepthwisePlan plan;
   if (g.channels_first) {
@@ -250,7 +274,7 @@ DepthwisePlan plan_depthwise_forward(const Geometry& g, int64_t threads,
     if (flat || may_split) plan.row_pieces = row_pieces<T>(g, flat, bands, plan.bands.most);
     if (may_split) plan.channel_parts = channel_parts<T>(g, threads, bands * plan.row_pieces);
   }
-  plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+  plan.band = plan_band<S>(g, kernel, plan.bands.most, g.wo);
   plan.tasks = g.n * plan.bands.count * plan.row_pieces * plan.channel_parts;
   plan.scratch = plan.band.scratch;
   plan.kept = plan.band.spread;
@@ -274,58 +298,100 @@ inline FlatSizes gradient_flat_sizes(const Geometry& g) {
           g.w};
 }
 
+// The output rows that input rows [h0, h1) see.
+inline Range output_rows(const Geometry& g, int64_t h0, int64_t h1) {
+  const int64_t first = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
+  return {first, max_of(first, min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1))};
+}
+
+// The most of them that bands of `rows` rows see.
+inline int64_t most_output_rows(const Geometry& g, int64_t rows) {
+  return min_of(g.ho, (rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
+}
+
 // The input gradient as one correlation a phase, by vectors of channels.
-template <class T>
+template <class S>
 void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& plan) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
   int64_t wanted = max_of(g.sh, tuning::kBandElements / (channels * g.w));
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
   plan.bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
   plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
+  if (kIsHalf<S>)
+    plan.band.widened = plan_widened<T>(channels, most_output_rows(g, plan.bands.most) * g.wo,
+                                        plan.bands.most * g.w, g.m != 1);
   bool small = true;
   for (int64_t a = 0; a < g.sh; ++a)
     for (int64_t b = 0; b < g.sw; ++b) {
-      const CorrelationPlan phase = plan_phase<T>(g, gradient_phase(g, a, b), plan.bands.most);
+      const CorrelationPlan phase =
+          plan_phase<S>(g, gradient_phase(g, a, b), plan.bands.most, plan.band.widened.together);
       small = small && phase.small;
       plan.band.correlation.strip = max_of(plan.band.correlation.strip, phase.strip);
     }
   plan.band.kernel = small ? DepthwiseKernel::small : DepthwiseKernel::channelwise;
-  plan.band.expanded = g.m == 1 ? 0 : plan.bands.most * g.w * channels;
-  plan.scratch = plan.band.expanded + plan.band.correlation.strip;
+  // Of a half type, the tile has every channel m times, and these are the sums.
+  plan.band.expanded = g.m == 1 ? 0 : plan.bands.most * g.w * (kIsHalf<S> ? g.c : channels);
+  plan.scratch = plan.band.expanded + plan.band.widened.elements() + plan.band.correlation.strip;
 }
 
 // Bands of an input gradient consist of rows of the input.
-template <class T>
+template <class S>
 DepthwisePlan plan_input_gradient(const Geometry& g, int64_t threads) {
+  using T = Real<S>;
   const int64_t rows = tuning::kBandElements / (g.c * g.m * g.w);
   DepthwisePlan plan;
   if (is_flat<T>(g) && g.sh == 1) {
     const FlatSizes sizes = gradient_flat_sizes(g);
     plan.bands = cut_bands(g.h, max_of(g.kh, rows), g.n);
     plan.band.kernel = DepthwiseKernel::flat;
-    plan.scratch = FlatRows<T>::scratch(sizes, plan.bands.most, g.w);
+    plan.scratch = FlatRows<T>::template scratch<S>(sizes, plan.bands.most, g.w);
+    if (kIsHalf<S>) {
+      plan.band.widened = {
+          .together = g.c, .window = plan.scratch, .tile = plan.bands.most * g.w * g.c};
+      plan.scratch = plan.band.widened.elements();
+    }
     plan.kept = FlatRows<T>::weights(sizes);
   } else if (is_narrow<T>(g)) {
     plan.bands = cut_bands(g.h, planar_rows<T>(g) * g.sh);
     plan.channel_parts = g.c;
     plan.band.kernel = DepthwiseKernel::planar;
     // The rows of outputs that see the largest band.
-    plan.band.rows = min_of(g.ho, (plan.bands.most - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
+    plan.band.rows = most_output_rows(g, plan.bands.most);
     plan.scratch = gradient_scratch(PlanarSizes<T>(g, plan.band.rows));
   } else if (wants_stride2_gradient<T>(g)) {
     plan.bands = cut_task_bands<T>(g, threads, g.h, max_of(4, rows), 2);
     plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
     plan.band.kernel = DepthwiseKernel::stride2;
+    if (kIsHalf<S>)
+      plan.band.widened = plan_widened<T>(g.c, most_output_rows(g, plan.bands.most) * g.wo,
+                                          plan.bands.most * g.w, false);
+    plan.scratch = plan.band.widened.elements();
   } else {
-    plan_gradient_phases<T>(g, threads, plan);
+    plan_gradient_phases<S>(g, threads, plan);
   }
   plan.tasks = g.n * plan.bands.count * plan.channel_parts;
   return plan;
 }
 
+// Of a half type, windows of both tensors are widened.
+template <class S>
+void plan_gradient_windows(const Geometry& g, DepthwisePlan& plan) {
+  using T = Real<S>;
+  const int64_t rows = plan.bands.most;
+  Correlation correlation = forward_correlation(g);
+  const int64_t window = most_pixels(correlation, window_of(correlation, 0, rows, 0, g.wo));
+  BandPlan& band = plan.band;
+  band.widened = plan_widened<T>(g.c * g.m, window + rows * g.wo, 0, g.m != 1);
+  correlation.channels = widened_pitch<T>(band.widened.together);
+  band.correlation = plan_correlation<T>(correlation, band.correlation.small, rows, 0, g.wo);
+  band.scratch = band.widened.elements() + band.correlation.strip;
+}
+
 // Each group of bands has a partial sum; groups depend on the geometry alone.
-template <class T>
+template <class S>
 DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw;
   const int64_t bytes = taps * channels * static_cast<int64_t>(sizeof(T));
   const int64_t wanted = tuning::kGradientBandElements / (channels * g.wo);
@@ -334,14 +400,14 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
   switch (kernel) {
     case DepthwiseKernel::flat:
       plan.bands = cut_bands(g.ho, max_of(g.kh, wanted), g.n);
-      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+      plan.band = plan_band<S>(g, kernel, plan.bands.most, g.wo);
       plan.groups = group_count(g.n * plan.bands.count, bytes);
       plan.scratch = flat_gradient_scratch<T>(flat_sizes<T>(g), plan.bands.most);
       break;
     case DepthwiseKernel::planar:
       // Every channel is a task; with enough channels no partial sums are needed.
       plan.bands = cut_bands(g.ho, planar_rows<T>(g));
-      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+      plan.band = plan_band<S>(g, kernel, plan.bands.most, g.wo);
       plan.groups =
           min_of(group_count(g.n * plan.bands.count, bytes), ceil_div(tuning::kMostGroups, g.c));
       plan.channel_parts = g.c;
@@ -350,7 +416,8 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
     default:
       plan.bands =
           cut_bands(g.ho, max_of(wanted, g.m != 1 ? g.kh : least_rows(g)), g.n, row_unit(g));
-      plan.band = plan_band<T>(g, kernel, plan.bands.most, g.wo);
+      plan.band = plan_band<S>(g, kernel, plan.bands.most, g.wo);
+      if (kIsHalf<S>) plan_gradient_windows<S>(g, plan);
       plan.groups = group_count(g.n * plan.bands.count, bytes);
       plan.channel_parts = channel_parts<T>(g, threads, plan.groups);
       plan.scratch = taps * kLanes<T> + plan.band.scratch;

@@ -48,9 +48,9 @@ Tiles usual_tiles(const Geometry& g) {
 }
 
 // How the depthwise step computes such tiles.
-template <class T>
+template <class S>
 BandPlan plan_tile_band(const Geometry& g, const Tiles& tiles) {
-  return plan_band<T>(g, pick_kernel<T>(g), tiles.bands.most, ceil_div(g.wo, tiles.pieces));
+  return plan_band<S>(g, pick_kernel<Real<S>>(g), tiles.bands.most, ceil_div(g.wo, tiles.pieces));
 }
 
 // Cuts every image into `each` parts of equally many pixels, for images so small that parts of
@@ -99,10 +99,10 @@ bool may_be_parts(const Geometry& g) {
 // own, or packed ones that fit the caches), the depthwise result need not move between cores. Not
 // for kernels so large that tiles share most of their inputs, nor where an image may not be cut
 // anywhere, since the number of threads decides the cut here.
-template <class T>
+template <class S>
 bool takes_few(const Geometry& g, int64_t filters, bool packed, bool kept) {
-  const int64_t bytes = g.c * g.m * filters * static_cast<int64_t>(sizeof(T));
-  return may_be_parts<T>(g) && g.kh * g.kw <= tuning::kWindowTaps &&
+  const int64_t bytes = g.c * g.m * filters * static_cast<int64_t>(sizeof(Multiplied<S>));
+  return may_be_parts<Real<S>>(g) && g.kh * g.kw <= tuning::kWindowTaps &&
          (kept || (packed && bytes <= tuning::kSharedWeightBytes));
 }
 
@@ -123,7 +123,16 @@ int64_t images_between_steps(const Geometry& g, int64_t filters) {
   return units_together(g.n, g.ho * g.wo * channels, channels * filters, kRoom);
 }
 
-// Elements of scratch come in this order: a tile, and what the depthwise step needs for it.
+// As many elements of Real<S> as hold `count` of Multiplied<S>: tiles and weights are of that type,
+// scratch is counted in the other.
+template <class S>
+int64_t in_reals(int64_t count) {
+  constexpr int64_t kMultiplied = sizeof(Multiplied<S>), kReal = sizeof(Real<S>);
+  return ceil_div(count * kMultiplied, kReal);
+}
+
+// Elements of scratch come in this order: a tile, and what the depthwise step needs for it. Tensors
+// are of S, elements of Real<S> but where it is said.
 struct SeparablePlan {
   bool in_steps = false;     // the depthwise step and then the product; what follows is of one step
   bool in_parts = false;     // parts of small images, not tiles
@@ -132,22 +141,24 @@ struct SeparablePlan {
   PixelParts parts = {};
   BandPlan band = {};
   Cut filter_parts = {};  // of outputs, where each thread has its own weights: the only one
-  int64_t pitch = 0;      // from a pixel of a tile to the next
+  int64_t pitch = 0;      // from a pixel of a tile to the next, in elements of Multiplied<S>
   int64_t tile = 0;       // elements of the largest
   int64_t tasks = 0, scratch = 0, kept = 0;
 };
 
 // `packed` says whether the pointwise kernel is packed already.
-template <class T>
+template <class S>
 SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool packed,
                                      int64_t threads, Schedule schedule = Schedule::chosen) {
+  using T = Real<S>;
+  using M = Multiplied<S>;
   const int64_t channels = g.c * g.m;
   const Tiles usual = usual_tiles<T>(g);
   SeparablePlan plan;
-  plan.filter_parts = cut_outputs<T>(channels, filters, 1);
+  plan.filter_parts = cut_outputs<S>(channels, filters, 1);
   plan.own_weights = !g.channels_first && plan.filter_parts.count == 1;
   const bool few = usual.count(g) < tuning::kFewTiles;
-  const bool may_be_few = takes_few<T>(g, filters, packed, plan.own_weights);
+  const bool may_be_few = takes_few<S>(g, filters, packed, plan.own_weights);
   // In steps: too few tiles to share out, or windows too large.
   if (schedule == Schedule::chosen || (schedule == Schedule::parts && !may_be_parts<T>(g)))
     schedule = (few && !may_be_few) || is_better_whole<T>(g) ? Schedule::steps
@@ -158,13 +169,15 @@ SeparablePlan plan_separable_forward(const Geometry& g, int64_t filters, bool pa
   plan.in_parts = schedule == Schedule::parts;
   plan.parts = cut_pixels(g, threads);
   plan.tiles = plan.in_parts ? tiles_of_parts(g, plan.parts) : usual;
-  plan.band = plan_tile_band<T>(g, plan.tiles);
-  plan.pitch = pixel_pitch<T>(channels);
+  plan.band = plan_tile_band<S>(g, plan.tiles);
+  plan.pitch = pixel_pitch<M>(channels);
   const int64_t most = plan.tiles.pixels(g);
-  plan.tile = g.channels_first ? packed_elements<T>(channels, most) : most * plan.pitch;
+  plan.tile =
+      in_reals<S>(g.channels_first ? packed_elements<M>(channels, most) : most * plan.pitch);
   plan.tasks = plan.tiles.count(g);
   plan.scratch = plan.tile + plan.band.scratch;
-  if (plan.own_weights) plan.kept = kept_weights<T>(plan.filter_parts, channels, packed);
+  if (plan.own_weights)
+    plan.kept = in_reals<S>(kept_weights<S>(plan.filter_parts, channels, packed));
   return plan;
 }
 
@@ -176,21 +189,23 @@ struct RecomputePlan {
   Tiles tiles;
   BandPlan band;
   int64_t groups, channel_parts;  // as in PlanStep
-  int64_t packed, tile;           // elements
+  int64_t packed, tile;           // elements of Real<S>
   int64_t tasks, scratch;
 };
 
-template <class T>
+template <class S>
 RecomputePlan plan_recompute(const Geometry& g, int64_t filters, int64_t threads) {
+  using T = Real<S>;
   const int64_t channels = g.c * g.m;
   const Tiles tiles = usual_tiles<T>(g);
-  const BandPlan band = plan_tile_band<T>(g, tiles);
+  const BandPlan band = plan_tile_band<S>(g, tiles);
   const int64_t most = tiles.pixels(g);
-  const GradientCut cut = gradient_cut<T>(tiles.count(g), g.n * g.ho * g.wo, channels, filters,
+  const GradientCut cut = gradient_cut<S>(tiles.count(g), g.n * g.ho * g.wo, channels, filters,
                                           may_split_channels<T>(g), threads);
   const int64_t largest = largest_channel_part<T>(channels, cut.channel_parts);
-  const int64_t packed = gradient_elements<T>(largest, filters, most, g.channels_first);
-  const int64_t tile = most * largest_pitch<T>(largest);
+  const int64_t packed =
+      in_reals<S>(gradient_elements<S>(largest, filters, most, g.channels_first));
+  const int64_t tile = in_reals<S>(most * largest_pitch<Multiplied<S>>(largest));
   return {.tiles = tiles,
           .band = band,
           .groups = cut.groups,
@@ -216,7 +231,8 @@ int64_t images_backward(const Geometry& g, int64_t filters) {
 
 // --- an ordinary convolution ---------------------------------------------------------------------
 
-// The product of patches (patches.h) and the kernel as a matrix. Channels last, a task copies a
+// The product of patches (patches.h) and the kernel as a matrix, as plan_pointwise.h counts it.
+// Channels last, a task copies a
 // tile of patches and multiplies it by all weights; channels first, it packs them as it would
 // pixels.
 struct PatchesPlan {
@@ -225,16 +241,16 @@ struct PatchesPlan {
       0;  // channels last: elements from a patch to the next, with what copies write over
 };
 
-template <class T>
+template <class S>
 PatchesPlan plan_patches(const Geometry& g, int64_t filters, bool packed) {
-  const int64_t depth = g.kh * g.kw * g.c, pitch = depth + kLanes<T>;
-  if (g.channels_first) return {plan_product_first<T>(g.n, g.ho * g.wo, depth, filters)};
-  const Cut tiles = cut_rows(g.n * g.ho * g.wo), filter_parts = cut_outputs<T>(depth, filters, 1);
+  const int64_t depth = g.kh * g.kw * g.c, pitch = depth + kLanes<Multiplied<S>>;
+  if (g.channels_first) return {plan_product_first<S>(g.n, g.ho * g.wo, depth, filters)};
+  const Cut tiles = cut_rows(g.n * g.ho * g.wo), filter_parts = cut_outputs<S>(depth, filters, 1);
   return {.product = {.tiles = tiles,
                       .filter_parts = filter_parts,
                       .tasks = tiles.count,
                       .scratch = tiles.most * pitch,
-                      .kept = kept_weights<T>(filter_parts, depth, packed)},
+                      .kept = kept_weights<S>(filter_parts, depth, packed)},
           .pitch = pitch};
 }
 

@@ -10,6 +10,7 @@
 #pragma once
 #include "../geometry.h"
 #include "activation.h"
+#include "half.h"
 #include "parallel.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -21,17 +22,29 @@ struct Plane {
   int64_t row_step, pixel_step;
 };
 
-// to[i] = from[i * step]. Rows of planes are short, so the last vector overlaps the one before it;
-// finishing a row an element at a time would be slower.
-template <class T>
-void gather_run(const T* from, int64_t step, int64_t count, T* to) {
-  if (step == 1) {
-    if (count < kLanes<T>) {
+// to[i] = from[i * step], as it is or between a half type and float32. Rows of planes are short, so
+// the last vector overlaps the one before it; finishing a row an element at a time would be slower.
+template <class From, class To>
+void gather_run(const From* from, int64_t step, int64_t count, To* to) {
+  if constexpr (!kSame<From, To>) {
+    if (step == 1) {
+      convert_run(from, count, to);
+      return;
+    }
+    constexpr int64_t kRun = 256;
+    From run[kRun];
+    for (int64_t i = 0; i < count; i += kRun) {
+      const int64_t here = min_of(kRun, count - i);
+      gather_run(from + i * step, step, here, run);
+      convert_run(run, here, to + i);
+    }
+  } else if (step == 1) {
+    if (count < kLanes<To>) {
       for (int64_t i = 0; i < count; ++i) to[i] = from[i];
       return;
     }
-    for (int64_t i = 0; i + kLanes<T> < count; i += kLanes<T>) store(to + i, load(from + i));
-    store(to + count - kLanes<T>, load(from + count - kLanes<T>));
+    for (int64_t i = 0; i + kLanes<To> < count; i += kLanes<To>) store(to + i, load(from + i));
+    store(to + count - kLanes<To>, load(from + count - kLanes<To>));
   } else if (step == 2) {  // a constant, which compilers turn into shuffles
     for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
   } else {
@@ -39,13 +52,22 @@ void gather_run(const T* from, int64_t step, int64_t count, T* to) {
   }
 }
 
-// to[i * step] = from[i].
-template <class T>
-void scatter_run(const T* from, int64_t count, int64_t step, T* to) {
-  if (step == 1)
+// to[i * step] = from[i], likewise.
+template <class From, class To>
+void scatter_run(const From* from, int64_t count, int64_t step, To* to) {
+  if (step == 1) {
     gather_run(from, int64_t{1}, count, to);
-  else
+  } else if constexpr (!kSame<From, To>) {
+    constexpr int64_t kRun = 256;
+    To run[kRun];
+    for (int64_t i = 0; i < count; i += kRun) {
+      const int64_t here = min_of(kRun, count - i);
+      convert_run(from + i, here, run);
+      scatter_run(run, here, step, to + i * step);
+    }
+  } else {
     for (int64_t i = 0; i < count; ++i) to[i * step] = from[i];
+  }
 }
 
 struct PlanarTap {
@@ -135,8 +157,8 @@ void for_phase_runs(const Planar<T>& planar, int64_t p0, int64_t rows, F&& f) {
     }
 }
 
-template <class T>
-void fill_phases(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const T>& x,
+template <class T, class S>
+void fill_phases(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const S>& x,
                  T* phases) {
   fill_zero(phases, planar.all_phases());
   const int64_t step = x.pixel_step * planar.g.sw;
@@ -265,8 +287,8 @@ int64_t forward_scratch(const PlanarSizes<T>& sizes) {
 
 // Calls f(o, flat) for every output channel o in [o0, o1) of image n of `x`; `flat` is the band's
 // outputs in rows of `pitch`. `bias` may be null.
-template <class T, class F>
-void each_forward_plane(const Planar<T>& planar, const T* x, int64_t n, int64_t p0, int64_t rows,
+template <class T, class S, class F>
+void each_forward_plane(const Planar<T>& planar, const S* x, int64_t n, int64_t p0, int64_t rows,
                         int64_t o0, int64_t o1, const T* kernel, const T* bias,
                         Activation activation, T* phases, F&& f) {
   const Geometry& g = planar.g;
@@ -295,8 +317,8 @@ int64_t gradient_scratch(const PlanarSizes<T>& sizes) {
 
 // Puts a plane of output gradients into rows of `pitch` behind `lead` zeros, with zeros between and
 // after the rows. Returns the place of output (p0, 0).
-template <class T>
-T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const T>& dy,
+template <class T, class S>
+T* fill_flat(const Planar<T>& planar, int64_t p0, int64_t rows, const Plane<const S>& dy,
              T* memory) {
   fill_zero(memory, flat_elements(planar));
   T* flat = memory + planar.lead;

@@ -276,8 +276,9 @@ Prefetcher next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels
   return {dy + pixel * filters, min_of(most, pixels - pixel) * filters};
 }
 
-template <class T>
-void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* dkernel,
+// As T or in Real<T>.
+template <class T, class Stored>
+void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, Stored* dkernel,
                                Runner& runner) {
   using M = Multiplied<T>;
   const ProductGradientPlan plan = plan_product_gradient<T>(s, runner.concurrency());
@@ -285,7 +286,7 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, T* d
   const int64_t tiles = plan.tiles.count, pixels = plan.tiles.total;
   const int64_t units = plan.images * tiles;
   const int64_t size = s.channels * s.filters;
-  const GroupSums<Real<T>, T> sums(groups, size, dkernel);
+  const GroupSums<Real<T>, Stored> sums(groups, size, dkernel);
   parallel<M>(runner, plan.tasks, plan.scratch, [&](int64_t task, M* packed) {
     const Range c = channel_part<Real<T>>(s.channels, parts, task % parts);
     const int64_t group = task / parts, begin = part_start(units, groups, group);

@@ -44,8 +44,8 @@ void product_backward(const Pointwise& p, const PointwiseBackward& args, Runner&
     pointwise_kernel_gradient<T>(p, static_cast<const T*>(args.x), dy,
                                  static_cast<T*>(args.dpointwise), runner);
   if (args.dbias != nullptr)
-    bias_gradient<T>(p.images, p.pixels, p.filters, p.channels_first, dy,
-                     static_cast<T*>(args.dbias), runner);
+    bias_gradient(p.images, p.pixels, p.filters, p.channels_first, dy, static_cast<T*>(args.dbias),
+                  runner);
 }
 
 template <class T>

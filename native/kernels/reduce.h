@@ -1,4 +1,5 @@
-// Sums, means, largest and smallest numbers along an axis.
+// Sums, means, largest and smallest numbers along an axis. Arrays are of S, arithmetic is of T,
+// which is float32 for a half type.
 //
 // A large reduction is cut into groups that have a partial result each. How many follows from sizes
 // alone, and so does the order of sums.
@@ -9,14 +10,15 @@
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // Rows of `count` numbers.
-template <class T, class R>
+template <class S, class R>
 void reduce_rows(const ReduceStep& step, Runner& runner, const R& r) {
-  const T* x = static_cast<const T*>(step.x);
-  T* const y = static_cast<T*>(step.y);
+  using T = Real<S>;
+  const S* x = static_cast<const S*>(step.x);
+  S* const y = static_cast<S*>(step.y);
   const int64_t count = step.count;
   const double divisor = step.function == Reduction::mean ? static_cast<double>(count) : 1;
   const auto fold = [&](int64_t row, int64_t first, int64_t last) {
-    const T* const p = x + row * count + first;
+    const S* const p = x + row * count + first;
     return fold_row<T>(last - first, r, [p](int64_t at, auto lanes) { return lanes.get(p + at); });
   };
   const int64_t groups =
@@ -26,7 +28,7 @@ void reduce_rows(const ReduceStep& step, Runner& runner, const R& r) {
   if (groups == 1) {
     for_ranges(runner, step.outer, count, [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row)
-        y[row] = static_cast<T>(fold(row, 0, count) / divisor);
+        y[row] = rounded_to<S>(static_cast<T>(fold(row, 0, count) / divisor));
     });
     return;
   }
@@ -40,14 +42,14 @@ void reduce_rows(const ReduceStep& step, Runner& runner, const R& r) {
     double total = static_cast<double>(R::start);
     for (int64_t group = 0; group < groups; ++group)
       total = r.one(total, partials.get()[row * groups + group]);
-    y[row] = static_cast<T>(total / divisor);
+    y[row] = rounded_to<S>(static_cast<T>(total / divisor));
   }
 }
 
 // The columns of [count, inner], `outer` times, in `groups` groups of the rows: y is [outer,
 // groups, inner]. Every result is divided.
-template <class T, class R>
-void reduce_columns(const T* x, T* y, const ReduceStep& s, int64_t groups, T divisor,
+template <class T, class From, class To, class R>
+void reduce_columns(const From* x, To* y, const ReduceStep& s, int64_t groups, T divisor,
                     Runner& runner, const R& r) {
   constexpr int64_t kChunk = 4 * kLanes<T>;
   const int64_t chunks = ceil_div(s.inner, kChunk), rows = s.count / groups;
@@ -57,8 +59,8 @@ void reduce_columns(const T* x, T* y, const ReduceStep& s, int64_t groups, T div
       const int64_t column = i % chunks * kChunk, result = i / chunks, group = result % groups;
       const int64_t first = part_start(s.count, groups, group),
                     last = part_start(s.count, groups, group + 1);
-      const T* const from = x + (result / groups * s.count + first) * s.inner + column;
-      T* const to = y + result * s.inner + column;
+      const From* const from = x + (result / groups * s.count + first) * s.inner + column;
+      To* const to = y + result * s.inner + column;
       for_wide_columns<T>(min_of(kChunk, s.inner - column),
                           [&]<int kVectors>(int64_t at, auto lanes) {
                             Vec<T> totals[kVectors];
@@ -70,14 +72,15 @@ void reduce_columns(const T* x, T* y, const ReduceStep& s, int64_t groups, T div
   });
 }
 
-template <class T, class R>
+template <class S, class R>
 void reduce_by(const ReduceStep& step, Runner& runner, const R& r) {
+  using T = Real<S>;
   if (step.inner == 1) {
-    reduce_rows<T>(step, runner, r);
+    reduce_rows<S>(step, runner, r);
     return;
   }
-  const T* x = static_cast<const T*>(step.x);
-  T* const y = static_cast<T*>(step.y);
+  const S* x = static_cast<const S*>(step.x);
+  S* const y = static_cast<S*>(step.y);
   const T divisor = step.function == Reduction::mean ? static_cast<T>(step.count) : T(1);
   const int64_t groups =
       step.outer >= tuning::kTasks
@@ -95,16 +98,17 @@ void reduce_by(const ReduceStep& step, Runner& runner, const R& r) {
   reduce_columns<T>(partials.get(), y, rest, 1, divisor, runner, r);
 }
 
-template <class T>
+template <class S>
 void reduce(const ReduceStep& step, Runner& runner) {
+  using T = Real<S>;
   switch (step.function) {
     case Reduction::mean:
     case Reduction::sum:
-      return reduce_by<T>(step, runner, Sum<T>{});
+      return reduce_by<S>(step, runner, Sum<T>{});
     case Reduction::max:
-      return reduce_by<T>(step, runner, Largest<T>{});
+      return reduce_by<S>(step, runner, Largest<T>{});
     case Reduction::min:
-      return reduce_by<T>(step, runner, Smallest<T>{});
+      return reduce_by<S>(step, runner, Smallest<T>{});
   }
 }
 

@@ -185,7 +185,7 @@ void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
   tile.in_row = pixels.row_step * g.dh;
   tile.in_column = pixels.pixel_step * g.dw;
   tile.weights = weights;
-  tile.weights_tap = g.channels;
+  tile.weights_tap = g.weights_tap;
   tile.bias = bias;
   tile.activation = activation;
   tile.out_row = out_row * g.dh;

@@ -117,7 +117,7 @@ void add_small_gradient(const SmallGradientFunctions<T>& functions, const Correl
   tile.dy_row = g.out_w * g.channels * g.dh;
   tile.dy_column = g.channels * g.dw;
   tile.dk = dk;
-  tile.dk_tap = g.channels;
+  tile.dk_tap = g.weights_tap;
   tile.channels = channels;
   for (int64_t a = 0; a < min_of(g.dh, p1 - p0); ++a) {
     const int64_t rows = ceil_div(p1 - p0 - a, g.dh);

@@ -92,26 +92,40 @@ inline Range positions_inside(int64_t start, int64_t count, int64_t first, int64
   return {from, max_of(from, min_of(last - start, count))};
 }
 
-// Computes input rows [h0, h1) of channels [c0, c1) of one image; `dx` points to pixel (0, 0).
+// The rows of dy that the tiles of input rows [h0, h1) read.
+inline Window stride2_window(const Geometry& g, int64_t h0, int64_t h1) {
+  const int64_t first = min_of(max_of(0, (h0 + g.pt) / 2 - 1), g.ho);
+  const int64_t last = min_of(g.ho, (h1 - 1 + g.pt) / 2 + 1);
+  return {first, 0, max_of(0, last - first), g.wo};
+}
+
+// Where pixel (0, 0) of an image is, and the elements from a pixel to the next.
 template <class T>
-void stride2_input_gradient(const Geometry& g, const T* dy, const T* weights, int64_t h0,
-                            int64_t h1, int64_t c0, int64_t c1, T* dx) {
+struct Stride2Image {
+  T* data;
+  int64_t pixel;
+};
+
+// Computes input rows [h0, h1) of one image, of `channels` channels.
+template <class T>
+void stride2_input_gradient(const Geometry& g, const Stride2Image<const T>& dy, const T* weights,
+                            int64_t h0, int64_t h1, int64_t channels, const Stride2Image<T>& dx) {
   Stride2Tile<T> tile;
-  tile.dy_row = g.wo * g.c;
-  tile.dy_column = g.c;
-  tile.weights = weights + c0;
+  tile.dy_row = g.wo * dy.pixel;
+  tile.dy_column = dy.pixel;
+  tile.weights = weights;
   tile.weights_tap = g.c;
-  tile.dx_row = g.w * g.c;
-  tile.dx_column = g.c;
-  tile.channels = c1 - c0;
+  tile.dx_row = g.w * dx.pixel;
+  tile.dx_column = dx.pixel;
+  tile.channels = channels;
   for (int64_t r = (h0 + g.pt) / 2; 2 * r - g.pt < h1; ++r) {
     tile.dy_rows = positions_inside(r - 1, 2, 0, g.ho);
     tile.dx_rows = positions_inside(2 * r - g.pt, 2, h0, h1);
     for (int64_t s = g.pl / 2; 2 * s - g.pl < g.w; s += kStride2Columns) {
       tile.dy_columns = positions_inside(s - 1, kStride2Columns + 1, 0, g.wo);
       tile.dx_columns = positions_inside(2 * s - g.pl, 2 * kStride2Columns, 0, g.w);
-      tile.dy = dy + (r - 1) * tile.dy_row + (s - 1) * tile.dy_column + c0;
-      tile.dx = dx + (2 * r - g.pt) * tile.dx_row + (2 * s - g.pl) * tile.dx_column + c0;
+      tile.dy = dy.data + (r - 1) * tile.dy_row + (s - 1) * tile.dy_column;
+      tile.dx = dx.data + (2 * r - g.pt) * tile.dx_row + (2 * s - g.pl) * tile.dx_column;
       stride2_tile(tile);
     }
   }

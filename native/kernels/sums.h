@@ -87,10 +87,10 @@ void add_to_sums(const T* p, int64_t count, double* sums) {
   }
 }
 
-// The sum of dy over all but its channels.
-template <class T>
+// The sum of dy over all but its channels, as T or in Real<T>.
+template <class T, class Stored>
 void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channels_first,
-                   const T* dy, T* dbias, Runner& runner) {
+                   const T* dy, Stored* dbias, Runner& runner) {
   if (channels_first) {
     const int64_t tasks =
         parts(channels, ceil_div(tuning::kPlainTaskElements, max_of(1, images * pixels)));
@@ -100,7 +100,7 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
         double total = 0;
         for (int64_t n = 0; n < images; ++n)
           total += sum_run(dy + (n * channels + c) * pixels, pixels);
-        dbias[c] = rounded_to<T>(static_cast<Real<T>>(total));
+        dbias[c] = converted_to<Stored>(static_cast<Real<T>>(total));
       }
     });
     return;
@@ -118,7 +118,7 @@ void bias_gradient(int64_t images, int64_t pixels, int64_t channels, bool channe
   for (int64_t c = 0; c < channels; ++c) {
     double total = 0;
     for (int64_t group = 0; group < groups; ++group) total += partials.get()[group * channels + c];
-    dbias[c] = rounded_to<T>(static_cast<Real<T>>(total));
+    dbias[c] = converted_to<Stored>(static_cast<Real<T>>(total));
   }
 }
 

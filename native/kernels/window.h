@@ -4,11 +4,13 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// Pads may be negative: the window then starts inside the image.
+// Pads may be negative: the window then starts inside the image. `channels` are those of a pixel in
+// memory, of which an image in scratch may have more than the convolution.
 struct Correlation {
   int64_t in_h, in_w, channels;
   int64_t kh, kw, sh, sw, dh, dw, pt, pl;
   int64_t out_w;
+  int64_t weights_tap;  // elements from a tap's weights to the next
 };
 
 // The range [first, last) of kernel taps that fall inside `size` when the window starts at `start`.
@@ -58,6 +60,14 @@ struct Window {
 inline Window window_of(const Correlation& g, int64_t p0, int64_t p1, int64_t q0, int64_t q1) {
   return {p0 * g.sh - g.pt, q0 * g.sw - g.pl, (p1 - 1 - p0) * g.sh + (g.kh - 1) * g.dh + 1,
           (q1 - 1 - q0) * g.sw + (g.kw - 1) * g.dw + 1};
+}
+
+// Its part inside the image, which may have no rows or columns.
+inline Window inside_image(const Correlation& g, const Window& w) {
+  const int64_t row = min_of(max_of(0, w.row), g.in_h);
+  const int64_t column = min_of(max_of(0, w.column), g.in_w);
+  return {row, column, max_of(0, min_of(w.row + w.rows, g.in_h) - row),
+          max_of(0, min_of(w.column + w.columns, g.in_w) - column)};
 }
 
 // Where a kernel finds the pixels of one vector of channels: pixel (h, w) is

@@ -19,6 +19,33 @@ Spec Attributes::spec() {
   return spec;
 }
 
+Shape broadcast(const Shape& a, const Shape& b) {
+  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
+  Shape all;
+  for (int i = 0; i < rank; ++i) {
+    const int at_a = i - (rank - a.rank()), at_b = i - (rank - b.rank());
+    const int64_t of_a = at_a < 0 ? 1 : a[at_a], of_b = at_b < 0 ? 1 : b[at_b];
+    if (of_a != of_b && of_a != 1 && of_b != 1)
+      fail("The shapes " + a.text() + " and " + b.text() + " do not go together.");
+    all.append(of_a == 1 ? of_b : of_a);
+  }
+  return all;
+}
+
+void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
+  int64_t dense[kMostAxes];
+  dense_strides(shape, dense);
+  const int before = all.rank() - shape.rank();
+  for (int i = 0; i < all.rank(); ++i)
+    strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
+}
+
+void require_seen(const Geometry& g) {
+  if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
+      (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
+    fail("A window of the pool lies in the padding alone.");
+}
+
 namespace {
 
 // A call that is a function of its input, its output and a runner.
@@ -91,28 +118,6 @@ class UnaryMaker : public Step {
   UnaryStep step_{};
 };
 
-// The shape of two arrays together, by NumPy's rule.
-Shape broadcast(const Shape& a, const Shape& b) {
-  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
-  Shape all;
-  for (int i = 0; i < rank; ++i) {
-    const int at_a = i - (rank - a.rank()), at_b = i - (rank - b.rank());
-    const int64_t of_a = at_a < 0 ? 1 : a[at_a], of_b = at_b < 0 ? 1 : b[at_b];
-    if (of_a != of_b && of_a != 1 && of_b != 1)
-      fail("The shapes " + a.text() + " and " + b.text() + " do not go together.");
-    all.append(of_a == 1 ? of_b : of_a);
-  }
-  return all;
-}
-
-void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
-  int64_t dense[kMostAxes];
-  dense_strides(shape, dense);
-  const int before = all.rank() - shape.rank();
-  for (int i = 0; i < all.rank(); ++i)
-    strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
-}
-
 class BinaryCall : public Call {
  public:
   BinaryCall(Binary function, DType dtype, const Shape& a, const Shape& b) : dtype_(dtype) {
@@ -170,8 +175,8 @@ class ScaleMaker : public Step {
   ScaleMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     axis_ = attributes.integer();
-    const TensorView* scale = attributes.tensor();
-    const TensorView* shift = attributes.tensor();
+    const TensorView* scale = attributes.tensor(number_dtype(dtype));
+    const TensorView* shift = attributes.tensor(number_dtype(dtype));
     if (scale == nullptr && shift == nullptr) fail("A scale or a shift is needed.");
     for (const TensorView* tensor : {scale, shift}) {
       if (tensor == nullptr) continue;
@@ -179,8 +184,8 @@ class ScaleMaker : public Step {
       if (size_ >= 0 && tensor->shape[0] != size_) fail("scale and shift must have one size.");
       size_ = tensor->shape[0];
     }
-    scale_ = KeptTensor(scale, dtype);
-    shift_ = KeptTensor(shift, dtype);
+    scale_ = KeptTensor(scale);
+    shift_ = KeptTensor(shift);
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
@@ -214,6 +219,7 @@ class PoolMaker : public Step {
   PoolMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     average_ = attributes.integer("function", 0, 1) == 1;
+    if (average_ && dtype == DType::u8) fail("Of uint8 there is no average pool.");
     const std::vector<int64_t> window = attributes.list("window");
     if (window.size() != 2 || window[0] < 1 || window[1] < 1)
       fail("window must be two positive integers.");
@@ -227,9 +233,7 @@ class PoolMaker : public Step {
     const int64_t window[4] = {height_, width_, x[first ? 1 : 3], 1};
     const Geometry g = resolve(spec_, x.sizes(), window);
     // A window that sees padding alone has no largest value and no mean.
-    if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
-        (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
-      fail("A window of the pool lies in the padding alone.");
+    require_seen(g);
     return make_call(result_shape(g, g.c, inputs[0].rank()), -1, true,
                      [g, average = average_, dtype = dtype_](auto* in, void* out, Runner& runner) {
                        pool(dtype, g, {average, in[0], out}, runner);
@@ -249,22 +253,34 @@ class ReduceCall : public Call {
   ReduceCall(DType dtype, std::vector<ReduceStep> parts)
       : dtype_(dtype), parts_(std::move(parts)) {}
   void run(const void* const* inputs, void* output, Runner& runner) const override {
+    if (dtype_ != DType::bf16 || parts_.size() == 1) {
+      reduce_all(dtype_, inputs[0], output, runner);
+      return;
+    }
+    // So that nothing is rounded between the groups.
+    const ReduceStep &first = parts_.front(), &last = parts_.back();
+    const int64_t before = first.outer * first.count * first.inner, after = last.outer * last.inner;
+    const CallMemory x(4 * before), y(4 * after);
+    cast(dtype_, {true, inputs[0], x.get(), before}, runner);
+    reduce_all(DType::f32, x.get(), y.get(), runner);
+    cast(dtype_, {false, y.get(), output, after}, runner);
+  }
+
+ private:
+  void reduce_all(DType dtype, const void* x, void* output, Runner& runner) const {
     std::unique_ptr<CallMemory> before;  // what a group leaves for the next
-    const void* x = inputs[0];
     for (const ReduceStep& part : parts_) {
       const bool last = &part == &parts_.back();
-      const int64_t bytes = part.outer * part.inner * itemsize(dtype_);
+      const int64_t bytes = part.outer * part.inner * itemsize(dtype);
       auto here = last ? nullptr : std::make_unique<CallMemory>(bytes);
       ReduceStep step = part;
       step.x = x;
       step.y = last ? output : here->get();
-      reduce(dtype_, step, runner);
+      reduce(dtype, step, runner);
       x = step.y;
       before = std::move(here);
     }
   }
-
- private:
   const DType dtype_;
   const std::vector<ReduceStep> parts_;
 };
@@ -357,8 +373,8 @@ class LayerNormalizationMaker : public Step {
     Attributes attributes(d);
     axes_ = static_cast<int>(attributes.integer("axes", 1, kMostAxes));
     epsilon_ = attributes.number();
-    const TensorView* gamma = attributes.tensor();
-    const TensorView* beta = attributes.tensor();
+    const TensorView* gamma = attributes.tensor(number_dtype(dtype));
+    const TensorView* beta = attributes.tensor(number_dtype(dtype));
     for (const TensorView* tensor : {gamma, beta}) {
       if (tensor == nullptr) continue;
       require_rank(tensor->shape, axes_, axes_);
@@ -366,8 +382,8 @@ class LayerNormalizationMaker : public Step {
         fail("gamma and beta must have one shape.");
       sizes_ = tensor->shape;
     }
-    gamma_ = KeptTensor(gamma, dtype);
-    beta_ = KeptTensor(beta, dtype);
+    gamma_ = KeptTensor(gamma);
+    beta_ = KeptTensor(beta);
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
@@ -405,6 +421,7 @@ class ResizeMaker : public Step {
   ResizeMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     args_.bilinear = attributes.integer("interpolation", 0, 1) == 1;
+    if (args_.bilinear && dtype == DType::u8) fail("Of uint8 there is no bilinear resize.");
     const std::vector<int64_t> factors = attributes.list("factors");
     if (factors.size() != 2 || factors[0] < 1 || factors[1] < 1)
       fail("factors must be two positive integers.");
@@ -439,6 +456,49 @@ class ResizeMaker : public Step {
  private:
   const DType dtype_;
   ResizeStep args_{};
+};
+
+// To a dtype: the same, or float32 and bfloat16.
+class CastCall : public Call {
+ public:
+  CastCall(DType from, DType to, const Shape& x) : from_(from), to_(to) {
+    shape = x;
+    by_images = true;
+    if (from == to) {
+      in_place = 0;
+      view = true;
+    }
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    apply(inputs[0], output, shape.elements(), runner);
+  }
+  bool by_rows() const override { return is_image(shape) && !view; }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    apply(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
+  }
+
+ private:
+  void apply(const void* x, void* y, int64_t count, Runner& runner) const {
+    const bool widens = to_ == DType::f32;
+    cast(widens ? from_ : to_, {widens, x, y, count}, runner);
+  }
+  const DType from_, to_;
+};
+
+class CastMaker : public Step {
+ public:
+  CastMaker(const StepDescription& d, DType dtype) : from_(dtype) {
+    Attributes attributes(d);
+    to_ = attributes.integer("dtype", 0, 1) == 1 ? DType::bf16 : DType::f32;
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    return std::make_unique<CastCall>(from_, to_, inputs[0]);
+  }
+  DType gives(DType) const override { return to_; }
+
+ private:
+  const DType from_;
+  DType to_;
 };
 
 template <class T>
@@ -479,6 +539,11 @@ std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t
 std::unique_ptr<Step> make_resize(const StepDescription& d, DType t,
                                   const std::shared_ptr<WeightMemory>&) {
   return make<ResizeMaker>(d, t);
+}
+
+std::unique_ptr<Step> make_cast(const StepDescription& d, DType t,
+                                const std::shared_ptr<WeightMemory>&) {
+  return make<CastMaker>(d, t);
 }
 
 }  // namespace sepconv::program

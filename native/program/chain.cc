@@ -35,16 +35,16 @@ struct Course {
 
 class Chain : public Call {
  public:
-  Chain(std::vector<Link> links, const Shape& first_input, DType dtype, int64_t most_bytes)
-      : links_(std::move(links)), dtype_(dtype) {
+  Chain(std::vector<Link> links, const Shape& first_input, int64_t first_item, int64_t most_bytes)
+      : links_(std::move(links)) {
     const Call& last = *links_.back().call;
     shape = last.shape;
     images_ = shape[0];
     rows_ = shape[1];
-    first_row_ = row_bytes(first_input);
+    first_row_ = row_bytes(first_input, first_item);
     first_image_ = first_row_ * first_input[1];
     for (const Link& link : links_) {
-      row_.push_back(row_bytes(link.call->shape));
+      row_.push_back(row_bytes(link.call->shape, link.item));
       multiply_adds += link.call->multiply_adds;
     }
     band_ = rows_;
@@ -82,7 +82,7 @@ class Chain : public Call {
   }
 
  private:
-  int64_t row_bytes(const Shape& image) const { return image[2] * image[3] * itemsize(dtype_); }
+  static int64_t row_bytes(const Shape& image, int64_t item) { return image[2] * image[3] * item; }
 
   // Sets what every link computes for rows `band` of the output.
   void plan_band(Rows band, std::vector<Course>& course) const {
@@ -162,7 +162,6 @@ class Chain : public Call {
   }
 
   const std::vector<Link> links_;
-  const DType dtype_;
   int64_t images_, rows_, first_row_, first_image_;
   std::vector<int64_t> row_;  // bytes of a row of each link's output
   int64_t band_;              // rows of the output
@@ -170,9 +169,9 @@ class Chain : public Call {
 
 }  // namespace
 
-std::unique_ptr<Call> make_chain(std::vector<Link> links, const Shape& first_input, DType dtype,
-                                 int64_t strip_bytes) {
-  return std::make_unique<Chain>(std::move(links), first_input, dtype, strip_bytes);
+std::unique_ptr<Call> make_chain(std::vector<Link> links, const Shape& first_input,
+                                 int64_t first_item, int64_t strip_bytes) {
+  return std::make_unique<Chain>(std::move(links), first_input, first_item, strip_bytes);
 }
 
 }  // namespace sepconv::program

@@ -25,14 +25,14 @@ namespace {
 
 int64_t bytes_of(const PreparedConvolution::Weights& w) {
   const int64_t middle = w.channels * w.depth_multiplier;
-  int64_t elements = w.args.depthwise_kernel == nullptr ? 0 : w.taps * middle;
+  int64_t elements = w.args.depthwise_kernel == nullptr ? 0 : w.taps * middle, packed = 0;
   if (w.args.mixes())
-    elements +=
-        (w.args.depthwise_kernel == nullptr ? w.taps * w.channels : middle) * w.args.filters;
+    packed = (w.args.depthwise_kernel == nullptr ? w.taps * w.channels : middle) * w.args.filters *
+             packed_item(w.dtype);
   elements += (w.args.depthwise_bias == nullptr ? 0 : middle) + (w.args.bias == nullptr ? 0
                                                                  : w.args.mixes() ? w.args.filters
                                                                                   : middle);
-  return elements * itemsize(w.dtype);
+  return elements * itemsize(w.dtype) + packed;
 }
 
 void require_vector(const char* name, const TensorView* tensor, int64_t size) {
@@ -126,10 +126,10 @@ class ConvolutionStep : public Step {
     Forward args;
     args.depthwise_activation = attributes.choice("depthwise_activation", Activation::silu);
     args.activation = attributes.choice("activation", Activation::silu);
-    const TensorView* depthwise = attributes.tensor();
-    const TensorView* depthwise_bias = attributes.tensor();
-    const TensorView* pointwise = attributes.tensor();
-    const TensorView* bias = attributes.tensor();
+    const TensorView* depthwise = attributes.tensor(dtype);
+    const TensorView* depthwise_bias = attributes.tensor(dtype);
+    const TensorView* pointwise = attributes.tensor(dtype);
+    const TensorView* bias = attributes.tensor(dtype);
     residual_ = attributes.inputs() == 2;
     if (depthwise == nullptr && pointwise == nullptr) fail("A convolution needs a kernel.");
     for (const TensorView* kernel : {depthwise, pointwise}) {
@@ -192,8 +192,8 @@ class DenseStep : public Step {
     Attributes attributes(d);
     Forward args;
     args.activation = attributes.choice("activation", Activation::silu);
-    const TensorView* kernel = attributes.tensor();
-    const TensorView* bias = attributes.tensor();
+    const TensorView* kernel = attributes.tensor(dtype);
+    const TensorView* bias = attributes.tensor(dtype);
     residual_ = attributes.inputs() == 2;
     if (kernel == nullptr) fail("A dense layer needs a kernel.");
     require_rank(kernel->shape, 2, 2);

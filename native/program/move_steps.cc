@@ -1,5 +1,7 @@
 // The steps that move elements and compute nothing: joined, cut, padded, turned, seen in another
 // shape; and constants.
+#include <cmath>
+
 #include "../dispatch.h"
 #include "step.h"
 
@@ -117,6 +119,9 @@ class Pad : public Step {
     before_ = attributes.per_axis("before");
     after_ = attributes.per_axis("after");
     value_ = attributes.number();
+    if (dtype == DType::u8 && !(value_ >= 0 && value_ <= 255 && value_ == std::floor(value_)))
+      fail("value must be a whole number, 0 to 255, for uint8. Received: " +
+           std::to_string(value_) + ".");
     for (const auto& sizes : {before_, after_})
       for (const int64_t size : sizes)
         if (size < 0 || size > kMostPadding)
@@ -284,12 +289,16 @@ class Reshape : public Step {
 
 class Constant : public Step {
  public:
-  Constant(const StepDescription& d, DType dtype) {
+  explicit Constant(const StepDescription& d) {
     Attributes attributes(d);
     const TensorView* value = attributes.tensor();
     if (value == nullptr) fail("A constant needs a value.");
+    if (value->dtype == DType::i8 || value->dtype == DType::i32)
+      fail("A constant must be of a dtype of values. Received: " +
+           std::string(name_of(value->dtype)) + ".");
     shape_ = value->shape;
-    value_ = KeptTensor(value, dtype);
+    dtype_ = value->dtype;
+    value_ = KeptTensor(value);
   }
   std::unique_ptr<Call> bind(const Shape*) const override {
     auto call = std::make_unique<ViewCall>(shape_);
@@ -298,9 +307,11 @@ class Constant : public Step {
   }
   const void* constant() const override { return value_.get(); }
   int64_t weight_bytes() const override { return value_.bytes(); }
+  DType gives(DType) const override { return dtype_; }
 
  private:
   Shape shape_;
+  DType dtype_;
   KeptTensor value_;
 };
 
@@ -326,9 +337,9 @@ std::unique_ptr<Step> make_reshape(const StepDescription& d, DType dtype,
                                    const std::shared_ptr<WeightMemory>&) {
   return std::make_unique<Reshape>(d, dtype);
 }
-std::unique_ptr<Step> make_constant(const StepDescription& d, DType dtype,
+std::unique_ptr<Step> make_constant(const StepDescription& d, DType,
                                     const std::shared_ptr<WeightMemory>&) {
-  return std::make_unique<Constant>(d, dtype);
+  return std::make_unique<Constant>(d);
 }
 
 }  // namespace sepconv::program

@@ -17,27 +17,43 @@
 namespace sepconv::program {
 namespace {
 
+// The dtypes of inputs that a kind of step takes, a bit each; as in
+// src/sepconv/program/dtypes.py.
+constexpr unsigned bit(DType dtype) { return 1u << static_cast<int>(dtype); }
+constexpr unsigned kCast = bit(DType::f32) | bit(DType::bf16), kFloats = kCast | bit(DType::f64),
+                   kBytes = bit(DType::u8), kAny = kFloats | kBytes;
+
 constexpr struct {
   const char* operation;
   int least, most;  // inputs
+  unsigned takes;   // dtypes
   StepMaker make;
 } kOperations[] = {
-    {"convolution", 1, 2, make_convolution},
-    {"dense", 1, 2, make_dense},
-    {"scale", 1, 1, make_scale},
-    {"unary", 1, 1, make_unary},
-    {"binary", 2, 2, make_binary},
-    {"pool", 1, 1, make_pool},
-    {"reduce", 1, 1, make_reduce},
-    {"concatenate", 1, 256, make_concatenate},
-    {"pad", 1, 1, make_pad},
-    {"slice", 1, 1, make_slice},
-    {"transpose", 1, 1, make_transpose},
-    {"reshape", 1, 1, make_reshape},
-    {"resize", 1, 1, make_resize},
-    {"layer_normalization", 1, 1, make_layer_normalization},
-    {"softmax", 1, 1, make_softmax},
-    {"constant", 0, 0, make_constant},
+    {"convolution", 1, 2, kFloats, make_convolution},
+    {"dense", 1, 2, kFloats, make_dense},
+    {"scale", 1, 1, kFloats, make_scale},
+    {"unary", 1, 1, kFloats, make_unary},
+    {"binary", 2, 2, kFloats, make_binary},
+    {"pool", 1, 1, kAny, make_pool},
+    {"reduce", 1, 1, kFloats, make_reduce},
+    {"concatenate", 1, 256, kAny, make_concatenate},
+    {"pad", 1, 1, kAny, make_pad},
+    {"slice", 1, 1, kAny, make_slice},
+    {"transpose", 1, 1, kAny, make_transpose},
+    {"reshape", 1, 1, kAny, make_reshape},
+    {"resize", 1, 1, kAny, make_resize},
+    {"layer_normalization", 1, 1, kFloats, make_layer_normalization},
+    {"softmax", 1, 1, kFloats, make_softmax},
+    {"constant", 0, 0, kAny, make_constant},
+    {"cast", 1, 1, kCast, make_cast},
+    {"quantize", 1, 1, bit(DType::f32), make_quantize},
+    {"dequantize", 1, 1, kBytes, make_dequantize},
+    {"quantized_convolution", 1, 2, kBytes, make_quantized_convolution},
+    {"quantized_dense", 1, 1, kBytes, make_quantized_dense},
+    {"quantized_binary", 2, 2, kBytes, make_quantized_binary},
+    {"lookup", 1, 1, kBytes, make_lookup},
+    {"quantized_mean", 1, 1, kBytes, make_quantized_mean},
+    {"quantized_average_pool", 1, 1, kBytes, make_quantized_average_pool},
 };
 
 // Calls `function`, whose errors get the step's name.
@@ -58,7 +74,7 @@ constexpr int kTries = 200;
 
 }  // namespace
 
-std::unique_ptr<Step> make_step(const StepDescription& d, DType dtype,
+std::unique_ptr<Step> make_step(const StepDescription& d, const std::vector<DType>& inputs,
                                 const std::shared_ptr<WeightMemory>& memory) {
   for (const auto& one : kOperations) {
     if (d.operation != one.operation) continue;
@@ -66,7 +82,14 @@ std::unique_ptr<Step> make_step(const StepDescription& d, DType dtype,
     if (count < one.least || count > one.most)
       fail("It takes " + std::to_string(one.least) + " to " + std::to_string(one.most) +
            " inputs. Received: " + std::to_string(count) + ".");
-    return one.make(d, dtype, memory);
+    for (const DType dtype : inputs) {
+      if ((one.takes & bit(dtype)) == 0)
+        fail("It takes no inputs of " + std::string(name_of(dtype)) + ".");
+      if (dtype != inputs[0])
+        fail("Its inputs must be of one dtype. Received: " + std::string(name_of(inputs[0])) +
+             " and " + name_of(dtype) + ".");
+    }
+    return one.make(d, inputs.empty() ? DType::f32 : inputs[0], memory);
   }
   fail("There is no such operation.");
 }
@@ -80,6 +103,7 @@ struct Program::Plan {
     enum class Place { input, arena, output, constant } place;
     // Between the steps of the group: there is memory for as many images as go together.
     bool grouped = false;
+    int64_t bytes = 0;
     int64_t image = 0;           // bytes of one image, where the group reads or writes it
     int64_t offset = 0;          // in the arena
     int index = -1;              // of the input or output
@@ -133,7 +157,7 @@ Program::Program(const NetworkDescription& network)
   int64_t bytes = 0;
   for (const StepDescription& d : network.steps)
     for (const TensorView* tensor : d.tensors)
-      if (tensor != nullptr) bytes += tensor->shape.elements() * itemsize(dtype_);
+      if (tensor != nullptr) bytes += tensor->shape.elements() * packed_item(tensor->dtype);
   // Packing fills panels up.
   const auto memory = std::make_shared<WeightMemory>(bytes + bytes / 16);
   for (const StepDescription& d : network.steps) {
@@ -141,13 +165,26 @@ Program::Program(const NetworkDescription& network)
       for (const int input : d.inputs)
         if (input < 0 || static_cast<size_t>(input) >= input_sizes_.size() + steps_.size())
           fail("It takes a value that does not come before it: " + std::to_string(input) + ".");
-      steps_.push_back({d.operation, d.name, d.inputs, make_step(d, dtype_, memory)});
+      std::vector<DType> dtypes;
+      for (const int input : d.inputs) dtypes.push_back(dtype_of(input));
+      auto step = make_step(d, dtypes, memory);
+      const DType gives = step->gives(dtypes.empty() ? dtype_ : dtypes[0]);
+      steps_.push_back({d.operation, d.name, d.inputs, std::move(step), gives});
     });
   }
   if (outputs_.empty()) fail("A network must have an output.");
-  for (const int output : outputs_)
+  for (const int output : outputs_) {
     if (output < 0 || static_cast<size_t>(output) >= input_sizes_.size() + steps_.size())
       fail("There is no value of the number of an output: " + std::to_string(output) + ".");
+    if (dtype_of(output) != dtype_)
+      fail("Outputs must be of " + std::string(name_of(dtype_)) +
+           ". Received: " + name_of(dtype_of(output)) + ".");
+  }
+}
+
+DType Program::dtype_of(int value) const {
+  const auto index = static_cast<size_t>(value);
+  return index < input_sizes_.size() ? dtype_ : steps_[index - input_sizes_.size()].dtype;
 }
 
 void Program::check_inputs(const std::vector<Shape>& inputs) const {
@@ -244,9 +281,11 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
       if (!values[own_of(input)].grouped)
         last[own_of(input)] = std::max(last[own_of(input)], group.end - 1);
   }
-  for (Value& value : values)
-    if (value.shape.rank() > 0 && value.shape[0] > 0)
-      value.image = value.shape.elements() / value.shape[0] * itemsize(dtype_);
+  for (size_t v = 0; v < values.size(); ++v) {
+    Value& value = values[v];
+    value.bytes = value.shape.elements() * itemsize(dtype_of(static_cast<int>(v)));
+    if (value.shape.rank() > 0 && value.shape[0] > 0) value.image = value.bytes / value.shape[0];
+  }
   std::vector<bool> is_output(values.size(), false);
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const auto value = static_cast<size_t>(outputs_[i]);
@@ -263,10 +302,9 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
   // Where a step may write over its input, both are one array of the arena from then on.
   std::vector<Lifetime> arrays;
   std::vector<int> array_of(values.size(), -1);
-  for (const std::unique_ptr<Call>& call : made->calls) {
-    if (call->view) continue;
-    const int64_t bytes = call->shape.elements() * itemsize(dtype_);
-    if (__builtin_add_overflow(made->naive, bytes, &made->naive))
+  for (size_t i = 0; i < made->calls.size(); ++i) {
+    if (made->calls[i]->view) continue;
+    if (__builtin_add_overflow(made->naive, values[inputs.size() + i].bytes, &made->naive))
       fail("The network's values have more bytes than memory can address.");
   }
   for (const Plan::Run& run : made->runs) {
@@ -274,7 +312,8 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
     if (values[self].place != Place::arena) continue;
     const bool grouped = values[self].grouped;
     const int64_t bytes =
-        (grouped ? run.call->shape : values[self].shape).elements() * itemsize(dtype_);
+        grouped ? run.call->shape.elements() * itemsize(steps_[static_cast<size_t>(run.step)].dtype)
+                : values[self].bytes;
     // What the group writes of the whole batch is there from its first round on.
     const int from = group.has(run.step) && !grouped ? group.first : run.step;
     const int until = std::max(last[self], run.step);
@@ -304,6 +343,7 @@ Program::PlanPointer Program::make_plan(const std::vector<Shape>& inputs) const 
     const Value self = values[v];
     if (own != v) values[v] = values[own];
     values[v].shape = self.shape;
+    values[v].bytes = self.bytes;
     values[v].image = self.image;
     values[v].offset = self.offset;
   }
@@ -323,7 +363,7 @@ void Program::make_group(Plan& plan) const {
       const Plan::Value& value = plan.values[static_cast<size_t>(input)];
       fits &= value.place != Plan::Value::Place::constant && of_batch(value.shape);
     }
-    sizes.push_back({fits, fits ? call.shape.elements() / batch * itemsize(dtype_) : 0,
+    sizes.push_back({fits, fits ? call.shape.elements() / batch * itemsize(steps_[i].dtype) : 0,
                      steps_[i].step->weight_bytes()});
   }
   const Group group = choose_group(sizes, batch, group_bytes_);
@@ -367,7 +407,7 @@ void Program::make_runs(Plan& plan) const {
     if (inputs[0] != value || readers[static_cast<size_t>(value)] != 1) return false;
     const Shape& between = here.shape;
     return between.elements() != 0 &&
-           between.elements() / between[0] * itemsize(dtype_) >= tuning_.chain_from_bytes;
+           between.elements() / between[0] * itemsize(dtype_of(value)) >= tuning_.chain_from_bytes;
   };
   for (int step = 0; step < static_cast<int>(steps_.size()); ++step) {
     if (call_of(step)->view) continue;
@@ -379,15 +419,18 @@ void Program::make_runs(Plan& plan) const {
     const int first = step;
     Shape first_input = plan.values[static_cast<size_t>(inputs[0])].shape;
     if (plan.group.has(step)) first_input.set(0, plan.group.images);
-    std::vector<Link> links{{call_of(step), inputs.size() > 1 ? 1 : -1}};
+    const int64_t first_item = itemsize(dtype_of(inputs[0]));
+    const auto item = [&](int of) { return itemsize(steps_[static_cast<size_t>(of)].dtype); };
+    std::vector<Link> links{{call_of(step), item(step), inputs.size() > 1 ? 1 : -1}};
     while (static_cast<int64_t>(links.size()) < tuning_.most_links && linked(step)) {
       const auto& more = steps_[static_cast<size_t>(++step)].inputs;
-      links.push_back({call_of(step), -1});
+      links.push_back({call_of(step), item(step), -1});
       if (more.size() == 1) continue;
       links.back().second = static_cast<int>(inputs.size());
       inputs.push_back(more[1]);
     }
-    plan.chains.push_back(make_chain(std::move(links), first_input, dtype_, tuning_.strip_bytes));
+    plan.chains.push_back(
+        make_chain(std::move(links), first_input, first_item, tuning_.strip_bytes));
     plan.runs.push_back({plan.chains.back().get(), inputs, first, step});
   }
 }
@@ -464,8 +507,7 @@ void Program::execute(const Plan& plan, const void* const* inputs, void* const* 
   if (body.error) std::rethrow_exception(body.error);
   for (const Plan::Copy& copy : plan.copies) {
     const Plan::Value& value = plan.values[static_cast<size_t>(copy.value)];
-    __builtin_memcpy(outputs[copy.output], address(value, 0),
-                     static_cast<size_t>(value.shape.elements() * itemsize(dtype_)));
+    __builtin_memcpy(outputs[copy.output], address(value, 0), static_cast<size_t>(value.bytes));
   }
 }
 

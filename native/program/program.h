@@ -24,7 +24,7 @@ struct Tuning {
 
 // A network as data; see src/sepconv/program/network.py.
 struct NetworkDescription {
-  DType dtype;  // float32 or float64
+  DType dtype;  // of the inputs and outputs: float32 or float64
   // The inputs' sizes; -1 for those that may be any.
   std::vector<std::vector<int64_t>> inputs;
   std::vector<StepDescription> steps;
@@ -82,9 +82,11 @@ class SEPCONV_API Program {
     std::string operation, name;
     std::vector<int> inputs;
     std::unique_ptr<Step> step;
+    DType dtype;  // of what it gives
   };
 
   void check_inputs(const std::vector<Shape>& inputs) const;
+  DType dtype_of(int value) const;
   PlanPointer plan(const std::vector<Shape>& inputs) const;
   PlanPointer make_plan(const std::vector<Shape>& inputs) const;
   void make_group(Plan& plan) const;

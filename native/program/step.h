@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "../dispatch.h"
 #include "../operation.h"
 #include "../threads.h"
 #include "../weight_memory.h"
@@ -15,6 +16,7 @@ namespace sepconv::program {
 struct TensorView {
   Shape shape;
   const void* data;
+  DType dtype;
 };
 
 // A step as a file or a compiler describes it: see OPERATIONS in src/sepconv/program/network.py.
@@ -28,6 +30,13 @@ struct StepDescription {
   std::vector<const TensorView*> tensors;  // in the order of their parts; null where there is none
 };
 inline constexpr int64_t kToTheEnd = INT64_MAX;
+
+// As src/sepconv/program/dtypes.py names it.
+constexpr const char* name_of(DType dtype) {
+  constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16",
+                                    "uint8",   "int8",    "int32"};
+  return kNames[static_cast<int>(dtype)];
+}
 
 // Rows of an image, the first and the one after the last.
 struct Rows {
@@ -86,10 +95,15 @@ class Step {
   virtual int64_t weight_bytes() const { return 0; }
   // The constant that it is, or null.
   virtual const void* constant() const { return nullptr; }
+  // The dtype of what it gives, for a first input of this one; as value_dtypes() of
+  // src/sepconv/program/dtypes.py.
+  virtual DType gives(DType x) const { return x; }
 };
 
-// Checks everything about a step that depends on no shape of a value. Throws std::invalid_argument.
-std::unique_ptr<Step> make_step(const StepDescription& description, DType dtype,
+// Checks everything about a step that depends on no shape of a value, for inputs of these dtypes.
+// Throws std::invalid_argument.
+std::unique_ptr<Step> make_step(const StepDescription& description,
+                                const std::vector<DType>& inputs,
                                 const std::shared_ptr<WeightMemory>& memory);
 
 // ---- for those who write steps
@@ -131,10 +145,18 @@ class Attributes {
     if (next_float_ >= d_.floats.size()) fail("An attribute is missing.");
     return d_.floats[next_float_++];
   }
-  // A tensor, or null.
+  // A tensor of any dtype, or null.
   const TensorView* tensor() {
     if (next_tensor_ >= d_.tensors.size()) fail("A tensor is missing.");
     return d_.tensors[next_tensor_++];
+  }
+  // A tensor of this dtype, or null.
+  const TensorView* tensor(DType dtype) {
+    const TensorView* found = tensor();
+    if (found != nullptr && found->dtype != dtype)
+      fail("A tensor must be of " + std::string(name_of(dtype)) +
+           ". Received: " + name_of(found->dtype) + ".");
+    return found;
   }
   int inputs() const { return static_cast<int>(d_.inputs.size()); }
 
@@ -148,8 +170,8 @@ class Attributes {
 class KeptTensor {
  public:
   KeptTensor() = default;
-  KeptTensor(const TensorView* tensor, DType dtype)
-      : bytes_(tensor == nullptr ? 0 : tensor->shape.elements() * itemsize(dtype)) {
+  explicit KeptTensor(const TensorView* tensor)
+      : bytes_(tensor == nullptr ? 0 : tensor->shape.elements() * itemsize(tensor->dtype)) {
     if (tensor == nullptr) return;
     const char* from = static_cast<const char*>(tensor->data);
     // Of 64-byte lines, since kernels load whole vectors.
@@ -167,6 +189,16 @@ class KeptTensor {
   std::vector<Line> lines_;
 };
 
+// What parts are in where kernels keep them as float32 for a half type: numbers a channel.
+constexpr DType number_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
+// Bytes of an element of a kernel that mixes channels, packed: products of bfloat16 may have it in
+// float32.
+inline int64_t packed_item(DType dtype) {
+  return dtype == DType::bf16 ? packed_kernel_bytes(dtype, false, 64, 64) / (64 * 64)
+                              : itemsize(dtype);
+}
+
 inline void require_rank(const Shape& shape, int least, int most) {
   if (shape.rank() < least || shape.rank() > most)
     fail("An input of " + std::to_string(least) +
@@ -177,10 +209,17 @@ inline void require_rank(const Shape& shape, int least, int most) {
 // [N, L, C] as an image one pixel high; [N, C, L] where channels are second. Images stay what they
 // are.
 Shape image(const Shape& x, bool channels_first);
+// Throws where a window of a pool sees padding alone.
+void require_seen(const Geometry& g);
+// The shape of two arrays together, by NumPy's rule, and an array's strides in it: 0 along axes
+// that it is broadcast over.
+Shape broadcast(const Shape& a, const Shape& b);
+void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides);
 // The shape of a window's results with so many channels, of as many axes as its input has.
 Shape result_shape(const Geometry& g, int64_t channels, int rank);
 
-// The weights of convolutions lie in `memory`.
+// Makers get the dtype of the step's first input, which all its inputs have; that of a constant,
+// which has none, means nothing. The weights of convolutions lie in `memory`.
 using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType,
                                             const std::shared_ptr<WeightMemory>& memory);
 std::unique_ptr<Step> make_convolution(const StepDescription&, DType,
@@ -214,5 +253,23 @@ std::unique_ptr<Step> make_softmax(const StepDescription&, DType,
                                    const std::shared_ptr<WeightMemory>&);
 std::unique_ptr<Step> make_constant(const StepDescription&, DType,
                                     const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_cast(const StepDescription&, DType,
+                                const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantize(const StepDescription&, DType,
+                                    const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_dequantize(const StepDescription&, DType,
+                                      const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_lookup(const StepDescription&, DType,
+                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_binary(const StepDescription&, DType,
+                                            const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_mean(const StepDescription&, DType,
+                                          const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_average_pool(const StepDescription&, DType,
+                                                  const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_convolution(const StepDescription&, DType,
+                                                 const std::shared_ptr<WeightMemory>&);
+std::unique_ptr<Step> make_quantized_dense(const StepDescription&, DType,
+                                           const std::shared_ptr<WeightMemory>&);
 
 }  // namespace sepconv::program

@@ -66,6 +66,7 @@ _MODELS: dict[str, str] = {
     "optimize": "sepconv.models.dispatch",
     "patch_keras": "sepconv.models.patch",
     "patch_torch": "sepconv.modules.patch",
+    "quantize": "sepconv.quantization.quantize",
     "to_stock": "sepconv.models.dispatch",
     "unpatch_keras": "sepconv.models.patch",
     "unpatch_torch": "sepconv.modules.patch",

@@ -11,12 +11,13 @@ from sepconv.bench import command as bench
 from sepconv.demo import command as demo
 from sepconv.explain import command as explain
 from sepconv.models import command as models
+from sepconv.models import quantize_command
 from sepconv.program import command as program
 
 __all__ = ["main"]
 
 #: The modules of the commands, in the order in which the help lists them.
-_COMMANDS = (demo, bench, doctor, explain, models, program)
+_COMMANDS = (demo, bench, doctor, explain, models, quantize_command, program)
 
 _ABOUT = """\
 Fast depthwise and depthwise-separable convolution on CPUs.
@@ -32,6 +33,7 @@ and of Keras models in files:
   sepconv accelerate  replaces Keras' layers by sepconv's
   sepconv optimize    folds and fuses layers for inference
   sepconv factorize   approximates ordinary convolutions by separable ones
+  sepconv quantize    makes an int8 model, with examples to go by
   sepconv compile     makes one native call of a whole model, a program
 
 and of programs, which need no Keras:

@@ -3,7 +3,8 @@
 These functions define the results of all others in this package: the tests compare the kernels with
 them. They are slow, follow the definition tap by tap, and share no code with the rest, padding
 included. A tap on padding adds nothing, so that an infinite weight times padding is nothing, not
-NaN.
+NaN. What is between the two steps of a separable convolution, and its gradient, is rounded where x
+is of a half type.
 """
 
 from __future__ import annotations
@@ -123,6 +124,15 @@ def _activate(y: np.ndarray, activation: str | None) -> np.ndarray:
     return y
 
 
+def _between(middle: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """A depthwise result, or its gradient, as the pointwise step of an `x` of its dtype has it."""
+    dtype = np.asarray(x).dtype
+    if dtype.name not in ("bfloat16", "float16"):
+        return middle
+    with np.errstate(over="ignore", invalid="ignore"):
+        return middle.astype(dtype).astype(np.float64)
+
+
 def depthwise_conv2d(
     x: np.ndarray,
     depthwise_kernel: np.ndarray,
@@ -181,7 +191,7 @@ def separable_conv2d(
         dilation_rate=dilation_rate,
         data_format=data_format,
     )
-    y = np.moveaxis(middle, axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
+    y = np.moveaxis(_between(middle, x), axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
     return np.ascontiguousarray(np.moveaxis(_activate(y, activation), 3, axis))
@@ -229,7 +239,7 @@ def fused_conv2d(
         y = depthwise_conv2d(
             x, depthwise_kernel, depthwise_bias, activation=depthwise_activation, **options
         )
-        y = np.moveaxis(y, axis, 3) @ kernel[0, 0]
+        y = np.moveaxis(_between(y, x), axis, 3) @ kernel[0, 0]
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
     y = np.moveaxis(y, 3, axis)
@@ -298,9 +308,10 @@ def separable_conv2d_grad(
         "data_format": data_format,
     }
     pointwise = np.asarray(pointwise_kernel, np.float64)[0, 0]
-    middle = np.moveaxis(depthwise_conv2d(x, depthwise_kernel, **options), axis, 3)
+    middle = _between(depthwise_conv2d(x, depthwise_kernel, **options), x)
+    middle = np.moveaxis(middle, axis, 3)
     last = np.moveaxis(np.asarray(dy, np.float64), axis, 3)
-    dmiddle = np.moveaxis(last @ pointwise.T, 3, axis)
+    dmiddle = np.moveaxis(_between(last @ pointwise.T, x), 3, axis)
     grads = depthwise_conv2d_grad(x, depthwise_kernel, dmiddle, **options)
     dpointwise = np.einsum("npqc,npqf->cf", middle, last)
     return SeparableGrads(

@@ -33,7 +33,7 @@ def stand_in(monkeypatch):
     def install(factor=1.0):
         def compile(model, *, dtype=None, tune=False):
             received.append((dtype, tune))
-            dtype = dtype or "float32"
+            dtype = "float64" if dtype == "float64" else "float32"
             tensors = [factor * np.asarray(w, dtype) for w in model.get_weights()]
             steps = [
                 Step("dense", layer.name, (i,), {"activation": activation}, weights)
@@ -108,6 +108,17 @@ def test_a_program_that_predicts_otherwise_is_not_written(saved, stand_in, tmp_p
     assert cli.main(["compile", str(saved), str(tmp_path / "out.sepconv")]) == 1
     assert "of the largest, more than 1e-04" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_a_program_of_bfloat16_may_differ_by_its_roundings(saved, stand_in, tmp_path, capsys):
+    received = stand_in(1.01)
+    arguments = ["compile", str(saved), str(tmp_path / "out.sepconv"), "--dtype", "bfloat16"]
+    assert cli.main(arguments) == 0
+    assert "(allowed: 6e-02)" in capsys.readouterr().out
+    assert received == [("bfloat16", False)]
+    stand_in(1.1)
+    assert cli.main([*arguments, "--force"]) == 1
+    assert "of the largest, more than 6e-02" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compiled_is_named(saved, tmp_path, monkeypatch, capsys):

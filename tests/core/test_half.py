@@ -1,4 +1,4 @@
-"""float16 and bfloat16 arrays: every result is float32's, rounded once to the nearest."""
+"""float16 and bfloat16 arrays: every step's result is float32's, rounded once to the nearest."""
 
 import numpy as np
 import pytest
@@ -10,34 +10,88 @@ bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
 HALF = [np.dtype(np.float16), np.dtype(bfloat16)]
 
 
-def forward(arrays, c):
-    x, kernel, bias = arrays["x"], arrays["depthwise_kernel"], arrays.get("bias")
-    options = {**c.options, "activation": c.activation}
-    if c.filters is None:
-        return sepconv.depthwise_conv2d(x, kernel, bias, **options)
-    return sepconv.separable_conv2d(x, kernel, arrays["pointwise_kernel"], bias, **options)
+def steps_of(arrays, c):
+    """What is between the two steps of a separable convolution, and its result."""
+    middle = sepconv.depthwise_conv2d(arrays["x"], arrays["depthwise_kernel"], **c.options)
+    y = sepconv.pointwise_conv2d(
+        middle,
+        arrays["pointwise_kernel"],
+        arrays.get("bias"),
+        data_format=c.data_format,
+        activation=c.activation,
+    )
+    return middle, y
 
 
-def gradients(arrays, dy, c):
-    x, kernel = arrays["x"], arrays["depthwise_kernel"]
-    if c.filters is None:
-        return sepconv.depthwise_conv2d_grad(x, kernel, dy, **c.options)
-    return sepconv.separable_conv2d_grad(x, kernel, arrays["pointwise_kernel"], dy, **c.options)
+def assert_rounded(half, wide):
+    """`half` is what `wide` is when it is rounded, but for a float32 sum in another order."""
+    half_unit = 2.0**-11 if half.dtype == np.float16 else 2.0**-8
+    wide = np.asarray(wide, np.float64)
+    error = np.abs(half.astype("float64") - wide)
+    assert (error <= half_unit * np.abs(wide) + 1e-5 * np.abs(wide).max(initial=0)).all()
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_random_convolutions(dtype):
-    for c in configurations(40, seed=5, dtypes=("float32",)):
+def test_random_depthwise_convolutions(dtype):
+    for c in configurations(40, seed=5, filters=(None,), dtypes=("float32",)):
         half = {name: a.astype(dtype) for name, a in c.arrays().items()}
         wide = {name: a.astype("float32") for name, a in half.items()}
-        y, expected = forward(half, c), forward(wide, c)
+        y, expected = (
+            sepconv.depthwise_conv2d(
+                a["x"],
+                a["depthwise_kernel"],
+                a.get("bias"),
+                activation=c.activation,
+                **c.options,
+            )
+            for a in (half, wide)
+        )
         assert y.dtype == dtype
         np.testing.assert_array_equal(y, expected.astype(dtype), err_msg=str(c))
         dy = c.gradient(y.shape).astype(dtype)
-        expected = gradients(wide, dy.astype("float32"), c)
-        for name, grad in gradients(half, dy, c)._asdict().items():
+        grads, expected = (
+            sepconv.depthwise_conv2d_grad(a["x"], a["depthwise_kernel"], g, **c.options)
+            for a, g in ((half, dy), (wide, dy.astype("float32")))
+        )
+        for grad, value in zip(grads, expected, strict=True):
             assert grad.dtype == dtype
-            np.testing.assert_array_equal(grad, getattr(expected, name).astype(dtype), str(c))
+            np.testing.assert_array_equal(grad, value.astype(dtype), str(c))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_a_separable_convolution_is_its_two_steps(dtype):
+    """To the bit, on every level and under every schedule: what is between them is rounded."""
+    for c in configurations(60, seed=6, dtypes=("float32",)):
+        if c.filters is None:
+            continue
+        half = {name: a.astype(dtype) for name, a in c.arrays().items()}
+        x, kernel, pointwise = (half[n] for n in ("x", "depthwise_kernel", "pointwise_kernel"))
+        middle, expected = steps_of(half, c)
+        y = sepconv.separable_conv2d(
+            x, kernel, pointwise, half.get("bias"), activation=c.activation, **c.options
+        )
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, expected, err_msg=str(c))
+        dy = c.gradient(y.shape).astype(dtype)
+        grads = sepconv.separable_conv2d_grad(x, kernel, pointwise, dy, **c.options)
+        assert {grad.dtype for grad in grads} == {dtype}
+        second = sepconv.pointwise_conv2d_grad(middle, pointwise, dy, data_format=c.data_format)
+        first = sepconv.depthwise_conv2d_grad(x, kernel, second.x, **c.options)
+        np.testing.assert_array_equal(grads.x, first.x, err_msg=str(c))
+        np.testing.assert_array_equal(grads.bias, second.bias, err_msg=str(c))
+        # Sums of sums of parts of a batch, which need not be the same parts.
+        wide = second.x.astype("float32")
+        dkernel = sepconv.depthwise_conv2d_grad(
+            x.astype("float32"), kernel.astype("float32"), wide, **c.options
+        )
+        assert_rounded(grads.depthwise_kernel, dkernel.depthwise_kernel)
+        dpointwise = sepconv.pointwise_conv2d_grad(
+            middle.astype("float32"),
+            pointwise.astype("float32"),
+            dy.astype("float32"),
+            data_format=c.data_format,
+        )
+        assert_rounded(grads.pointwise_kernel, dpointwise.pointwise_kernel)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -49,27 +103,58 @@ def test_a_batch_that_goes_through_in_parts(dtype, data_format):
     x, k, p, b = (
         random.standard_normal(s).astype(dtype) for s in [size, (3, 3, 40, 1), (1, 1, 40, 24), 24]
     )
-    wide = [a.astype("float32") for a in (x, k, p, b)]
     options = {"padding": "same", "data_format": data_format}
+    middle = sepconv.depthwise_conv2d(x, k, **options)
     y = sepconv.separable_conv2d(x, k, p, b, **options)
-    expected = sepconv.separable_conv2d(*wide, **options)
-    np.testing.assert_array_equal(y, expected.astype(dtype))
+    product = sepconv.pointwise_conv2d(middle, p, b, data_format=data_format)
+    np.testing.assert_array_equal(y, product)
     dy = (random.standard_normal(y.shape) / 100).astype(dtype)
     grads = sepconv.separable_conv2d_grad(x, k, p, dy, **options)
-    wanted = sepconv.separable_conv2d_grad(*wide[:3], dy.astype("float32"), **options)
-    np.testing.assert_array_equal(grads.x, wanted.x.astype(dtype))
-    half_unit = 2.0**-11 if dtype == np.float16 else 2.0**-8
-    for grad, exact in zip(grads[1:], wanted[1:], strict=True):
-        error = np.abs(grad.astype("float64") - exact)
-        assert (error <= half_unit * np.abs(exact) + 1e-5 * np.abs(exact).max()).all()
-    middle = sepconv.pointwise_conv2d(x, p, b, data_format=data_format)
-    expected = sepconv.pointwise_conv2d(wide[0], wide[2], wide[3], data_format=data_format)
+    of_product = sepconv.pointwise_conv2d_grad(middle, p, dy, data_format=data_format)
+    of_depthwise = sepconv.depthwise_conv2d_grad(x, k, of_product.x, **options)
+    np.testing.assert_array_equal(grads.x, of_depthwise.x)
+    wide_x, wide_k, wide_p, wide_middle, wide_dmiddle, wide_dy = (
+        a.astype("float32") for a in (x, k, p, middle, of_product.x, dy)
+    )
+    expected = sepconv.depthwise_conv2d_grad(wide_x, wide_k, wide_dmiddle, **options)
+    assert_rounded(grads.depthwise_kernel, expected.depthwise_kernel)
+    expected = sepconv.pointwise_conv2d_grad(wide_middle, wide_p, wide_dy, data_format=data_format)
+    assert_rounded(grads.pointwise_kernel, expected.pointwise_kernel)
+    assert_rounded(grads.bias, expected.bias)
+    expected = sepconv.pointwise_conv2d(
+        wide_middle, wide_p, b.astype("float32"), data_format=data_format
+    )
     if dtype == bfloat16 and sepconv.isa_name().endswith(("-bf16", "-emulated")):
-        # Multiplied in pairs, so that sums have another order.
-        error = np.abs(middle.astype("float64") - expected)
-        assert (error <= half_unit * np.abs(expected) + 1e-5 * np.abs(expected).max()).all()
+        assert_rounded(product, expected)  # multiplied in pairs: sums have another order
     else:
-        np.testing.assert_array_equal(middle, expected.astype(dtype))
+        np.testing.assert_array_equal(product, expected.astype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 7, 20), (2, 5, 5, 3)])
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_the_reference_rounds_between_the_steps(dtype, shape):
+    """Whole numbers, whose sums are exact: results are the reference's to the last bit."""
+    random = np.random.default_rng(3)
+
+    def draw(most, *size):
+        return random.integers(-most, most + 1, size).astype(dtype)
+
+    x, kernel = draw(100, *shape), draw(60, 3, 3, shape[3], 1)
+    x /= dtype.type(16)
+    pointwise, options = draw(20, 1, 1, shape[3], 5), {"padding": "same"}
+    y = sepconv.separable_conv2d(x, kernel, pointwise, **options)
+    expected = sepconv.reference.separable_conv2d(x, kernel, pointwise, **options)
+    np.testing.assert_array_equal(y, expected.astype(dtype))
+    block = sepconv.fused_conv2d(x, kernel, pointwise, depthwise_activation="relu", **options)
+    expected = sepconv.reference.fused_conv2d(
+        x, kernel, pointwise, depthwise_activation="relu", **options
+    )
+    np.testing.assert_array_equal(block, expected.astype(dtype))
+    dy = draw(40, *y.shape) / dtype.type(16)
+    grads = sepconv.separable_conv2d_grad(x, kernel, pointwise, dy, **options)
+    wanted = sepconv.reference.separable_conv2d_grad(x, kernel, pointwise, dy, **options)
+    for grad, value in zip(grads, wanted, strict=True):
+        np.testing.assert_array_equal(grad, value.astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

@@ -83,7 +83,7 @@ def configurations(
     seed: int,
     *,
     channels: Sequence[int] = (1, 2, 3, 5, 8, 16, 17, 33),
-    filters: Sequence[int] = (1, 3, 8, 16, 17, 40),
+    filters: Sequence[int | None] = (1, 3, 8, 16, 17, 40),
     largest: int = 9,
     dtypes: Sequence[str] = ("float32", "float64"),
 ) -> Iterator[Configuration]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.geometry import conv_spec
+from sepconv.program.dtypes import as_bfloat16
 from sepconv.program.network import Input, Network, Step
 
 PRELUDE = "<8sIIQQ"  # magic, version, checksum, bytes of the header, bytes of the file
@@ -25,7 +26,10 @@ _PLAIN = {"depthwise_activation": "none", "activation": "none"}
 
 
 def every_operation(dtype: str = "float32") -> Network:
-    """A network with every kind of step, for x of 8 by 8 pixels of 3 channels."""
+    """A network with every kind of step, for x of 8 by 8 pixels of 3 channels.
+
+    In float64 there is no cast.
+    """
     draw = np.random.default_rng(1)
 
     def tensor(*shape: int) -> np.ndarray:
@@ -65,8 +69,109 @@ def every_operation(dtype: str = "float32") -> Network:
     step("dense", 15, activation="relu", weights={"kernel": tensor(3, 5), "bias": tensor(5)})
     step("constant", weights={"value": tensor(5)})
     step("binary", 16, 17, function="multiply")
+    if dtype == "float32":
+        step("cast", 18, dtype="bfloat16")
+        step("cast", 19, dtype="float32")
     inputs = (Input("x", (None, 8, 8, 3)),)
-    return Network(dtype, inputs, tuple(steps), (18, 6), ("y", "größe"), tuple(tensors))
+    outputs = (len(steps), 6)
+    return Network(dtype, inputs, tuple(steps), outputs, ("y", "größe"), tuple(tensors))
+
+
+def without_casts(network: Network) -> Network:
+    """A network up to its first cast, whose value is its first output."""
+    first = len(network.inputs)
+    (i, cast), *_ = ((i, step) for i, step in enumerate(network.steps) if step.operation == "cast")
+    kept = tuple(value for value in network.outputs if value < first + i)
+    outputs = (cast.inputs[0], *kept)
+    return network._replace(
+        steps=network.steps[:i], outputs=outputs, output_names=network.output_names[: len(outputs)]
+    )
+
+
+def halves() -> Network:
+    """A network of a separable block and a dense layer in bfloat16, for x of 12 by 16."""
+    draw = np.random.default_rng(3)
+    shapes = ((3, 3, 16, 1), (16,), (1, 1, 16, 20), (20,), (20, 5))
+    tensors = tuple(as_bfloat16(draw.standard_normal(shape) / 3) for shape in shapes)
+    block = {"depthwise_kernel": 0, "depthwise_bias": 1, "pointwise_kernel": 2, "bias": 3}
+    activations = {"depthwise_activation": "relu", "activation": "silu"}
+    steps = (
+        Step("cast", "narrow", (0,), {"dtype": "bfloat16"}),
+        Step("convolution", "block", (1,), {"spec": _SAME, **activations}, block),
+        Step("reshape", "rows", (2,), {"shape": (0, -1, 20)}),
+        Step("dense", "classes", (3,), {"activation": "none"}, {"kernel": 4}),
+        Step("cast", "wide", (4,), {"dtype": "float32"}),
+    )
+    return Network("float32", (Input("x", (None, 12, 12, 16)),), steps, (5,), ("y",), tensors)
+
+
+def quantized() -> Network:
+    """A network with every kind of step of int8, for x of 12 by 10 pixels of 3 channels."""
+    draw = np.random.default_rng(4)
+    tensors: list[np.ndarray] = []
+    steps: list[Step] = []
+
+    def step(operation: str, *inputs: int, weights: Any = None, **attributes: Any) -> None:
+        name = f"the {operation} {len(steps)}"
+        steps.append(Step(operation, name, inputs, attributes, weights or {}))
+
+    def part(prefix: str, kernel: tuple[int, ...], channels: int, table: bool) -> dict[str, int]:
+        """A kernel, its biases, scales and maybe a table."""
+        made = {
+            "kernel": draw.integers(-127, 128, kernel).astype(np.int8),
+            "bias": draw.integers(-9000, 9000, channels).astype(np.int32),
+            "scale": draw.uniform(0.001, 0.006, channels).astype(np.float32),
+        }
+        if table:
+            made["table"] = draw.integers(0, 256, 256).astype(np.uint8)
+        tensors.extend(made.values())
+        first = len(tensors) - len(made)
+        others = "depthwise_" if prefix == "depthwise_" else ""  # of all but the kernel
+        names = [f"{prefix if name == 'kernel' else others}{name}" for name in made]
+        return {name: first + i for i, name in enumerate(names)}
+
+    around = {"depthwise_zero_point": 90, "depthwise_lower": 90, "depthwise_upper": 255}
+    ends = {"output_zero_point": 120, "lower": 0, "upper": 250}
+    added = {"residual_zero_point": 120, "residual_scale": 0.75}
+    step("quantize", 0, multiplier=40.0, zero_point=110)
+    step(
+        *("quantized_convolution", 1),
+        weights=part("pointwise_", (3, 3, 3, 16), 16, False),
+        **{"spec": conv_spec(padding="same"), "input_zero_point": 110, **around, **ends, **added},
+    )
+    separable = {
+        **part("depthwise_", (3, 3, 16, 1), 16, True),
+        **part("pointwise_", (1, 1, 16, 16), 16, True),
+    }
+    step(
+        *("quantized_convolution", 2, 2),
+        weights=separable,
+        **{"spec": conv_spec(padding="same"), "input_zero_point": 120, **around, **ends, **added},
+    )
+    step(
+        *("quantized_convolution", 3),
+        weights=part("depthwise_", (5, 5, 16, 1), 16, False),
+        **{"spec": conv_spec(2, "same"), "input_zero_point": 120, **around, **ends, **added},
+    )
+    table = len(tensors)
+    tensors.append(draw.integers(0, 256, 256).astype(np.uint8))
+    step("lookup", 4, weights={"table": table})
+    window = {"window": (2, 2), "spec": conv_spec(1, "same")}
+    points = {"input_zero_point": 90, "output_zero_point": 100}
+    step("quantized_average_pool", 5, **window, scale=1.25, **points)
+    step("pool", 5, function="max", **window)
+    binary = {"a_zero_point": 100, "b_zero_point": 90, "a_scale": 0.7, "b_scale": 0.4, **ends}
+    step("quantized_binary", 6, 7, function="add", **binary)
+    mean = {"axes": (1, 2), "keepdims": True, "input_zero_point": 120}
+    step("quantized_mean", 8, **mean, scale=0.05, output_zero_point=60)
+    binary = {**binary, "a_scale": 0.02, "b_scale": 1.0}
+    step("quantized_binary", 8, 9, function="multiply", **binary)
+    step("reshape", 10, shape=(0, -1))
+    kernel = part("", (480, 7), 7, True)
+    step("quantized_dense", 11, weights=kernel, input_zero_point=120, **ends)
+    step("dequantize", 12, scale=0.125, zero_point=120)
+    inputs = (Input("x", (None, 12, 10, 3)),)
+    return Network("float32", inputs, tuple(steps), (len(steps),), ("y",), tuple(tensors))
 
 
 def blocks(dtype: str = "float32") -> Network:
@@ -107,7 +212,7 @@ def split(raw: bytes) -> tuple[bytes, bytes]:
     return raw[32:end], raw[-(-end // 64) * 64 :]
 
 
-def join(header: bytes, tensors: bytes, version: int = 1) -> bytes:
+def join(header: bytes, tensors: bytes, version: int = 2) -> bytes:
     """A file with a right checksum."""
     body = header + bytes(-(32 + len(header)) % 64) + tensors
     sizes = (len(header), 32 + len(body))

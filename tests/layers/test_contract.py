@@ -133,11 +133,17 @@ def test_regularizers_add_to_the_loss(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_activity_regularizer_adds_to_the_loss(name):
     layer = make(name, activity_regularizer=keras.regularizers.L1(0.1), activation="relu")
-    y = ops.convert_to_numpy(layer(image(name)))
-    (loss,) = layer.losses
-    assert float(ops.convert_to_numpy(loss)) == pytest.approx(
-        0.1 * np.abs(y).sum() / len(y), rel=1e-4
-    )
+    stock = getattr(keras.layers, name).from_config(layer.get_config())
+    for one in (layer, stock):
+        one.build(image(name).shape)
+    stock.set_weights(layer.get_weights())
+    losses = []
+    for one in (layer, stock):
+        y = ops.convert_to_numpy(one(image(name)))
+        (loss,) = one.losses
+        losses.append(float(ops.convert_to_numpy(loss)))
+    assert np.abs(y).sum() > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # versions of Keras differ in the value
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -305,7 +311,8 @@ def test_an_input_that_is_too_small_raises(name):
     layer(image(name))
     small = image(name, size=4)
     ours = "output would be empty"
-    keras_own = "Computed output size would be zero or negative"  # where Keras looks, it speaks
+    # Where Keras looks, it speaks; before 3.8 it does not look.
+    keras_own = f"Computed output size would be zero or negative|{ours}"
     for call, message in (
         (lambda: layer(small), ours),
         (lambda: layer(keras.Input(small.shape[1:])), keras_own),

@@ -175,7 +175,8 @@ def test_optimizer_state_comes_along(trains, tmp_path):
     stock.save(tmp_path / "stock.keras")
     ours = layers.load_model(tmp_path / "stock.keras")
     assert int(ours.optimizer.iterations) == 1
-    assert ours.train_on_batch(x, y) == pytest.approx(stock.train_on_batch(x, y), rel=1e-4)
+    for model in (ours, stock):
+        model.train_on_batch(x, y)  # not its loss, of which Keras before 3.14 keeps a running mean
     same(ours, stock)
 
 

@@ -84,7 +84,11 @@ def test_equals_keras_own(name, engine, gradients, float64):
             continue
         with float64() if dtype == "float64" else contextlib.nullcontext():
             ours = getattr(layers, name)(**arguments, dtype=dtype)
-            stock = getattr(keras.layers, name)(**arguments, dtype=dtype)
+            try:
+                stock = getattr(keras.layers, name)(**arguments, dtype=dtype)
+            except ValueError:  # Keras before 3.14 refuses strides together with dilation
+                assert max(ours.strides) > 1 < max(ours.dilation_rate)
+                continue
             ours.build(shape)
             stock.build(shape)
             stock.set_weights(ours.get_weights())

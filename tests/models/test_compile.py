@@ -128,8 +128,6 @@ def test_what_is_not_known_is_named():
         sepconv.compile(model)
     with pytest.raises(TypeError, match="Sequential or Functional"):
         sepconv.compile(lambda x: x)
-    with pytest.raises(ValueError, match="not supported yet"):
-        sepconv.compile(keras.Sequential([keras.Input((4,)), layers.Dense(2)]), dtype="bfloat16")
 
 
 def test_open_sizes(model):

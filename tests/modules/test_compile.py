@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import sepconv  # noqa: E402
+from sepconv.program.dtypes import value_dtypes  # noqa: E402
 
 
 def block():
@@ -47,6 +48,21 @@ def test_the_module_stays_as_it_was():
     assert [part.training for part in module] == [True, True, False, True]
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_bfloat16_of_a_module_of_float32():
+    module = block().eval()
+    program = sepconv.compile(module, torch.zeros(1, 3, 6, 6), dtype="bfloat16")
+    assert "bfloat16" in value_dtypes(program.network)
+    x = torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    found = program(x.numpy())
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2**-5 * np.abs(expected).max())
+    assert not np.array_equal(found, expected)
+    with pytest.raises(ValueError, match=r"give module\.float\(\), and dtype='bfloat16'"):
+        sepconv.compile(block().bfloat16(), torch.zeros(1, 3, 6, 6, dtype=torch.bfloat16))
 
 
 def test_float64_of_a_module_of_float32():

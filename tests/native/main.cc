@@ -38,10 +38,13 @@ void run_sections(double effort) {
   test::check_pointwise(times(300));
   test::check_products(times(300));
   test::check_half_products();
+  test::check_half_steps(times(300));
+  test::check_int8(times(600));
   test::check_batch_norm(times(150));
   test::check_programs(times(12));
   test::check_elementwise(times(12));
   test::check_arrays(times(150));
+  test::check_narrow_arrays(times(60));
   test::check_threads(times(100));
 #if !defined(TEST_NO_FORK)
   test::check_fork(times(20));

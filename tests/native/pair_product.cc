@@ -16,10 +16,6 @@ template <class Stored>
 struct PairEpilogue {
   test::PairResult result;
 
-  static constexpr bool kMayBePlain = sizeof(Stored) == sizeof(int32_t);
-  bool plain() const {
-    return kMayBePlain && result.row_bias == nullptr && result.column_bias == nullptr;
-  }
   PairEpilogue early() const { return *this; }
   PairEpilogue from(int64_t m, int64_t n, int64_t) const {
     PairEpilogue e = *this;
@@ -27,16 +23,18 @@ struct PairEpilogue {
     if (e.result.column_bias != nullptr) e.result.column_bias += n;
     return e;
   }
-  template <bool PLAIN>
-  void put(const Vec<int32_t>& sums, int i, int64_t n, int64_t, Stored* to) const {
-    for (int lane = 0; lane < kLanes<int32_t>; ++lane)
-      put_one<PLAIN>(sums[lane], i, n + lane, to + lane);
+  template <int WHOLE, int ROWS, int VECTORS, class Rows>
+  void put(const Vec<int32_t> (&sums)[ROWS][VECTORS], int64_t, const Rows& out) const {
+    constexpr int kVec = kLanes<int32_t>;
+    for (int i = 0; i < ROWS; ++i)
+      for (int n = 0; n < WHOLE * kVec; ++n)
+        put_one(sums[i][n / kVec][n % kVec], i, n, out.row(i) + n);
   }
   void put_partial(int rows, int64_t columns, const int32_t* sums, int sums_row, Stored* c,
                    int64_t c_row) const {
     for (int i = 0; i < rows; ++i)
       for (int64_t n = 0; n < columns; ++n)
-        put_one<false>(sums[i * sums_row + n], i, n, c + i * c_row + n);
+        put_one(sums[i * sums_row + n], i, n, c + i * c_row + n);
   }
   bool buffered() const { return false; }
   bool late() const { return result.inverted; }
@@ -45,12 +43,9 @@ struct PairEpilogue {
   }
 
  private:
-  template <bool PLAIN>
   void put_one(int32_t sum, int i, int64_t n, Stored* to) const {
-    if constexpr (!PLAIN) {
-      if (result.row_bias != nullptr) sum += result.row_bias[i];
-      if (result.column_bias != nullptr) sum += result.column_bias[n];
-    }
+    if (result.row_bias != nullptr) sum += result.row_bias[i];
+    if (result.column_bias != nullptr) sum += result.column_bias[n];
     keep(sum, result.shift, to);
   }
 };

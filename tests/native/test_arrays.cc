@@ -420,10 +420,9 @@ void check_nothing() {
   for (const sepconv::DType dtype : {sepconv::DType::f32, sepconv::DType::f64})
     on_nothing(dtype, [&](auto call) { call(), ++ended; });
   CHECK(ended == 20);
-  for (const sepconv::DType dtype : {sepconv::DType::bf16, sepconv::DType::f16})
-    on_nothing(dtype, [&](auto call) {
-      CHECK_THROWS(call(), std::invalid_argument, "of float32 and float64 alone");
-    });
+  on_nothing(sepconv::DType::f16, [&](auto call) {
+    CHECK_THROWS(call(), std::invalid_argument, "no such operation of this dtype");
+  });
 }
 
 // One number, which has no axes.

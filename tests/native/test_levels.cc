@@ -35,8 +35,8 @@ void check_inheritance() {
   };
   const auto one_array = [](sepconv::ArrayTable& table) { table.fill = &no_fill_new; };
   const std::vector<sepconv::Level> levels = {
-      {"low", true, {all, all, all, all}, {arrays, arrays}},
-      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array, nullptr}},
+      {"low", true, {all, all, all, all}, {arrays, arrays, arrays, arrays, arrays}},
+      {"middle", true, {one, nullptr, nullptr, nullptr}, {one_array}},
       {"high", true, {}}};
   for (size_t index = 0; index < levels.size(); ++index) {
     const sepconv::Kernels kernels = sepconv::kernels_of(levels, index);
@@ -103,7 +103,8 @@ void check_levels() {
   check_features(SEPCONV_FLAGS_v2, "-march=x86-64", sepconv::kX86V2);
   check_features(SEPCONV_FLAGS_v3, SEPCONV_FLAGS_v2, sepconv::kX86V3);
   check_features(SEPCONV_FLAGS_v4, SEPCONV_FLAGS_v3, sepconv::kX86V4);
-  check_features(SEPCONV_FLAGS_v4_bf16, SEPCONV_FLAGS_v4, sepconv::kX86V4Bf16);
+  check_features(SEPCONV_FLAGS_v4_vnni, SEPCONV_FLAGS_v4, sepconv::kX86V4Vnni);
+  check_features(SEPCONV_FLAGS_v4_bf16, SEPCONV_FLAGS_v4_vnni, sepconv::kX86V4Bf16);
 }
 #else
 void check_levels() { check_inheritance(); }

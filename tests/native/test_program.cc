@@ -16,6 +16,7 @@
 #include "../../native/dispatch.h"
 #include "../../native/program/group.h"
 #include "check.h"
+#include "half.h"
 #include "problem.h"
 #include "sections.h"
 
@@ -36,11 +37,20 @@ class Draft {
                              std::move(tensors)});
     return static_cast<int>(network.inputs.size() + network.steps.size()) - 1;
   }
-  const TensorView* tensor(Shape shape, double size) {
+  // Of weights where no dtype is given.
+  const TensorView* tensor(Shape shape, double size) { return tensor(shape, size, weights); }
+  const TensorView* tensor(Shape shape, double size, sepconv::DType dtype) {
     numbers_.push_back(std::vector<float>(static_cast<size_t>(shape.elements())));
-    for (float& number : numbers_.back())
-      number = static_cast<float>((below(2001) - 1000) * 1e-3 * size);
-    views_.push_back(std::make_unique<TensorView>(TensorView{shape, numbers_.back().data()}));
+    std::vector<float>& numbers = numbers_.back();
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      const float number = static_cast<float>((below(2001) - 1000) * 1e-3 * size);
+      const BFloat16 half(static_cast<double>(number));
+      if (dtype == sepconv::DType::bf16)
+        std::memcpy(reinterpret_cast<char*>(numbers.data()) + 2 * i, &half.bits, 2);
+      else
+        numbers[i] = number;
+    }
+    views_.push_back(std::make_unique<TensorView>(TensorView{shape, numbers.data(), dtype}));
     return views_.back().get();
   }
   int64_t below(int64_t count) {
@@ -52,6 +62,9 @@ class Draft {
     for (float& number : x) number = static_cast<float>(below(2001) - 1000) * 1e-3f;
     return x;
   }
+
+  // A value of uint8.
+  int bytes() { return add("constant", {}, {}, {}, {tensor({3}, 1, sepconv::DType::u8)}); }
 
   // A convolution: of 0 taps a 1x1 one, depthwise and 1x1 where `separable`.
   int convolution(int x, int64_t channels, int64_t filters, int64_t taps, int64_t stride,
@@ -76,6 +89,7 @@ class Draft {
   }
 
   NetworkDescription network{sepconv::DType::f32, {}, {}, {}};
+  sepconv::DType weights = sepconv::DType::f32;
 
  private:
   std::minstd_rand random_;
@@ -83,10 +97,12 @@ class Draft {
   std::vector<std::unique_ptr<TensorView>> views_;
 };
 
-// Convolutions, activations, residuals and squeeze-and-excite, one after the other.
-void random_network(Draft& draft, const Shape& x) {
+// Convolutions, activations, residuals and squeeze-and-excite, one after the other; of bfloat16
+// between casts where `half`.
+void random_network(Draft& draft, const Shape& x, bool half) {
   draft.network.inputs = {{-1, x[1], x[2], x[3]}};
-  int value = 0;
+  if (half) draft.weights = sepconv::DType::bf16;
+  int value = half ? draft.add("cast", {0}, {1}) : 0;
   int64_t channels = x[3];
   for (int64_t blocks = 2 + draft.below(3); blocks > 0; --blocks) {
     const int64_t more = 16 + draft.below(40), start_channels = channels;
@@ -113,7 +129,7 @@ void random_network(Draft& draft, const Shape& x) {
                                 adds || draft.below(2), adds ? start : -1);
     }
   }
-  draft.network.outputs = {value};
+  draft.network.outputs = {half ? draft.add("cast", {value}, {0}) : value};
 }
 
 // All outputs, one after the other.
@@ -141,7 +157,7 @@ void check_bits(int networks) {
     Draft draft(static_cast<uint32_t>(seed) + 1);
     const Shape shape{1 + draft.below(3), 8 + draft.below(20), 8 + draft.below(20),
                       16 + draft.below(20)};
-    random_network(draft, shape);
+    random_network(draft, shape, seed % 2 != 0);
     const std::vector<float> x = draft.numbers(shape);
     NetworkDescription network = draft.network;
     network.tuning.chain_from_bytes = -1;
@@ -178,13 +194,13 @@ void check_bits(int networks) {
   sepconv::set_num_threads(3);
 }
 
-bool close(const std::vector<float>& a, const std::vector<float>& b) {
+bool close(const std::vector<float>& a, const std::vector<float>& b, float room) {
   float largest = 0, apart = 0;
   for (size_t i = 0; i < b.size(); ++i) {
     largest = std::max(largest, std::abs(b[i]));
     apart = std::max(apart, std::abs(a[i] - b[i]));
   }
-  return a.size() == b.size() && apart <= 1e-5f * largest;
+  return a.size() == b.size() && apart <= room * largest;
 }
 
 // A batch that goes through the first steps a few images at a time: the results of the whole batch,
@@ -201,7 +217,7 @@ void check_group(const NetworkDescription& given, Draft& draft, const Shape& sha
     network.tuning.chain_from_bytes = -1;
     sepconv::set_num_threads(1);
     const std::vector<float> first = call(Program(network), x, shape);
-    CHECK(close(first, expected));
+    CHECK(close(first, expected, draft.weights == sepconv::DType::bf16 ? 0.03f : 1e-5f));
     network.tuning.chain_from_bytes = 0;
     const Program chained(network);
     for (const int threads : {2, 3}) {
@@ -216,10 +232,14 @@ void check_groups(int networks) {
     Draft draft(static_cast<uint32_t>(seed) + 1000);
     const Shape shape{2 + draft.below(5), 8 + draft.below(10), 8 + draft.below(10),
                       16 + draft.below(20)};
-    random_network(draft, shape);
+    const bool half = seed % 4 == 3;
+    random_network(draft, shape, half);
     // An output from between, and what the group leaves for a later step.
     const auto steps = static_cast<int64_t>(draft.network.steps.size());
-    const auto between = [&] { return 1 + static_cast<int>(draft.below(steps)); };
+    const auto between = [&] {
+      const int value = 1 + static_cast<int>(draft.below(steps));
+      return half ? draft.add("cast", {value}, {0}) : value;
+    };
     draft.network.outputs.push_back(between());
     draft.network.outputs.push_back(draft.add("transpose", {between()}, {4, 0, 2, 1, 3}));
     check_group(draft.network, draft, shape);
@@ -379,6 +399,22 @@ void check_refusals() {
       },
       "more elements than memory can address");
   refused([](Draft& d) { d.network.dtype = sepconv::DType::bf16; }, "float32 or float64");
+  refused([](Draft& d) { d.network.dtype = sepconv::DType::f64; },
+          "A tensor must be of float64. Received: float32");
+  refused([](Draft& d) { d.network.outputs = {d.add("cast", {1}, {1})}; },
+          "Outputs must be of float32. Received: bfloat16");
+  refused([](Draft& d) { d.add("cast", {0}, {2}); }, "dtype must be 0 to 1");
+  refused([](Draft& d) { d.add("concatenate", {0, d.add("cast", {0}, {1})}, {3}); },
+          "Its inputs must be of one dtype. Received: float32 and bfloat16");
+  refused([](Draft& d) { d.add("cast", {d.bytes()}, {0}); }, "It takes no inputs of uint8");
+  refused([](Draft& d) { d.add("pad", {d.bytes()}, {1, 0, 1, 0}, {0.5}); },
+          "value must be a whole number, 0 to 255, for uint8");
+  refused([](Draft& d) { d.add("resize", {d.bytes()}, {1, 2, 2, 2, 0}); }, "no bilinear resize");
+  refused(
+      [](Draft& d) { d.add("pool", {d.bytes()}, {1, 2, 2, 2, 10, 2, 2, 1, 1, 1, 0, 0, 0, 0, 0}); },
+      "no average pool");
+  refused([](Draft& d) { d.add("constant", {}, {}, {}, {d.tensor({3}, 1, sepconv::DType::i8)}); },
+          "A constant must be of a dtype of values. Received: int8");
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 """The file of a program: what comes back of a network, and what is refused."""
 
+import json
 import os
 import re
 import stat
@@ -12,7 +13,7 @@ import pytest
 from helpers import programs
 from helpers.documents import ROOT
 
-from sepconv.program import file, header
+from sepconv.program import file, header, reference
 from sepconv.program.network import ACTIVATIONS, OPERATIONS, UNARY, Input, Network, Step
 from sepconv.program.validate import MOST_STEPS, MOST_TENSORS
 
@@ -46,6 +47,14 @@ def refused(tmp_path):
 
 
 # ---- what comes back
+
+
+def test_bfloat16_comes_back_to_the_bit(tmp_path):
+    file.write(tmp_path / "a.sepconv", programs.halves())
+    found, _ = file.read(tmp_path / "a.sepconv")
+    assert programs.same(found, programs.halves())
+    header_of, _ = programs.split((tmp_path / "a.sepconv").read_bytes())
+    assert {tensor["dtype"] for tensor in json.loads(header_of)["tensors"]} == {"bfloat16"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -86,7 +95,7 @@ def test_the_layout_is_the_documented_one(raw):
     text, tensors = programs.split(raw)
     assert programs.join(text, tensors) == raw
     assert raw[:8] == programs.MAGIC
-    assert struct.unpack_from("<I", raw, 8) == (1,)
+    assert struct.unpack_from("<I", raw, 8) == (2,)
 
 
 def test_the_page_names_every_operation_and_all_that_it_has():
@@ -156,8 +165,8 @@ def test_what_cannot_be_written_is_refused_first(tmp_path):
     network = programs.every_operation()
     with pytest.raises(ValueError, match="is there and is no file"):
         file.write(tmp_path, network)
-    with pytest.raises(ValueError, match=r"outputs\[0\] must be 0 to 18"):
-        file.write(tmp_path / "a.sepconv", network._replace(outputs=(19, 0)))
+    with pytest.raises(ValueError, match=r"outputs\[0\] must be 0 to 20"):
+        file.write(tmp_path / "a.sepconv", network._replace(outputs=(21, 0)))
     with pytest.raises(FileNotFoundError):
         file.write(tmp_path / "no" / "a.sepconv", network)
     assert os.listdir(tmp_path) == []
@@ -215,9 +224,38 @@ def test_files_of_other_kinds_are_named(raw, refused):
 
 
 def test_a_newer_version_says_what_to_do(raw, refused):
-    message = refused(programs.join(*programs.split(raw), version=2))
-    assert "it is a program of version 2, and this sepconv reads version 1" in message
+    message = refused(programs.join(*programs.split(raw), version=3))
+    assert "it is a program of version 3, and this sepconv reads versions up to 2" in message
     assert "Install a newer sepconv" in message
+    assert "it is a program of version 0" in refused(programs.join(*programs.split(raw), version=0))
+
+
+def test_a_file_has_nothing_of_a_later_version_than_its_own(raw, refused):
+    message = refused(programs.join(*programs.split(raw), version=1))
+    assert "of version 1, and has steps or dtypes of a later one" in message
+
+
+def test_files_are_of_the_oldest_version_that_has_all_of_them(tmp_path):
+    networks = [
+        (programs.blocks(), 1),
+        (programs.every_operation("float64"), 1),
+        (programs.every_operation(), 2),
+        (programs.halves(), 2),
+    ]
+    for network, version in networks:
+        file.write(tmp_path / "a.sepconv", network)
+        assert struct.unpack_from("<I", (tmp_path / "a.sepconv").read_bytes(), 8) == (version,)
+
+
+def test_files_of_version_1_still_open():
+    """One that the first release of the format wrote."""
+    network, notes = file.read(ROOT / "tests" / "program" / "data" / "version1.sepconv")
+    assert notes == {"model": "version 1"}
+    assert [step.operation for step in network.steps] == ["convolution", "reduce", "softmax"]
+    assert {tensor.dtype for tensor in network.tensors} == {np.dtype("float32")}
+    assert network.tensors[1].shape == (1, 1, 4, 5)
+    (classes,) = reference.run(network, np.ones((2, 6, 6, 4)))
+    np.testing.assert_allclose(classes.sum(1), 1, rtol=1e-6)
 
 
 def test_sizes_in_the_prelude_are_not_believed(raw, refused):
@@ -255,9 +293,9 @@ def _tensor(number, **changes):
         # The whole.
         (lambda h: h.pop("notes"), "the header must be an object of dtype, inputs, steps"),
         (lambda h: h.update(more=1), "the header must be an object of"),
-        (lambda h: h.update(dtype="float16"), "dtype must be the network's"),
-        (lambda h: h.update(dtype=["float32"]), "dtype must be the network's"),
-        (lambda h: h.update(dtype="float64"), "dtype must be the network's"),
+        (lambda h: h.update(dtype="float16"), "dtype must be 'float32' or 'float64'"),
+        (lambda h: h.update(dtype=["float32"]), "dtype must be 'float32' or 'float64'"),
+        (lambda h: h.update(dtype="float64"), "must be of float64, as its inputs say"),
         (lambda h: h.update(inputs={}), "inputs must be a list"),
         (lambda h: h.update(inputs=[]), "inputs must have 1 to 256 elements"),
         (lambda h: h.update(inputs=[1]), "inputs[0] must be an object of name, shape"),
@@ -269,8 +307,9 @@ def _tensor(number, **changes):
         (lambda h: h.update(steps=3), "steps must be a list"),
         (lambda h: h.update(outputs=[]), "outputs must have 1 to 256 elements"),
         (lambda h: h.update(outputs=[[1]]), "outputs[0] must be an object of name, value"),
-        (lambda h: h["outputs"][0].update(value=19), "outputs[0] must be 0 to 18"),
-        (lambda h: h["outputs"][0].update(value=-1), "outputs[0] must be 0 to 18"),
+        (lambda h: h["outputs"][0].update(value=21), "outputs[0] must be 0 to 20"),
+        (lambda h: h["outputs"][0].update(value=19), "outputs[0] must be a value of float32"),
+        (lambda h: h["outputs"][0].update(value=-1), "outputs[0] must be 0 to 20"),
         (lambda h: h["outputs"][0].update(name=None), "output_names[0] must be"),
         (lambda h: h.update(notes=[]), "notes must be a mapping"),
         (lambda h: h["notes"].update(tuning={}), "notes['tuning'] must be a string"),
@@ -287,7 +326,7 @@ def _tensor(number, **changes):
         (_step(0, weights={"kernel": 0}), "weights must be of nothing"),
         (_step(0, attributes=[]), "attributes must be a mapping"),
         (_step(0, more=1), "steps[0] must be an object of operation"),
-        (lambda h: h["steps"].append(None), "steps[18] must be an object of operation"),
+        (lambda h: h["steps"].append(None), "steps[20] must be an object of operation"),
         (_step(15, weights={}), "weights must have 'kernel', which is missing"),
         (_step(15, weights={"kernel": 10**6}), "weights: kernel must be 0 to 11"),
         (_step(15, weights={"kernel": "0"}), "weights: kernel must be 0 to 11"),
@@ -315,7 +354,9 @@ def _tensor(number, **changes):
         (lambda h: h["tensors"].pop(), "bytes follow the last tensor"),
         (lambda h: h["tensors"].append(h["tensors"][0]), "tensors[12]: offset must be"),
         (_tensor(0, more=1), "tensors[0] must be an object of dtype, shape, offset, size"),
-        (_tensor(0, dtype="float64"), "tensors[0]: dtype must be the network's"),
+        (_tensor(0, dtype="float16"), "tensors[0]: dtype must be one of float32, float64"),
+        (_tensor(0, dtype=["float32"]), "tensors[0]: dtype must be one of float32, float64"),
+        (_tensor(0, dtype="int32"), "depthwise_kernel must be of float32, as its inputs say"),
         (_tensor(0, offset=64), "tensors[0]: offset must be 0"),
         (_tensor(1, offset=217), "tensors[1]: offset must be 256"),
         (_tensor(0, size=215), "tensors[0]: size must be 216"),

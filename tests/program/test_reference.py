@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from sepconv.program import reference, shapes
-from sepconv.program.network import ACTIVATIONS, BINARY, OPERATIONS, UNARY, Input, Network, Step
+from sepconv.program.network import (
+    ACTIVATIONS,
+    BINARY,
+    OPERATIONS,
+    QUANTIZED_OPERATIONS,
+    UNARY,
+    Input,
+    Network,
+    Step,
+)
 
 SPEC = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 SAME = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
@@ -35,7 +44,7 @@ def step(operation, *inputs, weights=None, **attributes):
 
 
 def test_every_kind_of_step_and_every_function_has_a_meaning():
-    assert set(reference._FUNCTIONS) == set(OPERATIONS)
+    assert {*reference._FUNCTIONS, *QUANTIZED_OPERATIONS} == set(OPERATIONS)
     assert set(reference.UNARY_FUNCTIONS) - {"relu6"} == set(UNARY)
     assert set(reference._BINARY_FUNCTIONS) == set(BINARY)
     assert set(reference.UNARY_FUNCTIONS) >= set(ACTIVATIONS) - {"none"}

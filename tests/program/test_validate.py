@@ -8,36 +8,44 @@ from sepconv.program.network import OPERATIONS, Input
 from sepconv.program.validate import validate
 
 NETWORK = programs.every_operation()
-NUMBERS = {step.operation: i for i, step in enumerate(NETWORK.steps)}
+NETWORKS = (programs.quantized(), NETWORK)
+#: A step of each kind: its network, and its number.
+NUMBERS = {
+    step.operation: (network, i) for network in NETWORKS for i, step in enumerate(network.steps)
+}
 
 
 def with_step(kind, /, **changes):
-    """The network with another step of a kind; what is no part of a step is an attribute."""
-    i = NUMBERS[kind]
-    step = NETWORK.steps[i]
+    """A network with another step of a kind; what is no part of a step is an attribute."""
+    network, i = NUMBERS[kind]
+    step = network.steps[i]
     parts = {name: changes.pop(name) for name in step._fields if name in changes}
     step = step._replace(attributes={**step.attributes, **changes})._replace(**parts)
-    return NETWORK._replace(steps=(*NETWORK.steps[:i], step, *NETWORK.steps[i + 1 :]))
+    return network._replace(steps=(*network.steps[:i], step, *network.steps[i + 1 :]))
 
 
-def test_the_network_of_these_tests_has_every_operation_and_is_valid():
+def test_the_networks_of_these_tests_have_every_operation_and_are_valid():
     assert NUMBERS.keys() == OPERATIONS.keys()
-    validate(NETWORK)
+    for network in NETWORKS:
+        validate(network)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_attribute_and_required_weight_must_be_there_and_of_its_type(operation):
     for field in OPERATIONS[operation].fields:
-        attributes = dict(NETWORK.steps[NUMBERS[operation]].attributes)
+        network, i = NUMBERS[operation]
+        attributes = dict(network.steps[i].attributes)
         del attributes[field.name]
         with pytest.raises(ValueError, match=f"attributes must have '{field.name}'"):
             validate(with_step(operation, attributes=attributes))
         for wrong in (None, "no such", (object(),), np.int64(1), float("nan"), -(2**53)):
             with pytest.raises(ValueError, match=f", {operation}\\): {field.name} must "):
                 validate(with_step(operation, **{field.name: wrong}))
+    weights = NUMBERS[operation][0].steps[NUMBERS[operation][1]].weights
     for part in OPERATIONS[operation].required:
+        others = {name: tensor for name, tensor in weights.items() if name != part}
         with pytest.raises(ValueError, match=f"weights must have '{part}'"):
-            validate(with_step(operation, weights={}))
+            validate(with_step(operation, weights=others))
 
 
 def test_lists_are_tuples_or_lists():
@@ -62,12 +70,12 @@ def test_infinity_is_a_float_where_it_has_a_meaning():
         (NETWORK._replace(inputs=[Input("x", (-1,))]), "shape must be an integer of at least 0"),
         (NETWORK._replace(inputs=[Input("x", (1,))] * 2), "inputs must be of different names"),
         (NETWORK._replace(tensors=[[1.0]] * 12), r"tensors\[0\] must be a NumPy array of float32"),
-        (NETWORK._replace(tensors=[np.ones(3)] * 12), "of float32, the network's dtype. Re.*64"),
-        (NETWORK._replace(tensors=[np.ones(3, ">f4")] * 12), "of float32, the network's dtype"),
+        (NETWORK._replace(tensors=[np.ones(3, "int64")] * 12), "of float32, float64.*int64"),
+        (NETWORK._replace(tensors=[np.ones(3, ">f4")] * 12), "array of float32, float64"),
         (NETWORK._replace(tensors=[np.ones([1] * 9, "f4")]), "must have at most 8 axes"),
         (NETWORK._replace(steps=["relu"]), r"steps\[0\] must be a Step. Received: 'relu'"),
         (NETWORK._replace(outputs=(1,)), "output_names must have 1 elements. Received: 2"),
-        (NETWORK._replace(outputs=(True, 1)), r"outputs\[0\] must be 0 to 18. Received: True"),
+        (NETWORK._replace(outputs=(True, 1)), r"outputs\[0\] must be 0 to 20. Received: True"),
         (with_step("pad", operation="unpad"), r"\('the pad 0'\): operation must be one of"),
         (with_step("pad", inputs=(0, 0)), "inputs must have 1 elements. Received: 2"),
         (with_step("dense", inputs=(15, 16)), "inputs must be 0 to 15. Received: 16"),

@@ -25,6 +25,7 @@ from sepconv.geometry import (
 from sepconv.layers.activations import kernel_activation
 from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
+from sepconv.layers.weights import weight_value
 
 __all__ = ["DepthwiseMixin", "ReplacementMixin", "SeparableMixin"]
 
@@ -106,15 +107,19 @@ class _ConvolutionMixin(ReplacementMixin):
                 ("dilation_rate", dilation_rate),
             )
         }
+        # Keras before 3.14 refuses strides together with dilation, which are computed here.
+        known = {**sizes, "dilation_rate": 1} if _strided_and_dilated(sizes) else sizes
         super().__init__(
-            **sizes,
+            **known,
             # Keras' constructor knows two paddings only; its use of them is replaced below.
             padding="valid",
             depth_multiplier=_number("depth_multiplier", depth_multiplier),
             **arguments,
         )
         for name, value in sizes.items():
-            positive_sizes(name, value, rank)
+            checked = positive_sizes(name, value, rank)
+            if name == "dilation_rate":
+                self.dilation_rate = checked
         positive_sizes("depth_multiplier", self.depth_multiplier, 1)
         spec = _spec(self.kernel_size, self.strides, padding, self.dilation_rate, "channels_last")
         self.padding: Any
@@ -154,9 +159,8 @@ class _ConvolutionMixin(ReplacementMixin):
         self._check_dtype(dtype)
         if dtype != self.compute_dtype:
             inputs = ops.cast(inputs, self.compute_dtype)
-        # `__call__` casts all of them, but `stateless_call` does not pass through it.
-        tensors = [ops.convert_to_tensor(t, self.compute_dtype) for t in self._kernels()]
-        bias = ops.convert_to_tensor(self.bias, self.compute_dtype) if self.use_bias else None
+        tensors = [weight_value(t, self.compute_dtype) for t in self._kernels()]
+        bias = weight_value(self.bias, self.compute_dtype) if self.use_bias else None
         kernel, pointwise = tensors if len(tensors) == 2 else (*tensors, None)
         fused = kernel_activation(self.activation)
         engine = adapter(keras.backend.backend())
@@ -238,6 +242,13 @@ class SeparableMixin(_ConvolutionMixin):
 
     def _pointwise_shape(self) -> tuple[int | None, ...] | None:
         return 1, 1, None, self.filters
+
+
+def _strided_and_dilated(sizes: dict[str, Any]) -> bool:
+    def above_1(value: Any) -> bool:
+        return any(v > 1 for v in (value if isinstance(value, tuple) else (value,)))
+
+    return above_1(sizes["strides"]) and above_1(sizes["dilation_rate"])
 
 
 def _number(name: str, value: Any) -> int:

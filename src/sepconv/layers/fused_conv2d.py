@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from sepconv.engines import adapter
 from sepconv.engines.front import fuse
@@ -15,6 +14,7 @@ from sepconv.layers.activations import kernel_activation
 from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
 from sepconv.layers.selecting import ordinary_kernel
+from sepconv.layers.weights import weight_value
 
 __all__ = ["FusedConv2D"]
 
@@ -239,7 +239,7 @@ class FusedConv2D(NotExported, keras.layers.Layer):
         return outputs if self._activation_after is None else self._activation_after(outputs)
 
     def _tensor(self, weight: Any) -> Any:
-        return None if weight is None else ops.convert_to_tensor(weight, self.compute_dtype)
+        return None if weight is None else weight_value(weight, self.compute_dtype)
 
     def compute_output_shape(self, inputs_shape: Any, residual_shape: Any = None) -> Any:
         """The output's shape, None for sizes that are not known."""

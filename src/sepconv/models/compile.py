@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 import keras
 
-from sepconv.models.comparing import allowed, differences, moved, precision, within
+from sepconv.models.comparing import allowed, differences, moved, precision, precision_of, within
 from sepconv.models.lowering import NotLowered, lower
 from sepconv.models.partial import PartialProgram, partial_program
 from sepconv.models.running import run, without_collecting
@@ -54,13 +54,16 @@ def compile(
     Args:
         model: a built Sequential or Functional model on any engine, also one that
             `sepconv.optimize` made. It stays as it is, and shares no weight with the program.
-        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the model's own.
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"`` to compute in; None for the model's
+            own. In bfloat16, inputs and outputs are float32; the weights of convolutions and dense
+            layers and what lies between the layers take half the memory, and sums are float32's.
         tune: whether to time several ways of running it on this machine, all with the same results
             to the bit, and keep the fastest. It takes some seconds, on a quiet machine.
         partial: whether to leave layers that are not known to Keras, and to compile the longest
             parts of the model without them. Such a program needs Keras, and cannot be saved.
-        verify: whether to compare the program's predictions with the model's. True makes inputs for
-            the model; or inputs, as arrays that it takes.
+        verify: whether to compare the program's predictions with the model's, within what
+            roundings of `dtype` make of them. True makes inputs for the model; or inputs, as arrays
+            that it takes.
 
     Returns:
         A `sepconv.program.program.Program`; with `partial`, and a model that does not compile
@@ -69,8 +72,8 @@ def compile(
 
     Raises:
         TypeError: the model is no Sequential or Functional one.
-        ValueError: it is not built, computes in half precision, or predicts something else; or a
-            layer is not known, or with `partial` cannot be copied: the message names it.
+        ValueError: it is not built, computes in float16, or predicts something else; or a layer
+            is not known, or with `partial` cannot be copied: the message names it.
 
     Example:
         >>> import keras, numpy as np
@@ -99,18 +102,18 @@ def compile(
             raise
         network = None
     program = partial_program(model, dtype, compiled) if network is None else compiled(network)
-    _check(model, program, verify)
+    _check(model, program, verify, dtype)
     return program
 
 
-def _check(model: Any, program: Program | PartialProgram, verify: Any) -> None:
+def _check(model: Any, program: Program | PartialProgram, verify: Any, dtype: str | None) -> None:
     """Raises where the program predicts something else than the model."""
     if verify is False:
         return
     with without_collecting():
         inputs, outcome = first_run(model, verify, ())
         found = _outputs(program, inputs)
-        precise = precision(model)
+        precise = max(precision(model), precision_of(dtype or "float64"))
         bounds = allowed(outcome.outputs, outcome.outputs, precise)
         if within(differences(outcome.outputs, found), bounds):
             return

@@ -13,6 +13,7 @@ from keras import tree
 from sepconv.models.copying import LayerCopier
 from sepconv.models.graph import Graph, Step, Value, connect
 from sepconv.models.lowering import NotLowered, lower
+from sepconv.models.lowering.checks import fits
 from sepconv.models.partition import Partition, Section
 from sepconv.models.running import as_tensor
 from sepconv.program.network import Input, Network
@@ -126,7 +127,8 @@ class PartialProgram:
         self._name, self._given, self._asked = graph.name, graph.inputs, graph.outputs
         self._stages, self._own = stages, own
         self.parts = Parts([stage.part for stage in stages])
-        self.dtype = np.dtype(dtype)
+        # Programs that compute in bfloat16 take and give float32.
+        self.dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
         names = [tensor.name for tensor in graph.model.inputs]
         self.inputs = _described(names, graph.inputs)
         self.outputs = _described(graph.model.output_names, graph.outputs)
@@ -191,7 +193,7 @@ class PartialProgram:
 
     def _result(self, array: np.ndarray, value: Value) -> np.ndarray:
         """An output: an array of the caller's own, of the program's dtype where it has floats."""
-        array = array.astype(self.dtype, copy=False) if value.dtype == self._own else array
+        array = array.astype(self.dtype, copy=False) if fits(value.dtype, self._own) else array
         return (
             np.array(array) if value in self._given else np.require(array, requirements=("C", "W"))
         )

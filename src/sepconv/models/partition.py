@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sepconv.models.graph import Graph, Step, Value
-from sepconv.models.lowering.checks import check_inputs, is_float, obstacle, own_dtype
+from sepconv.models.lowering.checks import check_inputs, fits, is_float, obstacle, own_dtype
 from sepconv.models.lowering.table import moves
 from sepconv.program.building.refusal import NotLowered
 
@@ -108,7 +108,7 @@ class Partition:
         """Why a value cannot be given to a program; empty where it can."""
         if not value.dense:
             return "it takes a sparse tensor"
-        if value in integers or value.dtype == self.dtype:
+        if value in integers or fits(value.dtype, self.dtype):
             return ""
         if value.dtype is None:
             return "it takes values of which the dtype is not known"

@@ -20,6 +20,7 @@ from sepconv.program.tune import tuned
 __all__ = ["compile"]
 
 _EPSILON = 2.0**-23  # of float32, since inputs are of that as a rule
+_HALF_EPSILON = 2.0**-7  # of bfloat16
 
 #: Batches that a program with an open batch is compared with, besides the examples.
 _BATCHES = (1, 3)
@@ -42,7 +43,8 @@ def compile(
         example_inputs: a tensor, or a tuple of what the module is called with.
         dynamic_shapes: which sizes are open, as for `torch.export.export`. None opens the first
             axis of every input, and fixes the others to those of the examples.
-        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the module's own.
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"`` to compute in; None for the module's
+            own. Of bfloat16, inputs and outputs are float32: see `sepconv.compile`.
         tune: as for `sepconv.compile`.
         verify: whether to compare the program's results with the module's, on the examples and on
             other inputs of batches of 1 and 3; or a tensor or tuple to compare them on as well.
@@ -74,12 +76,18 @@ def compile(
     make: Callable[[Network], Program] = tuned if tune else Program
     program = make(network)
     if verify is not False:
-        _check(module, program, examples, dynamic_shapes is None, verify)
+        precise = _HALF_EPSILON if dtype == "bfloat16" else _EPSILON
+        _check(module, program, examples, dynamic_shapes is None, verify, precise)
     return program
 
 
 def _check(
-    module: nn.Module, program: Program, examples: tuple[Any, ...], open_batch: bool, verify: Any
+    module: nn.Module,
+    program: Program,
+    examples: tuple[Any, ...],
+    open_batch: bool,
+    verify: Any,
+    precise: float,
 ) -> None:
     """Raises where the program gives something else than the module."""
     rng = np.random.default_rng(0)
@@ -92,11 +100,11 @@ def _check(
         outputs = program(*given)
         found = list(outputs) if isinstance(outputs, tuple) else [outputs]
         apart = differences(expected, _as_dtypes(found, expected))
-        if within(apart, allowed(expected, expected, _EPSILON)):
+        if within(apart, allowed(expected, expected, precise)):
             continue
         # How much the module's own results change with the last digit of the inputs.
-        close = _results(module, _mapped(inputs, partial(_moved, rng=rng)))
-        bounds = allowed(expected, close, _EPSILON)
+        close = _results(module, _mapped(inputs, partial(_moved, rng=rng, epsilon=precise)))
+        bounds = allowed(expected, close, precise)
         if not within(apart, bounds):
             raise ValueError(
                 f"compile: the program of this {type(module).__name__} does not give what the "
@@ -138,5 +146,5 @@ def _drawn(x: Tensor, batch: int | None, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(values).to(x.device)
 
 
-def _moved(x: Tensor, rng: np.random.Generator) -> Tensor:
-    return torch.from_numpy(moved_array(_array(x), _EPSILON, rng)).to(x.device)
+def _moved(x: Tensor, rng: np.random.Generator, epsilon: float) -> Tensor:
+    return torch.from_numpy(moved_array(_array(x), epsilon, rng)).to(x.device)

@@ -13,8 +13,10 @@ from sepconv.models.command import DiffersError, add_engine, add_imports, carry_
 
 __all__ = ["TOLERANCE", "add_parsers", "run_compile", "run_program"]
 
-#: The largest difference of a program's predictions from the model's, relative to the largest.
+#: The largest difference of a program's predictions from the model's, relative to the largest; and
+#: in units in the last place of what is computed in, which is more for bfloat16 alone.
 TOLERANCE = 1e-4
+_ULPS = 8
 
 _COMPILE = """\
 Makes a program of a model for inference: the whole network as one native call, in a file that is
@@ -33,6 +35,7 @@ examples:
   sepconv compile mobilenet.keras mobilenet.sepconv
   sepconv compile old.h5 old.sepconv --import my_layers --force
   sepconv compile precise.keras precise.sepconv --dtype float64
+  sepconv compile mobilenet.keras half.sepconv --dtype bfloat16
   sepconv compile mobilenet.keras here.sepconv --tune
   sepconv explain mobilenet.sepconv
 """
@@ -66,8 +69,9 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument("target", type=Path, metavar="OUT.sepconv", help="the file to write")
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float64"),
-        help="what to compute in (default: as the model)",
+        choices=("float32", "float64", "bfloat16"),
+        help="what to compute in (default: as the model); of bfloat16, inputs and outputs are "
+        "float32",
     )
     parser.add_argument(
         "--tune",
@@ -116,7 +120,7 @@ def _compile(options: argparse.Namespace) -> int:
     import keras
 
     import sepconv
-    from sepconv.models import files, verify
+    from sepconv.models import comparing, files, verify
 
     begun = time.perf_counter()
     tell_step(begun, f"Reading {options.source}")
@@ -135,17 +139,19 @@ def _compile(options: argparse.Namespace) -> int:
         tell_step(begun, "Reading it back and predicting on the same input")
         found = _as_list(sepconv.load(draft)(*keras.tree.flatten(inputs)))
         apart = verify.difference(expected, found)
+        precise = comparing.precision_of(options.dtype or "float64")
+        tolerance = max(TOLERANCE, _ULPS * max(comparing.precision(model), precise))
         # Not "above": what is not a number is refused, too.
-        if not apart <= TOLERANCE:
+        if not apart <= tolerance:
             raise DiffersError(
                 f"the predictions differ by {apart:.1e} of the largest, more than "
-                f"{TOLERANCE:.0e}; {options.target} was not written."
+                f"{tolerance:.0e}; {options.target} was not written."
             )
     size = options.target.stat().st_size
     print(f"Written: {options.target}, {size / 1e6:.1f} MB")
     print(
         f"The same predictions: on made-up input they differ by at most {apart:.1e} of the "
-        f"largest (allowed: {TOLERANCE:.0e})."
+        f"largest (allowed: {tolerance:.0e})."
     )
     return 0
 

@@ -18,6 +18,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from sepconv.program import header
+from sepconv.program.dtypes import TENSORS, tensor_dtype
 from sepconv.program.network import Network
 from sepconv.program.validate import validate
 
@@ -26,8 +27,30 @@ __all__ = ["MAGIC", "VERSION", "Contents", "decode", "encode", "identity", "read
 #: The first bytes. Like PNG's they show a transfer that took the file for text.
 MAGIC = b"\x89SEPC\r\n\x1a"
 
-#: The version of the format that this file reads and writes.
-VERSION = 1
+#: The newest version of the format, and of those that are read, which are all before it.
+VERSION = 2
+
+#: The kinds of steps of version 1, whose values and tensors are all of the network's dtype.
+_FIRST_OPERATIONS = frozenset(
+    (
+        "convolution",
+        "dense",
+        "scale",
+        "unary",
+        "binary",
+        "pool",
+        "reduce",
+        "concatenate",
+        "pad",
+        "slice",
+        "transpose",
+        "reshape",
+        "resize",
+        "layer_normalization",
+        "softmax",
+        "constant",
+    )
+)
 
 #: Magic, version, checksum, bytes of the header, bytes of the file.
 _PRELUDE = struct.Struct("<8sIIQQ")
@@ -49,6 +72,8 @@ def write(
     path: str | os.PathLike[str], network: Network, notes: Mapping[str, str] | None = None
 ) -> None:
     """Writes a network to a file, which appears whole or not at all, and replaces one of its name.
+
+    The file is of the oldest version that has all that is in the network, for older readers.
 
     Args:
         path: where; by custom it ends in ``.sepconv``.
@@ -100,10 +125,17 @@ def _whole(network: Network, notes: Mapping[str, str] | None) -> list[bytes | me
     chunks = _chunks(network, {} if notes is None else notes)
     size = _PRELUDE.size + sum(len(chunk) for chunk in chunks)
     header_bytes = len(chunks[0])
-    checksum = zlib.crc32(_PRELUDE.pack(MAGIC, VERSION, 0, header_bytes, size))
+    version = _version_of(network)
+    checksum = zlib.crc32(_PRELUDE.pack(MAGIC, version, 0, header_bytes, size))
     for chunk in chunks:
         checksum = zlib.crc32(chunk, checksum)
-    return [_PRELUDE.pack(MAGIC, VERSION, checksum, header_bytes, size), *chunks]
+    return [_PRELUDE.pack(MAGIC, version, checksum, header_bytes, size), *chunks]
+
+
+def _version_of(network: Network) -> int:
+    """The oldest version that has all that is in a network."""
+    first = all(step.operation in _FIRST_OPERATIONS for step in network.steps)
+    return 1 if first and {tensor_dtype(t) for t in network.tensors} <= {network.dtype} else 2
 
 
 def _chunks(network: Network, notes: Mapping[str, str]) -> list[bytes | memoryview]:
@@ -206,10 +238,10 @@ def _bytes(file: _Reader, size: int) -> np.ndarray:
     if len(prelude) < _PRELUDE.size:
         raise ValueError(_cut(len(prelude)))
     _, version, _, header_bytes, stated = _PRELUDE.unpack(prelude)
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise ValueError(
-            f"it is a program of version {version}, and this sepconv reads version {VERSION}. "
-            "Install a newer sepconv, or compile the model again with this one"
+            f"it is a program of version {version}, and this sepconv reads versions up to "
+            f"{VERSION}. Install a newer sepconv, or compile the model again with this one"
         )
     if size < stated:
         raise ValueError(_cut(size, stated))
@@ -240,7 +272,7 @@ def _cut(size: int, stated: int | None = None) -> str:
 
 def _parse(buffer: np.ndarray) -> Contents:
     """The contents of a whole file; the arrays are views of it."""
-    _, _, checksum, header_bytes, _ = _PRELUDE.unpack(buffer[: _PRELUDE.size].tobytes())
+    _, version, checksum, header_bytes, _ = _PRELUDE.unpack(buffer[: _PRELUDE.size].tobytes())
     buffer[12:16] = 0  # the checksum is that of a file without one
     if zlib.crc32(buffer.data) != checksum:
         raise ValueError(f"it is damaged: its checksum is not the one written in it; {_ANEW}")
@@ -256,11 +288,16 @@ def _parse(buffer: np.ndarray) -> Contents:
     for place in found.places:
         _require_zeros(data[last : place.offset])
         last = place.offset + place.size
-        little = data[place.offset : last].view(np.dtype(place.dtype).newbyteorder("<"))
+        dtype = TENSORS[place.dtype]
+        little = data[place.offset : last].view(dtype.newbyteorder("<"))
         # On a machine of the other order this is a copy.
-        tensors.append(little.reshape(place.shape).astype(place.dtype, copy=False))
+        tensors.append(little.reshape(place.shape).astype(dtype, copy=False))
     network = found.network._replace(tensors=tuple(tensors))
     validate(network)
+    if _version_of(network) > version:
+        raise ValueError(
+            f"it says that it is of version {version}, and has steps or dtypes of a later one"
+        )
     return Contents(network, found.notes)
 
 

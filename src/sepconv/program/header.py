@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sepconv.program.dtypes import TENSORS, tensor_dtype
 from sepconv.program.network import MOST_AXES, OPERATIONS, Input, Network, Step
 from sepconv.program.validate import MOST_TENSORS, check_name
 
@@ -89,7 +90,7 @@ def places(tensors: Sequence[np.ndarray]) -> list[Place]:
     found, end = [], 0
     for tensor in tensors:
         offset = _aligned(end)
-        found.append(Place(tensor.dtype.name, tensor.shape, offset, tensor.nbytes))
+        found.append(Place(tensor_dtype(tensor), tensor.shape, offset, tensor.nbytes))
         end = offset + tensor.nbytes
     return found
 
@@ -206,12 +207,11 @@ def decode(raw: bytes, tensor_bytes: int) -> Header:
         tuple(each["name"] for each in outputs),
         (),
     )
-    return Header(network, _places(header["tensors"], header["dtype"], tensor_bytes), notes)
+    return Header(network, _places(header["tensors"], tensor_bytes), notes)
 
 
 _KEYS = ("dtype", "inputs", "steps", "outputs", "tensors", "notes")
 _STEP_KEYS = ("operation", "name", "inputs", "attributes", "weights")
-_ITEMSIZES = {"float32": 4, "float64": 8}
 
 
 def _parse(raw: bytes) -> Any:
@@ -300,7 +300,7 @@ def _as_float(value: Any) -> Any:
     return _INFINITE.get(value, value) if type(value) is str else value
 
 
-def _places(value: Any, dtype: Any, tensor_bytes: int) -> list[Place]:
+def _places(value: Any, tensor_bytes: int) -> list[Place]:
     """The tensors' places, which leave no room between them but what aligns them."""
     tensors = _list("tensors", value)
     if len(tensors) > MOST_TENSORS:
@@ -309,17 +309,19 @@ def _places(value: Any, dtype: Any, tensor_bytes: int) -> list[Place]:
     for i, each in enumerate(tensors):
         where = f"tensors[{i}]"
         given = _object(where, each, Place._fields)
-        if type(dtype) is not str or given["dtype"] != dtype or dtype not in _ITEMSIZES:
+        dtype = given["dtype"]
+        if type(dtype) is not str or dtype not in TENSORS:
             raise ValueError(
-                f"{where}: dtype must be the network's, 'float32' or 'float64'. Received: "
-                f"{reprlib.repr(given['dtype'])}"
+                f"{where}: dtype must be one of {', '.join(TENSORS)}. Received: "
+                f"{reprlib.repr(dtype)}"
             )
         shape = _list(f"{where}: shape", given["shape"])
         if len(shape) > MOST_AXES or not all(type(n) is int and 0 <= n < 2**53 for n in shape):
             raise ValueError(
                 f"{where}: shape must be at most {MOST_AXES} sizes. Received: {reprlib.repr(shape)}"
             )
-        place = Place(dtype, tuple(shape), _aligned(end), math.prod(shape) * _ITEMSIZES[dtype])
+        size = math.prod(shape) * TENSORS[dtype].itemsize
+        place = Place(dtype, tuple(shape), _aligned(end), size)
         for name in ("offset", "size"):
             wanted = getattr(place, name)
             if type(given[name]) is not int or given[name] != wanted:

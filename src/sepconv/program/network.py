@@ -19,6 +19,7 @@ __all__ = [
     "ACTIVATIONS",
     "BINARY",
     "OPERATIONS",
+    "QUANTIZED_OPERATIONS",
     "UNARY",
     "Field",
     "Input",
@@ -118,6 +119,72 @@ MOST_INPUTS = 256
 _SPEC = Field("spec", "ints", length=10)  # a `sepconv.geometry.ConvSpec`
 _ACTIVATION = Field("activation", "choice", ACTIVATIONS)
 
+_POINTS = Field("input_zero_point", "int"), Field("output_zero_point", "int")
+_BOUNDS = Field("lower", "int"), Field("upper", "int")
+_DEPTHWISE = ("depthwise_kernel", "depthwise_bias", "depthwise_scale", "depthwise_table")
+
+#: Steps of int8 inference: a value of uint8 stands for scale * (q - zero_point). Their meaning, to
+#: the bit, is in `sepconv.program.quantized_reference`.
+QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
+    # From the network's dtype, and back to it.
+    "quantize": Operation((1, 1), (Field("multiplier", "float"), Field("zero_point", "int"))),
+    "dequantize": Operation((1, 1), (Field("scale", "float"), Field("zero_point", "int"))),
+    # As `convolution`. Kernels are int8, biases int32, scales float32, a number a channel; tables
+    # have 256 numbers of uint8. A depthwise one alone has parts that begin with depthwise_ only.
+    "quantized_convolution": Operation(
+        (1, 2),
+        (
+            _SPEC,
+            Field("input_zero_point", "int"),
+            Field("depthwise_zero_point", "int"),
+            Field("depthwise_lower", "int"),
+            Field("depthwise_upper", "int"),
+            Field("output_zero_point", "int"),
+            *_BOUNDS,
+            Field("residual_zero_point", "int"),
+            Field("residual_scale", "float"),
+        ),
+        (*_DEPTHWISE, "pointwise_kernel", "bias", "scale", "table"),
+    ),
+    "quantized_dense": Operation(
+        (1, 1), (*_POINTS, *_BOUNDS), ("kernel", "bias", "scale", "table"), ("kernel", "scale")
+    ),
+    "quantized_binary": Operation(
+        (2, 2),
+        (
+            Field("function", "choice", ("add", "multiply")),
+            Field("a_zero_point", "int"),
+            Field("b_zero_point", "int"),
+            Field("a_scale", "float"),
+            Field("b_scale", "float"),
+            Field("output_zero_point", "int"),
+            *_BOUNDS,
+        ),
+    ),
+    # Any function of a quantised value, by its 256 results.
+    "lookup": Operation((1, 1), (), ("table",), ("table",)),
+    "quantized_mean": Operation(
+        (1, 1),
+        (
+            Field("axes", "ints"),
+            Field("keepdims", "flag"),
+            Field("input_zero_point", "int"),
+            Field("scale", "float"),
+            Field("output_zero_point", "int"),
+        ),
+    ),
+    "quantized_average_pool": Operation(
+        (1, 1),
+        (
+            Field("window", "ints", length=2),
+            _SPEC,
+            Field("input_zero_point", "int"),
+            Field("scale", "float"),
+            Field("output_zero_point", "int"),
+        ),
+    ),
+}
+
 #: Every kind of step. `axis` and `axes` count from 0, the batch's.
 OPERATIONS: Mapping[str, Operation] = {
     # x and maybe a residual, as `sepconv.fused_conv2d` computes it. An x of 3 axes, [N, L, C] or
@@ -181,6 +248,9 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "softmax": Operation((1, 1), (Field("axis", "int"), Field("logarithm", "flag"))),
     "constant": Operation((0, 0), (), ("value",), ("value",)),
+    # To another dtype: rounded to the nearest, ties to even; NaN stays NaN.
+    "cast": Operation((1, 1), (Field("dtype", "choice", ("float32", "bfloat16")),)),
+    **QUANTIZED_OPERATIONS,
 }
 
 
@@ -213,12 +283,13 @@ class Network(NamedTuple):
     """A network.
 
     Attributes:
-        dtype: of all its values and tensors: "float32" or "float64".
+        dtype: of its inputs and outputs, "float32" or "float64"; what lies between is of it too,
+            but for what steps say: see `sepconv.program.dtypes`.
         inputs: what it takes, in order.
         steps: in order.
         outputs: numbers of the values that it gives.
         output_names: their names.
-        tensors: the weights.
+        tensors: the weights; those of bfloat16 as uint16, see there.
     """
 
     dtype: str

@@ -87,7 +87,6 @@ class Program:
 
     Raises:
         ValueError: the network is not a valid one; the message names the step.
-        TypeError: a tensor is not of the network's dtype.
 
     Example:
         >>> from sepconv.program.network import Input, Network, Step
@@ -113,7 +112,7 @@ class Program:
             )
         #: The dtype of its arrays.
         self.dtype = np.dtype(network.dtype)
-        tensors = [_tensor(array, self.dtype) for array in network.tensors]
+        tensors = [np.require(array, requirements="C") for array in network.tensors]
         self._native = _native.Program(
             _DTYPE_CODES[network.dtype],
             [[-1 if size is None else size for size in one.shape] for one in network.inputs],
@@ -284,12 +283,6 @@ class Program:
             tuple(a if a == b else None for a, b in zip(one, other, strict=True))
             for one, other in zip(first, second, strict=True)
         ]
-
-
-def _tensor(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    if array.dtype != dtype:
-        raise TypeError(f"Tensors must be of the network's dtype, {dtype}. Received: {array.dtype}")
-    return np.require(array, requirements="C")
 
 
 def _flat(step: Step) -> tuple[Any, ...]:

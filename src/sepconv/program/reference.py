@@ -1,7 +1,8 @@
 """The reference: what every step of a network means, in NumPy and float64, written to be read.
 
-Whatever computes programs is compared with these functions. Arithmetic and sums are in float64,
-and the results are rounded to the network's dtype once, at the end.
+Whatever computes programs is compared with these functions. Arithmetic and sums are in float64.
+Results are rounded once: those of bfloat16 after every step, others to the network's dtype at the
+end. The steps of int8 are exact, and `sepconv.program.quantized_reference` says what they mean.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from sepconv.geometry import ConvSpec
-from sepconv.program.network import Network, Step
+from sepconv.program import quantized_reference
+from sepconv.program.dtypes import as_float64, dtype_of, round_to, tensor_dtype
+from sepconv.program.network import QUANTIZED_OPERATIONS, Network, Step
 from sepconv.reference import fused_conv2d
 
 __all__ = ["compute", "run", "values"]
@@ -82,14 +85,35 @@ def values(network: Network, *inputs: Any) -> list[np.ndarray]:
                 f"may be any size. Received: shape={array.shape}"
             )
         computed.append(array)
+    dtypes = [network.dtype] * len(inputs)
     for step in network.steps:
-        weights = {part: network.tensors[i].astype(np.float64) for part, i in step.weights.items()}
-        computed.append(compute(step, weights, [computed[i] for i in step.inputs]))
+        given = [computed[i] for i in step.inputs]
+        tensors = {part: tensor_dtype(network.tensors[i]) for part, i in step.weights.items()}
+        dtypes.append(dtype_of(step, tensors, [dtypes[i] for i in step.inputs]))
+        if step.operation in QUANTIZED_OPERATIONS:
+            value = _quantized(network, step, given)
+        else:
+            weights = {part: as_float64(network.tensors[i]) for part, i in step.weights.items()}
+            value = compute(step, weights, given, dtypes[-1])
+        computed.append(round_to(dtypes[-1], value) if dtypes[-1] == "bfloat16" else value)
     return computed
 
 
-def compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray:
-    """What one step gives, of float64 arrays: its weights, by their part, and its inputs."""
+def _quantized(network: Network, step: Step, inputs: list[np.ndarray]) -> np.ndarray:
+    """What a step of int8 gives, as float64."""
+    weights = {part: network.tensors[i] for part, i in step.weights.items()}
+    dtype = np.float32 if step.operation == "quantize" else np.uint8
+    given = [x.astype(dtype) for x in inputs]
+    return quantized_reference.compute(step, weights, given).astype(np.float64)
+
+
+def compute(
+    step: Step, weights: Arrays, inputs: list[np.ndarray], dtype: str = "float64"
+) -> np.ndarray:
+    """What one step gives, of float64 arrays: its weights, by their part, and its inputs.
+
+    It is not rounded; but what lies within a separable convolution of bfloat16 is.
+    """
     if step.operation not in _FUNCTIONS:
         raise ValueError(
             f"The step {step.name!r} must be one of {sorted(_FUNCTIONS)}. "
@@ -97,6 +121,8 @@ def compute(step: Step, weights: Arrays, inputs: list[np.ndarray]) -> np.ndarray
         )
     # Infinities and NaN are results like others.
     with np.errstate(all="ignore"):
+        if dtype == "bfloat16" and {"depthwise_kernel", "pointwise_kernel"} <= weights.keys():
+            return _rounded_between(step.attributes, weights, *inputs)
         return np.asarray(_FUNCTIONS[step.operation](step.attributes, weights, *inputs))
 
 
@@ -227,6 +253,20 @@ def _convolution(
         **_options(spec),
     )
     return _from_image(y, spec, x.ndim)
+
+
+def _rounded_between(
+    given: Attributes, weights: Arrays, x: np.ndarray, residual: np.ndarray | None = None
+) -> np.ndarray:
+    """A separable convolution of bfloat16, whose depthwise result is of it, too."""
+    first = {"depthwise_kernel": weights["depthwise_kernel"]}
+    if "depthwise_bias" in weights:
+        first["bias"] = weights["depthwise_bias"]
+    middle = _convolution({**given, "activation": given["depthwise_activation"]}, first, x)
+    spec = ConvSpec(*given["spec"])
+    plain = ConvSpec(1, 1, 1, 1, 0, 0, 0, 0, 0, spec.channels_first)
+    second = {part: weights[part] for part in ("pointwise_kernel", "bias") if part in weights}
+    return _convolution({**given, "spec": plain}, second, round_to("bfloat16", middle), residual)
 
 
 def _dense(
@@ -361,6 +401,10 @@ def _constant(given: Attributes, weights: Arrays) -> np.ndarray:
     return weights["value"]
 
 
+def _cast(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
+    return round_to(given["dtype"], x)
+
+
 _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "convolution": _convolution,
     "dense": _dense,
@@ -378,4 +422,5 @@ _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "layer_normalization": _layer_normalization,
     "softmax": _softmax,
     "constant": _constant,
+    "cast": _cast,
 }

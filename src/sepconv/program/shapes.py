@@ -202,4 +202,9 @@ _SHAPES: dict[str, Callable[[Step, Weights, Inputs], Shape]] = {
     "reshape": _reshape,
     "resize": _resize,
     "constant": _constant,
+    "quantized_convolution": _convolution,
+    "quantized_dense": _dense,
+    "quantized_binary": _binary,
+    "quantized_mean": _reduce,
+    "quantized_average_pool": _pool,
 }

@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from sepconv.program.dtypes import TENSORS, dtype_of, tensor_dtype
 from sepconv.program.network import (
     MOST_AXES,
     MOST_INPUTS,
     OPERATIONS,
+    QUANTIZED_OPERATIONS,
     Field,
     Input,
     Network,
@@ -31,6 +33,9 @@ MOST_NAME = 1024
 
 #: The largest integer of an attribute or a shape: doubles, and so any JSON, hold it exactly.
 _LARGEST = 2**53 - 1
+
+#: The largest number of float32.
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 _DTYPES = ("float32", "float64")
 
@@ -51,6 +56,14 @@ _RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("resize", "factors"): _POSITIVE,
     ("layer_normalization", "axes"): (1, MOST_AXES),
     ("softmax", "axis"): _AXIS,
+    ("quantized_mean", "axes"): _AXIS,
+    ("quantized_average_pool", "window"): _POSITIVE,
+    **{
+        (name, field.name): (0, 255)
+        for name, operation in QUANTIZED_OPERATIONS.items()
+        for field in operation.fields
+        if field.kind == "int"
+    },
 }
 #: Of the integers of a `sepconv.geometry.ConvSpec`.
 _SPEC = (*[_POSITIVE] * 4, (0, 1), *[_NOT_NEGATIVE] * 4, (0, 1))
@@ -60,6 +73,9 @@ _RANKS = {
     "depthwise_kernel": 4,
     "pointwise_kernel": 4,
     "depthwise_bias": 1,
+    "depthwise_scale": 1,
+    "depthwise_table": 1,
+    "table": 1,
     "kernel": 2,
     "bias": 1,
     "scale": 1,
@@ -72,7 +88,7 @@ def validate(network: Network) -> None:
 
     Args:
         network: of any origin. Its integers must be `int` (not `bool`, not NumPy's), its lists
-            tuples or lists, its tensors NumPy arrays of its dtype.
+            tuples or lists, its tensors NumPy arrays of the dtypes that its steps take.
 
     Raises:
         ValueError: something is of the wrong type, missing, unknown or out of range; the message
@@ -99,14 +115,17 @@ def validate(network: Network) -> None:
         _fail("inputs", "of different names", [each.name for each in network.inputs])
     _check_list("tensors", network.tensors, 0, MOST_TENSORS)
     for i, tensor in enumerate(network.tensors):
-        _check_tensor(f"tensors[{i}]", tensor, network.dtype)
+        _check_tensor(f"tensors[{i}]", tensor)
     _check_list("steps", network.steps, 0, MOST_STEPS)
-    values = len(network.inputs)
+    dtypes = [network.dtype] * len(network.inputs)
     for i, step in enumerate(network.steps):
-        _check_step(f"steps[{i}]", step, values + i, network.tensors)
+        dtypes.append(_check_step(f"steps[{i}]", step, dtypes, network.tensors))
     _check_list("outputs", network.outputs, 1, MOST_INPUTS)
     for i, value in enumerate(network.outputs):
-        _check_integer(f"outputs[{i}]", value, 0, values + len(network.steps) - 1)
+        _check_integer(f"outputs[{i}]", value, 0, len(dtypes) - 1)
+        if dtypes[value] != network.dtype:
+            expected = f"a value of {network.dtype}, the network's dtype, as a cast makes one"
+            _fail(f"outputs[{i}]", expected, dtypes[value])
     count = len(network.outputs)
     _check_list("output_names", network.output_names, count, count)
     for i, name in enumerate(network.output_names):
@@ -153,17 +172,18 @@ def _check_input(where: str, value: Any) -> None:
             _check_integer(f"{where}: shape", size, 0, _LARGEST)
 
 
-def _check_tensor(where: str, tensor: Any, dtype: str) -> None:
-    if not isinstance(tensor, np.ndarray) or tensor.dtype != np.dtype(dtype):
+def _check_tensor(where: str, tensor: Any) -> None:
+    if not isinstance(tensor, np.ndarray) or tensor.dtype not in TENSORS.values():
         received = tensor.dtype if isinstance(tensor, np.ndarray) else type(tensor)
-        _fail(where, f"a NumPy array of {dtype}, the network's dtype", received)
+        _fail(where, f"a NumPy array of {', '.join(map(str, TENSORS.values()))}", received)
     if tensor.ndim > MOST_AXES:
         raise ValueError(
             f"{where} must have at most {MOST_AXES} axes. Received: shape {tensor.shape}"
         )
 
 
-def _check_step(where: str, step: Any, number: int, tensors: Sequence[np.ndarray]) -> None:
+def _check_step(where: str, step: Any, dtypes: Sequence[str], tensors: Sequence[np.ndarray]) -> str:
+    """Raises unless it is a step after values of these dtypes, and gives that of its own."""
     if not isinstance(step, Step):
         _fail(where, "a Step", step)
     check_name(f"{where}: name", step.name)
@@ -174,7 +194,7 @@ def _check_step(where: str, step: Any, number: int, tensors: Sequence[np.ndarray
     operation = OPERATIONS[step.operation]
     _check_list(f"{where}: inputs", step.inputs, *operation.inputs)
     for value in step.inputs:
-        _check_integer(f"{where}: inputs", value, 0, number - 1)
+        _check_integer(f"{where}: inputs", value, 0, len(dtypes) - 1)
     names = [field.name for field in operation.fields]
     _check_keys(f"{where}: attributes", step.attributes, names, names)
     for field in operation.fields:
@@ -189,6 +209,11 @@ def _check_step(where: str, step: Any, number: int, tensors: Sequence[np.ndarray
     complaint = _RULES.get(step.operation, _no_rule)(step)
     if complaint is not None:
         raise ValueError(f"{where}: {complaint}")
+    parts = {part: tensor_dtype(tensors[tensor]) for part, tensor in step.weights.items()}
+    try:
+        return dtype_of(step, parts, [dtypes[value] for value in step.inputs])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _check_keys(where: str, value: Any, known: Sequence[str], required: Sequence[str]) -> None:
@@ -253,6 +278,42 @@ def _convolution_rule(step: Step) -> str | None:
     return _spec_rule(step)
 
 
+def _bounds_rule(step: Step, prefix: str = "") -> str | None:
+    lower, upper = (step.attributes[f"{prefix}{name}"] for name in ("lower", "upper"))
+    if lower > upper:
+        return f"{prefix}lower must be at most {prefix}upper. Received: {lower} and {upper}"
+    return _finite_rule(step)
+
+
+def _finite_rule(step: Step) -> str | None:
+    """Numbers that are float32 in what computes them are finite there."""
+    for field in QUANTIZED_OPERATIONS[step.operation].fields:
+        value = step.attributes[field.name]
+        if field.kind == "float" and not abs(value) <= _LARGEST_FLOAT32:
+            return f"{field.name} must be a finite float32. Received: {value}"
+    return None
+
+
+def _quantized_convolution_rule(step: Step) -> str | None:
+    weights = set(step.weights)
+    for kernel, prefix in (("depthwise_kernel", "depthwise_"), ("pointwise_kernel", "")):
+        parts = {f"{prefix}{part}" for part in ("bias", "scale", "table")}
+        if kernel in weights and f"{prefix}scale" not in weights:
+            return f"weights must have '{prefix}scale' for {kernel!r}, which is missing"
+        for part in sorted(parts & weights):
+            if kernel not in weights:
+                return f"weights must have {kernel!r} for {part!r}, which is missing"
+    return _convolution_rule(step) or _bounds_rule(step, "depthwise_") or _bounds_rule(step)
+
+
+def _quantized_mean_rule(step: Step) -> str | None:
+    return _reduce_rule(step) or _finite_rule(step)
+
+
+def _quantized_average_pool_rule(step: Step) -> str | None:
+    return _spec_rule(step) or _finite_rule(step)
+
+
 def _same_lengths(*names: str) -> Callable[[Step], str | None]:
     def rule(step: Step) -> str | None:
         lists = [step.attributes[name] for name in names]
@@ -298,4 +359,11 @@ _RULES: Mapping[str, Callable[[Step], str | None]] = {
     "transpose": _transpose_rule,
     "reshape": _reshape_rule,
     "layer_normalization": _layer_normalization_rule,
+    "quantize": _finite_rule,
+    "dequantize": _finite_rule,
+    "quantized_convolution": _quantized_convolution_rule,
+    "quantized_dense": _bounds_rule,
+    "quantized_binary": _bounds_rule,
+    "quantized_mean": _quantized_mean_rule,
+    "quantized_average_pool": _quantized_average_pool_rule,
 }

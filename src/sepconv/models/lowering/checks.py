@@ -12,29 +12,31 @@ from sepconv.models.lowering.call import refusal
 from sepconv.models.lowering.table import find, is_operation, makes_floats, moves
 from sepconv.program.building.refusal import NotLowered
 
-__all__ = ["DTYPES", "check_inputs", "check_steps", "is_float", "obstacle", "own_dtype"]
+__all__ = ["DTYPES", "check_inputs", "check_steps", "fits", "is_float", "obstacle", "own_dtype"]
 
-#: The dtypes that a network may compute in.
-DTYPES = ("float32", "float64")
+#: The dtypes that a program may compute in.
+DTYPES = ("float32", "float64", "bfloat16")
 
 
 def own_dtype(graph: Graph) -> str:
-    """The dtype that a model computes in.
+    """The dtype that a model computes in; bfloat16 also where some of it is float32.
 
     Raises:
-        ValueError: it computes in several, in half precision, or in none.
+        ValueError: it computes in several others, in float16, or in none.
     """
     found = set(_dtypes(graph))
     if len(found) == 1 and found <= set(DTYPES):
         return found.pop()
+    if found == {"bfloat16", "float32"}:
+        return "bfloat16"
     if not found:
         raise ValueError(
-            f"The model {graph.name!r} must compute in float32 or float64. It has no layer that "
+            f"The model {graph.name!r} must compute in {' or '.join(DTYPES)}. It has no layer that "
             "computes with such numbers."
         )
     raise ValueError(
-        f"The model {graph.name!r} must compute in float32 or in float64 throughout; half "
-        "precision and mixed policies are not supported yet. "
+        f"The model {graph.name!r} must compute in float32 or in float64 throughout, or in "
+        "bfloat16 with or without float32; float16 is not supported. "
         f"Received: layers that compute in {sorted(found)}"
     )
 
@@ -49,6 +51,11 @@ def _dtypes(graph: Graph) -> Iterable[str]:
         if policy is not None and getattr(step.operation, "weights", None):
             yield policy.compute_dtype
             yield policy.variable_dtype
+
+
+def fits(dtype: str | None, own: str) -> bool:
+    """Whether values of a dtype are those of a model that computes in `own`."""
+    return dtype == own or (own, dtype) == ("bfloat16", "float32")
 
 
 def is_float(value: Value) -> bool:
@@ -110,7 +117,7 @@ def obstacle(step: Step, own: str, integers: set[Value]) -> str:
         return "a mask goes through it"
     if moves(operation):
         return ""
-    if any(value.dtype != own for value in step.outputs):
+    if not all(fits(value.dtype, own) for value in step.outputs):
         found = sorted({str(value.dtype) for value in step.outputs})
         return f"its results are {', '.join(found)}, those of the model {own}"
     # Keras' layers compute with integers where they are given some, and call the results floats.

@@ -11,6 +11,7 @@ from sepconv.models.lowering.programs import whole_network
 from sepconv.models.lowering.table import find
 from sepconv.models.optimize import fused_graph
 from sepconv.program.building.builder import Builder
+from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
 from sepconv.program.building.simplify import simplify
 from sepconv.program.network import Input, Network
@@ -21,15 +22,17 @@ __all__ = ["lower"]
 def lower(model: Any, dtype: str | None = None) -> Network:
     """Lowers a model for inference: `sepconv.optimize`, then every layer to steps of a network.
 
-    A network computes in one dtype, which its inputs are converted to: images of integers are
-    numbers of that dtype, too. Arithmetic of integers themselves is refused.
+    A network has one dtype that its inputs are converted to: images of integers are numbers of that
+    dtype, too. Arithmetic of integers themselves is refused. That of one that computes in bfloat16
+    is float32, and so are layers that the model computes in float32.
 
     Rounding aside, the network predicts what the model predicts; every layer that is not known to
     do so is refused.
 
     Args:
         model: a built Sequential or Functional model, also one that `sepconv.optimize` made.
-        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the model's own.
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"`` to compute in; None for the model's
+            own.
 
     Returns:
         A `sepconv.program.network.Network`, which shares nothing with the model.
@@ -48,8 +51,8 @@ def lower(model: Any, dtype: str | None = None) -> Network:
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(
-            f"dtype must be 'float32', 'float64' or None for the model's own; others are not "
-            f"supported yet. Received: dtype={dtype!r}"
+            f"dtype must be {', '.join(map(repr, DTYPES))} or None for the model's own. Received: "
+            f"dtype={dtype!r}"
         )
     graph = Graph(model)
     whole = whole_network(graph, dtype)
@@ -63,7 +66,8 @@ def lower(model: Any, dtype: str | None = None) -> Network:
         Input(tensor.name, value.shape)
         for tensor, value in zip(graph.model.inputs, graph.inputs, strict=True)
     ]
-    builder = Builder(dtype or own, inputs)
+    halves = (dtype or own) == "bfloat16"
+    builder = Builder("float32" if halves else dtype or own, inputs)
     numbers = {value: i for i, value in enumerate(graph.inputs)}
     for step in graph.steps:
         _lower_step(builder, step, numbers)
@@ -75,7 +79,11 @@ def lower(model: Any, dtype: str | None = None) -> Network:
         names,
         builder.tensors,
     )
-    return simplify(network)
+    simple = simplify(network)
+    if not halves:
+        return simple
+    wide = {step.name for step in graph.steps if any(v.dtype == "float32" for v in step.outputs)}
+    return narrowed(simple, wide if own == "bfloat16" else ())
 
 
 def _lower_step(builder: Builder, step: Step, numbers: dict[Value, int]) -> None:

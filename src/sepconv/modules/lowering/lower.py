@@ -15,6 +15,7 @@ from sepconv.modules.lowering.call import Call, array_of, path_of, refusal, size
 from sepconv.modules.lowering.values import Value, Writer
 from sepconv.modules.selecting import OURS
 from sepconv.program.building.builder import Builder
+from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
 from sepconv.program.building.simplify import simplify
 from sepconv.program.network import Input, Network
@@ -56,7 +57,8 @@ def lower(
         module: which `torch.export` can read. It is left as it was.
         example_inputs: what it is called with.
         dynamic_shapes: as for `torch.export.export`; None for inputs whose first axis is open.
-        dtype: ``"float32"`` or ``"float64"`` to compute in; None for the module's own.
+        dtype: ``"float32"``, ``"float64"`` or ``"bfloat16"`` to compute in; None for the module's
+            own.
 
     Returns:
         A `sepconv.program.network.Network`, which shares nothing with the module. Its inputs and
@@ -75,13 +77,19 @@ def lower(
         >>> network.inputs[0].shape
         (None, 3, 8, 8)
     """
-    if dtype not in (None, *_DTYPES.values()):
+    if dtype not in (None, "bfloat16", *_DTYPES.values()):
         raise ValueError(
-            "dtype must be 'float32', 'float64' or None for the module's own; others are not "
-            f"supported yet. Received: dtype={dtype!r}"
+            "dtype must be 'float32', 'float64', 'bfloat16' or None for the module's own. "
+            f"Received: dtype={dtype!r}"
         )
     program = _exported(module, tuple(example_inputs), dynamic_shapes)
-    return simplify(_Reader(program, dtype, dynamic_shapes is None).network())
+    whole = programs.whole_network(module, dtype)
+    if whole is not None:
+        return whole
+    halves = dtype == "bfloat16"
+    reader = _Reader(program, "float32" if halves else dtype, dynamic_shapes is None)
+    simple = simplify(reader.network())
+    return narrowed(simple) if halves else simple
 
 
 def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
@@ -180,7 +188,8 @@ class _Reader:
             return found.pop()
         raise ValueError(
             "compile: the module must compute in float32 or in float64 throughout; half precision "
-            "and mixed dtypes are not supported yet. "
+            "and mixed dtypes are not supported: give module.float(), and dtype='bfloat16' for a "
+            "program of bfloat16. "
             f"Received: a module that computes in {sorted(map(str, found))}"
         )
 

@@ -39,10 +39,13 @@ class Builder:
         self.name = ""
         self._known: dict[tuple[Any, ...], int] = {}
 
-    def tensor(self, array: Any) -> int:
-        """The number of a tensor; equal ones are kept once."""
-        dense = np.ascontiguousarray(array, self.dtype).reshape(np.shape(array))
-        key = dense.shape, hashlib.blake2b(dense.data).digest()
+    def tensor(self, array: Any, dtype: Any = None) -> int:
+        """The number of a tensor, rounded to a dtype, the network's by default.
+
+        Equal ones are kept once.
+        """
+        dense = np.ascontiguousarray(array, dtype or self.dtype).reshape(np.shape(array))
+        key = dense.dtype, dense.shape, hashlib.blake2b(dense.data).digest()
         if key not in self._known:
             self._known[key] = len(self.tensors)
             self.tensors.append(dense)

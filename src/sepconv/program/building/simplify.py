@@ -15,6 +15,7 @@ import numpy as np
 
 from sepconv.geometry import ConvSpec
 from sepconv.program.building.nodes import Node, Nodes
+from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network
 from sepconv.program.reference import compute
 
@@ -27,6 +28,9 @@ _ACTIVE = ("convolution", "dense")
 def simplify(network: Network) -> Network:
     """The network with fewer steps, in as many rounds as change something.
 
+    Raises:
+        ValueError: some of it is of another dtype than the network's, which is to come later.
+
     Example:
         >>> from sepconv.program.network import Input, Step
         >>> linear = {"function": "linear", "a": 2.0, "b": 1.0, "c": 0.0}
@@ -35,6 +39,12 @@ def simplify(network: Network) -> Network:
         >>> simplify(network).steps[0].attributes
         {'function': 'linear', 'a': 4.0, 'b': 3.0, 'c': 0.0}
     """
+    others = set(value_dtypes(network)) - {network.dtype}
+    if others:
+        raise ValueError(
+            f"Networks are simplified before they have values of other dtypes. Received: a network "
+            f"of {network.dtype} with values of {', '.join(sorted(others))}"
+        )
     nodes = Nodes(network)
     nodes.prune()
     while sum(_simplify_at(nodes, node) for node in list(nodes.nodes)):

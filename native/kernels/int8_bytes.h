@@ -1,0 +1,222 @@
+// Vectors of bytes, a channel each, and the instructions that int8 kernels are made of: products of
+// some bytes of a channel with as many weights, added to an int32; and int32 sums made uint8.
+//
+// A block is W neighbouring channels, 16, 32 or 64 as far as the level's vectors go. Its sums are
+// four vectors of int32: vector v has, in its 16 bytes number L, the channels 16 L + 4 v and the
+// three after that. So the unpacking of bytes leaves them, and packing brings them back in order.
+//
+// With VNNI an instruction multiplies four bytes by four weights, kTaps; without, 16-bit numbers in
+// pairs. The other multiply-add of bytes saturates at 16 bits, which would change sums.
+#pragma once
+#include "vec.h"
+
+#if defined(__SSE4_1__)
+#include <immintrin.h>  // whose functions are always inlined
+#define SEPCONV_INT8_X86
+#endif
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define SEPCONV_INT8_VNNI
+#endif
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// What is multiplied at once: so many taps of a channel, and what their weights are stored as.
+#if defined(SEPCONV_INT8_VNNI)
+inline constexpr int kTaps = 4;
+using Int8Weight = int8_t;
+#else
+inline constexpr int kTaps = 2;
+using Int8Weight = int16_t;
+#endif
+
+// How sums become bytes; see Requantize. `most` of a sum as a float32 keeps the conversion to
+// int32 inside it.
+struct Rounding {
+  int32_t zero_point, lower, upper;
+};
+inline constexpr float kMostRounded = 0x1p30f;
+
+// Adding this to a float32 of at most 2^22 rounds it to an integer, half to even; the bits then
+// count from those of the sum with 0.
+inline constexpr float kRoundingAddend = 0x1.8p23f;
+inline constexpr int32_t kRoundingBits = 0x4b400000;
+
+template <int W>
+struct Bytes;
+
+#if defined(SEPCONV_INT8_X86)
+// Float32 from int32 and back, rounded to the nearest, and the lesser of each two. Of 64 bytes the
+// masked ones, of whose others GCC warns that they leave out lanes.
+inline __m128 floats(__m128i v) { return _mm_cvtepi32_ps(v); }
+inline __m128i whole(__m128 v) { return _mm_cvtps_epi32(v); }
+inline __m128 lesser(__m128 a, __m128 b) { return _mm_min_ps(a, b); }
+inline __m128 greater(__m128 a, __m128 b) { return _mm_max_ps(a, b); }
+#if defined(__AVX2__)
+inline __m256 floats(__m256i v) { return _mm256_cvtepi32_ps(v); }
+inline __m256i whole(__m256 v) { return _mm256_cvtps_epi32(v); }
+inline __m256 lesser(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
+inline __m256 greater(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+#endif
+#if defined(__AVX512BW__)
+inline constexpr __mmask16 kEverySum = 0xffff;
+inline __m512 floats(__m512i v) { return _mm512_maskz_cvtepi32_ps(kEverySum, v); }
+inline __m512i whole(__m512 v) { return _mm512_maskz_cvtps_epi32(kEverySum, v); }
+inline __m512 lesser(__m512 a, __m512 b) { return _mm512_maskz_min_ps(kEverySum, a, b); }
+inline __m512 greater(__m512 a, __m512 b) { return _mm512_maskz_max_ps(kEverySum, a, b); }
+#endif
+
+// P: the prefix of the width's intrinsics, S: what ends the names of those of whole registers.
+#if defined(SEPCONV_INT8_VNNI)
+#define SEPCONV_INT8_DOT(P, acc, x, w) _mm##P##_dpbusd_epi32(acc, x, w)
+#else
+#define SEPCONV_INT8_DOT(P, acc, x, w) _mm##P##_add_epi32(acc, _mm##P##_madd_epi16(x, w))
+#endif
+#define SEPCONV_INT8_BYTES(W, P, S, I)                                                             \
+  template <>                                                                                      \
+  struct Bytes<W> {                                                                                \
+    using Int = I;                                                                                 \
+    [[gnu::always_inline]] static Int get(const void* p) {                                         \
+      return _mm##P##_loadu_si##S(static_cast<const I*>(p));                                       \
+    }                                                                                              \
+    [[gnu::always_inline]] static void put(void* p, Int v) {                                       \
+      _mm##P##_storeu_si##S(static_cast<I*>(p), v);                                                \
+    }                                                                                              \
+    [[gnu::always_inline]] static Int low8(Int a, Int b) { return _mm##P##_unpacklo_epi8(a, b); }  \
+    [[gnu::always_inline]] static Int high8(Int a, Int b) { return _mm##P##_unpackhi_epi8(a, b); } \
+    [[gnu::always_inline]] static Int low16(Int a, Int b) {                                        \
+      return _mm##P##_unpacklo_epi16(a, b);                                                        \
+    }                                                                                              \
+    [[gnu::always_inline]] static Int high16(Int a, Int b) {                                       \
+      return _mm##P##_unpackhi_epi16(a, b);                                                        \
+    }                                                                                              \
+    [[gnu::always_inline]] static Int dot(Int sums, Int x, Int w) {                                \
+      return SEPCONV_INT8_DOT(P, sums, x, w);                                                      \
+    }                                                                                              \
+    struct Limits {                                                                                \
+      Int zero_point, lower, upper; /* of 16 bits, and of 8 */                                     \
+    };                                                                                             \
+    [[gnu::always_inline]] static Limits limits(const Rounding& r) {                               \
+      return {_mm##P##_set1_epi16(static_cast<short>(r.zero_point)),                               \
+              _mm##P##_set1_epi8(static_cast<char>(r.lower)),                                      \
+              _mm##P##_set1_epi8(static_cast<char>(r.upper))};                                     \
+    }                                                                                              \
+    /* Two vectors of sums rounded, and clamped to 16 bits. */                                     \
+    [[gnu::always_inline]] static Int words(const Int* sums, const float* scale,                   \
+                                            const Limits& limits) {                                \
+      const auto rounded = [&](int v) __attribute__((always_inline)) {                             \
+        const auto t = floats(sums[v]) * _mm##P##_loadu_ps(scale + v * W / 4);                     \
+        return whole(lesser(t, _mm##P##_set1_ps(kMostRounded)));                                   \
+      };                                                                                           \
+      return _mm##P##_adds_epi16(_mm##P##_packs_epi32(rounded(0), rounded(1)), limits.zero_point); \
+    }                                                                                              \
+    [[gnu::always_inline]] static void finish(const Int* sums, const float* scale,                 \
+                                              const Limits& limits, uint8_t* y) {                  \
+      const Int q = _mm##P##_packus_epi16(words(sums, scale, limits),                              \
+                                          words(sums + 2, scale + W / 2, limits));                 \
+      put(y, _mm##P##_min_epu8(_mm##P##_max_epu8(q, limits.lower), limits.upper));                 \
+    }                                                                                              \
+  };
+SEPCONV_INT8_BYTES(16, , 128, __m128i)
+#if defined(__AVX2__)
+SEPCONV_INT8_BYTES(32, 256, 256, __m256i)
+#endif
+#if defined(__AVX512BW__)
+SEPCONV_INT8_BYTES(64, 512, 512, __m512i)
+#endif
+#undef SEPCONV_INT8_BYTES
+#undef SEPCONV_INT8_DOT
+#else
+inline Vec<float> lesser(Vec<float> a, Vec<float> b) { return a < b ? a : b; }
+inline Vec<float> greater(Vec<float> a, Vec<float> b) { return a > b ? a : b; }
+
+// Plain loops over 16 bytes, for every other processor.
+template <>
+struct Bytes<16> {
+  typedef uint8_t Int __attribute__((vector_size(16)));
+  typedef uint16_t Shorts __attribute__((vector_size(16)));
+  typedef int16_t Signed __attribute__((vector_size(16)));
+  typedef uint32_t Sums __attribute__((vector_size(16)));
+  static Int get(const void* p) {
+    Int v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static void put(void* p, Int v) { __builtin_memcpy(p, &v, sizeof v); }
+  template <class Vector>
+  static Int merged(Int a, Int b, int first) {
+    constexpr int kHalf = 8 / static_cast<int>(sizeof(Vector{}[0]));
+    const Vector from_a = reinterpret_cast<Vector>(a), from_b = reinterpret_cast<Vector>(b);
+    Vector v{};
+    for (int i = 0; i < kHalf; ++i) {
+      v[2 * i] = from_a[first * kHalf + i];
+      v[2 * i + 1] = from_b[first * kHalf + i];
+    }
+    return reinterpret_cast<Int>(v);
+  }
+  static Int low8(Int a, Int b) { return merged<Int>(a, b, 0); }
+  static Int high8(Int a, Int b) { return merged<Int>(a, b, 1); }
+  static Int low16(Int a, Int b) { return merged<Shorts>(a, b, 0); }
+  static Int high16(Int a, Int b) { return merged<Shorts>(a, b, 1); }
+  static Int dot(Int sums, Int x, Int w) {
+    const Signed taps = reinterpret_cast<Signed>(x), weights = reinterpret_cast<Signed>(w);
+    Sums total = reinterpret_cast<Sums>(sums);
+    for (int i = 0; i < 4; ++i)
+      total[i] += static_cast<uint32_t>(taps[2 * i] * weights[2 * i] +
+                                        taps[2 * i + 1] * weights[2 * i + 1]);
+    return reinterpret_cast<Int>(total);
+  }
+  using Limits = Rounding;
+  static Limits limits(const Rounding& r) { return r; }
+  static void finish(const Int* sums, const float* scale, const Limits& r, uint8_t* y) {
+    typedef int32_t Whole __attribute__((vector_size(16)));
+    const float least = static_cast<float>(r.lower - r.zero_point);
+    const float most = static_cast<float>(r.upper - r.zero_point);
+    for (int v = 0; v < 4; ++v) {
+      const Whole whole = reinterpret_cast<Whole>(sums[v]);
+      for (int i = 0; i < 4; ++i) {
+        float t = static_cast<float>(whole[i]) * scale[4 * v + i];
+        t = t < least ? least : t > most ? most : t;
+        t += kRoundingAddend;
+        int32_t bits;
+        __builtin_memcpy(&bits, &t, sizeof bits);
+        y[4 * v + i] = static_cast<uint8_t>(bits - kRoundingBits + r.zero_point);
+      }
+    }
+  }
+};
+#endif
+
+// The widest block of a level.
+inline constexpr int kWidestBlock = SEPCONV_VECTOR_BYTES;
+
+// What one channel block is: it begins at `first`, and the last one may begin inside the one
+// before, so that all are whole. There are 16 channels or more.
+struct ChannelBlock {
+  int64_t first;
+  int width;
+};
+template <class F>
+inline void for_channel_blocks(int64_t channels, const F& f) {
+  for (int64_t c = 0; c < channels;) {
+    int width = kWidestBlock;
+    while (width > 16 && width > channels - c) width /= 2;
+    const int64_t first = min_of(c, channels - width);
+    f(ChannelBlock{first, width});
+    c = first + width;
+  }
+}
+// The channels of all blocks together, in which some may be twice.
+inline int64_t block_channels(int64_t channels) { return round_up(channels, 16); }
+
+// The channel, within a block of W, of element `i` of its four vectors of sums one after the other.
+inline int channel_of_sum(int width, int i) {
+  const int v = i / (width / 4), lane = i % (width / 4);
+  return 16 * (lane / 4) + 4 * v + lane % 4;
+}
+
+// A table over bytes that were stored.
+inline void look_up(const uint8_t* table, const uint8_t* x, int64_t count, uint8_t* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = table[x[i]];
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

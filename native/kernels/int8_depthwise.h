@@ -1,0 +1,342 @@
+// The depthwise step of int8, channels last: over bands of rows, a block of channels at a time.
+//
+// Of small kernels, the bytes of up to kTaps rows of a column are put beside each other, channel by
+// channel, so that an instruction multiplies as many vertical taps at once; every output that sees
+// the column uses them. At stride 1 two rows of outputs share them, too. What lies outside the
+// image is read from memory full of the zero point, whose share of a sum is part of the packed
+// bias. Other kernels take plain loops.
+#pragma once
+#include "../quantized_operation.h"
+#include "array_tasks.h"
+#include "cut.h"
+#include "int8_bytes.h"
+#include "window.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// The tallest kernel that is computed so, and the most columns that a tile sees.
+inline constexpr int64_t kTallest = 8;
+inline constexpr int kMostRowPointers = 12, kMostColumns = 17;
+
+// Outputs of a row that a tile has, whose sums and the bytes they are made from fit the registers.
+template <int ROWS>
+inline constexpr int kTileOutputs = (kRegisters == 32 ? 6 : 2) / ROWS;
+
+inline bool is_quick_width(int64_t kw) { return kw == 1 || kw == 3 || kw == 5 || kw == 7; }
+
+// Whether the kernel goes by tiles. What decides is known when weights are packed.
+inline bool is_tiled(const QuantizedWeights& w) {
+  return w.m == 1 && w.c >= 16 && w.dh == 1 && w.dw == 1 && w.kh <= kTallest &&
+         is_quick_width(w.kw) && (w.sw == 1 || w.sw == 2);
+}
+
+// Rows of outputs of a tile, and groups of kTaps rows of the image that those see.
+inline int tile_rows(const QuantizedWeights& w) { return w.sh == 1 && w.sw == 1 ? 2 : 1; }
+inline int64_t tap_groups(const QuantizedWeights& w) {
+  return ceil_div(w.kh + tile_rows(w) - 1, kTaps);
+}
+
+// Weights that a channel has in packed memory: [group][row of outputs][column][tap].
+inline int64_t packed_taps(const QuantizedWeights& w) {
+  return tap_groups(w) * tile_rows(w) * w.kw * kTaps;
+}
+
+// Where a depthwise step finds its packed weights, and how its sums become bytes.
+struct DepthwisePack {
+  const Int8Weight* weights;  // of tiles; else `kernel`
+  const int8_t* kernel;
+  const int32_t* bias;  // of tiles in the order of sums, the zero point's share taken off
+  const float* scale;   // likewise
+  const uint8_t* table;
+  Rounding rounding;
+};
+
+// Of tiles: block after block, as [group][row][column][channel in the order of sums][tap].
+inline void pack_tiled(const QuantizedWeights& w, Int8Weight* weights, int32_t* bias,
+                       float* scale) {
+  const int64_t groups = tap_groups(w), rows = tile_rows(w);
+  for_channel_blocks(w.c, [&](const ChannelBlock& block) {
+    for (int64_t group = 0; group < groups; ++group)
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t j = 0; j < w.kw; ++j)
+          for (int n = 0; n < block.width; ++n) {
+            const int64_t c = block.first + channel_of_sum(block.width, n);
+            for (int tap = 0; tap < kTaps; ++tap) {
+              const int64_t i = group * kTaps + tap - row;
+              *weights++ = i < 0 || i >= w.kh
+                               ? Int8Weight(0)
+                               : Int8Weight(w.depthwise_kernel[(i * w.kw + j) * w.c + c]);
+            }
+          }
+    for (int n = 0; n < block.width; ++n) {
+      const int64_t c = block.first + channel_of_sum(block.width, n);
+      int32_t total = 0;
+      for (int64_t tap = 0; tap < w.kh * w.kw; ++tap) total += w.depthwise_kernel[tap * w.c + c];
+      const int64_t own = w.depthwise.bias == nullptr ? 0 : w.depthwise.bias[c];
+      // The sums that this is added to bring it back into int32.
+      *bias++ = static_cast<int32_t>(static_cast<uint32_t>(own) -
+                                     static_cast<uint32_t>(w.input_zero_point) *
+                                         static_cast<uint32_t>(total));
+      *scale++ = w.depthwise.scale[c];
+    }
+  });
+}
+
+// ---- tiles
+
+// What a tile reads: kTaps pointers a group of rows, to the block's channels of the first column.
+struct TileInput {
+  const uint8_t* rows[kMostRowPointers];
+  int64_t pixel;  // bytes from a column to the next
+};
+
+// Puts rows of one column beside each other: four vectors, of the block's channels in the order of
+// sums.
+template <int W>
+[[gnu::always_inline]] inline void interleave_rows(const uint8_t* const* rows, int64_t offset,
+                                                   typename Bytes<W>::Int* x) {
+  using B = Bytes<W>;
+  const auto a = B::get(rows[0] + offset), b = B::get(rows[1] + offset);
+  const auto low = B::low8(a, b), high = B::high8(a, b);
+#if defined(SEPCONV_INT8_VNNI)
+  const auto c = B::get(rows[2] + offset), d = B::get(rows[3] + offset);
+  const auto low2 = B::low8(c, d), high2 = B::high8(c, d);
+  x[0] = B::low16(low, low2);
+  x[1] = B::high16(low, low2);
+  x[2] = B::low16(high, high2);
+  x[3] = B::high16(high, high2);
+#else
+  const typename B::Int none{};
+  x[0] = B::low8(low, none);
+  x[1] = B::high8(low, none);
+  x[2] = B::low8(high, none);
+  x[3] = B::high8(high, none);
+#endif
+}
+
+// ROWS x OUTPUTS outputs of a block, from `groups` groups of rows, whose weights are `weights_step`
+// elements apart.
+template <int W, int ROWS, int OUTPUTS, int KW, int SW>
+[[gnu::noinline]] void depthwise_tile(const TileInput& in, int64_t groups,
+                                      const Int8Weight* weights, int64_t weights_step,
+                                      const int32_t* bias, const float* scale,
+                                      const Rounding& rounding, uint8_t* y, int64_t y_row,
+                                      int64_t y_pixel) {
+  using B = Bytes<W>;
+  constexpr int kVec = W / static_cast<int>(sizeof(Int8Weight));
+  typename B::Int sums[ROWS][OUTPUTS][4];
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) {
+    const auto start = B::get(bias + v * W / 4);
+#pragma GCC unroll 2
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+      for (int q = 0; q < OUTPUTS; ++q) sums[r][q][v] = start;
+  }
+  const uint8_t* const* rows = in.rows;
+  for (int64_t group = 0; group < groups; ++group, rows += kTaps) {
+    int64_t offset = 0;
+#pragma GCC unroll 24
+    for (int column = 0; column < (OUTPUTS - 1) * SW + KW; ++column, offset += in.pixel) {
+      typename B::Int x[4];
+      interleave_rows<W>(rows, offset, x);
+#pragma GCC unroll 8
+      for (int q = 0; q < OUTPUTS; ++q) {
+        const int j = column - q * SW;
+        if (j < 0 || j >= KW) continue;
+#pragma GCC unroll 2
+        for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+          for (int v = 0; v < 4; ++v)
+            sums[r][q][v] =
+                B::dot(sums[r][q][v], x[v], B::get(weights + ((r * KW + j) * 4 + v) * kVec));
+      }
+    }
+    weights += weights_step;
+  }
+  const typename B::Limits limits = B::limits(rounding);
+#pragma GCC unroll 2
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+    for (int q = 0; q < OUTPUTS; ++q)
+      B::finish(sums[r][q], scale, limits, y + r * y_row + q * y_pixel);
+}
+
+using TileFunction = void (*)(const TileInput&, int64_t, const Int8Weight*, int64_t, const int32_t*,
+                              const float*, const Rounding&, uint8_t*, int64_t, int64_t);
+
+// Those of a block's width: of kTileOutputs outputs, and of one.
+struct TileFunctions {
+  TileFunction many, one;
+};
+template <int W, int ROWS, int SW>
+TileFunctions tile_functions(int64_t kw) {
+  constexpr int kMany = kTileOutputs<ROWS>;
+  if (kw == 1) return {depthwise_tile<W, ROWS, kMany, 1, SW>, depthwise_tile<W, ROWS, 1, 1, SW>};
+  if (kw == 3) return {depthwise_tile<W, ROWS, kMany, 3, SW>, depthwise_tile<W, ROWS, 1, 3, SW>};
+  if (kw == 5) return {depthwise_tile<W, ROWS, kMany, 5, SW>, depthwise_tile<W, ROWS, 1, 5, SW>};
+  return {depthwise_tile<W, ROWS, kMany, 7, SW>, depthwise_tile<W, ROWS, 1, 7, SW>};
+}
+template <int W>
+TileFunctions tile_functions(int rows, int64_t kw, int64_t sw) {
+  if (rows == 2) return tile_functions<W, 2, 1>(kw);
+  return sw == 1 ? tile_functions<W, 1, 1>(kw) : tile_functions<W, 1, 2>(kw);
+}
+inline TileFunctions tile_functions(int width, int rows, int64_t kw, int64_t sw) {
+#if SEPCONV_VECTOR_BYTES >= 64
+  if (width == 64) return tile_functions<64>(rows, kw, sw);
+#endif
+#if SEPCONV_VECTOR_BYTES >= 32
+  if (width == 32) return tile_functions<32>(rows, kw, sw);
+#endif
+  (void)width;
+  return tile_functions<16>(rows, kw, sw);
+}
+
+// A band's memory: columns of the zero point, which stand for rows outside the image; and a copy of
+// what a tile at an edge sees.
+inline int64_t zero_columns_bytes(const QuantizedWeights& w) {
+  return round_up(kMostColumns * w.c, 64);
+}
+inline int64_t tiled_scratch(const QuantizedWeights& w) {
+  return zero_columns_bytes(w) + kMostRowPointers * kMostColumns * kWidestBlock;
+}
+
+// Where the rows of the image are that a tile sees, from column `left` on. Of a tile at an edge,
+// whose columns are not all inside, they are copied into `strip`. Rows after the kernel's have
+// weights of 0.
+inline TileInput tile_input(const Geometry& g, const uint8_t* image, const ChannelBlock& block,
+                            int64_t top, int64_t pointers, int64_t left, int64_t columns,
+                            const uint8_t* zeros, uint8_t* strip) {
+  const bool inside = left >= 0 && left + columns <= g.w;
+  TileInput in;
+  in.pixel = inside ? g.c : block.width;
+  for (int64_t i = 0; i < pointers; ++i) {
+    const int64_t h = top + i;
+    const bool there = h >= 0 && h < g.h;
+    const uint8_t* row = image + (h * g.w + left) * g.c + block.first;
+    in.rows[i] = !inside ? strip : there ? row : zeros;
+    if (inside) continue;
+    for (int64_t column = left; column < left + columns; ++column, row += g.c) {
+      const uint8_t* from = there && column >= 0 && column < g.w ? row : zeros;
+      for (int64_t at = 0; at < block.width; at += 16, strip += 16)
+        Bytes<16>::put(strip, Bytes<16>::get(from + at));
+    }
+  }
+  return in;
+}
+
+// Rows [p0, p1) of the outputs of an image, to y: `pixel` bytes from an output to the next.
+inline void tiled_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
+                       const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int64_t pixel,
+                       uint8_t* scratch) {
+  const int64_t groups = tap_groups(w), y_row = g.wo * pixel;
+  const int packed_rows = tile_rows(w);
+  uint8_t* const zeros = scratch;
+  uint8_t* const strip = zeros + zero_columns_bytes(w);
+  __builtin_memset(zeros, w.input_zero_point, static_cast<size_t>(zero_columns_bytes(w)));
+  for (int64_t p = p0, rows; p < p1; p += rows, y += rows * y_row) {
+    rows = min_of(packed_rows, p1 - p);
+    const int64_t most = rows == 2 ? kTileOutputs<2> : kTileOutputs<1>;
+    const int64_t outputs = g.wo < most ? 1 : most, columns = (outputs - 1) * g.sw + g.kw;
+    const Int8Weight* weights = pack.weights;
+    int64_t before = 0;  // channels of the blocks before
+    for_channel_blocks(g.c, [&](const ChannelBlock& block) {
+      const TileFunctions functions =
+          tile_functions(block.width, static_cast<int>(rows), g.kw, g.sw);
+      const TileFunction tile = outputs == most ? functions.many : functions.one;
+      const int64_t step = packed_rows * g.kw * kTaps * block.width;
+      for (int64_t next = 0; next < g.wo; next += outputs) {
+        const int64_t q = min_of(next, g.wo - outputs);  // the last ones may be computed twice
+        const TileInput in = tile_input(g, image, block, p * g.sh - g.pt, groups * kTaps,
+                                        q * g.sw - g.pl, columns, zeros, strip);
+        uint8_t* const to = y + q * pixel + block.first;
+        tile(in, groups, weights, step, pack.bias + before, pack.scale + before, pack.rounding, to,
+             y_row, pixel);
+        if (pack.table == nullptr) continue;
+        for (int64_t i = 0; i < rows * outputs; ++i) {
+          uint8_t* const at = to + i / outputs * y_row + i % outputs * pixel;
+          look_up(pack.table, at, block.width, at);
+        }
+      }
+      weights += groups * step;
+      before += block.width;
+    });
+  }
+}
+
+// ---- plain loops
+
+inline uint8_t rounded_byte(float t, const Rounding& r) {
+  const float least = static_cast<float>(r.lower - r.zero_point);
+  const float most = static_cast<float>(r.upper - r.zero_point);
+  t = t < least ? least : t > most ? most : t;
+  t += kRoundingAddend;
+  int32_t bits;
+  __builtin_memcpy(&bits, &t, sizeof bits);
+  return static_cast<uint8_t>(bits - kRoundingBits + r.zero_point);
+}
+
+// As tiled_rows(), of any kernel; `sums` has room for an output's channels.
+inline void plain_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
+                       const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int64_t pixel,
+                       int32_t* sums) {
+  const int64_t middle = g.c * g.m;
+  for (int64_t p = p0; p < p1; ++p) {
+    const int64_t top = p * g.sh - g.pt;
+    const Range down = taps_inside(top, g.kh, g.dh, g.h);
+    for (int64_t q = 0; q < g.wo; ++q, y += pixel) {
+      const int64_t left = q * g.sw - g.pl;
+      const Range along = taps_inside(left, g.kw, g.dw, g.w);
+      for (int64_t c = 0; c < middle; ++c) sums[c] = pack.bias[c];
+      for (int64_t i = down.first; i < down.last; ++i)
+        for (int64_t j = along.first; j < along.last; ++j) {
+          const uint8_t* x = image + ((top + i * g.dh) * g.w + left + j * g.dw) * g.c;
+          const int8_t* taps = pack.kernel + (i * g.kw + j) * middle;
+          if (g.m == 1) {
+            for (int64_t c = 0; c < middle; ++c) sums[c] += (x[c] - w.input_zero_point) * taps[c];
+            continue;
+          }
+          for (int64_t c = 0; c < g.c; ++c)
+            for (int64_t m = 0; m < g.m; ++m)
+              sums[c * g.m + m] += (x[c] - w.input_zero_point) * taps[c * g.m + m];
+        }
+      for (int64_t c = 0; c < middle; ++c)
+        y[c] = rounded_byte(static_cast<float>(sums[c]) * pack.scale[c], pack.rounding);
+      if (pack.table != nullptr) look_up(pack.table, y, middle, y);
+    }
+  }
+}
+
+// ---- either
+
+inline int64_t depthwise_scratch(const QuantizedWeights& w) {
+  return is_tiled(w) ? tiled_scratch(w)
+                     : round_up(w.middle() * static_cast<int64_t>(sizeof(int32_t)), 64);
+}
+
+inline void depthwise_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
+                           const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y, int64_t pixel,
+                           uint8_t* scratch) {
+  if (is_tiled(w))
+    tiled_rows(g, w, pack, image, p0, p1, y, pixel, scratch);
+  else
+    plain_rows(g, w, pack, image, p0, p1, y, pixel, reinterpret_cast<int32_t*>(scratch));
+}
+
+// The depthwise step over whole arrays.
+inline void depthwise_bytes(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
+                            const uint8_t* x, uint8_t* y, Runner& runner) {
+  const int64_t middle = g.c * g.m, out = g.ho * g.wo * middle, unit = tile_rows(w);
+  const int64_t tasks = range_tasks(g.n * ceil_div(g.ho, unit), unit * g.wo * middle * g.kh);
+  const int64_t each = min_of(ceil_div(tasks, g.n), ceil_div(g.ho, unit));
+  const Cut bands = cut_into(g.ho, max_of(1, each), unit);
+  parallel<uint8_t>(
+      runner, g.n * bands.count, depthwise_scratch(w), [&](int64_t task, uint8_t* scratch) {
+        const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
+        depthwise_rows(g, w, pack, x + n * g.h * g.w * g.c, p0, bands.first(task % bands.count + 1),
+                       y + n * out + p0 * g.wo * middle, middle, scratch);
+      });
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

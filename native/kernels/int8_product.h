@@ -1,0 +1,295 @@
+// The product of int8: rows of bytes times weights, by the driver of every product (gemm.h).
+//
+// With VNNI bytes are multiplied in place, four steps of k at a time; without, rows are widened to
+// 16 bits first and multiplied in pairs. The zero point's share of a sum is part of the packed
+// bias.
+#pragma once
+#include "../quantized_operation.h"
+#include "cut.h"
+#include "gemm.h"
+#include "int8_bytes.h"
+#include "parallel.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1), may_alias));
+
+// Stores lanes of 0 to 255 as bytes.
+[[gnu::always_inline]] inline void store_bytes(uint8_t* to, Vec<int32_t> v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm512_maskz_cvtepi32_epi8(kEverySum, reinterpret_cast<__m512i>(v)));
+#elif defined(__AVX2__)
+  const __m256i all = reinterpret_cast<__m256i>(v);
+  const __m128i words =
+      _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+#elif defined(SEPCONV_INT8_X86)
+  const __m128i words = _mm_packs_epi32(reinterpret_cast<__m128i>(v), reinterpret_cast<__m128i>(v));
+  const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+  __builtin_memcpy(to, &bytes, sizeof bytes);
+#else
+  for (int lane = 0; lane < kLanes<int32_t>; ++lane) to[lane] = static_cast<uint8_t>(v[lane]);
+#endif
+}
+
+// What a product finds in packed memory.
+struct ProductPack {
+  const Int8Weight* weights;
+  const int32_t* bias;  // the zero point's share taken off
+  const float* scale;
+  const uint8_t* table;
+};
+
+// What follows the sums of a product; see Requantize. Vectors of a number a column are as long as
+// packed weights are wide.
+struct QuantizedEpilogue {
+  const int32_t* bias;
+  const float* scale;
+  const uint8_t* residual;  // of C's rows; null: none
+  const uint8_t* table;     // null: none
+  float least, most;        // of rounded sums
+  int32_t offset;           // from the bits of a rounded sum to its byte
+  int32_t residual_zero_point;
+  float residual_scale;
+
+  QuantizedEpilogue(const ProductPack& pack, const QuantizedWeights& w, int64_t n0,
+                    const uint8_t* added)
+      : bias(pack.bias + n0),
+        scale(pack.scale + n0),
+        residual(added == nullptr ? nullptr : added + n0),
+        table(pack.table),
+        least(static_cast<float>(w.output.lower - w.output.zero_point)),
+        most(static_cast<float>(w.output.upper - w.output.zero_point)),
+        offset(kRoundingBits - w.output.zero_point),
+        residual_zero_point(w.residual_zero_point),
+        residual_scale(w.residual_scale) {}
+
+  bool buffered() const { return false; }
+  bool late() const { return table != nullptr; }
+  QuantizedEpilogue early() const { return *this; }
+  QuantizedEpilogue from(int64_t m, int64_t n, int64_t c_row) const {
+    QuantizedEpilogue e = *this;
+    e.bias += n;
+    e.scale += n;
+    if (e.residual != nullptr) e.residual += m * c_row + n;
+    return e;
+  }
+
+  // `added`: the residual's bytes, as int32.
+  [[gnu::always_inline]] Vec<int32_t> rounded(Vec<int32_t> sums, int64_t n,
+                                              const Vec<int32_t>* added) const {
+    // Unsigned, since the zero point's share may leave int32 until all is added up.
+    const Vec<uint32_t> total =
+        reinterpret_cast<Vec<uint32_t>>(sums) + reinterpret_cast<Vec<uint32_t>>(load(bias + n));
+    Vec<float> t = __builtin_convertvector(reinterpret_cast<Vec<int32_t>>(total), Vec<float>) *
+                   load(scale + n);
+    if (added != nullptr)
+      t += __builtin_convertvector(*added - residual_zero_point, Vec<float>) * residual_scale;
+    t = lesser(greater(t, broadcast(least)), broadcast(most)) + kRoundingAddend;
+    return reinterpret_cast<Vec<int32_t>>(t) - offset;
+  }
+
+  template <int WHOLE, int ROWS, int VECTORS, class Rows>
+  [[gnu::always_inline]] void put(const Vec<int32_t> (&sums)[ROWS][VECTORS], int64_t c_row,
+                                  const Rows& out) const {
+    constexpr int kVec = kLanes<int32_t>;
+#pragma GCC unroll 4
+    for (int v = 0; v < WHOLE; ++v)
+#pragma GCC unroll 16
+      for (int i = 0; i < ROWS; ++i) {
+        uint8_t* const to = out.row(i) + v * kVec;
+        if (residual == nullptr) {
+          store_bytes(to, rounded(sums[i][v], v * kVec, nullptr));
+          continue;
+        }
+        const Vec<int32_t> added = __builtin_convertvector(
+            *reinterpret_cast<const LaneBytes*>(residual + i * c_row + v * kVec), Vec<int32_t>);
+        store_bytes(to, rounded(sums[i][v], v * kVec, &added));
+      }
+  }
+
+  [[gnu::noinline]] void put_partial(int rows, int64_t columns, const int32_t* sums, int sums_row,
+                                     uint8_t* c, int64_t c_row) const {
+    for (int64_t n = 0; n < columns; n += kLanes<int32_t>) {
+      const int64_t count = min_of(kLanes<int32_t>, columns - n);
+      for (int i = 0; i < rows; ++i) {
+        Vec<int32_t> added{};
+        if (residual != nullptr)
+          for (int64_t lane = 0; lane < count; ++lane) added[lane] = residual[i * c_row + n + lane];
+        uint8_t bytes[kLanes<int32_t>];
+        store_bytes(bytes, rounded(load(sums + i * sums_row + n), n,
+                                   residual == nullptr ? nullptr : &added));
+        for (int64_t lane = 0; lane < count; ++lane) c[i * c_row + n + lane] = bytes[lane];
+      }
+    }
+  }
+
+  void finish_late(uint8_t* c, int64_t count) const { look_up(table, c, count, c); }
+};
+
+struct ByteProduct {
+#if defined(SEPCONV_INT8_VNNI)
+  using A = uint8_t;
+#else
+  using A = int16_t;
+#endif
+  using B = Int8Weight;
+  using Sum = int32_t;
+  using C = uint8_t;
+  using Epilogue = QuantizedEpilogue;
+  static constexpr int kSteps = kTaps;
+  static constexpr int kRows = sepconv::SEPCONV_ISA_NAMESPACE::kRows;
+  static constexpr int kVectors = tuning::kProductVectors;
+  static constexpr int kColumns = kVectors * kLanes<Sum>;
+  static constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64;
+
+  using Steps = uint32_t;
+  [[gnu::always_inline]] static Steps steps(const A* a) {
+    Steps all;
+    __builtin_memcpy(&all, a, sizeof all);
+    return all;
+  }
+  [[gnu::always_inline]] static Steps first_steps(const A* a, int64_t count) {
+    Steps some = 0;
+    for (int64_t i = 0; i < count; ++i)
+      some |= (static_cast<Steps>(a[i]) & (sizeof(A) == 1 ? 0xffu : 0xffffu))
+              << (i * 8 * static_cast<int64_t>(sizeof(A)));
+    return some;
+  }
+  template <class Sums, class Weights>
+  [[gnu::always_inline]] static void add(Sums& sums, Steps a, const Weights& b) {
+#if defined(SEPCONV_INT8_X86)
+    using I = typename Bytes<sizeof(Sums)>::Int;
+    I taps;
+    if constexpr (sizeof(Sums) == 16)
+      taps = reinterpret_cast<I>(_mm_set1_epi32(static_cast<int>(a)));
+#if defined(__AVX2__)
+    if constexpr (sizeof(Sums) == 32)
+      taps = reinterpret_cast<I>(_mm256_set1_epi32(static_cast<int>(a)));
+#endif
+#if defined(__AVX512BW__)
+    if constexpr (sizeof(Sums) == 64)
+      taps = reinterpret_cast<I>(_mm512_set1_epi32(static_cast<int>(a)));
+#endif
+    sums = reinterpret_cast<Sums>(
+        Bytes<sizeof(Sums)>::dot(reinterpret_cast<I>(sums), taps, reinterpret_cast<I>(b)));
+#else
+    Sums pairs;
+    __builtin_memcpy(&pairs, &b, sizeof pairs);
+    // The first of a pair is the lower half of a sum's lane, since bytes are little endian.
+    const Vec<uint32_t> first = reinterpret_cast<Vec<uint32_t>>(pairs << 16 >> 16) * (a & 0xffffu);
+    const Vec<uint32_t> second = reinterpret_cast<Vec<uint32_t>>(pairs >> 16) * (a >> 16);
+    sums = reinterpret_cast<Sums>(reinterpret_cast<Vec<uint32_t>>(sums) + first + second);
+#endif
+  }
+};
+
+template <>
+struct OperandProduct<ByteProduct::A> {
+  using Type = ByteProduct;
+};
+#if defined(SEPCONV_INT8_VNNI)
+template <>
+struct OperandProduct<ByteProduct::B> {
+  using Type = ByteProduct;
+};
+#endif
+
+inline int64_t packed_columns(int64_t filters) { return round_up(filters, ByteProduct::kColumns); }
+
+// Packs a kernel [depth, filters], and its biases and scales, which are as many as the columns of
+// its panels.
+inline void pack_product(const QuantizedWeights& w, int32_t zero_point, Int8Weight* weights,
+                         int32_t* bias, float* scale) {
+  const int64_t depth = w.depth(), filters = w.filters;
+  // As many columns at a time as a panel has.
+  constexpr int64_t kWidth = ByteProduct::kColumns;
+  for (int64_t n0 = 0; n0 < filters; n0 += kWidth) {
+    const int64_t width = min_of(kWidth, filters - n0);
+    for (int64_t k0 = 0; k0 < depth; k0 += kTaps)
+      for (int64_t n = n0; n < n0 + kWidth; ++n)
+        for (int64_t k = k0; k < k0 + kTaps; ++k)
+          *weights++ = n < n0 + width && k < depth ? Int8Weight(w.pointwise_kernel[k * filters + n])
+                                                   : Int8Weight(0);
+  }
+  for (int64_t n = 0; n < packed_columns(filters); ++n) {
+    int32_t total = 0;
+    for (int64_t k = 0; n < filters && k < depth; ++k) total += w.pointwise_kernel[k * filters + n];
+    const int64_t own = n < filters && w.output.bias != nullptr ? w.output.bias[n] : 0;
+    bias[n] = static_cast<int32_t>(static_cast<uint32_t>(own) - static_cast<uint32_t>(zero_point) *
+                                                                    static_cast<uint32_t>(total));
+    scale[n] = n < filters ? w.output.scale[n] : 0;
+  }
+}
+
+// Bytes that product_rows() needs to widen so many rows.
+inline int64_t widened_bytes(int64_t rows, int64_t depth) {
+  if constexpr (sizeof(ByteProduct::A) == 1)
+    return 0;
+  else
+    return round_up(rows * round_up(depth, kTaps) * static_cast<int64_t>(sizeof(ByteProduct::A)),
+                    64);
+}
+
+// Rows of bytes as they are multiplied: in place, or widened.
+inline MatrixA<uint8_t> as_operand(const uint8_t* x, int64_t pitch, int64_t, int64_t, uint8_t*) {
+  return {x, pitch, 1};
+}
+inline MatrixA<int16_t> as_operand(const uint8_t* x, int64_t pitch, int64_t rows, int64_t depth,
+                                   int16_t* widened) {
+  const int64_t wide = round_up(depth, kTaps);
+  for (int64_t m = 0; m < rows; ++m)
+    for (int64_t k = 0; k < depth; ++k) widened[m * wide + k] = x[m * pitch + k];
+  return {widened, wide, 1};
+}
+
+// `rows` rows of bytes, `pitch` apart, by the columns [n0, n1) of the weights, n0 at the start of a
+// panel; `y` and `residual` are at the first row and column 0.
+inline void product_rows(const QuantizedWeights& w, const ProductPack& pack, const uint8_t* x,
+                         int64_t pitch, int64_t rows, int64_t n0, int64_t n1, uint8_t* y,
+                         const uint8_t* residual, uint8_t* scratch) {
+  const int64_t depth = w.depth();
+  using A = ByteProduct::A;
+  const MatrixA<A> a = as_operand(x, pitch, rows, depth, reinterpret_cast<A*>(scratch));
+  multiply<false, A, ByteProduct>(rows, n1 - n0, depth, a,
+                                  filled(pack.weights + panel_start<A>(depth, n0)), y + n0,
+                                  w.filters, QuantizedEpilogue(pack, w, n0, residual));
+}
+
+// How a product of `rows` rows is cut into tasks: tiles of rows, and parts of the filters where
+// tiles are few.
+struct ProductCut {
+  Cut tiles, filter_parts;
+  int64_t tasks() const { return tiles.count * filter_parts.count; }
+};
+
+inline ProductCut cut_product(int64_t rows, int64_t depth, int64_t filters, int64_t threads) {
+  const int64_t worth = max_of(1, rows * depth * filters >> tuning::kTaskBytesProductsLog2);
+  const int64_t units = ceil_div(rows, kRows), panels = ceil_div(filters, ByteProduct::kColumns);
+  int64_t tiles = ceil_div(rows, tuning::kTilePixels);
+  if (tiles < 4 * threads) tiles = round_up(tiles, threads);
+  tiles = min_of(min_of(tiles, units), max_of(worth, ceil_div(rows, tuning::kTilePixels)));
+  const int64_t filter_parts =
+      tiles >= threads ? 1
+                       : min_of(min_of(panels, ceil_div(threads, tiles)), max_of(1, worth / tiles));
+  return {cut_into(rows, tiles, kRows), cut_into(filters, filter_parts, ByteProduct::kColumns)};
+}
+
+// A 1x1 convolution over `rows` pixels.
+inline void product_bytes(const QuantizedWeights& w, const ProductPack& pack, int64_t rows,
+                          const uint8_t* x, const uint8_t* residual, uint8_t* y, Runner& runner) {
+  const int64_t depth = w.depth();
+  const ProductCut cut = cut_product(rows, depth, w.filters, runner.concurrency());
+  parallel<uint8_t>(
+      runner, cut.tasks(), widened_bytes(cut.tiles.most, depth),
+      [&](int64_t task, uint8_t* scratch) {
+        const int64_t part = task % cut.filter_parts.count, tile = task / cut.filter_parts.count;
+        const int64_t first = cut.tiles.first(tile), end = cut.tiles.first(tile + 1);
+        product_rows(w, pack, x + first * depth, depth, end - first, cut.filter_parts.first(part),
+                     cut.filter_parts.first(part + 1), y + first * w.filters,
+                     residual == nullptr ? nullptr : residual + first * w.filters, scratch);
+      });
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -1,0 +1,236 @@
+// Whole int8 convolutions: depthwise tiles that feed the product while they are in a cache,
+// ordinary convolutions by patches, and how weights lie in packed memory.
+//
+// Arrays whose channels are second go through copies whose channels are last.
+#pragma once
+#include "int8_depthwise.h"
+#include "int8_product.h"
+
+namespace sepconv::SEPCONV_ISA_NAMESPACE {
+
+// ---- packed memory
+
+// Where each part begins, in bytes.
+struct Int8Layout {
+  int64_t depthwise = 0, depthwise_bias = 0, depthwise_scale = 0, depthwise_table = 0;
+  int64_t product = 0, bias = 0, scale = 0, table = 0, bytes = 0;
+
+  explicit Int8Layout(const QuantizedWeights& w) {
+    constexpr int64_t kWeight = sizeof(Int8Weight), kNumber = 4, kTable = 256;
+    if (w.is_depthwise()) {
+      const bool tiled = is_tiled(w);
+      const int64_t channels = tiled ? block_channels(w.c) : w.middle();
+      depthwise = add(tiled ? packed_taps(w) * channels * kWeight : w.kh * w.kw * channels);
+      depthwise_bias = add(channels * kNumber);
+      depthwise_scale = add(channels * kNumber);
+      depthwise_table = add(kTable);
+    }
+    if (w.mixes()) {
+      const int64_t columns = packed_columns(w.filters);
+      product = add(round_up(w.depth(), kTaps) * columns * kWeight);
+      bias = add(columns * kNumber);
+      scale = add(columns * kNumber);
+      table = add(kTable);
+    }
+  }
+
+ private:
+  int64_t add(int64_t size) {
+    const int64_t first = bytes;
+    bytes += round_up(size, 64);
+    return first;
+  }
+};
+
+inline int64_t packed_int8_bytes(const QuantizedWeights& w) { return Int8Layout(w).bytes; }
+
+inline void copy_table(const uint8_t* table, void* to) {
+  if (table != nullptr) __builtin_memcpy(to, table, 256);
+}
+
+inline void pack_int8(const QuantizedWeights& w, void* packed) {
+  const Int8Layout layout(w);
+  char* const at = static_cast<char*>(packed);
+  const auto part = [&](int64_t first) { return static_cast<void*>(at + first); };
+  if (w.is_depthwise()) {
+    int32_t* const bias = static_cast<int32_t*>(part(layout.depthwise_bias));
+    float* const scale = static_cast<float*>(part(layout.depthwise_scale));
+    copy_table(w.depthwise.table, part(layout.depthwise_table));
+    if (is_tiled(w)) {
+      pack_tiled(w, static_cast<Int8Weight*>(part(layout.depthwise)), bias, scale);
+    } else {
+      __builtin_memcpy(part(layout.depthwise), w.depthwise_kernel,
+                       static_cast<size_t>(w.kh * w.kw * w.middle()));
+      for (int64_t c = 0; c < w.middle(); ++c) {
+        bias[c] = w.depthwise.bias == nullptr ? 0 : w.depthwise.bias[c];
+        scale[c] = w.depthwise.scale[c];
+      }
+    }
+  }
+  if (w.mixes()) {
+    copy_table(w.output.table, part(layout.table));
+    pack_product(w, w.is_depthwise() ? w.depthwise.zero_point : w.input_zero_point,
+                 static_cast<Int8Weight*>(part(layout.product)),
+                 static_cast<int32_t*>(part(layout.bias)), static_cast<float*>(part(layout.scale)));
+  }
+}
+
+inline DepthwisePack depthwise_pack(const QuantizedWeights& w, const void* packed) {
+  const Int8Layout layout(w);
+  const char* const at = static_cast<const char*>(packed);
+  const auto part = [&](int64_t first) { return static_cast<const void*>(at + first); };
+  return {static_cast<const Int8Weight*>(part(layout.depthwise)),
+          static_cast<const int8_t*>(part(layout.depthwise)),
+          static_cast<const int32_t*>(part(layout.depthwise_bias)),
+          static_cast<const float*>(part(layout.depthwise_scale)),
+          w.depthwise.table == nullptr ? nullptr
+                                       : static_cast<const uint8_t*>(part(layout.depthwise_table)),
+          {w.depthwise.zero_point, w.depthwise.lower, w.depthwise.upper}};
+}
+
+inline ProductPack product_pack(const QuantizedWeights& w, const void* packed) {
+  const Int8Layout layout(w);
+  const char* const at = static_cast<const char*>(packed);
+  const auto part = [&](int64_t first) { return static_cast<const void*>(at + first); };
+  return {static_cast<const Int8Weight*>(part(layout.product)),
+          static_cast<const int32_t*>(part(layout.bias)),
+          static_cast<const float*>(part(layout.scale)),
+          w.output.table == nullptr ? nullptr : static_cast<const uint8_t*>(part(layout.table))};
+}
+
+// ---- both steps
+
+// A band of the depthwise result at a time, which stays in a cache for the product; where there are
+// fewer bands than threads, one step after the other.
+inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
+                            const QuantizedForward& args, Runner& runner) {
+  const int64_t middle = w.middle(), pixels = g.ho * g.wo, threads = runner.concurrency();
+  const DepthwisePack depthwise = depthwise_pack(w, args.packed);
+  const ProductPack product = product_pack(w, args.packed);
+  const int64_t unit = tile_rows(w);
+  const int64_t wanted = max_of(unit, tuning::kTilePixels / g.wo / unit * unit);
+  int64_t count = ceil_div(g.ho, wanted);
+  if (g.n * count < 4 * threads) count = ceil_div(round_up(g.n * count, threads), g.n);
+  // Bands of single rows where there are few rows.
+  const Cut bands = cut_into(g.ho, min_of(count, g.ho), count > ceil_div(g.ho, unit) ? 1 : unit);
+  if (g.n * bands.count < threads && g.n * pixels > 1) {
+    Workspace<uint8_t> between(g.n * pixels * middle);
+    depthwise_bytes(g, w, depthwise, args.x, between.get(), runner);
+    product_bytes(w, product, g.n * pixels, between.get(), args.residual, args.y, runner);
+    return;
+  }
+  const int64_t most = bands.most * g.wo, tile = round_up(most * middle, 64);
+  const int64_t rest = max_of(depthwise_scratch(w), widened_bytes(most, middle));
+  parallel<uint8_t>(runner, g.n * bands.count, tile + rest, [&](int64_t task, uint8_t* scratch) {
+    const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
+    const int64_t p1 = bands.first(task % bands.count + 1);
+    depthwise_rows(g, w, depthwise, args.x + n * g.h * g.w * g.c, p0, p1, scratch, middle,
+                   scratch + tile);
+    const int64_t first = (n * pixels + p0 * g.wo) * w.filters;
+    product_rows(w, product, scratch, middle, (p1 - p0) * g.wo, 0, w.filters, args.y + first,
+                 args.residual == nullptr ? nullptr : args.residual + first, scratch + tile);
+  });
+}
+
+// ---- ordinary convolutions
+
+inline void copy_bytes(const uint8_t* from, int64_t count, uint8_t* to) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) Bytes<16>::put(to + i, Bytes<16>::get(from + i));
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+// What the output at row p and column q of an image sees, as [tap][channel].
+inline void copy_patch_bytes(const Geometry& g, const uint8_t* image, int64_t p, int64_t q,
+                             int zero_point, uint8_t* to) {
+  const int64_t row = g.kw * g.c, top = p * g.sh - g.pt, left = q * g.sw - g.pl;
+  const Range inside = taps_inside(left, g.kw, g.dw, g.w);
+  const auto pad = [&](int64_t first, int64_t last) {
+    if (first != last) __builtin_memset(to + first, zero_point, static_cast<size_t>(last - first));
+  };
+  for (int64_t i = 0; i < g.kh; ++i, to += row) {
+    const int64_t h = top + i * g.dh;
+    if (h < 0 || h >= g.h || inside.first == inside.last) {
+      pad(0, row);
+      continue;
+    }
+    const uint8_t* const from = image + (h * g.w + left) * g.c;
+    pad(0, inside.first * g.c);
+    if (g.dw == 1)
+      copy_bytes(from + inside.first * g.c, (inside.last - inside.first) * g.c,
+                 to + inside.first * g.c);
+    else
+      for (int64_t j = inside.first; j < inside.last; ++j)
+        copy_bytes(from + j * g.dw * g.c, g.c, to + j * g.c);
+    pad(inside.last * g.c, row);
+  }
+}
+
+inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
+                           const QuantizedForward& args, Runner& runner) {
+  const ProductPack product = product_pack(w, args.packed);
+  const int64_t pixels = g.ho * g.wo, rows = g.n * pixels, depth = w.depth();
+  if (g.kh == 1 && g.kw == 1 && g.sh == 1 && g.sw == 1 && g.h == g.ho && g.w == g.wo && g.pt == 0 &&
+      g.pl == 0) {
+    product_bytes(w, product, rows, args.x, args.residual, args.y, runner);
+    return;
+  }
+  const ProductCut cut = cut_product(rows, depth, w.filters, runner.concurrency());
+  const int64_t patches = round_up(cut.tiles.most * depth, 64);
+  parallel<uint8_t>(
+      runner, cut.tasks(), patches + widened_bytes(cut.tiles.most, depth),
+      [&](int64_t task, uint8_t* scratch) {
+        const int64_t part = task % cut.filter_parts.count, tile = task / cut.filter_parts.count;
+        const int64_t first = cut.tiles.first(tile), end = cut.tiles.first(tile + 1);
+        for (int64_t pixel = first; pixel < end; ++pixel)
+          copy_patch_bytes(g, args.x + pixel / pixels * g.h * g.w * g.c, pixel % pixels / g.wo,
+                           pixel % g.wo, w.input_zero_point, scratch + (pixel - first) * depth);
+        product_rows(w, product, scratch, depth, end - first, cut.filter_parts.first(part),
+                     cut.filter_parts.first(part + 1), args.y + first * w.filters,
+                     args.residual == nullptr ? nullptr : args.residual + first * w.filters,
+                     scratch + patches);
+      });
+}
+
+// ---- any of them
+
+inline void forward_channels_last(const Geometry& g, const QuantizedWeights& w,
+                                  const QuantizedForward& args, Runner& runner) {
+  if (!w.is_depthwise())
+    ordinary_bytes(g, w, args, runner);
+  else if (w.mixes())
+    separable_bytes(g, w, args, runner);
+  else
+    depthwise_bytes(g, w, depthwise_pack(w, args.packed), args.x, args.y, runner);
+}
+
+// Each of `images` matrices of `rows` by `columns` bytes, transposed.
+inline void transpose_bytes(int64_t images, int64_t rows, int64_t columns, const uint8_t* x,
+                            uint8_t* y, Runner& runner) {
+  for_ranges(runner, images * columns, rows, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const uint8_t* from = x + i / columns * rows * columns + i % columns;
+      for (int64_t k = 0; k < rows; ++k) y[i * rows + k] = from[k * columns];
+    }
+  });
+}
+
+inline void forward_int8(const Geometry& g, const QuantizedWeights& w, const QuantizedForward& args,
+                         Runner& runner) {
+  if (!g.channels_first) {
+    forward_channels_last(g, w, args, runner);
+    return;
+  }
+  const int64_t in = g.h * g.w, out = g.ho * g.wo, outputs = w.outputs();
+  const Workspace<uint8_t> x(g.n * in * g.c), y(g.n * out * outputs);
+  const Workspace<uint8_t> residual(args.residual == nullptr ? 0 : g.n * out * outputs);
+  transpose_bytes(g.n, g.c, in, args.x, x.get(), runner);
+  if (args.residual != nullptr)
+    transpose_bytes(g.n, outputs, out, args.residual, residual.get(), runner);
+  Geometry last = g;
+  last.channels_first = false;
+  forward_channels_last(last, w, {args.packed, x.get(), residual.get(), y.get()}, runner);
+  transpose_bytes(g.n, out, outputs, y.get(), args.y, runner);
+}
+
+}  // namespace sepconv::SEPCONV_ISA_NAMESPACE

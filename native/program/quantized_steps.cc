@@ -1,0 +1,326 @@
+// The steps of int8 inference but convolutions and products: to uint8 and back, an element at a
+// time, means and windows. Their meaning, to the bit, is in
+// src/sepconv/program/quantized_reference.py.
+#include <algorithm>
+
+#include "../dispatch.h"
+#include "../quantized.h"
+#include "call_memory.h"
+#include "quantized_step.h"
+
+namespace sepconv::program {
+namespace {
+
+bool is_image(const Shape& shape) { return shape.rank() == 4; }
+
+// ---- an element at a time
+
+// A call that computes elements by themselves: function(x, y, count, runner).
+template <class F>
+class ElementsCall : public Call {
+ public:
+  ElementsCall(const Shape& x, bool writes_over, F function) : function_(std::move(function)) {
+    shape = x;
+    in_place = writes_over ? 0 : -1;
+    by_images = true;
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    function_(inputs[0], output, shape.elements(), runner);
+  }
+  bool by_rows() const override { return is_image(shape); }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    function_(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
+  }
+
+ private:
+  const F function_;
+};
+
+template <class F>
+std::unique_ptr<Call> elements_call(const Shape& x, bool writes_over, F function) {
+  return std::make_unique<ElementsCall<F>>(x, writes_over, std::move(function));
+}
+
+class QuantizeMaker : public Step {
+ public:
+  explicit QuantizeMaker(const StepDescription& d) {
+    Attributes attributes(d);
+    multiplier_ = finite(attributes, "multiplier");
+    zero_point_ = byte(attributes, "zero_point");
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    return elements_call(inputs[0], false,
+                         [multiplier = multiplier_, zero = zero_point_](
+                             const void* x, void* y, int64_t count, Runner& runner) {
+                           quantize({multiplier, zero, static_cast<const float*>(x),
+                                     static_cast<uint8_t*>(y), count},
+                                    runner);
+                         });
+  }
+  DType gives(DType) const override { return DType::u8; }
+
+ private:
+  float multiplier_;
+  int32_t zero_point_;
+};
+
+class DequantizeMaker : public Step {
+ public:
+  explicit DequantizeMaker(const StepDescription& d) {
+    Attributes attributes(d);
+    scale_ = finite(attributes, "scale");
+    zero_point_ = byte(attributes, "zero_point");
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    return elements_call(
+        inputs[0], false,
+        [scale = scale_, zero = zero_point_](const void* x, void* y, int64_t count,
+                                             Runner& runner) {
+          dequantize({scale, zero, static_cast<const uint8_t*>(x), static_cast<float*>(y), count},
+                     runner);
+        });
+  }
+  DType gives(DType) const override { return DType::f32; }
+
+ private:
+  float scale_;
+  int32_t zero_point_;
+};
+
+class LookupMaker : public Step {
+ public:
+  explicit LookupMaker(const StepDescription& d) {
+    Attributes attributes(d);
+    const TensorView* table = attributes.tensor(DType::u8);
+    if (table == nullptr) fail("A table is needed.");
+    require_size("table", table, 256);
+    table_ = KeptTensor(table);
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    return elements_call(
+        inputs[0], true,
+        [table = static_cast<const uint8_t*>(table_.get())](const void* x, void* y, int64_t count,
+                                                            Runner& runner) {
+          lookup({table, static_cast<const uint8_t*>(x), static_cast<uint8_t*>(y), count}, runner);
+        });
+  }
+  int64_t weight_bytes() const override { return table_.bytes(); }
+
+ private:
+  KeptTensor table_;
+};
+
+class BinaryCall : public Call {
+ public:
+  BinaryCall(const QuantizedBinaryStep& step, const Shape& a, const Shape& b) : step_(step) {
+    shape = broadcast(a, b);
+    in_place = a == shape ? 0 : b == shape ? 1 : -1;
+    by_images = a.rank() == b.rank() && a.rank() > 0 && a[0] == b[0];
+    step_.rank = shape.rank();
+    for (int i = 0; i < shape.rank(); ++i) step_.shape[i] = shape[i];
+    broadcast_strides(a, shape, step_.a_strides);
+    broadcast_strides(b, shape, step_.b_strides);
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    apply(step_, inputs[0], inputs[1], output, runner);
+  }
+  bool by_rows() const override { return is_image(shape) && in_place == 0; }
+  void run_rows(const RowsArguments& rows, Runner& runner) const override {
+    QuantizedBinaryStep here = step_;
+    here.shape[0] = 1;
+    here.shape[1] = rows.computed.count();
+    const int64_t before =
+        rows.image * step_.b_strides[0] + rows.computed.first * step_.b_strides[1];
+    apply(here, rows.x, static_cast<const uint8_t*>(rows.all) + before, rows.y, runner);
+  }
+
+ private:
+  static void apply(QuantizedBinaryStep here, const void* a, const void* b, void* y,
+                    Runner& runner) {
+    here.a = static_cast<const uint8_t*>(a);
+    here.b = static_cast<const uint8_t*>(b);
+    here.y = static_cast<uint8_t*>(y);
+    quantized_binary(here, runner);
+  }
+  QuantizedBinaryStep step_;
+};
+
+class BinaryMaker : public Step {
+ public:
+  explicit BinaryMaker(const StepDescription& d) {
+    Attributes attributes(d);
+    step_.function = attributes.choice("function", QuantizedBinary::multiply);
+    step_.a_zero_point = byte(attributes, "a_zero_point");
+    step_.b_zero_point = byte(attributes, "b_zero_point");
+    step_.a_scale = finite(attributes, "a_scale");
+    step_.b_scale = finite(attributes, "b_scale");
+    step_.zero_point = byte(attributes, "output_zero_point");
+    read_bounds(attributes, step_);
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    return std::make_unique<BinaryCall>(step_, inputs[0], inputs[1]);
+  }
+
+ private:
+  QuantizedBinaryStep step_{};
+};
+
+// ---- means and windows
+
+// The mean over some axes. They are moved to the end first, where others lie between them.
+class MeanCall : public Call {
+ public:
+  MeanCall(const QuantizedMeanStep& step, const Shape& x, const std::vector<int64_t>& axes)
+      : step_(step) {
+    const auto reduced = [&](int axis) {
+      return std::find(axes.begin(), axes.end(), axis) != axes.end();
+    };
+    const int first = static_cast<int>(axes.front()), last = static_cast<int>(axes.back());
+    step_.count = 1;
+    for (const int64_t axis : axes) step_.count *= x[static_cast<int>(axis)];
+    moves_ = last - first + 1 != static_cast<int>(axes.size());
+    step_.outer = x.product(0, first);
+    step_.inner = x.product(last + 1, x.rank());
+    if (!moves_) return;
+    step_.outer = 1;
+    step_.inner = 1;
+    int64_t dense[kMostAxes];
+    dense_strides(x, dense);
+    for (const bool wanted : {false, true})
+      for (int axis = 0; axis < x.rank(); ++axis) {
+        if (reduced(axis) != wanted) continue;
+        if (!wanted) step_.outer *= x[axis];
+        copy_.shape[copy_.rank] = x[axis];
+        copy_.x_strides[copy_.rank++] = dense[axis];
+      }
+    int64_t stride = 1;
+    for (int axis = copy_.rank; axis-- > 0; stride *= copy_.shape[axis])
+      copy_.y_strides[axis] = stride;
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    QuantizedMeanStep here = step_;
+    here.y = static_cast<uint8_t*>(output);
+    if (!moves_) {
+      here.x = static_cast<const uint8_t*>(inputs[0]);
+      quantized_mean(here, runner);
+      return;
+    }
+    const CallMemory moved(std::max<int64_t>(1, step_.outer * step_.count));
+    CopyStep move = copy_;
+    move.x = inputs[0];
+    move.y = moved.get();
+    copy(DType::u8, move, runner);
+    here.x = reinterpret_cast<const uint8_t*>(moved.get());
+    quantized_mean(here, runner);
+  }
+
+ private:
+  QuantizedMeanStep step_;
+  CopyStep copy_{};
+  bool moves_;
+};
+
+class MeanMaker : public Step {
+ public:
+  explicit MeanMaker(const StepDescription& d) {
+    Attributes attributes(d);
+    axes_ = attributes.per_axis("axes");
+    keepdims_ = attributes.flag();
+    step_.input_zero_point = byte(attributes, "input_zero_point");
+    step_.scale = finite(attributes, "scale");
+    step_.zero_point = byte(attributes, "output_zero_point");
+    if (axes_.empty()) fail("axes must not be empty.");
+    for (size_t i = 0; i + 1 < axes_.size(); ++i)
+      if (axes_[i] >= axes_[i + 1]) fail("axes must be in order, each once.");
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const Shape& x = inputs[0];
+    for (const int64_t axis : axes_) checked_axis(axis, x.rank());
+    auto call = std::make_unique<MeanCall>(step_, x, axes_);
+    for (int i = 0; i < x.rank(); ++i) {
+      const bool reduced = std::find(axes_.begin(), axes_.end(), i) != axes_.end();
+      if (reduced && x[i] == 0) fail("There is nothing to reduce: shape " + x.text() + ".");
+      if (!reduced || keepdims_) call->shape.append(reduced ? 1 : x[i]);
+    }
+    call->by_images = axes_[0] != 0;
+    return call;
+  }
+
+ private:
+  QuantizedMeanStep step_{};
+  std::vector<int64_t> axes_;
+  bool keepdims_;
+};
+
+class AveragePoolCall : public Call {
+ public:
+  AveragePoolCall(const Geometry& g, const QuantizedAveragePoolStep& step, int rank)
+      : g_(g), step_(step) {
+    shape = result_shape(g, g.c, rank);
+    by_images = true;
+  }
+  void run(const void* const* inputs, void* output, Runner& runner) const override {
+    QuantizedAveragePoolStep here = step_;
+    here.x = static_cast<const uint8_t*>(inputs[0]);
+    here.y = static_cast<uint8_t*>(output);
+    quantized_average_pool(g_, here, runner);
+  }
+
+ private:
+  const Geometry g_;
+  const QuantizedAveragePoolStep step_;
+};
+
+class AveragePoolMaker : public Step {
+ public:
+  explicit AveragePoolMaker(const StepDescription& d) {
+    Attributes attributes(d);
+    window_ = attributes.list("window");
+    if (window_.size() != 2 || window_[0] < 1 || window_[1] < 1)
+      fail("window must be two positive integers.");
+    spec_ = attributes.spec();
+    step_.input_zero_point = byte(attributes, "input_zero_point");
+    step_.scale = finite(attributes, "scale");
+    step_.zero_point = byte(attributes, "output_zero_point");
+  }
+  std::unique_ptr<Call> bind(const Shape* inputs) const override {
+    const bool first = spec_.channels_first != 0;
+    const Shape x = image(inputs[0], first);
+    const int64_t window[4] = {window_[0], window_[1], x[first ? 1 : 3], 1};
+    const Geometry g = resolve(spec_, x.sizes(), window);
+    require_seen(g);
+    // Sums of so many bytes are in int32.
+    if (g.kh * g.kw > (int64_t{1} << 22)) fail("The window of the pool is too large.");
+    return std::make_unique<AveragePoolCall>(g, step_, inputs[0].rank());
+  }
+
+ private:
+  QuantizedAveragePoolStep step_{};
+  std::vector<int64_t> window_;
+  Spec spec_;
+};
+
+using Memory = std::shared_ptr<WeightMemory>;
+
+}  // namespace
+
+std::unique_ptr<Step> make_quantize(const StepDescription& d, DType, const Memory&) {
+  return std::make_unique<QuantizeMaker>(d);
+}
+std::unique_ptr<Step> make_dequantize(const StepDescription& d, DType, const Memory&) {
+  return std::make_unique<DequantizeMaker>(d);
+}
+std::unique_ptr<Step> make_lookup(const StepDescription& d, DType, const Memory&) {
+  return std::make_unique<LookupMaker>(d);
+}
+std::unique_ptr<Step> make_quantized_binary(const StepDescription& d, DType, const Memory&) {
+  return std::make_unique<BinaryMaker>(d);
+}
+std::unique_ptr<Step> make_quantized_mean(const StepDescription& d, DType, const Memory&) {
+  return std::make_unique<MeanMaker>(d);
+}
+std::unique_ptr<Step> make_quantized_average_pool(const StepDescription& d, DType, const Memory&) {
+  return std::make_unique<AveragePoolMaker>(d);
+}
+
+}  // namespace sepconv::program

@@ -1,0 +1,65 @@
+"""An int8 module of a PyTorch module: `sepconv.quantize`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from sepconv.modules.lowering import lower
+from sepconv.modules.program_module import ProgramModule
+from sepconv.modules.verify import evaluated
+from sepconv.program.program import Program
+from sepconv.quantization.calibration import gathered
+from sepconv.quantization.quantize import Quantized, quantize_network
+
+__all__ = ["quantize"]
+
+_PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def quantize(
+    module: nn.Module,
+    calibration: Any,
+    *,
+    keep: Sequence[str] = (),
+    tolerance: float | None = None,
+) -> Quantized:
+    """An int8 module of a module in evaluation mode: see `sepconv.quantize`.
+
+    Args:
+        module: which `torch.export` can read, called with tensors that have the batch first. It is
+            left as it was.
+        calibration: a tensor or array; a tuple or list of several for several arguments; or
+            batches of them.
+        keep: see there.
+        tolerance: see there.
+
+    Returns:
+        `model`, a `sepconv.modules.program_module.ProgramModule` that takes and gives tensors as
+        the module does; and `record`.
+
+    Raises:
+        TypeError: the data is of another kind.
+        ValueError: see there.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module. Received: {type(module).__name__}")
+    arrays = gathered(calibration, _arguments(module))
+    examples = tuple(torch.from_numpy(array[:2]) for array in arrays)
+    network = lower(module, examples, dtype="float32")
+    found = quantize_network(network, arrays if len(arrays) > 1 else arrays[0], keep, tolerance)
+    with evaluated(module):
+        structure = pytree.tree_structure(module(*examples))
+    return Quantized(ProgramModule(Program(found.model), outputs=structure), found.record)
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    """The names of what a module must be called with, or of the first argument."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    placed = [each for each in parameters if each.kind in _PLACED]
+    return [each.name for each in placed if each.default is each.empty] or ["x"]

@@ -1,0 +1,1 @@
+"""Int8 networks of float ones: `sepconv.quantize`."""

@@ -1,0 +1,512 @@
+"""Rewrites atoms of float to int8 steps, and fuses these to as few as there were in the float one.
+
+Values exist as bytes, as floats or both: a step that is written asks for what it takes, and a
+`quantize` or `dequantize` is put in where that is not there yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sepconv.program.network import Network, Step
+from sepconv.program.shapes import shapes
+from sepconv.quantization.atoms import CLAMPS, Atoms, consumers
+from sepconv.quantization.forms import (
+    bounds_of,
+    clamp_of,
+    function_of,
+    kind_of,
+    table_of,
+    why_not,
+)
+from sepconv.quantization.observe import Seen
+from sepconv.quantization.ranges import Scale
+from sepconv.quantization.weights import Weights, fit, kernel_of
+
+__all__ = ["Rewritten", "rewrite"]
+
+_TOO_LARGE = "its sums could leave int32"
+
+
+class Rewritten(NamedTuple):
+    """A network with int8 steps.
+
+    Attributes:
+        network: which computes it; its tensors are of several dtypes.
+        floats: why a block stays float, by its number.
+        values: where a value of the atoms is: the number of the new network's value, and its scale
+            where that is quantised. A value that is inside of a step is missing.
+    """
+
+    network: Network
+    floats: Mapping[int, str]
+    values: Mapping[int, tuple[int, Scale | None]]
+
+
+def rewrite(
+    atoms: Atoms,
+    seen: Sequence[Seen],
+    scales: Sequence[Scale],
+    keep: Mapping[int, str] | None = None,
+    *,
+    correct: bool = False,
+) -> Rewritten:
+    """The int8 network.
+
+    Args:
+        atoms: of a float network.
+        seen: of each of their values.
+        scales: of each of their values, if it is quantised.
+        keep: blocks that stay float, by their number, and why.
+        correct: whether biases make up for mean errors of rounded weights.
+    """
+    floats = dict(keep or {})
+    while True:
+        writer = _Writer(atoms, seen, scales, floats, correct)
+        try:
+            writer.write()
+        except _NotQuantizedError as error:
+            floats[error.block] = error.why
+        else:
+            return Rewritten(writer.network(), writer.floats, writer.where())
+
+
+class _NotQuantizedError(Exception):
+    """A block turned out to have no int8 form."""
+
+    def __init__(self, block: int, why: str) -> None:
+        super().__init__(why)
+        self.block, self.why = block, why
+
+
+class _Tensors:
+    """Tensors of a network that is being written; equal ones are kept once."""
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        dense = np.ascontiguousarray(array).reshape(array.shape)
+        key = dense.dtype.str, dense.shape, hashlib.blake2b(dense.data).digest()
+        if key not in self._known:
+            self._known[key] = len(self.arrays)
+            self.arrays.append(dense)
+        return self._known[key]
+
+
+class _Writer:
+    def __init__(
+        self,
+        atoms: Atoms,
+        seen: Sequence[Seen],
+        scales: Sequence[Scale],
+        keep: Mapping[int, str],
+        correct: bool,
+    ) -> None:
+        self._float, self._blocks = atoms
+        self._seen, self._correct = seen, correct
+        self._first = len(self._float.inputs)
+        self._shapes = shapes(self._float)
+        self._consumers = consumers(self._float)
+        self._steps: list[Step] = []
+        self._tensors = _Tensors()
+        self._bytes: dict[int, int] = {}
+        self._floats: dict[int, int] = {i: i for i in range(self._first)}
+        self._scales = list(scales)
+        self._middles: dict[int, tuple[dict[str, Any], dict[str, np.ndarray], int]] = {}
+        #: Steps that were written with the one before.
+        self._done: set[int] = set()
+        #: Blocks that stay float, and why.
+        self.floats = dict(keep)
+        self._decide()
+        self._share()
+
+    def _decide(self) -> None:
+        """Finds the blocks that stay float."""
+        of_block: dict[int, list[int]] = {}
+        for i, block in enumerate(self._blocks):
+            of_block.setdefault(block, []).append(i)
+        natural = set(range(self._first))  # values that are there as bytes
+        for block, members in of_block.items():
+            if block not in self.floats:
+                why = next(filter(None, map(self._why_float, members)), None)
+                if why is None and not self._pays(members, natural):
+                    why = "what it takes is float"
+                if why is not None:
+                    self.floats[block] = why
+            if block not in self.floats:
+                natural |= {self._first + i for i in members}
+
+    def _why_float(self, i: int) -> str | None:
+        step = self._float.steps[i]
+        why = why_not(step, [self._shapes[value] for value in step.inputs])
+        values = [*step.inputs, self._first + i]
+        if why is None and not all(self._seen[value].finite for value in values):
+            return "its numbers are not all finite"
+        return why
+
+    def _pays(self, members: Sequence[int], natural: set[int]) -> bool:
+        """Whether a block computes enough to be quantised for, or takes what is."""
+        steps = [self._float.steps[i] for i in members]
+        if any(kind_of(step) == "weights" for step in steps):
+            return True
+        return any(value in natural for step in steps for value in step.inputs)
+
+    def _share(self) -> None:
+        """Gives what is only concatenated the scale of the whole."""
+        for i in reversed(range(len(self._float.steps))):
+            step, value = self._float.steps[i], self._first + i
+            if step.operation != "concatenate" or not self._is_int8(i):
+                continue
+            for each in step.inputs:
+                j = each - self._first
+                computed = j >= 0 and self._is_int8(j) and self._kind(j) != "move"
+                if computed and len(set(self._consumers[each])) == 1:
+                    self._scales[each] = self._scales[value]
+
+    def _is_int8(self, i: int) -> bool:
+        return self._blocks[i] not in self.floats
+
+    def _kind(self, i: int) -> str | None:
+        return kind_of(self._float.steps[i])
+
+    def _next(self, value: int) -> int | None:
+        """The one int8 step that takes a value, if there is no other and it is no output."""
+        found = self._consumers[value]
+        return found[0] if len(found) == 1 and found[0] >= 0 and self._is_int8(found[0]) else None
+
+    # ---- what is written
+
+    def network(self) -> Network:
+        """The result."""
+        return self._float._replace(
+            steps=self._steps,
+            outputs=[self._floats[value] for value in self._float.outputs],
+            tensors=self._tensors.arrays,
+        )
+
+    def where(self) -> dict[int, tuple[int, Scale | None]]:
+        """As of `Rewritten`."""
+        found: dict[int, tuple[int, Scale | None]] = {
+            value: (number, None) for value, number in self._floats.items()
+        }
+        return found | {
+            value: (number, self._scales[value]) for value, number in self._bytes.items()
+        }
+
+    def write(self) -> None:
+        """Writes all steps, and the outputs as floats."""
+        for i, step in enumerate(self._float.steps):
+            if i in self._done:
+                continue
+            if self._is_int8(i):
+                self._write_int8(i, step)
+            else:
+                self._write_float(i, step)
+        for value in self._float.outputs:
+            self._as_float(value)
+
+    def _emit(
+        self,
+        operation: str,
+        name: str,
+        inputs: Sequence[int],
+        attributes: Mapping[str, Any] | None = None,
+        weights: Mapping[str, np.ndarray] | None = None,
+    ) -> int:
+        parts = {part: self._tensors.add(array) for part, array in (weights or {}).items()}
+        self._steps.append(Step(operation, name, list(inputs), dict(attributes or {}), parts))
+        return self._first + len(self._steps) - 1
+
+    def _name(self, value: int) -> str:
+        i = value - self._first
+        return self._float.inputs[value].name if i < 0 else self._float.steps[i].name
+
+    def _as_bytes(self, value: int) -> int:
+        if value not in self._bytes:
+            scale, zero_point = self._scales[value]
+            given = {"multiplier": float(1 / np.float32(scale)), "zero_point": zero_point}
+            self._bytes[value] = self._emit(
+                "quantize", self._name(value), [self._floats[value]], given
+            )
+        return self._bytes[value]
+
+    def _as_float(self, value: int) -> int:
+        if value not in self._floats:
+            given = self._scales[value]._asdict()
+            self._floats[value] = self._emit(
+                "dequantize", self._name(value), [self._bytes[value]], given
+            )
+        return self._floats[value]
+
+    def _write_float(self, i: int, step: Step) -> None:
+        inputs = [self._as_float(value) for value in step.inputs]
+        weights = {part: self._float.tensors[n] for part, n in step.weights.items()}
+        self._floats[self._first + i] = self._emit(
+            step.operation, step.name, inputs, step.attributes, weights
+        )
+
+    def _write_int8(self, i: int, step: Step) -> None:
+        kind = kind_of(step)
+        if kind == "weights":
+            self._write_weights(i, step)
+        elif kind == "binary":
+            self._write_binary(i, step)
+        elif kind == "unary":
+            self._write_unary(i, step)
+        elif kind == "move":
+            self._write_move(i, step)
+        else:
+            self._write_mean(i, step)
+
+    def _fail(self, i: int, why: str) -> None:
+        raise _NotQuantizedError(self._blocks[i], why)
+
+    # ---- steps with weights
+
+    def _activation(self, i: int) -> tuple[int, Scale, int, int, np.ndarray | None]:
+        """What follows a step: the value it all gives, rounding, bounds and table.
+
+        The rounding's scale is not that of the value where there is a table.
+        """
+        step, value = self._float.steps[i], self._first + i
+        activation = step.attributes.get("activation", "none")
+        if activation != "none":
+            largest = CLAMPS[activation]
+            assert largest is not None
+            return value, self._scales[value], *bounds_of(self._scales[value], (0.0, largest)), None
+        follower = self._next(value)
+        if follower is not None and self._kind(follower) == "unary":
+            other, result = self._float.steps[follower], self._first + follower
+            clamp = clamp_of(other)
+            if clamp is not None:
+                self._done.add(follower)
+                return result, self._scales[result], *bounds_of(self._scales[result], clamp), None
+            if kind_of(step) == "weights":
+                table = table_of(self._scales[value], self._scales[result], function_of(other))
+                if table is not None:
+                    self._done.add(follower)
+                    return result, self._scales[value], 0, 255, table
+        return value, self._scales[value], 0, 255, None
+
+    def _fitted(self, i: int, step: Step, part: str) -> Weights:
+        value = step.inputs[0]
+        array = self._float.tensors[step.weights[part]]
+        bias = step.weights.get("bias")
+        kernel = kernel_of(array, part == "depthwise_kernel")
+        return self._fit(i, kernel, None if bias is None else self._float.tensors[bias], value)
+
+    def _fit(self, i: int, kernel: Any, bias: np.ndarray | None, value: int) -> Weights:
+        channels = self._seen[value].channels
+        mean, square = (None, None) if channels is None else channels[:2]
+        made = fit(kernel, bias, self._scales[value].scale, mean, square, correct=self._correct)
+        if not made.fits:
+            self._fail(i, _TOO_LARGE)
+        return made
+
+    def _write_weights(self, i: int, step: Step) -> None:
+        if step.operation == "dense":
+            self._write_dense(i, step)
+        elif step.operation == "scale":
+            self._write_scale(i, step)
+        elif "depthwise_kernel" in step.weights:
+            self._write_depthwise(i, step, self._fitted(i, step, "depthwise_kernel"))
+        else:
+            self._write_ordinary(i, step)
+
+    def _multipliers(self, made: Weights, value: int, scale: Scale) -> np.ndarray:
+        return (made.scale * self._scales[value].scale / scale.scale).astype(np.float32)
+
+    def _write_dense(self, i: int, step: Step) -> None:
+        made = self._fitted(i, step, "kernel")
+        result, scale, lower, upper, table = self._activation(i)
+        given = {
+            "input_zero_point": self._scales[step.inputs[0]].zero_point,
+            "output_zero_point": scale.zero_point,
+            "lower": lower,
+            "upper": upper,
+        }
+        weights = {
+            "kernel": made.kernel,
+            "bias": made.bias,
+            "scale": self._multipliers(made, step.inputs[0], scale),
+        }
+        if table is not None:
+            weights["table"] = table
+        x = self._as_bytes(step.inputs[0])
+        self._bytes[result] = self._emit("quantized_dense", step.name, [x], given, weights)
+
+    def _write_scale(self, i: int, step: Step) -> None:
+        """A number a channel, as a depthwise convolution of one tap."""
+        rank = len(self._shapes[step.inputs[0]])
+        axis = step.attributes["axis"]
+        parts = {part: self._float.tensors[n] for part, n in step.weights.items()}
+        count = len(next(iter(parts.values())))
+        factors = parts.get("scale", np.ones(count, np.float32)).reshape(1, 1, -1, 1)
+        first = int(axis == 1 and axis != rank - 1)
+        spec = (1, 1, 1, 1, 0, 0, 0, 0, 0, first)
+        made = self._fit(i, kernel_of(factors, True), parts.get("shift"), step.inputs[0])
+        self._write_depthwise(i, step._replace(attributes={"spec": spec}), made)
+
+    def _write_depthwise(self, i: int, step: Step, made: Weights) -> None:
+        result, scale, lower, upper, table = self._activation(i)
+        given = {
+            "spec": tuple(step.attributes["spec"]),
+            "input_zero_point": self._scales[step.inputs[0]].zero_point,
+            "depthwise_zero_point": scale.zero_point,
+            "depthwise_lower": lower,
+            "depthwise_upper": upper,
+            "output_zero_point": 0,
+            "lower": 0,
+            "upper": 0,
+            "residual_zero_point": 0,
+            "residual_scale": 0.0,
+        }
+        weights = {
+            "depthwise_kernel": made.kernel,
+            "depthwise_bias": made.bias,
+            "depthwise_scale": self._multipliers(made, step.inputs[0], scale),
+        }
+        if table is not None:
+            weights["depthwise_table"] = table
+        x = self._as_bytes(step.inputs[0])
+        follower = self._next(result)
+        if follower is not None and self._blocks[follower] == self._blocks[i]:
+            # The first part of a separable convolution: written with the second one.
+            self._middles[result] = given, weights, x
+        else:
+            self._bytes[result] = self._emit(
+                "quantized_convolution", step.name, [x], given, weights
+            )
+
+    def _write_ordinary(self, i: int, step: Step) -> None:
+        made = self._fitted(i, step, "pointwise_kernel")
+        result, scale, lower, upper, table = self._activation(i)
+        source = step.inputs[0]
+        given: dict[str, Any] = {
+            "spec": tuple(step.attributes["spec"]),
+            "input_zero_point": self._scales[source].zero_point,
+            "depthwise_zero_point": 0,
+            "depthwise_lower": 0,
+            "depthwise_upper": 0,
+        }
+        bias = made.bias
+        weights: dict[str, np.ndarray] = {}
+        if source in self._middles:
+            given, weights, x = self._middles[source]
+            # The product centers what it takes by the zero point of the rounding; a table's results
+            # have another one.
+            apart = given["depthwise_zero_point"] - self._scales[source].zero_point
+            if apart:
+                wide = bias + apart * made.kernel[0, 0].astype(np.int64).sum(0)
+                bias = wide.astype(np.int32)
+                if (bias != wide).any():
+                    self._fail(i, _TOO_LARGE)
+        else:
+            x = self._as_bytes(source)
+        given = given | {
+            "output_zero_point": scale.zero_point,
+            "lower": lower,
+            "upper": upper,
+            "residual_zero_point": 0,
+            "residual_scale": 0.0,
+        }
+        inputs = [x]
+        if len(step.inputs) > 1:
+            inputs.append(self._as_bytes(step.inputs[1]))
+            other = self._scales[step.inputs[1]]
+            given["residual_zero_point"] = other.zero_point
+            given["residual_scale"] = float(np.float32(other.scale / scale.scale))
+        weights = weights | {
+            "pointwise_kernel": made.kernel,
+            "bias": bias,
+            "scale": self._multipliers(made, source, scale),
+        }
+        if table is not None:
+            weights["table"] = table
+        self._bytes[result] = self._emit("quantized_convolution", step.name, inputs, given, weights)
+
+    # ---- steps without
+
+    def _write_binary(self, i: int, step: Step) -> None:
+        result, scale, lower, upper, _ = self._activation(i)
+        a, b = (self._scales[value] for value in step.inputs)
+        function = step.attributes["function"]
+        factors = (a.scale / scale.scale, b.scale / scale.scale)
+        if function == "multiply":
+            factors = (a.scale * b.scale / scale.scale, 1.0)
+        elif function == "subtract":
+            factors = (factors[0], -factors[1])
+        given = {
+            "function": "multiply" if function == "multiply" else "add",
+            "a_zero_point": a.zero_point,
+            "b_zero_point": b.zero_point,
+            "a_scale": float(np.float32(factors[0])),
+            "b_scale": float(np.float32(factors[1])),
+            "output_zero_point": scale.zero_point,
+            "lower": lower,
+            "upper": upper,
+        }
+        inputs = [self._as_bytes(value) for value in step.inputs]
+        self._bytes[result] = self._emit("quantized_binary", step.name, inputs, given)
+
+    def _write_unary(self, i: int, step: Step) -> None:
+        value, (source,) = self._first + i, step.inputs
+        table = table_of(self._scales[source], self._scales[value], function_of(step))
+        if table is None:
+            self._fail(i, f"{step.attributes['function']} is not finite on all of its range")
+            return
+        self._bytes[value] = self._looked_up(step.name, self._as_bytes(source), table)
+
+    def _looked_up(self, name: str, x: int, table: np.ndarray) -> int:
+        if (table == np.arange(256)).all():
+            return x
+        return self._emit("lookup", name, [x], {}, {"table": table})
+
+    def _write_move(self, i: int, step: Step) -> None:
+        value, given = self._first + i, dict(step.attributes)
+        inputs = [self._as_bytes(each) for each in step.inputs]
+        if step.operation == "concatenate":
+            target = self._scales[value]
+            for k, each in enumerate(step.inputs):
+                table = table_of(self._scales[each], target)
+                assert table is not None
+                inputs[k] = self._looked_up(step.name, inputs[k], table)
+        else:
+            self._scales[value] = self._scales[step.inputs[0]]
+        if step.operation == "pad":
+            given["value"] = self._pad_value(i, given["value"])
+        self._bytes[value] = self._emit(step.operation, step.name, inputs, given)
+
+    def _pad_value(self, i: int, real: float) -> float:
+        """The number that stands for what is padded with."""
+        scale, zero_point = self._scales[self._first + i]
+        q = zero_point + real / scale
+        if not -0.5 <= q <= 255.5:
+            self._fail(i, f"it pads with {real}, which is out of its range")
+        return float(min(max(round(q), 0), 255))
+
+    def _write_mean(self, i: int, step: Step) -> None:
+        value, (source,) = self._first + i, step.inputs
+        before, after = self._scales[source], self._scales[value]
+        given: dict[str, Any] = {
+            "input_zero_point": before.zero_point,
+            "output_zero_point": after.zero_point,
+        }
+        x = self._as_bytes(source)
+        ratio = before.scale / after.scale
+        if step.operation == "pool":
+            given |= {key: step.attributes[key] for key in ("window", "spec")}
+            given["scale"] = float(np.float32(ratio))
+            self._bytes[value] = self._emit("quantized_average_pool", step.name, [x], given)
+            return
+        sizes = [self._shapes[source][axis] or 1 for axis in step.attributes["axes"]]
+        given |= {key: step.attributes[key] for key in ("axes", "keepdims")}
+        given["scale"] = float(np.float32(ratio / math.prod(sizes)))
+        self._bytes[value] = self._emit("quantized_mean", step.name, [x], given)

@@ -1,0 +1,77 @@
+"""Equalised networks are the same function, with channels that are alike."""
+
+import numpy as np
+import pytest
+from helpers.float_networks import Drawn, data
+
+from sepconv.program import reference
+from sepconv.quantization.atoms import split
+from sepconv.quantization.equalise import equalise
+from sepconv.quantization.observe import observe
+from sepconv.quantization.scales import channel_axes
+
+
+def equalised(network):
+    atoms = split(network)
+    x = data(network, 8)
+    seen = observe(atoms.network, [x], channel_axes(atoms.network))
+    return atoms, x, equalise(atoms, seen)
+
+
+def uneven(drawn):
+    """Makes the channels of all layers that were drawn differ by far, in place."""
+    for array in drawn.tensors:
+        if array.ndim > 1:
+            channels = array.shape[-1:] if array.shape[-1] > 1 else array.shape[-2:]
+            array *= np.exp(2 * drawn.rng.standard_normal(channels)).astype(array.dtype)
+
+
+@pytest.mark.parametrize("kind", ["separable", "ordinary", "dense", "depthwise"])
+def test_the_function_stays_and_channels_come_closer(kind):
+    drawn = Drawn()
+    if kind == "separable":
+        y = drawn.separable(drawn.separable(0, 8, middle="none"), 6, middle="relu")
+    elif kind == "ordinary":
+        y = drawn.ordinary(drawn.ordinary(0, 8), 6)
+    elif kind == "dense":
+        y = drawn.dense(drawn.dense(0, 8, "relu"), 6)
+    else:
+        y = drawn.depthwise(drawn.depthwise(0), "none")
+    uneven(drawn)
+    network = drawn.network(y)
+    atoms, x, made = equalised(network)
+    assert made is not None
+    (expected,), (found,) = reference.run(network, x), reference.run(made.network, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    before = reference.values(atoms.network, x)
+    after = reference.values(made.network, x)
+
+    def spread(value):
+        greatest = np.abs(value).max(tuple(range(value.ndim - 1)))
+        return np.log(greatest[greatest > 0]).std()
+
+    assert spread(after[1]) < 0.8 * spread(before[1])
+    # What was given stays as it was.
+    np.testing.assert_array_equal(reference.run(atoms.network, x)[0], expected)
+
+
+def test_what_does_not_scale_is_left():
+    drawn = Drawn()
+    y = drawn.ordinary(drawn.ordinary(0, 8, activation="relu6"), 6)
+    y = drawn.ordinary(drawn.unary(y, "tanh"), 6, activation="none")
+    z = drawn.ordinary(y, 6)  # of two that take y
+    _, _, made = equalised(drawn.network(drawn.binary("add", y, z)))
+    assert made is None
+
+
+def test_dead_channels_are_left():
+    drawn = Drawn()
+    y = drawn.ordinary(drawn.ordinary(0, 8), 6)
+    drawn.tensors[0][..., 2] = 0
+    drawn.tensors[1][2] = -1
+    network = drawn.network(y)
+    _, x, made = equalised(network)
+    assert all(np.isfinite(tensor).all() for tensor in made.network.tensors)
+    np.testing.assert_allclose(
+        reference.run(made.network, x)[0], reference.run(network, x)[0], rtol=1e-4, atol=1e-5
+    )
