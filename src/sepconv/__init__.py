@@ -61,7 +61,7 @@ _LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.dispatch",
     "compile": "sepconv.models.dispatch",
-    "factorize": "sepconv.models.factorize",
+    "factorize": "sepconv.models.dispatch",
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.dispatch",
     "patch_keras": "sepconv.models.patch",

@@ -18,7 +18,7 @@ Example:
 
 from __future__ import annotations
 
-from sepconv.engines.front import functions, fused_function
+from sepconv.engines.front import functions, fused_function, program_function
 from sepconv.engines.jax import engine
 from sepconv.engines.jax.memory import keep_memory
 
@@ -27,6 +27,7 @@ __all__ = [
     "depthwise_conv2d",
     "fused_conv2d",
     "keep_memory",
+    "run_program",
     "separable_conv1d",
     "separable_conv2d",
 ]
@@ -34,3 +35,5 @@ __all__ = [
 depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(engine)
 
 fused_conv2d = fused_function(engine)
+
+run_program = program_function(engine)

@@ -21,13 +21,14 @@ Example:
 
 from __future__ import annotations
 
-from sepconv.engines.front import functions, fused_function
+from sepconv.engines.front import functions, fused_function, program_function
 from sepconv.engines.tensorflow import engine
 
 __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "fused_conv2d",
+    "run_program",
     "separable_conv1d",
     "separable_conv2d",
 ]
@@ -35,3 +36,5 @@ __all__ = [
 depthwise_conv2d, separable_conv2d, depthwise_conv1d, separable_conv1d = functions(engine)
 
 fused_conv2d = fused_function(engine)
+
+run_program = program_function(engine)

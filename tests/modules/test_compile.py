@@ -122,3 +122,14 @@ def test_a_network_of_geffnet():
     operations = [step.operation for step in program.network.steps]
     assert operations.count("transpose") == 1  # of the images that it is given
     assert "scale" not in operations  # since every normalization is in a convolution
+
+
+def test_an_accelerated_module_compiles_and_stays_accelerated():
+    stock = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Conv2d(8, 9, 1))
+    x = torch.randn(2, 8, 6, 6)
+    expected = sepconv.compile(stock, x)(x.numpy())
+    module, record = sepconv.accelerate(stock)
+    assert record.changed == 3
+    kinds = [type(part) for part in module]
+    np.testing.assert_array_equal(sepconv.compile(module, x)(x.numpy()), expected)
+    assert [type(part) for part in module] == kinds

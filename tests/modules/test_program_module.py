@@ -193,7 +193,20 @@ def test_compile_takes_its_steps(pair):
     expected = network(x.detach()).detach().numpy()
     np.testing.assert_allclose(program(x.numpy()), expected, rtol=1e-4, atol=1e-4)
     again, _ = sepconv.optimize(optimized, x)
-    torch.testing.assert_close(again(x), optimized(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(again(x), optimized(x))
+    assert torch.equal(again.file, optimized.file)
+
+
+def test_a_program_of_bfloat16(pair):
+    stock, _, x = pair
+    optimized, _ = sepconv.optimize(stock, x, dtype="bfloat16")
+    found, expected = optimized(x), stock(x).detach()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+    assert torch.equal(copy.deepcopy(optimized)(x), found)
+    assert sepconv.compile(optimized, x).network.steps
+    with pytest.raises(ValueError, match="values of bfloat16, as only a whole program may"):
+        sepconv.compile(nn.Sequential(nn.ReLU(), optimized), x)
 
 
 def test_gradients_are_refused_and_others_go_on(pair):

@@ -25,6 +25,8 @@ from sepconv.geometry import (
     conv_spec_1d,
     require_pointwise_kernel,
 )
+from sepconv.program.embedded import Embedded
+from sepconv.program.program import Program
 
 __all__ = [
     "Functions",
@@ -34,6 +36,7 @@ __all__ = [
     "functions",
     "fuse",
     "fused_function",
+    "program_function",
     "spec_builder",
 ]
 
@@ -360,3 +363,42 @@ def fused_function(engine: Engine) -> Callable[..., Any]:
 
     fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine.name)
     return fused_conv2d
+
+
+_PROGRAM_DOC = """A program's outputs for {engine} arrays: one native call, on the CPU.
+
+It works also where {engine} compiles the code around it, which then calls the program back. It has
+no gradient: an error says so where one is asked for.
+
+Args:
+    program: a `sepconv.program.program.Program`, of `sepconv.compile` or `sepconv.load`.
+    *inputs: what it takes, in its order; of other dtypes they are converted to the program's.
+
+Returns:
+    An array, or a tuple of them where the program has several outputs.
+
+Raises:
+    ValueError: there are too many or too few inputs, a shape does not fit, or a gradient is asked
+        for.
+    TypeError: `program` is none.
+"""
+
+
+def program_function(engine: Engine) -> Callable[..., Any]:
+    """Makes an engine's `run_program`."""
+
+    def run_program(program: Program, *inputs: Any) -> Any:
+        if not isinstance(program, Program):
+            raise TypeError(
+                "run_program takes a program, as sepconv.compile and sepconv.load give it. "
+                f"Received: {type(program).__name__}"
+            )
+        # With the program, so that compiled code finds the same one in every call.
+        embedded = vars(program).get("_embedded")
+        if embedded is None:
+            embedded = vars(program).setdefault("_embedded", Embedded(program, "A program"))
+        found = engine.run_program(embedded, None, inputs)
+        return found[0] if len(found) == 1 else tuple(found)
+
+    run_program.__doc__ = _PROGRAM_DOC.format(engine=engine.name)
+    return run_program

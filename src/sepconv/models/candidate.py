@@ -1,26 +1,22 @@
-"""An ordinary convolution that may become separable: whether it can, its cost, the new layer."""
+"""A `Conv2D` layer that may become separable: whether it can, and the new layer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from sepconv.geometry import ConvSpec, conv_spec
+from sepconv.geometry import conv_spec
 from sepconv.layers import Conv2D, SeparableConv2D
 from sepconv.models.duplicate import Copier
+from sepconv.models.factorizable import Factorizable
 from sepconv.models.folding import obstacle
-from sepconv.models.lowrank import Factors, Moments, fit, full_rank
-from sepconv.models.ranks import cheaper_ranks
+from sepconv.models.lowrank import Factors
 
 __all__ = ["Candidate", "refusal"]
-
-#: Patches that a layer's moments are taken from: at least the first number, and the second times
-#: the number of columns of the moments.
-_PATCHES, _PATCHES_A_COLUMN = 20_000, 8
 
 
 def refusal(layer: Any) -> str | None:
@@ -45,16 +41,10 @@ def refusal(layer: Any) -> str | None:
 
 
 @dataclass
-class Candidate:
-    """An ordinary convolution, and what is known of it."""
+class Candidate(Factorizable):
+    """An ordinary convolution of Keras', and what is known of it."""
 
-    layer: Any
-    path: str
-    kernel: np.ndarray
-    spec: ConvSpec
-    #: Output pixels for one picture.
-    pixels: int = 1
-    fits: dict[int, Factors] = field(default_factory=dict)
+    layer: Any = None
 
     @classmethod
     def of(cls, layer: Any, path: str) -> Candidate:
@@ -64,53 +54,12 @@ class Candidate:
             kernel = ops.cast(kernel, "float32")
         kernel = np.asarray(ops.convert_to_numpy(kernel), np.float64)
         arguments = layer.strides, layer.padding, layer.dilation_rate, layer.data_format
-        return cls(layer, path, kernel, conv_spec(*arguments))
-
-    @property
-    def full_rank(self) -> int:
-        """The rank at which the separable convolution is exact."""
-        return full_rank(self.kernel.shape)
-
-    @property
-    def cheaper(self) -> int:
-        """The greatest rank at which a separable layer takes fewer multiply-adds, or 0."""
-        kh, kw, _, filters = self.kernel.shape
-        return min(cheaper_ranks(kh * kw, filters), self.full_rank)
-
-    def multiply_adds(self, rank: int | None) -> int:
-        """Multiply-adds for one picture, at a rank or (None) of the ordinary convolution."""
-        return self.pixels * self._weights(rank)
-
-    def parameters(self, rank: int | None) -> int:
-        """The number of weights, at a rank or (None) of the ordinary convolution."""
-        return self._weights(rank) + (self.layer.filters if self.layer.use_bias else 0)
-
-    def _weights(self, rank: int | None) -> int:
-        kh, kw, channels, filters = self.kernel.shape
-        if rank is None:
-            return self.kernel.size
-        return channels * rank * (kh * kw + filters)
-
-    def fit(self, rank: int, moments: Moments | None) -> Factors:
-        """The factors of a rank, kept in `fits`."""
-        rank = min(rank, self.full_rank)
-        if rank not in self.fits:
-            fit_bias = self.layer.use_bias and self.layer.bias_constraint is None
-            self.fits[rank] = fit(self.kernel, rank, moments, fit_bias=fit_bias)
-        return self.fits[rank]
-
-    def moments(self, pictures: int) -> Moments:
-        """Empty moments for its inputs, of a number of pictures."""
-        columns = self.kernel[..., 0].size
-        patches = max(_PATCHES, _PATCHES_A_COLUMN * columns)
-        return Moments(self.kernel.shape, self.spec, -(-patches // pictures))
+        free = layer.use_bias and layer.bias_constraint is None
+        return cls(path, kernel, conv_spec(*arguments), layer.use_bias, free, layer=layer)
 
     def approximated(self, factors: Factors) -> list[tuple[Any, np.ndarray]]:
         """The layer's variables, with the values that correspond to the factors."""
-        shape = self.kernel.shape
-        pointwise = factors.pointwise_kernel.reshape(shape[2], factors.rank, shape[3])
-        kernel = np.einsum("hwcr,crf->hwcf", factors.depthwise_kernel, pointwise)
-        values = [(self.layer.kernel, kernel)]
+        values = [(self.layer.kernel, factors.kernel())]
         if self.layer.use_bias:
             bias = np.asarray(ops.convert_to_numpy(ops.cast(self.layer.bias, "float32")))
             values.append((self.layer.bias, bias + factors.bias))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["accelerate", "compile", "is_torch_module", "optimize", "to_stock"]
+__all__ = ["accelerate", "compile", "factorize", "is_torch_module", "optimize", "to_stock"]
 
 
 def is_torch_module(model: Any) -> bool:
@@ -202,3 +202,66 @@ def optimize(
     from sepconv.models.optimize import optimize as of_model
 
     return of_model(model, dtype=dtype, verify=verify)
+
+
+def factorize(
+    layer_or_model: Any,
+    example_inputs: Any = None,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    max_error: float | None = None,
+    flops: int | float | None = None,
+    parameters: int | float | None = None,
+    data: Any = None,
+    verify: Any = True,
+) -> Any:
+    """Replaces ordinary convolutions by separable ones that compute nearly the same with less work.
+
+    Of a Keras model or layer, a copy is made: see `sepconv.models.factorize.factorize`. A PyTorch
+    module changes in place: see `sepconv.modules.factorize.factorize`.
+
+    Args:
+        layer_or_model: a Keras model or `Conv2D`, or a `torch.nn.Module`.
+        example_inputs: for a module: a tensor, or a tuple of what it is called with.
+        rank: the depth multiplier of every layer. Exactly one goal is given: this or the next four.
+        energy: the part of each layer's squared norm to keep.
+        max_error: the relative error to allow each layer.
+        flops: the multiply-adds to come down to, a fraction or a number.
+        parameters: the weights to come down to, a fraction or a number.
+        data: inputs on which outputs are approximated, or None.
+        verify: whether to compare outputs, or inputs to do so with.
+
+    Returns:
+        A named tuple: the new model or the module, and a report.
+
+    Raises:
+        TypeError: `layer_or_model` is none of these, or an argument is for the other kind.
+        ValueError: a goal is out of range or reach, or something cannot be factorized.
+
+    Example:
+        >>> import keras, sepconv
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(16, 3)])
+        >>> smaller, report = sepconv.factorize(model, flops=0.4)
+        >>> smaller.layers[0].depth_multiplier
+        2
+    """
+    goals: dict[str, Any] = {
+        "rank": rank,
+        "energy": energy,
+        "max_error": max_error,
+        "flops": flops,
+        "parameters": parameters,
+    }
+    if is_torch_module(layer_or_model):
+        from sepconv.modules.factorize import factorize as of_module
+
+        return of_module(layer_or_model, example_inputs, **goals, data=data, verify=verify)
+    if example_inputs is not None:
+        raise TypeError(
+            "example_inputs are for PyTorch modules; a Keras model says itself what it takes. "
+            f"Received: layer_or_model of the class {type(layer_or_model).__name__}"
+        )
+    from sepconv.models.factorize import factorize as of_model
+
+    return of_model(layer_or_model, **goals, data=data, verify=verify)

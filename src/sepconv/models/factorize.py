@@ -1,22 +1,19 @@
 """Replaces ordinary convolutions of a Keras model by separable ones: `sepconv.factorize`.
 
-`lowrank` has the mathematics, `candidate` the layers that a convolution may become, `ranks` the
-choice among them; `calibrate` runs the model on data. This module takes the model apart and puts it
-together again.
+`lowrank` has the mathematics, `candidate` the layers that a convolution may become, `goals` and
+`ranks` the choice among them; `calibrate` runs the model on data. This module takes the model apart
+and puts it together again.
 """
 
 from __future__ import annotations
 
-import operator
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from sepconv.geometry import positive_sizes
 from sepconv.models.calibrate import (
     batches,
     check_data,
@@ -27,20 +24,15 @@ from sepconv.models.candidate import Candidate, refusal
 from sepconv.models.copying import copy_model, is_open, settle_jit
 from sepconv.models.cost import calls, cost
 from sepconv.models.factorize_report import LayerReport, Report
+from sepconv.models.goals import Goal, choose, goal_of, options_of, passes, progress, row_of
 from sepconv.models.inputs import InputsError
 from sepconv.models.lowrank import Moments, full_rank
-from sepconv.models.ranks import Option, smallest_rank, spend
+from sepconv.models.ranks import Option
 from sepconv.models.running import pass_through, run
 from sepconv.models.untouched import restored, untouched
 from sepconv.models.verify import check_copy
 
 __all__ = ["Factorized", "factorize"]
-
-#: The most bytes of moments that are gathered in one pass over the data; more layers take more
-#: passes.
-_PASS_BYTES = 1 << 30
-#: A relative error that is taken for none in float32.
-_EXACT = 1e-6
 
 
 class Factorized(NamedTuple):
@@ -53,25 +45,6 @@ class Factorized(NamedTuple):
 
     model: Any
     report: Report
-
-
-class _Goal(NamedTuple):
-    """The argument of `factorize` that sets the goal, with its value."""
-
-    name: str
-    value: Any
-
-    @property
-    def is_budget(self) -> bool:
-        return self.name in ("flops", "parameters")
-
-    def cost(self, convolution: Candidate, rank: int | None) -> int:
-        if self.name == "parameters":
-            return convolution.parameters(rank)
-        return convolution.multiply_adds(rank)
-
-    def budget(self, total: int) -> int:
-        return int(self.value * total) if isinstance(self.value, float) else self.value
 
 
 def factorize(
@@ -142,7 +115,7 @@ def factorize(
         Xception, 2017, https://arxiv.org/abs/1610.02357; Howard et al., MobileNets, 2017,
         https://arxiv.org/abs/1704.04861
     """
-    goal = _goal(rank, energy, max_error, flops, parameters)
+    goal = goal_of(rank, energy, max_error, flops, parameters)
     if data is not None:
         data = check_data(data)
     if isinstance(layer_or_model, keras.Model):
@@ -155,38 +128,7 @@ def factorize(
     )
 
 
-def _goal(*values: Any) -> _Goal:
-    names = "rank", "energy", "max_error", "flops", "parameters"
-    given = [_Goal(n, v) for n, v in zip(names, values, strict=True) if v is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"Exactly one of {', '.join(names)} must be given. "
-            f"Received: {', '.join(goal.name for goal in given) or 'none'}"
-        )
-    name, value = given[0]
-    if name == "rank":
-        return _Goal(name, positive_sizes(name, value, 1)[0])
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number. Received: {name}={value!r}") from None
-    if name == "max_error":
-        if not number >= 0:
-            raise ValueError(f"max_error must be at least 0. Received: max_error={value!r}")
-        return _Goal(name, number)
-    if name != "energy" and hasattr(value, "__index__"):
-        if number < 1:
-            raise ValueError(f"{name} must be positive. Received: {name}={value!r}")
-        return _Goal(name, operator.index(value))
-    if not 0 < number <= 1:
-        integers = "" if name == "energy" else ", or an integer"
-        raise ValueError(f"{name} must be in (0, 1]{integers}. Received: {name}={value!r}")
-    return _Goal(name, number)
-
-
-def _factorize_layer(layer: Any, goal: _Goal, data: Any) -> Factorized:
+def _factorize_layer(layer: Any, goal: Goal, data: Any) -> Factorized:
     started = time.perf_counter()
     if not isinstance(layer, keras.layers.Conv2D):
         raise ValueError(
@@ -199,16 +141,16 @@ def _factorize_layer(layer: Any, goal: _Goal, data: Any) -> Factorized:
     convolution = Candidate.of(layer, layer.name)
     convolution.pixels = _pixels(layer, data)
     moments = None
-    with _progress() as track:
+    with progress() as track:
         if data is not None:
             moments = convolution.moments(len(keras.tree.flatten(data)[0]))
             for batch in track(batches(data), "data"):
                 moments.add(keras.tree.flatten(batch)[0])
-        options = _options(convolution, goal, moments, convolution.full_rank, track)
-    (option,) = _choose([options], goal, goal.cost(convolution, None))
+        options = options_of(convolution, goal, moments, convolution.full_rank, track)
+    (option,) = choose([options], goal, goal.cost(convolution, None))
     assert option.rank is not None
     new = convolution.separable(convolution.fits[option.rank])
-    row = _row(convolution, option)
+    row = row_of(convolution, option)
     seconds = time.perf_counter() - started
     totals = row.parameters, row.multiply_adds
     report = Report(layer.name, [row], *totals, None, data is not None, seconds)
@@ -226,7 +168,7 @@ def _pixels(layer: Any, data: Any) -> int:
     return int(np.prod(output)) // layer.filters
 
 
-def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factorized:
+def _factorize_model(model: Any, goal: Goal, data: Any, verify: Any) -> Factorized:
     started = time.perf_counter()
     if not is_open(model):
         raise ValueError(
@@ -248,9 +190,9 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
     everything = sum(costs.values())
     for convolution in found:
         convolution.pixels = costs.get(id(convolution.layer), 0) // convolution.kernel.size
-    with _progress() as track:
+    with progress() as track:
         layers = []
-        for group in _passes(found) if data is not None else [found]:
+        for group in passes(found) if data is not None else [found]:
             moments: dict[int, Moments] = {}
             if data is not None:
                 pictures = len(keras.tree.flatten(data)[0])
@@ -258,16 +200,16 @@ def _factorize_model(model: Any, goal: _Goal, data: Any, verify: Any) -> Factori
                 with untouched(model):
                     gather_moments(model, track(batches(data), "data"), moments)
             for c in track(group, "factorize"):
-                options = _options(c, goal, moments.get(id(c.layer)), c.cheaper, track)
+                options = options_of(c, goal, moments.get(id(c.layer)), c.cheaper, track)
                 layers.append([*options, Option(None, goal.cost(c, None), 0.0)])
     total = everything if goal.name == "flops" else model.count_params()
-    chosen = _choose(layers, goal, total)
+    chosen = choose(layers, goal, total)
 
     pairs = [(c, o) for c, o in zip(found, chosen, strict=True) if o.rank is not None]
     new = {id(c.layer): c.separable(c.fits[o.rank]) for c, o in pairs if o.rank is not None}
     copy = copy_model(model, new)
     settle_jit(copy)
-    rows = {c.path: _row(c, o, goal) for c, o in zip(found, chosen, strict=True)}
+    rows = {c.path: row_of(c, o, goal) for c, o in zip(found, chosen, strict=True)}
     for path, layer, reason in kept:
         size = layer.count_params() if layer.built else 0
         needed = costs.get(id(layer), 0)
@@ -349,87 +291,6 @@ def _find(model: Any) -> tuple[list[Candidate], list[tuple[str, Any, str]]]:
     return list(found.values()), list(kept.values())
 
 
-def _passes(convolutions: list[Candidate]) -> Iterator[list[Candidate]]:
-    """Groups of convolutions whose moments fit into memory together."""
-    group: list[Candidate] = []
-    size = 0
-    for convolution in convolutions:
-        needed = 8 * convolution.kernel[..., 0].size ** 2
-        if group and size + needed > _PASS_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(convolution)
-        size += needed
-    if group:
-        yield group
-
-
-def _options(
-    convolution: Candidate,
-    goal: _Goal,
-    moments: Moments | None,
-    highest: int,
-    track: Callable[..., Iterable[Any]],
-) -> list[Option]:
-    """The options of a layer: all of them under a budget, else one, or none."""
-
-    def error(rank: int) -> float:
-        return convolution.fit(rank, moments).error
-
-    def option(rank: int) -> Option:
-        return Option(rank, goal.cost(convolution, rank), error(rank) ** 2)
-
-    if goal.is_budget:
-        ranks = range(1, highest + 1)
-        return [option(rank) for rank in track(ranks, convolution.path)]
-    if goal.name == "rank":
-        rank = min(goal.value, convolution.full_rank)
-        return [option(rank)] if rank <= highest else []
-    allowed = goal.value if goal.name == "max_error" else np.sqrt(1 - goal.value)
-    smallest = smallest_rank(error, max(allowed, _EXACT), highest)
-    return [] if smallest is None else [option(smallest)]
-
-
-def _choose(layers: list[list[Option]], goal: _Goal, total: int) -> list[Option]:
-    if not goal.is_budget:
-        return [options[0] for options in layers]
-    now = sum(options[-1].cost for options in layers if options[-1].rank is None)
-    others = total - now if now else 0
-    budget = goal.budget(total)
-    chosen = spend(layers, budget - others)
-    if chosen is None:
-        least = others + sum(min(o.cost for o in options) for options in layers)
-        what = "multiply-adds" if goal.name == "flops" else "parameters"
-        raise ValueError(
-            f"{goal.name} must be at least {least} (of {total}): with rank 1 wherever that is "
-            f"cheaper so many {what} are left. Received: {goal.name}={goal.value!r}"
-        )
-    return chosen
-
-
-def _row(convolution: Candidate, option: Option, goal: _Goal | None = None) -> LayerReport:
-    rank, note = option.rank, ""
-    error = svd_error = 0.0
-    if rank is not None:
-        error, svd_error = convolution.fits[rank].error, convolution.fits[rank].svd_error
-    elif not convolution.cheaper:
-        note = "a separable convolution is no cheaper at any rank"
-    elif goal is not None and goal.is_budget:
-        note = "the budget leaves it room"
-    else:
-        note = f"it needs a rank above {convolution.cheaper}, where separable is no cheaper"
-    return LayerReport(
-        convolution.path,
-        rank,
-        convolution.full_rank,
-        (convolution.parameters(None), convolution.parameters(rank)),
-        (convolution.multiply_adds(None), convolution.multiply_adds(rank)),
-        error,
-        svd_error,
-        note,
-    )
-
-
 def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
     """The least time of a few predictions of one picture."""
     times = []
@@ -440,24 +301,3 @@ def _milliseconds(model: Any, picture: Any, runs: int = 5) -> float:
             model.predict_on_batch(picture)
             times.append(time.perf_counter() - start)
     return 1000 * min(times[1:])
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[..., Iterable[Any]]]:
-    """`track(items, title)` yields the items, with a progress bar on a terminal."""
-
-    def plain(items: Iterable[Any], title: str) -> Iterable[Any]:
-        return items
-
-    try:
-        from rich.console import Console
-        from rich.progress import Progress
-    except ModuleNotFoundError:
-        yield plain
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield plain
-        return
-    with Progress(console=console, transient=True) as progress:
-        yield lambda items, title: progress.track(items, description=title)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -36,26 +34,33 @@ class BatchNorm2d(nn.BatchNorm2d):
         """The normalized `input`."""
         if not (self.training and isinstance(input, Tensor)):
             return super().forward(input)
-        weight, bias, momentum = self.weight, self.bias, self.momentum
-        running_mean, running_var = self.running_mean, self.running_var
-        if momentum is None or not _is_served(input, weight, bias, running_mean, running_var):
+        # From the dictionaries, since an attribute of a module takes as long as an operation.
+        weight, bias = self._parameters.get("weight"), self._parameters.get("bias")
+        buffers, momentum = self._buffers, self.momentum
+        running_mean, running_var = buffers.get("running_mean"), buffers.get("running_var")
+        if weight is None or bias is None or momentum is None:
             return super().forward(input)
-        y, mean, variance = _normalize(input, weight, bias, self.eps)
+        if not _is_served(input, weight, bias, running_mean, running_var):
+            return super().forward(input)
+        if eager.is_eager(input, weight, bias):
+            y, mean, variance = eager.normalize(input, weight, bias, self.eps)
+        else:
+            y, mean, variance = batch_norm(input, weight, bias, axis=1, epsilon=self.eps)
         if running_mean is not None and running_var is not None:
             count = input.numel() // weight.shape[0]
-            with torch.no_grad():
-                running_mean.lerp_(mean, momentum)
-                # PyTorch keeps the variance of a sample.
-                unbiased = momentum * count / (count - 1)
-                running_var.mul_(1 - momentum).add_(variance, alpha=unbiased)
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(1)
+            # Neither the mean nor the variance has a gradient.
+            running_mean.lerp_(mean, momentum)
+            # PyTorch keeps the variance of a sample.
+            unbiased = momentum * count / (count - 1)
+            running_var.mul_(1 - momentum).add_(variance, alpha=unbiased)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
         return y
 
 
-def _is_served(x: Tensor, weight: Tensor | None, bias: Tensor | None, *running: Any) -> bool:
-    """Whether our kernels train a layer: with parameters, and all tensors alike."""
-    if weight is None or bias is None or not on_cpu(x, weight, bias, *running):
+def _is_served(x: Tensor, weight: Tensor, bias: Tensor, *running: Tensor | None) -> bool:
+    """Whether our kernels train a layer: of four axes, and all tensors alike."""
+    if not on_cpu(x, weight, bias, *running):
         return False
     shape, dtype = x.shape, x.dtype
     return (
@@ -66,22 +71,6 @@ def _is_served(x: Tensor, weight: Tensor | None, bias: Tensor | None, *running: 
         and all(tensor is None or tensor.dtype == dtype for tensor in running)
         and x.numel() > shape[1]  # else PyTorch raises
     )
-
-
-def _normalize(
-    x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The result in the memory format of x, and the mean and variance of each channel.
-
-    Example:
-        >>> x = torch.arange(8.0).view(2, 1, 2, 2)
-        >>> _, mean, variance = _normalize(x, torch.ones(1), torch.zeros(1), 1e-5)
-        >>> float(mean), float(variance)
-        (3.5, 5.25)
-    """
-    if eager.is_eager(x, gamma, beta):
-        return eager.normalize(x, gamma, beta, epsilon)
-    return batch_norm(x, gamma, beta, axis=1, epsilon=epsilon)
 
 
 BatchNorm2d.__module__ = "sepconv.modules"  # which files name

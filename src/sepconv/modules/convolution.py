@@ -40,10 +40,15 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of `input`."""
         if isinstance(input, Tensor) and self.padding_mode == "zeros":
+            # From the dictionary, since an attribute of a module takes as long as an operation.
+            own: dict[str, Any] = self._parameters
+            weight, bias = own.get("weight"), own.get("bias")
+            if weight is None or "bias" not in own:  # computed from others, as by weight norm
+                weight, bias = self.weight, self.bias
             y = convolve_image(
                 input,
-                self.weight,
-                self.bias,
+                weight,
+                bias,
                 self.stride,  # type: ignore[arg-type]
                 pads_of(self),
                 self.dilation,  # type: ignore[arg-type]

@@ -82,8 +82,9 @@ def kernels_refusal(
 
 def on_cpu(*tensors: Tensor | None) -> bool:
     """Whether all are ordinary tensors on the CPU."""
+    strided = torch.strided
     for tensor in tensors:
-        if tensor is not None and not (tensor.is_cpu and tensor.layout is torch.strided):
+        if tensor is not None and not (tensor.is_cpu and tensor.layout is strided):
             return False
     return True
 
@@ -118,6 +119,15 @@ def convolve_image(
         x, weight = as_array(x), as_array(weight)
     if x.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
         return None
+    if eager.is_eager(x, weight, bias):
+        plan = _plan(x.shape, x.stride(), weight.shape, stride, pads, dilation, groups, x.dtype)
+        if plan is None:
+            return None
+        if not plan.depthwise and stride != (1, 1):
+            x = _strided(x, stride)
+            plan = _plan(x.shape, x.stride(), weight.shape, (1, 1), pads, dilation, groups, x.dtype)
+            assert plan is not None
+        return eager.convolve(plan, x, weight, bias)
     # While a compiler traces, sizes may be symbols, which neither hashes nor tests may tie down.
     traced = is_traced()
     choose: Any = _choice if traced or type(x.shape[0]) is not int else _cached_choice
@@ -126,15 +136,10 @@ def convolve_image(
     )
     if spec is None:
         return None
-    is_product = not is_depthwise(weight.shape, groups)
-    if is_product and stride != (1, 1):
-        x = _strided(x, stride)
-    if eager.is_eager(x, weight, bias):
-        if is_product:
-            return eager.product(x, weight, bias)
-        return eager.depthwise(x, weight, bias, spec, groups)
-    if not is_product:
+    if is_depthwise(weight.shape, groups):
         return _depthwise(x, weight, bias, spec, groups)
+    if stride != (1, 1):
+        x = _strided(x, stride)
     y = _pointwise(x, weight)
     return y if bias is None else y + bias[:, None, None]
 
@@ -160,6 +165,26 @@ def _choice(
 
 
 _cached_choice = lru_cache(maxsize=4096)(_choice)
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    image: tuple[int, ...],
+    memory: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    pads: Pads,
+    dilation: tuple[int, int],
+    groups: int,
+    dtype: torch.dtype,
+) -> eager.Plan | None:
+    """How a convolution of ours is computed eagerly; None of one that is PyTorch's."""
+    image, kernel = tuple(image), tuple(kernel)
+    spec = _choice(image, kernel, stride, pads, dilation, groups, dtype, False)
+    if spec is None:
+        return None
+    depthwise = is_depthwise(kernel, groups)
+    return eager.Plan(image, memory, kernel, spec, groups, depthwise, dtype)
 
 
 def _fits(image: Sequence[int], kernel: Sequence[int], pads: Pads, dilation: Sequence[int]) -> bool:

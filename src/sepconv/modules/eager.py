@@ -5,43 +5,57 @@ time as a small convolution. Where `torch.compile`, `torch.func`, tracing or for
 the registered operations serve instead (see `convolving`), and so they do for derivatives of
 gradients.
 
+What follows from shapes, strides and dtypes is decided once, in a plan, and looked up by them. A
+call on small images takes most of its time in Python, so it does nothing else twice.
+
 Images come as [batch, channels, height, width]. Results in channels_last memory are no views: an
 activation often changes them in place, and of a view autograd would then copy the gradient thrice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from sepconv import _native
 from sepconv.engines.torch import batch_norm, convolution, pointwise
-from sepconv.geometry import ACTIVATIONS, ConvSpec
+from sepconv.engines.torch.convolution import CODES
+from sepconv.geometry import ACTIVATIONS, ConvSpec, check_bias
 
 __all__ = [
+    "Plan",
     "channels_last_view",
-    "depthwise",
+    "convolve",
     "depthwise_kernel",
     "is_eager",
     "normalize",
-    "product",
     "without_channels_first",
 ]
 
-_PLAIN = (Tensor, nn.Parameter)
+_NONE = ACTIVATIONS[None]
+_PLAIN = (Tensor, nn.Parameter, type(None))
+
+_is_compiling = torch.compiler.is_compiling
+_transforms_active = torch._C._are_functorch_transforms_active
+_modes = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
 
 
-def is_eager(*tensors: Tensor | None) -> bool:
-    """Whether nothing but eager autograd, or nothing at all, looks on."""
+def is_eager(a: Tensor | None, b: Tensor | None = None, c: Tensor | None = None) -> bool:
+    """Whether nothing but eager autograd, or nothing at all, looks on up to three tensors."""
     return (
-        not torch.compiler.is_compiling()
+        type(a) in _PLAIN
+        and type(b) in _PLAIN
+        and type(c) in _PLAIN
+        and not _is_compiling()
         and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._get_tracing_state() is None
-        and all(tensor is None or type(tensor) in _PLAIN for tensor in tensors)
+        and not _transforms_active()
+        and _modes() == 0
+        and _tracing_state() is None
     )
 
 
@@ -65,11 +79,14 @@ def without_channels_first(spec: ConvSpec) -> ConvSpec:
     return ConvSpec(*spec[:9], 0)
 
 
-def _as_channels_first(y: Tensor) -> Tensor:
-    """New [batch, height, width, channels] with the channels second, and no view."""
-    view = y.permute(0, 3, 1, 2)
-    alias = y.new_empty(0)
-    return alias.set_(y.untyped_storage(), y.storage_offset(), view.shape, view.stride())
+def _is_dense(shape: Sequence[int], stride: Sequence[int], last: bool) -> bool:
+    """Whether memory of these strides is dense, with the channels second or last."""
+    expected = 1
+    for axis in (1, 3, 2, 0) if last else (3, 2, 1, 0):
+        if shape[axis] != 1 and stride[axis] != expected:
+            return False
+        expected *= shape[axis]
+    return True
 
 
 def _apply(function: Any) -> Any:
@@ -97,57 +114,137 @@ def _once(dy: Tensor) -> bool:
     return True
 
 
+# --- plans -----------------------------------------------------------------------------------
+
+
+class Plan:
+    """How a convolution of images of one shape, in one memory format, is computed.
+
+    Args:
+        shape: of the images.
+        stride: of their memory.
+        kernel: the shape of the kernel, [filters, channels / groups, height, width].
+        spec: of the convolution, with the channels second.
+        groups: how many parts the channels are cut into.
+        depthwise: whether it is a depthwise convolution, or a 1x1 one.
+        dtype: of both.
+
+    Attributes:
+        last: whether channels lie last in the images' memory.
+        run: computes it.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        kernel: tuple[int, ...],
+        spec: ConvSpec,
+        groups: int,
+        depthwise: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self.last = stride[1] == 1
+        self.dense = _is_dense(shape, stride, self.last)
+        self.dtype, self.groups, self.depthwise = dtype, groups, depthwise
+        self.spec = without_channels_first(spec) if self.last else spec
+        self.order = torch.channels_last if self.last else torch.contiguous_format
+        batch, channels, height, width = shape
+        filters = kernel[0]
+        self.one_each = filters == groups
+        if depthwise:
+            image = (batch, height, width, channels) if self.last else shape
+            sizes = (*kernel[2:], groups, filters // groups)
+            self.geometry, self.code, _, y = convolution._plan(
+                tuple(self.spec), image, sizes, None, dtype, dtype, None, None
+            )
+            self.y = (y[0], y[3], y[1], y[2]) if self.last else y
+            self.run = self._depthwise
+        else:
+            self.problem = batch, height * width, filters, channels, not self.last, CODES[dtype]
+            self.y = batch, filters, height, width
+            self.run = self._product
+
+    def _dense(self, x: Tensor) -> Tensor:
+        """Images that are not dense, with the memory that they should have."""
+        return x.permute(0, 2, 3, 1).contiguous() if self.last else x.contiguous()
+
+    def _depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.dense:
+            x = self._dense(x)
+        if self.one_each:
+            kernel = weight.permute(2, 3, 0, 1).contiguous()
+        else:
+            kernel = depthwise_kernel(weight, self.groups).contiguous()
+        if bias is not None:
+            check_bias(bias.shape, self.y[1])
+            bias = bias.contiguous()
+        y = torch.empty(self.y, dtype=self.dtype, memory_format=self.order)
+        _native.forward(
+            self.geometry,
+            self.code,
+            x.data_ptr(),
+            kernel.data_ptr(),
+            None,
+            None,
+            None if bias is None else bias.data_ptr(),
+            None,
+            y.data_ptr(),
+            0,
+            _NONE,
+            _NONE,
+        )
+        return y
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.dense:
+            x = self._dense(x)
+        weight = weight.contiguous()  # of the last two axes, which are 1, nothing is asked
+        y = torch.empty(self.y, dtype=self.dtype, memory_format=self.order)
+        _native.pointwise_backward(
+            *self.problem, None, weight.data_ptr(), x.data_ptr(), y.data_ptr(), None, None
+        )
+        return y if bias is None else y.add_(bias.view(-1, 1, 1))
+
+
+def convolve(plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution by its plan."""
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        apply = _apply_depthwise if plan.depthwise else _apply_product
+        return apply(plan, x, weight, bias)
+    return plan.run(x, weight, bias)
+
+
 # --- depthwise convolutions ------------------------------------------------------------------
-
-
-def depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, channels: int
-) -> Tensor:
-    """A depthwise convolution with a kernel [filters, 1, height, width]."""
-    if _differentiated(x, weight, bias):
-        return _apply_depthwise(x, weight, bias, spec, channels)
-    return _depthwise(x, weight, bias, spec, channels)
-
-
-def _depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, channels: int
-) -> Tensor:
-    kernel, nhwc = depthwise_kernel(weight, channels), channels_last_view(x)
-    run: Any = convolution._forward_cpu
-    if nhwc is None:
-        return run(x, kernel, None, bias, spec, ACTIVATIONS[None])
-    spec = without_channels_first(spec)
-    return _as_channels_first(run(nhwc, kernel, None, bias, spec, ACTIVATIONS[None]))
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, spec: ConvSpec, channels: int
-    ) -> Tensor:
+    def forward(ctx: Any, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.rest = spec, channels
-        return _depthwise(x, weight, bias, spec, channels)
+        ctx.plan = plan
+        return plan.run(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        spec, channels = ctx.rest
-        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
-        kernel, nhwc = depthwise_kernel(weight, channels), channels_last_view(x)
-        if nhwc is not None:
-            x, dy, spec = nhwc, dy.permute(0, 2, 3, 1), without_channels_first(spec)
+        plan = ctx.plan
+        _, for_x, for_weight, for_bias = ctx.needs_input_grad
+        kernel = depthwise_kernel(weight, plan.groups)
+        if plan.last:
+            x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
         run: Any = convolution._backward_cpu if _once(dy) else torch.ops.sepconv.backward.default
         wanted = [for_x, for_weight, False, for_bias]
-        dx, dkernel, _, dbias = run(x, kernel, None, dy, spec, wanted)
-        if nhwc is not None and for_x:
+        dx, dkernel, _, dbias = run(x, kernel, None, dy, plan.spec, wanted)
+        if plan.last and for_x:
             dx = dx.permute(0, 3, 1, 2)
         return (
+            None,
             dx if for_x else None,
             dkernel.permute(2, 3, 0, 1).reshape(weight.shape) if for_weight else None,
             dbias if for_bias else None,
-            None,
-            None,
         )
 
 
@@ -157,46 +254,30 @@ _apply_depthwise = _apply(_Depthwise)
 # --- 1x1 convolutions ------------------------------------------------------------------------
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1x1 convolution with a kernel [filters, channels, 1, 1]."""
-    if _differentiated(x, weight, bias):
-        return _apply_product(x, weight, bias)
-    return _product(x, weight, bias)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    nhwc, matrix = channels_last_view(x), weight.flatten(1)
-    if nhwc is None:
-        y = pointwise._product_cpu(x, matrix, True, True)
-        return y if bias is None else y.add_(bias[:, None, None])
-    y = pointwise._product_cpu(nhwc, matrix, False, True)
-    return _as_channels_first(y if bias is None else y.add_(bias))
-
-
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        ctx.last = plan.last
+        return plan.run(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias = ctx.needs_input_grad
+        _, for_x, for_weight, for_bias = ctx.needs_input_grad
         dbias = dy.sum((0, 2, 3)) if for_bias else None
-        nhwc, matrix = channels_last_view(x), weight.flatten(1)
-        if nhwc is not None:
-            x, dy = nhwc, dy.permute(0, 2, 3, 1)
+        matrix, first = weight.flatten(1), not ctx.last
+        if ctx.last:
+            x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
         multiply: Any = torch.ops.sepconv.pointwise.default
         correlate: Any = torch.ops.sepconv.pointwise_kernel_gradient.default
         if _once(dy):
             multiply, correlate = pointwise._product_cpu, pointwise._correlation_cpu
-        first = nhwc is None
         dx = multiply(dy, matrix, first, False) if for_x else None
-        if dx is not None and nhwc is not None:
+        if dx is not None and ctx.last:
             dx = dx.permute(0, 3, 1, 2)
         dweight = correlate(dy, x, first).reshape(weight.shape) if for_weight else None
-        return dx, dweight, dbias
+        return None, dx, dweight, dbias
 
 
 _apply_product = _apply(_Product)
@@ -208,18 +289,41 @@ Three = tuple[Tensor, Tensor, Tensor]
 
 
 def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
-    """The normalized images, and the mean and the variance of each channel."""
+    """The normalized images, and the mean and the variance of each channel.
+
+    The images have four axes; gamma and beta are a number a channel, of their dtype.
+    """
     if _differentiated(x, gamma, beta):
         return _apply_normalize(x, gamma, beta, epsilon)
     return _normalize(x, gamma, beta, epsilon)
 
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
-    nhwc = channels_last_view(x)
-    if nhwc is None:
-        return batch_norm._forward_cpu(x, gamma, beta, 1, epsilon)
-    y, mean, variance = batch_norm._forward_cpu(nhwc, gamma, beta, 3, epsilon)
-    return _as_channels_first(y), mean, variance
+    shape, stride = x.shape, x.stride()
+    batch, channels, height, width = shape
+    pixels = height * width
+    last = stride[1] == 1
+    order, sizes = torch.contiguous_format, (batch, channels, pixels)
+    if last:
+        order, sizes = torch.channels_last, (batch * pixels, channels, 1)
+    if not _is_dense(shape, stride, last):
+        x = x.permute(0, 2, 3, 1).contiguous() if last else x.contiguous()
+    dtype, real = x.dtype, gamma.dtype
+    y = torch.empty(shape, dtype=dtype, memory_format=order)
+    mean, variance = torch.empty(channels, dtype=real), torch.empty(channels, dtype=real)
+    gamma, beta = gamma.contiguous(), beta.contiguous()
+    _native.batch_norm_forward(
+        *sizes,
+        epsilon,
+        CODES[dtype],
+        x.data_ptr(),
+        gamma.data_ptr(),
+        beta.data_ptr(),
+        y.data_ptr(),
+        mean.data_ptr(),
+        variance.data_ptr(),
+    )
+    return y, mean, variance
 
 
 class _Normalize(torch.autograd.Function):

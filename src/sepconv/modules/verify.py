@@ -54,8 +54,12 @@ def _tensors(value: Any) -> list[Tensor]:
     return []
 
 
-def check_outputs(before: list[Tensor] | None, after: list[Tensor]) -> str:
+def check_outputs(
+    before: list[Tensor] | None, after: list[Tensor], title: str = "accelerate"
+) -> str:
     """Says by how much outputs differ; raises where it is more than rounding explains.
+
+    `title` is what errors begin with.
 
     Example:
         >>> check_outputs([torch.ones(2)], [torch.ones(2)])
@@ -65,7 +69,7 @@ def check_outputs(before: list[Tensor] | None, after: list[Tensor]) -> str:
     for old, new in zip(before or [], after, strict=True):
         if old.shape != new.shape or old.dtype != new.dtype:
             raise ValueError(
-                "accelerate: the module's outputs changed from "
+                f"{title}: the module's outputs changed from "
                 f"{tuple(old.shape)} of {old.dtype} to {tuple(new.shape)} of {new.dtype}."
             )
         if old.numel() == 0 or not old.is_floating_point():
@@ -78,7 +82,7 @@ def check_outputs(before: list[Tensor] | None, after: list[Tensor]) -> str:
         same = torch.equal(old[odd].nan_to_num(), new[odd].nan_to_num())
         if not same or not relative <= most:
             raise ValueError(
-                "accelerate: the module's outputs differ by more than rounding explains; "
+                f"{title}: the module's outputs differ by more than rounding explains; "
                 "verify=False skips the comparison. "
                 f"Received: a difference of {relative:.0e} of the largest output"
             )

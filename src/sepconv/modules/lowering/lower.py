@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sepconv.modules.lowering import axes, convolutions, elementwise, programs, reshaping
 from sepconv.modules.lowering.call import Call, array_of, path_of, refusal, size_of
 from sepconv.modules.lowering.values import Value, Writer
+from sepconv.modules.selecting import OURS
 from sepconv.program.building.builder import Builder
 from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
@@ -36,6 +37,9 @@ _CHECKS = (
     "aten._assert_scalar.default",
     "aten.sym_constrain_range_for_size.default",
 )
+
+#: PyTorch's classes by ours, whose operations no table need know.
+_STOCK: dict[type[nn.Module], type[nn.Module]] = {ours: theirs for theirs, ours in OURS.items()}
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -79,6 +83,9 @@ def lower(
             f"Received: dtype={dtype!r}"
         )
     program = _exported(module, tuple(example_inputs), dynamic_shapes)
+    whole = programs.whole_network(module, dtype)
+    if whole is not None:
+        return whole
     halves = dtype == "bfloat16"
     reader = _Reader(program, "float32" if halves else dtype, dynamic_shapes is None)
     simple = simplify(reader.network())
@@ -97,8 +104,10 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -
             lambda x: {0: torch.export.Dim.AUTO} if isinstance(x, Tensor) and x.ndim else None,
             named,
         )
-    modes = [(part, part.training) for part in module.modules()]
+    modes = [(part, part.training, type(part)) for part in module.modules()]
     module.eval()
+    for part, _, kind in modes:
+        part.__class__ = _STOCK.get(kind, kind)
     try:
         with torch.no_grad():
             found = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)
@@ -112,8 +121,8 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -
             f"{type(error).__name__}: {error}"
         ) from error
     finally:
-        for part, training in modes:
-            part.training = training
+        for part, training, kind in modes:
+            part.training, part.__class__ = training, kind
 
 
 def _several(x: Any) -> Any:

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from sepconv.modules.lowering.call import Call, array_of
 from sepconv.modules.lowering.values import Value
+from sepconv.modules.program_module import ProgramModule
 from sepconv.program import file
+from sepconv.program.dtypes import value_dtypes
+from sepconv.program.network import Network
 
-__all__ = ["OPERATIONS"]
+__all__ = ["OPERATIONS", "whole_network"]
+
+
+def whole_network(module: nn.Module, dtype: str | None) -> Network | None:
+    """The network of a module that is a program and nothing else, as it is; else None."""
+    if type(module) is not ProgramModule:
+        return None
+    network = file.decode(array_of(module.file), "The module's program").network
+    return network if dtype in (None, network.dtype) else None
 
 
 def _program(call: Call) -> list[Value]:
@@ -17,6 +30,9 @@ def _program(call: Call) -> list[Value]:
     if isinstance(data, Value) or not all(isinstance(x, Value) for x in given):
         call.refuse("an input of it does not depend on those of the module, or its file does")
     network = file.decode(array_of(data), "The module's program").network
+    others = sorted(set(value_dtypes(network)) - {network.dtype})
+    if others:
+        call.refuse(f"its program has values of {', '.join(others)}, as only a whole program may")
     builder, around = call.builder, call.builder.name
     numbers = [call.writer.plain(x) for x in given]
     for step in network.steps:
