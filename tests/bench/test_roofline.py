@@ -104,7 +104,7 @@ def test_measuring_refuses_what_makes_no_sense(function, arguments, message):
 
 @pytest.mark.parametrize("dtype", [*range(4), "int8"])
 def test_every_dtype_has_a_peak(dtype):
-    """By its number in `DType`. Of bfloat16 it may be that of pairs; of int8 it is that of bytes."""
+    """By its number in `DType`. Of bfloat16 it may be that of pairs; int8 has one of bytes."""
     from sepconv import _native
 
     assert 1e8 < _native.measure_fma(1, 0.05, dtype) < 1e13
