@@ -171,6 +171,49 @@ inline void copy_patch_bytes(const Geometry& g, const uint8_t* image, int64_t p,
   }
 }
 
+// From a patch to the next: its last row of taps is copied as whole pieces of 16 bytes.
+inline int64_t patch_pitch(const Geometry& g) {
+  const int64_t row = g.kw * g.c;
+  return round_up((g.kh - 1) * row + round_up(row, 16), 16);
+}
+
+// Patches of outputs [q0, q1) of row p. Those whose taps are all inside the image along the row are
+// pieces of 16 bytes of each of its rows, which may overwrite the row of taps that comes after;
+// pieces end before `end`, the image's.
+inline void copy_patches_bytes(const Geometry& g, const uint8_t* image, const uint8_t* end,
+                               int64_t p, int64_t q0, int64_t q1, int zero_point, uint8_t* to) {
+  const int64_t row = g.kw * g.c, pitch = patch_pitch(g), top = p * g.sh - g.pt;
+  int64_t first = q1, last = q1;
+  if (g.dw == 1 && g.w >= g.kw) {
+    first = max_of(q0, min_of(q1, ceil_div(g.pl, g.sw)));
+    last = max_of(first, min_of(q1, (g.w - g.kw + g.pl) / g.sw + 1));
+    const int64_t lowest = min_of(g.h - 1, top + (g.kh - 1) * g.dh);
+    const auto reads_past = [&](int64_t q) {
+      return end - (image + (lowest * g.w + q * g.sw - g.pl) * g.c) < round_up(row, 16);
+    };
+    while (last > first && reads_past(last - 1)) --last;
+  }
+  const auto each = [&](int64_t from, int64_t before) {
+    for (int64_t q = from; q < before; ++q)
+      copy_patch_bytes(g, image, p, q, zero_point, to + (q - q0) * pitch);
+  };
+  each(q0, first);
+  each(last, q1);
+  uint8_t* tap_row = to + (first - q0) * pitch;
+  for (int64_t i = 0; i < g.kh; ++i, tap_row += row) {
+    const int64_t h = top + i * g.dh;
+    uint8_t* here = tap_row;
+    if (h < 0 || h >= g.h) {
+      for (int64_t q = first; q < last; ++q, here += pitch)
+        __builtin_memset(here, zero_point, static_cast<size_t>(row));
+      continue;
+    }
+    const uint8_t* from = image + (h * g.w + first * g.sw - g.pl) * g.c;
+    for (int64_t q = first; q < last; ++q, here += pitch, from += g.sw * g.c)
+      for (int64_t k = 0; k < row; k += 16) Bytes<16>::put(here + k, Bytes<16>::get(from + k));
+  }
+}
+
 inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
                            const QuantizedForward& args, Runner& runner) {
   const ProductPack product = product_pack(w, args.packed);
@@ -181,16 +224,20 @@ inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
     return;
   }
   const ProductCut cut = cut_product(rows, depth, w.filters, runner.concurrency());
-  const int64_t patches = round_up(cut.tiles.most * depth, 64);
+  const int64_t pitch = patch_pitch(g), patches = round_up(cut.tiles.most * pitch, 64);
   parallel<uint8_t>(
       runner, cut.tasks(), patches + widened_bytes(cut.tiles.most, depth),
       [&](int64_t task, uint8_t* scratch) {
         const int64_t part = task % cut.filter_parts.count, tile = task / cut.filter_parts.count;
         const int64_t first = cut.tiles.first(tile), end = cut.tiles.first(tile + 1);
-        for (int64_t pixel = first; pixel < end; ++pixel)
-          copy_patch_bytes(g, args.x + pixel / pixels * g.h * g.w * g.c, pixel % pixels / g.wo,
-                           pixel % g.wo, w.input_zero_point, scratch + (pixel - first) * depth);
-        product_rows(w, product, scratch, depth, end - first, cut.filter_parts.first(part),
+        for (int64_t pixel = first, here; pixel < end; pixel += here) {
+          const int64_t q = pixel % g.wo;
+          const uint8_t* const image = args.x + pixel / pixels * g.h * g.w * g.c;
+          here = min_of(g.wo - q, end - pixel);
+          copy_patches_bytes(g, image, image + g.h * g.w * g.c, pixel % pixels / g.wo, q, q + here,
+                             w.input_zero_point, scratch + (pixel - first) * pitch);
+        }
+        product_rows(w, product, scratch, pitch, end - first, cut.filter_parts.first(part),
                      cut.filter_parts.first(part + 1), args.y + first * w.filters,
                      args.residual == nullptr ? nullptr : args.residual + first * w.filters,
                      scratch + patches);
