@@ -6,9 +6,21 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1), may_alias));
 
-// As many bytes as lanes.
+// As many bytes as lanes; GCC 12 converts such vectors a lane at a time.
 [[gnu::always_inline]] inline Vec<int32_t> byte_lanes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return reinterpret_cast<Vec<int32_t>>(_mm512_maskz_cvtepu8_epi32(kEverySum, bytes));
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return reinterpret_cast<Vec<int32_t>>(_mm256_cvtepu8_epi32(bytes));
+#elif defined(SEPCONV_INT8_X86)
+  int bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return reinterpret_cast<Vec<int32_t>>(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
+#else
   return __builtin_convertvector(*reinterpret_cast<const LaneBytes*>(p), Vec<int32_t>);
+#endif
 }
 
 // Stores lanes of 0 to 255 as bytes.
