@@ -4,7 +4,7 @@
 // channel, so that an instruction multiplies as many vertical taps at once; every output that sees
 // the column uses them. At stride 1 two rows of outputs share them, too. What lies outside the
 // image is read from memory full of the zero point, whose share of a sum is part of the packed
-// bias. Other kernels take plain loops.
+// bias. One tap of few channels is looked up. Other kernels take plain loops.
 #pragma once
 #include "../quantized_operation.h"
 #include "array_tasks.h"
@@ -44,9 +44,9 @@ inline int64_t packed_taps(const QuantizedWeights& w) {
 // Where a depthwise step finds its packed weights, and how its sums become bytes.
 struct DepthwisePack {
   const Int8Weight* weights;  // of tiles; else `kernel`
-  const int8_t* kernel;
-  const int32_t* bias;  // of tiles in the order of sums, the zero point's share taken off
-  const float* scale;   // likewise
+  const int8_t* kernel;       // or the tables of what is looked up
+  const int32_t* bias;        // of tiles in the order of sums, the zero point's share taken off
+  const float* scale;         // likewise
   const uint8_t* table;
   Rounding rounding;
 };
@@ -312,7 +312,39 @@ inline void plain_rows(const Geometry& g, const QuantizedWeights& w, const Depth
   }
 }
 
-// ---- either
+// ---- one tap of few channels, as of pictures that are scaled: what each byte becomes, looked up
+
+inline bool is_looked_up(const QuantizedWeights& w) {
+  return w.kh == 1 && w.kw == 1 && w.m == 1 && w.c < 16;
+}
+
+// A table of 256 bytes a channel.
+inline void pack_looked_up(const QuantizedWeights& w, uint8_t* tables) {
+  const Rounding rounding{w.depthwise.zero_point, w.depthwise.lower, w.depthwise.upper};
+  for (int64_t c = 0; c < w.c; ++c)
+    for (int32_t x = 0; x < 256; ++x) {
+      const int32_t sum = (w.depthwise.bias == nullptr ? 0 : w.depthwise.bias[c]) +
+                          (x - w.input_zero_point) * w.depthwise_kernel[c];
+      const uint8_t q = rounded_byte(static_cast<float>(sum) * w.depthwise.scale[c], rounding);
+      tables[256 * c + x] = w.depthwise.table == nullptr ? q : w.depthwise.table[q];
+    }
+}
+
+inline void looked_up_rows(const Geometry& g, const QuantizedWeights& w, const uint8_t* tables,
+                           const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y) {
+  for (int64_t p = p0; p < p1; ++p) {
+    const int64_t h = p * g.sh - g.pt;
+    for (int64_t q = 0; q < g.wo; ++q, y += g.c) {
+      const int64_t at = q * g.sw - g.pl;
+      const bool inside = h >= 0 && h < g.h && at >= 0 && at < g.w;
+      const uint8_t* x = image + (h * g.w + at) * g.c;
+      for (int64_t c = 0; c < g.c; ++c)
+        y[c] = tables[256 * c + (inside ? x[c] : w.input_zero_point)];
+    }
+  }
+}
+
+// ---- any of them
 
 inline int64_t depthwise_scratch(const Geometry& g, const QuantizedWeights& w) {
   return is_tiled(w) ? tiled_scratch(g)
@@ -322,6 +354,10 @@ inline int64_t depthwise_scratch(const Geometry& g, const QuantizedWeights& w) {
 inline void depthwise_rows(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
                            const uint8_t* image, int64_t p0, int64_t p1, uint8_t* y,
                            uint8_t* scratch) {
+  if (is_looked_up(w)) {
+    looked_up_rows(g, w, reinterpret_cast<const uint8_t*>(pack.kernel), image, p0, p1, y);
+    return;
+  }
   if (is_tiled(w))
     tiled_rows(g, w, pack, image, p0, p1, y, scratch);
   else

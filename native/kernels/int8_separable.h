@@ -20,7 +20,9 @@ struct Int8Layout {
     if (w.is_depthwise()) {
       const bool tiled = is_tiled(w);
       const int64_t channels = tiled ? block_channels(w.c) : w.middle();
-      depthwise = add(tiled ? packed_taps(w) * channels * kWeight : w.kh * w.kw * channels);
+      depthwise = add(tiled             ? packed_taps(w) * channels * kWeight
+                      : is_looked_up(w) ? kTable * w.c
+                                        : w.kh * w.kw * channels);
       depthwise_bias = add(channels * kNumber);
       depthwise_scale = add(channels * kNumber);
       depthwise_table = add(kTable);
@@ -58,6 +60,8 @@ inline void pack_int8(const QuantizedWeights& w, void* packed) {
     copy_table(w.depthwise.table, part(layout.depthwise_table));
     if (is_tiled(w)) {
       pack_tiled(w, static_cast<Int8Weight*>(part(layout.depthwise)), bias, scale);
+    } else if (is_looked_up(w)) {
+      pack_looked_up(w, static_cast<uint8_t*>(part(layout.depthwise)));
     } else {
       __builtin_memcpy(part(layout.depthwise), w.depthwise_kernel,
                        static_cast<size_t>(w.kh * w.kw * w.middle()));
