@@ -29,7 +29,7 @@ Expanded<T> expand(const Geometry& g, const T* image, int64_t p0, int64_t p1, T*
   Correlation correlation = forward_correlation(g);
   if (g.m == 1) return {correlation, image, p0};
   const Range rows = input_rows(g, p0, p1);
-  repeat(image + rows.first * g.w * g.c, (rows.last - rows.first) * g.w * g.c, g.m, scratch);
+  repeat_each(image + rows.first * g.w * g.c, (rows.last - rows.first) * g.w * g.c, g.m, scratch);
   correlation.in_h = rows.last - rows.first;
   correlation.pt = g.pt + rows.first - p0 * g.sh;
   return {correlation, scratch, 0};
@@ -115,18 +115,22 @@ class DepthwiseBands {
   void compute_widened(const S* x, Activation activation, const Box& box, Out* out, int64_t out_row,
                        int64_t out_pixel, T* scratch) const {
     const Correlation whole = forward_correlation(g);
-    const Window window = inside_image(whole, window_of(whole, box.p0, box.p1, box.q0, box.q1));
-    const int64_t rows = box.p1 - box.p0, columns = box.q1 - box.q0;
+    const int64_t rows = box.p1 - box.p0;
     T* const tile = scratch + plan_.widened.window;
-    each_widened_part<T>(plan_.widened.together, box.c0, box.c1, [&](int64_t c, int64_t count) {
-      widen_window(x, g.w, g.c, g.m, window, c, count, scratch);
-      correlate<T>(plan_.correlation,
-                   widened_correlation(whole, window, box.p0, box.q0, columns, count), scratch,
-                   kernel_ + c, bias_ == nullptr ? nullptr : bias_ + c, early(activation),
-                   Box{0, rows, 0, columns, 0, count}, tile, columns * count, count,
-                   scratch + plan_.widened.elements());
-      put_tile<S>(tile, rows, columns, count, activation, out + (c - box.c0), out_row, out_pixel);
-    });
+    each_widened_part<T>(
+        plan_.widened, box.q1 - box.q0, box.c0, box.c1, [&](Range q, int64_t c, int64_t count) {
+          const int64_t q0 = box.q0 + q.first, columns = q.last - q.first;
+          const Window window =
+              inside_image(whole, window_of(whole, box.p0, box.p1, q0, q0 + columns));
+          widen_window(x, g.w, g.c, g.m, window, c, count, scratch);
+          correlate<T>(plan_.correlation,
+                       widened_correlation(whole, window, box.p0, q0, columns, count), scratch,
+                       kernel_ + c, bias_ == nullptr ? nullptr : bias_ + c, early(activation),
+                       Box{0, rows, 0, columns, 0, count}, tile, columns * count, count,
+                       scratch + plan_.widened.elements());
+          put_tile<S>(tile, rows, columns, count, activation,
+                      out + q.first * out_pixel + (c - box.c0), out_row, out_pixel);
+        });
   }
   void spread(T* to) const {
     const auto weight = [&](int64_t i, int64_t j, int64_t c, int64_t m) {

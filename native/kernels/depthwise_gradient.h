@@ -70,22 +70,24 @@ class PlannedPhases {
             phase, plan_phase<S>(g, phase, plan.bands.most, plan.band.widened.together)};
       }
   }
-  // Computes rows [h0, h1) of channels [c0, c1), from dy or a part of it as `seen(correlation)`
-  // says of a phase's, whose channel 0 is channel `weights` of the kernel. `out` is where the first
-  // one of (h0, 0) goes, in rows of pixels of `pixel` elements.
+  // Computes rows [h0, h1) and columns [w0, w1) of channels [c0, c1), from dy or a part of it as
+  // `seen(correlation)` says of a phase's, whose channel 0 is channel `weights` of the kernel.
+  // `out` is where the first one of (h0, w0) goes, in rows of those columns, `pixel` elements each.
   template <class T, class F>
   void correlate_all(const Geometry& g, FlippedKernel<T>& flipped, int64_t weights, const T* dy,
-                     F&& seen, int64_t h0, int64_t h1, int64_t c0, int64_t c1, T* out,
-                     int64_t pixel, T* scratch) const {
+                     F&& seen, int64_t h0, int64_t h1, int64_t w0, int64_t w1, int64_t c0,
+                     int64_t c1, T* out, int64_t pixel, T* scratch) const {
     for (int64_t a = 0; a < g.sh; ++a)
       for (int64_t b = 0; b < g.sw; ++b) {
         const auto& [phase, how] = phases_.get()[a * g.sw + b];
-        const Range p = axis_range(h0, h1, g.sh, a, g.pt), q = phase.q;
+        const Range p = axis_range(h0, h1, g.sh, a, g.pt), q = axis_range(w0, w1, g.sw, b, g.pl);
         if (p.first == p.last || q.first == q.last) continue;
-        const int64_t row = p.first * g.sh + a - g.pt - h0, column = q.first * g.sw + b - g.pl;
+        const int64_t row = p.first * g.sh + a - g.pt - h0;
+        const int64_t column = q.first * g.sw + b - g.pl - w0;
         correlate<T>(how, seen(phase.correlation), dy, flipped.phase(a * g.sw + b) + weights,
                      nullptr, Activation::none, Box{p.first, p.last, q.first, q.last, c0, c1},
-                     out + (row * g.w + column) * pixel, g.sh * g.w * pixel, g.sw * pixel, scratch);
+                     out + (row * (w1 - w0) + column) * pixel, g.sh * (w1 - w0) * pixel,
+                     g.sw * pixel, scratch);
       }
   }
 
@@ -116,26 +118,30 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
     if constexpr (kIsHalf<S>) {
       T* const tile = window + plan.band.widened.window;
       const Range p = output_rows(g, h0, h1);
-      const Window seen{p.first, 0, p.last - p.first, g.wo};
       each_widened_part<T>(
-          plan.band.widened.together, c.first, c.last, [&](int64_t c0, int64_t count) {
+          plan.band.widened, g.w, c.first, c.last, [&](Range w, int64_t c0, int64_t count) {
+            const Range q = output_columns(g, w.first, w.last);
+            const Window seen{p.first, q.first, p.last - p.first, q.last - q.first};
             widen_window(dy + n * image, g.wo, channels, int64_t{1}, seen, c0, count, window);
             const auto local = [&](Correlation correlation) {
               correlation.in_h = seen.rows;
+              correlation.in_w = seen.columns;
               correlation.pt += seen.row;
+              correlation.pl += seen.column;
               correlation.channels = widened_pitch<T>(count);
               return correlation;
             };
-            phases.correlate_all(g, flipped, c0, window, local, h0, h1, 0, count, tile, count,
-                                 strip);
-            if (g.m != 1) add_neighbours(tile, (h1 - h0) * g.w * g.c, g.m, expanded);
-            put_tile<S>(g.m == 1 ? tile : expanded, h1 - h0, g.w, count / g.m, Activation::none,
-                        out + c0 / g.m, g.w * g.c, g.c);
+            const int64_t columns = w.last - w.first;
+            phases.correlate_all(g, flipped, c0, window, local, h0, h1, w.first, w.last, 0, count,
+                                 tile, count, strip);
+            if (g.m != 1) add_neighbours(tile, (h1 - h0) * columns * g.c, g.m, expanded);
+            put_tile<S>(g.m == 1 ? tile : expanded, h1 - h0, columns, count / g.m, Activation::none,
+                        out + w.first * g.c + c0 / g.m, g.w * g.c, g.c);
           });
     } else {
       T* const to = g.m == 1 ? out : expanded;
       phases.correlate_all(
-          g, flipped, 0, dy + n * image, [](const Correlation& all) { return all; }, h0, h1,
+          g, flipped, 0, dy + n * image, [](const Correlation& all) { return all; }, h0, h1, 0, g.w,
           c.first, c.last, to + c.first, channels, strip);
       if (g.m != 1) add_neighbours(to, (h1 - h0) * g.w * g.c, g.m, out);
     }
@@ -194,7 +200,7 @@ void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const 
       const Window seen = stride2_window(g, h0, h1);
       T* const tile = window + plan.band.widened.window;
       each_widened_part<T>(
-          plan.band.widened.together, c.first, c.last, [&](int64_t c0, int64_t count) {
+          plan.band.widened, g.w, c.first, c.last, [&](Range, int64_t c0, int64_t count) {
             widen_window(image, g.wo, g.c, int64_t{1}, seen, c0, count, window);
             const int64_t pitch = widened_pitch<T>(count);
             stride2_input_gradient<T>(g, {window - seen.row * g.wo * pitch, pitch}, kernel + c0, h0,
@@ -280,16 +286,17 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
       T* const window = scratch + sums;
       if constexpr (kIsHalf<S>) {
         const Correlation whole = forward_correlation(g);
-        const Window seen = inside_image(whole, window_of(whole, p0, p1, 0, g.wo));
         each_widened_part<T>(
-            plan.band.widened.together, c.first, c.last, [&](int64_t c0, int64_t count) {
+            plan.band.widened, g.wo, c.first, c.last, [&](Range q, int64_t c0, int64_t count) {
+              const int64_t columns = q.last - q.first;
+              const Window seen = inside_image(whole, window_of(whole, p0, p1, q.first, q.last));
               T* const outputs = window + seen.rows * seen.columns * widened_pitch<T>(count);
               widen_window(image, g.w, g.c, g.m, seen, c0, count, window);
               widen_window(dy + n * g.ho * g.wo * channels, g.wo, channels, int64_t{1},
-                           Window{p0, 0, p1 - p0, g.wo}, c0, count, outputs);
+                           Window{p0, q.first, p1 - p0, columns}, c0, count, outputs);
               add_kernel_gradient<T>(plan.band.correlation,
-                                     widened_correlation(whole, seen, p0, 0, g.wo, count), window,
-                                     outputs, 0, p1 - p0, 0, count, dk_here + c0, of_taps,
+                                     widened_correlation(whole, seen, p0, q.first, columns, count),
+                                     window, outputs, 0, p1 - p0, 0, count, dk_here + c0, of_taps,
                                      window + plan.band.widened.elements());
             });
       } else {

@@ -220,8 +220,10 @@ BandPlan plan_band(const Geometry& g, DepthwiseKernel kernel, int64_t rows, int6
     default:
       if (kIsHalf<S>) {
         band.widened = plan_widened<T>(
-            channels, most_pixels(correlation, window_of(correlation, 0, rows, 0, columns)),
-            rows * columns, g.m != 1);
+            channels, g.m != 1, columns, (g.kw - 1) * g.dw / g.sw, [&](int64_t here) {
+              const Window window = window_of(correlation, 0, rows, 0, here);
+              return WidenedPixels{most_pixels(correlation, window), rows * here};
+            });
         correlation.channels = widened_pitch<T>(band.widened.together);
       } else if (g.m != 1) {
         band.expanded = min_of(g.h, (rows - 1) * g.sh + (g.kh - 1) * g.dh + 1) * g.w * channels;
@@ -298,15 +300,22 @@ inline FlatSizes gradient_flat_sizes(const Geometry& g) {
           g.w};
 }
 
-// The output rows that input rows [h0, h1) see.
+// The output rows that see input rows [h0, h1), and the columns that see columns [w0, w1).
 inline Range output_rows(const Geometry& g, int64_t h0, int64_t h1) {
   const int64_t first = max_of(0, ceil_div(h0 + g.pt - (g.kh - 1) * g.dh, g.sh));
   return {first, max_of(first, min_of(g.ho, floor_div(h1 - 1 + g.pt, g.sh) + 1))};
 }
+inline Range output_columns(const Geometry& g, int64_t w0, int64_t w1) {
+  const int64_t first = max_of(0, ceil_div(w0 + g.pl - (g.kw - 1) * g.dw, g.sw));
+  return {first, max_of(first, min_of(g.wo, floor_div(w1 - 1 + g.pl, g.sw) + 1))};
+}
 
-// The most of them that bands of `rows` rows see.
+// The most of them that so many rows or columns have.
 inline int64_t most_output_rows(const Geometry& g, int64_t rows) {
   return min_of(g.ho, (rows - 1 + (g.kh - 1) * g.dh) / g.sh + 2);
+}
+inline int64_t most_output_columns(const Geometry& g, int64_t columns) {
+  return min_of(g.wo, (columns - 1 + (g.kw - 1) * g.dw) / g.sw + 2);
 }
 
 // The input gradient as one correlation a phase, by vectors of channels.
@@ -319,8 +328,12 @@ void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& pla
   plan.bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
   plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
   if (kIsHalf<S>)
-    plan.band.widened = plan_widened<T>(channels, most_output_rows(g, plan.bands.most) * g.wo,
-                                        plan.bands.most * g.w, g.m != 1);
+    plan.band.widened =
+        plan_widened<T>(channels, g.m != 1, g.w, (g.kw - 1) * g.dw, [&](int64_t columns) {
+          return WidenedPixels{
+              most_output_rows(g, plan.bands.most) * most_output_columns(g, columns),
+              plan.bands.most * columns};
+        });
   bool small = true;
   for (int64_t a = 0; a < g.sh; ++a)
     for (int64_t b = 0; b < g.sw; ++b) {
@@ -331,7 +344,8 @@ void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& pla
     }
   plan.band.kernel = small ? DepthwiseKernel::small : DepthwiseKernel::channelwise;
   // Of a half type, the tile has every channel m times, and these are the sums.
-  plan.band.expanded = g.m == 1 ? 0 : plan.bands.most * g.w * (kIsHalf<S> ? g.c : channels);
+  const int64_t expanded = kIsHalf<S> ? plan.band.widened.columns * g.c : g.w * channels;
+  plan.band.expanded = g.m == 1 ? 0 : plan.bands.most * expanded;
   plan.scratch = plan.band.expanded + plan.band.widened.elements() + plan.band.correlation.strip;
 }
 
@@ -364,8 +378,11 @@ DepthwisePlan plan_input_gradient(const Geometry& g, int64_t threads) {
     plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
     plan.band.kernel = DepthwiseKernel::stride2;
     if (kIsHalf<S>)
-      plan.band.widened = plan_widened<T>(g.c, most_output_rows(g, plan.bands.most) * g.wo,
-                                          plan.bands.most * g.w, false);
+      // Whole rows: a reach that leaves no pieces.
+      plan.band.widened = plan_widened<T>(g.c, false, g.w, g.w, [&](int64_t columns) {
+        return WidenedPixels{most_output_rows(g, plan.bands.most) * g.wo,
+                             plan.bands.most * columns};
+      });
     plan.scratch = plan.band.widened.elements();
   } else {
     plan_gradient_phases<S>(g, threads, plan);
@@ -380,9 +397,12 @@ void plan_gradient_windows(const Geometry& g, DepthwisePlan& plan) {
   using T = Real<S>;
   const int64_t rows = plan.bands.most;
   Correlation correlation = forward_correlation(g);
-  const int64_t window = most_pixels(correlation, window_of(correlation, 0, rows, 0, g.wo));
   BandPlan& band = plan.band;
-  band.widened = plan_widened<T>(g.c * g.m, window + rows * g.wo, 0, g.m != 1);
+  band.widened =
+      plan_widened<T>(g.c * g.m, g.m != 1, g.wo, (g.kw - 1) * g.dw / g.sw, [&](int64_t columns) {
+        const Window window = window_of(correlation, 0, rows, 0, columns);
+        return WidenedPixels{most_pixels(correlation, window) + rows * columns, 0};
+      });
   correlation.channels = widened_pitch<T>(band.widened.together);
   band.correlation = plan_correlation<T>(correlation, band.correlation.small, rows, 0, g.wo);
   band.scratch = band.widened.elements() + band.correlation.strip;

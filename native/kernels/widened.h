@@ -79,10 +79,10 @@ void put_run(const float* from, int64_t count, Out* to) {
 
 // --- windows -------------------------------------------------------------------------------------
 
-// The channels of a window that are widened at a time, 0 where tensors are read themselves; and the
-// elements of scratch for such windows and for tiles.
+// The channels and columns of a tile that are computed at a time, 0 where tensors are read
+// themselves; and the elements of scratch for their windows and for them.
 struct WidenedPlan {
-  int64_t together = 0;
+  int64_t together = 0, columns = 0;
   int64_t window = 0, tile = 0;
   int64_t elements() const { return window + tile; }
 };
@@ -101,35 +101,53 @@ int64_t most_widened(int64_t channels, int64_t together) {
   return min_of(channels, together + kLanes<T> - 1);
 }
 
-// Of boxes of `channels` channels or fewer with at most this many pixels in the window and in the
-// tile. `whole` says that channels are not parted.
-template <class T>
-WidenedPlan plan_widened(int64_t channels, int64_t window, int64_t tile, bool whole) {
+// The pixels of a window, and of its tile.
+struct WidenedPixels {
+  int64_t window, tile;
+};
+
+// Of boxes of at most `channels` channels and `columns` columns; pixels(columns) are those of such
+// a box. `whole` says that channels are not parted. A piece of the columns has twice those that
+// it shares with its neighbours, at least, of a kernel that reaches over `reach`.
+template <class T, class F>
+WidenedPlan plan_widened(int64_t channels, bool whole, int64_t columns, int64_t reach, F&& pixels) {
   constexpr int64_t kRoom = tuning::kWidenedBytes / static_cast<int64_t>(sizeof(T));
-  const int64_t fit = kRoom / max_of(1, window + tile) / kLanes<T>;
-  WidenedPlan plan;
+  const int64_t few = whole ? channels : min_of(channels, tuning::kWidenedVectors * kLanes<T>);
+  const int64_t least = max_of(tuning::kWidenedColumns, 2 * reach);
+  WidenedPlan plan{.columns = columns};
+  WidenedPixels here = pixels(columns);
+  while (plan.columns >= 2 * least && (here.window + here.tile) * few > kRoom) {
+    plan.columns = ceil_div(plan.columns, 2);
+    here = pixels(plan.columns);
+  }
+  const int64_t fit = kRoom / max_of(1, here.window + here.tile) / kLanes<T>;
   plan.together =
       whole ? channels : min_of(channels, max_of(fit, tuning::kWidenedVectors) * kLanes<T>);
   const int64_t most = most_widened<T>(channels, plan.together);
-  plan.window = window * (round_up(most, kLanes<T>) + kLanes<T>);
-  plan.tile = tile * most;
+  plan.window = here.window * (round_up(most, kLanes<T>) + kLanes<T>);
+  plan.tile = here.tile * most;
   return plan;
 }
 
-// Calls f(c, count) for parts of the channels [c0, c1), each of whole vectors but the last, which
-// also has the channels that do not fill one.
+// Calls f(q, c, count) for the pieces [q.first, q.last) of `columns` columns, and for each for
+// parts of the channels [c0, c1): of whole vectors, but the last also has the channels that do not
+// fill one.
 template <class T, class F>
-void each_widened_part(int64_t together, int64_t c0, int64_t c1, F&& f) {
-  const int64_t parts = ceil_div(c1 - c0, max_of(1, together));
-  for (int64_t part = 0; part < parts; ++part) {
-    const Range range = channel_part<T>(c1 - c0, parts, part);
-    f(c0 + range.first, range.last - range.first);
+void each_widened_part(const WidenedPlan& plan, int64_t columns, int64_t c0, int64_t c1, F&& f) {
+  const int64_t pieces = ceil_div(columns, max_of(1, plan.columns));
+  const int64_t parts = ceil_div(c1 - c0, max_of(1, plan.together));
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const Range q{part_start(columns, pieces, piece), part_start(columns, pieces, piece + 1)};
+    for (int64_t part = 0; part < parts; ++part) {
+      const Range range = channel_part<T>(c1 - c0, parts, part);
+      f(q, c0 + range.first, range.last - range.first);
+    }
   }
 }
 
 // Repeats each of `count` values `m` times.
 template <class T>
-void repeat(const T* from, int64_t count, int64_t m, T* to) {
+void repeat_each(const T* from, int64_t count, int64_t m, T* to) {
   if (m == 2) {
     for (int64_t i = 0; i < count; ++i) to[2 * i] = to[2 * i + 1] = from[i];
     return;
@@ -150,7 +168,7 @@ void widen_repeated(const S* from, int64_t count, int64_t m, float* to) {
   for (int64_t i = 0; i < count; i += kRun) {
     const int64_t here = min_of(kRun, count - i);
     convert_run(from + i, here, run);
-    repeat(run, here, m, to + i * m);
+    repeat_each(run, here, m, to + i * m);
   }
 }
 

@@ -102,11 +102,9 @@ void check_rounding_between(const Shape& s, bool first, sepconv::DType dtype, Bu
 // float32's.
 void check_plan() {
   constexpr int64_t kMost = 1 << 20;
-  const Shape shapes[] = {{1, 112, 112, 32, 1, 3, 1, 1, 64},
-                          {1, 112, 112, 64, 1, 3, 2, 1, 128},
-                          {8, 14, 14, 512, 1, 3, 1, 1, 512},
-                          {1, 28, 28, 240, 1, 5, 1, 1, 40},
-                          {1, 7, 7, 1024, 1, 3, 1, 1, 1024}};
+  const Shape shapes[] = {{1, 112, 112, 32, 1, 3, 1, 1, 64}, {1, 112, 112, 64, 1, 3, 2, 1, 128},
+                          {1, 512, 512, 64, 1, 3, 1, 1, 64}, {8, 14, 14, 512, 1, 3, 1, 1, 512},
+                          {1, 28, 28, 240, 1, 5, 1, 1, 40},  {1, 7, 7, 1024, 1, 3, 1, 1, 1024}};
   for (const Shape& s : shapes)
     for (const auto pass :
          {sepconv::Pass::forward, sepconv::Pass::input_gradient, sepconv::Pass::kernel_gradient}) {
@@ -165,8 +163,12 @@ void check_half_steps(int problems) {
                           {1, 6, 20, 3, 2, 3, 1, 1, 7},    // whole rows of repeated channels
                           {1, 9, 9, 5, 1, 3, 2, 1, 4},     // a channel at a time
                           {1, 5, 5, 130, 1, 3, 1, 1, 3},   // channels widened in parts
+                          {1, 4, 250, 40, 1, 3, 1, 1, 6},  // rows widened in pieces
                           {1, 12, 12, 96, 1, 3, 1, 1, 0},  // the depthwise step alone
-                          {1, 9, 11, 40, 1, 3, 2, 1, 0}};
+                          {1, 9, 11, 40, 1, 3, 2, 1, 0},   //
+                          {1, 5, 500, 70, 1, 5, 2, 1, 0},  // in pieces of rows, with strides,
+                          {1, 4, 600, 33, 1, 3, 1, 3, 0},  // dilation
+                          {1, 3, 400, 24, 2, 3, 1, 1, 0}};  // and channels repeated
   for (const Shape& s : shapes)
     for (const bool first : {false, true})
       for (const sepconv::DType dtype : {sepconv::DType::bf16, sepconv::DType::f16})
