@@ -18,6 +18,7 @@ LAYERS = (
     ("arrays", "geometry", "reference"),
     ("functional", "fused", "pointwise", "prepared"),
     ("program",),
+    ("quantization",),
     ("engines",),
     ENGINES,
     ("layers",),

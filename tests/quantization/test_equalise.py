@@ -55,12 +55,45 @@ def test_the_function_stays_and_channels_come_closer(kind):
     np.testing.assert_array_equal(reference.run(atoms.network, x)[0], expected)
 
 
+def test_sums_have_one_scale():
+    drawn = Drawn()
+    y = drawn.ordinary(0, 8, activation="none")
+    y = drawn.separable(y, 8, residual=y, middle="relu", activation="none")
+    y = drawn.binary("add", y, drawn.ordinary(y, 8, activation="none"))
+    y = drawn.dense(drawn.reduce(drawn.ordinary(y, 8), "mean", [1, 2], False), 3)
+    uneven(drawn)
+    network = drawn.network(y)
+    _, x, made = equalised(network)
+    (expected,), (found,) = reference.run(network, x), reference.run(made.network, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    # All layers changed.
+    assert not set(range(len(network.tensors))) & {
+        number
+        for step in made.network.steps
+        for part, number in step.weights.items()
+        if part.endswith("kernel")
+    }
+
+
+def test_a_clamp_stays_above_what_was_seen():
+    drawn = Drawn()
+    y = drawn.separable(drawn.ordinary(0, 8, activation="relu6"), 6, middle="relu6")
+    uneven(drawn)
+    network = drawn.network(y)
+    _, x, made = equalised(network)
+    (expected,), (found,) = reference.run(network, x), reference.run(made.network, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    before, after = reference.values(network, x)[1], reference.values(made.network, x)[1]
+    greatest = [value.max((0, 1, 2)) for value in (before, after)]
+    assert (greatest[1] >= greatest[0] * 0.999).all()  # channels are only scaled up
+    assert greatest[1].min() > 2 * greatest[0].min()
+
+
 def test_what_does_not_scale_is_left():
     drawn = Drawn()
-    y = drawn.ordinary(drawn.ordinary(0, 8, activation="relu6"), 6)
-    y = drawn.ordinary(drawn.unary(y, "tanh"), 6, activation="none")
-    z = drawn.ordinary(y, 6)  # of two that take y
-    _, _, made = equalised(drawn.network(drawn.binary("add", y, z)))
+    y = drawn.ordinary(drawn.unary(drawn.ordinary(0, 6, activation="none"), "tanh"), 6)
+    z = drawn.unary(drawn.reduce(y, "max", [1], True), "square")
+    _, _, made = equalised(drawn.network(y, drawn.ordinary(z, 6)))
     assert made is None
 
 

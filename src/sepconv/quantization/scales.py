@@ -15,13 +15,16 @@ __all__ = ["channel_axes", "logits", "scales_of"]
 
 
 def channel_axes(network: Network) -> dict[int, int]:
-    """Of the values that layers with weights take, the axis of the channels."""
-    found = shapes(network)
-    return {
-        step.inputs[0]: channel_axis(step, len(found[step.inputs[0]]))
-        for step in network.steps
-        if kind_of(step) == "weights"
-    }
+    """Of the values that layers with weights take or give, and of sums, the channels' axis."""
+    found, first = shapes(network), len(network.inputs)
+    axes: dict[int, int] = {}
+    for i, step in enumerate(network.steps):
+        if kind_of(step) == "weights":
+            axis = channel_axis(step, len(found[step.inputs[0]]))
+            axes |= {step.inputs[0]: axis, first + i: axis}
+        elif step.operation == "binary" and step.attributes["function"] == "add":
+            axes[first + i] = axes.get(step.inputs[0], len(found[first + i]) - 1)
+    return axes
 
 
 def scales_of(atoms: Atoms, seen: Sequence[Seen]) -> list[Scale]:

@@ -30,11 +30,12 @@ class _Trial:
     """Examples, and what the float network makes of them.
 
     Args:
-        atoms: of the float network.
+        atoms: of the float network, maybe equalised.
         arrays: the calibration data.
+        original: of the float network itself, whose outputs are wanted.
     """
 
-    def __init__(self, atoms: Atoms, arrays: Sequence[np.ndarray]) -> None:
+    def __init__(self, atoms: Atoms, arrays: Sequence[np.ndarray], original: Atoms) -> None:
         network = atoms.network
         count = len(arrays[0])
         fixed = network.inputs[0].shape[0]
@@ -51,7 +52,8 @@ class _Trial:
         self.ends = ends
         wanted_values = sorted({*ends.values(), *self._logits})
         run = Runner(network, wanted_values)
-        self._expected = [dict(run(batch)) for batch in self.batches]
+        last = Runner(original.network, self._logits)
+        self._expected = [dict(run(batch)) | dict(last(batch)) for batch in self.batches]
 
     def measured(self, made: Rewritten, at: Sequence[int]) -> dict[int, tuple[float, float]]:
         """The mean squares of values, and of their differences from the float network's."""
@@ -124,10 +126,10 @@ def quantized(
     """
     wanted = dict.fromkeys(blocks_named(network, keep), "as asked for")
     atoms = split(network)
-    ways = _ways(atoms, arrays)
+    ways = _ways(atoms, arrays, atoms)
     other = equalise(atoms, ways[0].seen)
     if other is not None:
-        ways += _ways(other, arrays)
+        ways += _ways(other, arrays, atoms)
     tried = [_made(way, wanted) for way in ways]
     errors = [way.trial.error(made) for made, way in zip(tried, ways, strict=True)]
     best = int(np.argmin(errors))
@@ -173,10 +175,10 @@ def blocks_named(network: Network, keep: Sequence[str]) -> list[int]:
     return sorted(found)
 
 
-def _ways(atoms: Atoms, arrays: Sequence[np.ndarray]) -> list[_Way]:
+def _ways(atoms: Atoms, arrays: Sequence[np.ndarray], original: Atoms) -> list[_Way]:
     """Without and with corrected biases."""
     seen = observe(atoms.network, arrays, channel_axes(atoms.network))
-    scales, trial = scales_of(atoms, seen), _Trial(atoms, arrays)
+    scales, trial = scales_of(atoms, seen), _Trial(atoms, arrays, original)
     return [_Way(atoms, seen, scales, trial, correct) for correct in (False, True)]
 
 
