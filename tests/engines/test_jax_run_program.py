@@ -29,7 +29,8 @@ def made(*shapes, steps=None):
 
 @pytest.fixture(scope="module")
 def program():
-    return Program(programs.every_operation())
+    every = programs.every_operation()
+    return Program(every._replace(outputs=every.outputs[:1], output_names=every.output_names[:1]))
 
 
 def image(batch=2, *more):
@@ -93,7 +94,8 @@ def test_no_gradient():
         jax.grad(total)(jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="it has no gradient"):
         jax.jit(jax.grad(total))(jnp.ones((2, 3)))
-    assert (jax.grad(lambda x: (x + total(jax.lax.stop_gradient(x))).sum())(jnp.ones(3)) == 1).all()
+    stopped = jax.grad(lambda x: x.sum() + total(jax.lax.stop_gradient(x)))(jnp.ones((2, 3)))
+    assert (stopped == 1).all()
 
 
 def test_errors(program):

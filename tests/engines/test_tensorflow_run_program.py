@@ -16,7 +16,8 @@ run = sepconv.tensorflow.run_program
 
 @pytest.fixture(scope="module")
 def program():
-    return Program(programs.every_operation())
+    every = programs.every_operation()
+    return Program(every._replace(outputs=every.outputs[:1], output_names=every.output_names[:1]))
 
 
 def image(batch=2):
@@ -43,11 +44,9 @@ def test_at_once_and_in_graphs(program):
 def test_no_gradient(program):
     x = tf.constant(image())
     for call in (run, tf.function(run)):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, pytest.raises(ValueError, match="it has no gradient"):
             tape.watch(x)
-            y = call(program, x)
-        with pytest.raises(ValueError, match="it has no gradient"):
-            tape.gradient(y, x)
+            tape.gradient(call(program, x), x)
 
 
 def test_a_saved_model_is_refused_where_keras_is_asked(program):
