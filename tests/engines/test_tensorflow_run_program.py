@@ -16,7 +16,8 @@ run = sepconv.tensorflow.run_program
 
 @pytest.fixture(scope="module")
 def program():
-    return Program(programs.every_operation())
+    every = programs.every_operation()
+    return Program(every._replace(outputs=every.outputs[:1], output_names=every.output_names[:1]))
 
 
 def image(batch=2):
@@ -42,12 +43,16 @@ def test_at_once_and_in_graphs(program):
 
 def test_no_gradient(program):
     x = tf.constant(image())
-    for call in (run, tf.function(run)):
+
+    def gradient(call):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = call(program, x)
+        return tape.gradient(y, x)
+
+    for call in (run, tf.function(run)):
         with pytest.raises(ValueError, match="it has no gradient"):
-            tape.gradient(y, x)
+            gradient(call)
 
 
 def test_a_saved_model_is_refused_where_keras_is_asked(program):

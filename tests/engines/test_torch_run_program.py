@@ -19,7 +19,8 @@ operation = torch.ops.sepconv.program.default
 
 @pytest.fixture(scope="module")
 def program():
-    return Program(programs.every_operation())
+    every = programs.every_operation()
+    return Program(every._replace(outputs=every.outputs[:1], output_names=every.output_names[:1]))
 
 
 def image(batch=2):

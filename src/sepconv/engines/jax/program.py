@@ -84,6 +84,11 @@ def _called_back(*operands: Any, embedded: Embedded, keyed: bool) -> list[Any]:
 
 
 def _lowering(context: Any, *operands: Any, embedded: Embedded, keyed: bool) -> Any:
+    """A call back that is given NumPy's views of XLA's memory.
+
+    `jax.pure_callback` makes JAX's arrays of them first, and on a machine with one core waits for
+    ever: its thread is the one that would make them. So it serves several devices alone.
+    """
     parameters = getattr(context.module_context, "lowering_parameters", None)
     if getattr(parameters, "for_export", False):
         raise ValueError(
@@ -91,8 +96,26 @@ def _lowering(context: Any, *operands: Any, embedded: Embedded, keyed: bool) -> 
             "cannot be exported. Export the network that it was made from, or save the program "
             "itself, which needs no engine: sepconv.compile(model).save(path)."
         )
-    call = functools.partial(_called_back, embedded=embedded, keyed=keyed)
-    return mlir.lower_fun(call, multiple_results=True)(context, *operands)
+    if getattr(context.module_context.axis_context, "num_devices", 0) != 1:
+        call = functools.partial(_called_back, embedded=embedded, keyed=keyed)
+        return mlir.lower_fun(call, multiple_results=True)(context, *operands)
+
+    def compute(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        found = _call(*arrays, embedded=embedded, keyed=keyed)
+        like = context.avals_out
+        return tuple(y.astype(one.dtype, copy=False) for y, one in zip(found, like, strict=True))
+
+    results, _, _ = mlir.emit_python_callback(
+        context,
+        compute,
+        None,
+        list(operands),
+        context.avals_in,
+        context.avals_out,
+        has_side_effect=False,
+        returns_token=False,
+    )
+    return results
 
 
 def _batch(
@@ -142,6 +165,6 @@ _program = Primitive("sepconv_program")
 _program.multiple_results = True
 _program.def_impl(_run)
 _program.def_abstract_eval(_avals)
-mlir.register_lowering(_program, _lowering)
+mlir.register_lowering(_program, _lowering, cacheable=False)  # each has a call back of its own
 ad.primitive_jvps[_program] = _jvp
 batching.primitive_batchers[_program] = _batch
