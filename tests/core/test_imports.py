@@ -24,9 +24,9 @@ LAYERS = (
     ("layers",),
     ("_registration",),
     ("doctor",),
-    ("models", "modules"),
+    ("models", "modules", "quantization.quantize"),
     ("bench", "demo"),
-    ("explain", "program.command"),
+    ("explain", "program.command", "modules.explaining"),
     ("cli",),
 )
 

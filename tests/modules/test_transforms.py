@@ -10,6 +10,7 @@ import socket
 
 import pytest
 import torch
+import torch._dynamo.testing
 from helpers.torch_networks import Block, Small, assert_close, small_pair, step
 from torch import nn
 from torch.utils.checkpoint import checkpoint

@@ -83,8 +83,8 @@ def of_range(least: float, greatest: float) -> Scale:
     """The scale and zero point for numbers between two, and zero.
 
     Example:
-        >>> of_range(0.0, 51.0).zero_point, of_range(-1.0, 1.0).zero_point
-        (0, 128)
+        >>> of_range(0.0, 51.0).zero_point, of_range(-1.0, 3.0).zero_point
+        (0, 64)
     """
     least, greatest = min(least, 0.0), max(greatest, 0.0)
     scale = float(np.float32(max((greatest - least) / 255, _LEAST)))
@@ -106,9 +106,9 @@ def best(
 
     Example:
         >>> counts = np.ones(BINS)
-        >>> best(Histogram(-1.0, 1.0, counts)).zero_point
-        128
-        >>> counts[200:] = 1e-5  # next to nothing is above -0.8
+        >>> best(Histogram(-1.0, 3.0, counts)).zero_point
+        64
+        >>> counts[200:] = 1e-9  # next to nothing is above -0.8
         >>> best(Histogram(-1.0, 1.0, counts)).ends[1] < 0.5
         True
     """
