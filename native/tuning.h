@@ -142,7 +142,7 @@ inline constexpr int64_t kManyTiles = 8;
 inline constexpr int kTaskProductsLog2 = 17;
 
 // The same of int8, of which an instruction multiplies four times as many. Reckoned, not measured.
-//   tests/native/sepconv_native_int8_bench
+//   sepconv run of an int8 program, with --repeat 100
 inline constexpr int kTaskBytesProductsLog2 = 19;
 
 // Bytes of packed weights that each thread packs for itself: less than the second cache, where they
