@@ -102,6 +102,15 @@ def test_a_copy_from_the_config_waits_for_its_weights(model, program):
     assert keras.layers.deserialize(config).get_config() == model.get_layer("net").get_config()
 
 
+def test_a_program_s_file_is_taken(program, tmp_path):
+    program.save(tmp_path / "net.sepconv")
+    layer = ProgramLayer(tmp_path / "net.sepconv")
+    same(layer(image()), program(image()))
+    (tmp_path / "other").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="other: it is not a program"):
+        ProgramLayer(tmp_path / "other")
+
+
 def test_copies_share_nothing(model, program):
     same(copy.deepcopy(model)(image()), program(image()))
     copied, record = sepconv.accelerate(model)
@@ -211,7 +220,7 @@ def test_an_export_is_refused(trains, model, tmp_path):
 def test_errors():
     with pytest.raises(TypeError, match="Received: neither"):
         ProgramLayer()
-    with pytest.raises(TypeError, match="class Dense"):
+    with pytest.raises(TypeError, match="Received: Dense"):
         ProgramLayer(keras.layers.Dense(2))
     step = Step("unary", "relu", (0,), {"function": "relu", "a": 0.0, "b": np.inf, "c": 0.0})
     made = Network("float32", [Input("x", (None, 3))], [step], [1], ["y"], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from keras import tree
 from sepconv.engines import adapter
 from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
-from sepconv.program.embedded import Embedded, bytes_of, results_of
+from sepconv.program.embedded import Embedded, bytes_of, open_program, results_of
 from sepconv.program.program import Program
 
 __all__ = ["ProgramLayer"]
@@ -32,7 +33,7 @@ class ProgramLayer(NotExported, keras.layers.Layer):
 
     Args:
         program: a `sepconv.program.program.Program` that knows its network, as `sepconv.compile`
-            gives it; None for a layer whose weights are loaded.
+            gives it; the path of its file; None for a layer whose weights are loaded.
         signature: what a layer without a program takes and gives, as in its config.
         **kwargs: `name` and what else `keras.layers.Layer` takes.
 
@@ -43,8 +44,9 @@ class ProgramLayer(NotExported, keras.layers.Layer):
         The program's; of several outputs a list.
 
     Raises:
-        ValueError: the program was loaded from a file, and holds packed weights alone.
-        TypeError: `program` is no program.
+        ValueError: the program was loaded from a file, and holds packed weights alone; or there is
+            no program in the file.
+        TypeError: `program` is neither.
 
     Example:
         >>> import numpy as np, sepconv
@@ -60,7 +62,7 @@ class ProgramLayer(NotExported, keras.layers.Layer):
 
     def __init__(
         self,
-        program: Program | None = None,
+        program: Program | str | os.PathLike[str] | None = None,
         signature: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -69,14 +71,10 @@ class ProgramLayer(NotExported, keras.layers.Layer):
                 "ProgramLayer takes a program, as sepconv.compile makes it, or the signature of "
                 "one whose weights are loaded. Received: neither"
             )
-        if program is not None and not isinstance(program, Program):
-            raise TypeError(
-                "ProgramLayer takes a program, as sepconv.compile makes it. "
-                f"Received: program of the class {type(program).__name__}"
-            )
-        data = None if program is None else bytes_of(program)
-        if program is not None and data is not None:
-            signature = _signature(program, len(data))
+        data = None if program is None else bytes_of(program, "ProgramLayer")
+        if data is not None:
+            made = program if isinstance(program, Program) else open_program(data, "ProgramLayer")
+            signature = _signature(made, len(data))
         assert signature is not None
         # Programs convert their inputs themselves, and have a dtype of their own.
         kwargs["dtype"], kwargs["autocast"] = signature["dtype"], False

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.convolution import Conv1d, Conv2d
-from sepconv.modules.explaining import explain
 from sepconv.modules.program_module import ProgramModule
 from sepconv.modules.separable import SeparableConv2d
 
-__all__ = ["BatchNorm2d", "Conv1d", "Conv2d", "ProgramModule", "SeparableConv2d", "explain"]
+__all__ = ["BatchNorm2d", "Conv1d", "Conv2d", "ProgramModule", "SeparableConv2d"]

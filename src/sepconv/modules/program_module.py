@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -57,7 +56,7 @@ class ProgramModule(nn.Module):
         self, program: Program | str | os.PathLike[str], *, outputs: pytree.TreeSpec | None = None
     ) -> None:
         super().__init__()
-        self.register_buffer("file", torch.from_numpy(_bytes(program)))
+        self.register_buffer("file", torch.from_numpy(bytes_of(program, "ProgramModule")))
         self._structure = None if outputs is None else pytree.treespec_dumps(outputs)
         self._attach()
         self.training = False
@@ -129,21 +128,6 @@ class ProgramModule(nn.Module):
         inputs = ", ".join(f"{one.name}: {one.shape}" for one in self.inputs)
         outputs = ", ".join(f"{one.name}: {one.shape}" for one in self.program.outputs)
         return f"({inputs}) -> ({outputs})"
-
-
-def _bytes(program: Program | str | os.PathLike[str]) -> np.ndarray:
-    """The bytes of a program's file, to be changed."""
-    if isinstance(program, Program):
-        return bytes_of(program).copy()
-    if isinstance(program, (str, os.PathLike)):
-        from sepconv.program import file
-
-        contents = file.read(program)
-        return np.frombuffer(file.encode(contents.network, contents.notes), np.uint8).copy()
-    raise TypeError(
-        "ProgramModule takes a program, as sepconv.compile makes it, or the path of its file. "
-        f"Received: {type(program).__name__}"
-    )
 
 
 ProgramModule.__module__ = "sepconv.modules"  # which files name

@@ -7,6 +7,7 @@ packed weights that computes is made when it is first called.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -58,14 +59,28 @@ class Rule(NamedTuple):
         )
 
 
-def bytes_of(program: Program) -> np.ndarray:
-    """The file of a program, as an array of bytes.
+def bytes_of(program: Program | str | os.PathLike[str], taker: str = "This") -> np.ndarray:
+    """The file of a program, as an array of bytes of its own.
+
+    Args:
+        program: one that knows its network; or the path of its file, which is checked.
+        taker: what errors call the one who wants it.
 
     Raises:
-        ValueError: the program was loaded from a file, and holds packed weights alone.
+        ValueError: the program was loaded from a file, and holds packed weights alone; or the file
+            is none of a program.
+        TypeError: it is neither.
     """
-    notes = program.notes | to_notes(program.tuning)
-    return np.frombuffer(file.encode(program.network, notes), np.uint8)
+    if isinstance(program, Program):
+        whole = file.encode(program.network, program.notes | to_notes(program.tuning))
+    elif isinstance(program, (str, os.PathLike)):
+        whole = file.encode(*file.read(program))
+    else:
+        raise TypeError(
+            f"{taker} takes a program, as sepconv.compile makes it, or the path of its file. "
+            f"Received: {type(program).__name__}"
+        )
+    return np.frombuffer(whole, np.uint8).copy()
 
 
 def open_program(data: np.ndarray, name: str) -> Program:

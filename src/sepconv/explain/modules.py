@@ -15,11 +15,11 @@ from sepconv.modules.optimize import optimize
 from sepconv.modules.program_module import ProgramModule
 from sepconv.modules.verify import as_arguments
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["ModuleExplanation", "explain_module"]
 
 
-class Explanation:
-    """What `explain` found; prints as tables.
+class ModuleExplanation:
+    """What `explain_module` found; prints as tables.
 
     Attributes:
         found: the numbers, a row a step.
@@ -42,16 +42,16 @@ class Explanation:
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
     def __repr__(self) -> str:
-        return f"Explanation({self.found!r})"
+        return f"ModuleExplanation({self.found!r})"
 
 
-def explain(
+def explain_module(
     module: nn.Module,
     example_inputs: Any,
     *,
     machine: Machine | None = None,
     seconds: float = 1.0,
-) -> Explanation:
+) -> ModuleExplanation:
     """Says what each step of a module costs: its work, its floor, its time, and how it goes.
 
     The steps are those of `sepconv.optimize`, which runs first if it has not yet. A step's floor is
@@ -74,7 +74,7 @@ def explain(
         >>> from sepconv.bench.roofline import Level
         >>> limits = Machine(1, 1e11, (Level("memory", float("inf"), 1e10),))
         >>> layers = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        >>> found = explain(layers, torch.ones(1, 4, 6, 6), machine=limits, seconds=0).found
+        >>> found = explain_module(layers, torch.ones(1, 4, 6, 6), machine=limits, seconds=0).found
         >>> [(row.name, row.multiply_adds) for row in found.rows]
         [('0', 0), ('2', 4608)]
     """
@@ -88,4 +88,4 @@ def explain(
         leaf.detach().numpy().astype(program.dtype) for leaf in leaves if isinstance(leaf, Tensor)
     ]
     limits = roofline.measure(_native.num_threads(), 0.3) if machine is None else machine
-    return Explanation(explain_program(name, program, arrays, limits, seconds))
+    return ModuleExplanation(explain_program(name, program, arrays, limits, seconds))

@@ -1,4 +1,4 @@
-"""sepconv.modules.explain: a module's steps, their work and times."""
+"""explain_module: a PyTorch module's steps, their work and times."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 import sepconv  # noqa: E402
-from sepconv import modules  # noqa: E402
 from sepconv.bench.roofline import Level, Machine  # noqa: E402
+from sepconv.explain.modules import explain_module  # noqa: E402
 
 MACHINE = Machine(1, 1e9, (Level("memory", math.inf, 1e8),))
 
@@ -22,7 +22,7 @@ def test_the_steps_of_a_module(optimized):
     module = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 5))
     x = torch.zeros(2, 3, 8, 8)
     given = sepconv.optimize(module, x).module if optimized else module
-    explanation = modules.explain(given, x, machine=MACHINE, seconds=0)
+    explanation = explain_module(given, x, machine=MACHINE, seconds=0)
     found = explanation.found
     assert found.input_shapes == [(2, 3, 8, 8)]
     by_name = {row.name: row for row in found.rows}
@@ -34,4 +34,4 @@ def test_the_steps_of_a_module(optimized):
     assert ("ProgramModule" if optimized else "Sequential") in text
     assert "floor ms" in text
     with pytest.raises(TypeError, match="example_inputs"):
-        modules.explain(module, None)
+        explain_module(module, None)
