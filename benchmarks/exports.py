@@ -5,7 +5,7 @@ put a transpose around every convolution, which costs the runtimes two thirds of
 more. MNN's files come from both, by its own converter. ncnn's come from ONNX by pnnx, which leaves
 out the padding that TensorFlow puts before strided convolutions; so ONNX Runtime's plain
 optimizations, which move it into the convolutions, go first. ncnn has no batches: its file is of
-one image.
+one image. Those of int8 are made by `exports_int8.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import exports_int8
 import numpy as np
 
 __all__ = ["FILES", "export"]
@@ -26,8 +27,17 @@ __all__ = ["FILES", "export"]
 class _Writer:
     """Writes a model's files, each once, however many others are made from it."""
 
-    def __init__(self, model: Any, x: np.ndarray, folder: Path) -> None:
-        self.model, self.x, self.folder = model, x, folder
+    def __init__(
+        self, model: Any, x: np.ndarray, folder: Path, calibration: np.ndarray | None
+    ) -> None:
+        self.model, self.x, self.folder, self.given = model, x, folder, calibration
+
+    @property
+    def calibration(self) -> np.ndarray:
+        """The pictures that int8 is calibrated with."""
+        if self.given is None:
+            raise ValueError("int8 needs calibration pictures")
+        return self.given
 
     def path(self, name: str) -> Path:
         """The path of a file, which is written if it is not there."""
@@ -117,6 +127,24 @@ def _program(tune: bool, dtype: str | None = None) -> Callable[[_Writer, Path], 
     return write
 
 
+def _int8_program(tune: bool) -> Callable[[_Writer, Path], None]:
+    """A program of int8 of sepconv."""
+    return lambda writer, path: exports_int8.program(writer.model, writer.calibration, path, tune)
+
+
+def _int8_litert(writer: _Writer, path: Path) -> None:
+    exports_int8.litert(writer.model, writer.calibration, path, len(writer.x))
+
+
+def _int8_of(source: str, quantise: Callable[..., None]) -> Callable[[_Writer, Path], None]:
+    """A quantiser of `exports_int8`, on a file of another format."""
+
+    def write(writer: _Writer, path: Path) -> None:
+        quantise(writer.path(source), writer.calibration, path, len(writer.x))
+
+    return write
+
+
 #: Every file, with what writes it.
 FILES: dict[str, Callable[[_Writer, Path], None]] = {
     "model.onnx": _keras("onnx"),
@@ -129,10 +157,22 @@ FILES: dict[str, Callable[[_Writer, Path], None]] = {
     "tuned.sepconv": _program(tune=True),
     "bfloat16.sepconv": _program(tune=False, dtype="bfloat16"),
     "tuned-bfloat16.sepconv": _program(tune=True, dtype="bfloat16"),
+    "int8.sepconv": _int8_program(tune=False),
+    "tuned-int8.sepconv": _int8_program(tune=True),
+    "int8.tflite": _int8_litert,
+    "qdq.onnx": _int8_of("model.onnx", exports_int8.onnxruntime_qdq),
+    "nncf-onnx.xml": _int8_of("model.onnx", exports_int8.openvino_nncf),
+    "nncf-tflite.xml": _int8_of("model.tflite", exports_int8.openvino_nncf),
 }
 
 
-def export(model: Any, x: np.ndarray, folder: Path, names: Iterable[str]) -> dict[str, str]:
+def export(
+    model: Any,
+    x: np.ndarray,
+    folder: Path,
+    names: Iterable[str],
+    calibration: np.ndarray | None = None,
+) -> dict[str, str]:
     """Writes a model's files; Keras' backend must be TensorFlow.
 
     Args:
@@ -140,11 +180,12 @@ def export(model: Any, x: np.ndarray, folder: Path, names: Iterable[str]) -> dic
         x: a batch of it.
         folder: where the files go.
         names: of `FILES`, those to write.
+        calibration: pictures, which files of int8 need.
 
     Returns:
         The reasons for missing files, by their names.
     """
-    writer = _Writer(model, x, folder)
+    writer = _Writer(model, x, folder, calibration)
     missing = {}
     for name in names:
         try:

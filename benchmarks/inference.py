@@ -5,6 +5,7 @@
     python benchmarks/inference.py MobileNet --engines jax --runtimes litert
     python benchmarks/inference.py MobileNet --batch 8 --threads 1
     python benchmarks/inference.py MobileNet --dtype bfloat16  # beside float32
+    python benchmarks/inference.py MobileNet --dtype int8
 
 Each participant has its own process, on the same cores and with the same weights (batch
 normalization's are random), and is tried in several settings, of which the fastest is measured.
@@ -18,6 +19,11 @@ multiply-adds at the rate at which this machine multiplies and adds registers.
 With `--dtype bfloat16` those that have it take part a second time: stock Keras under its policy
 mixed_bfloat16, sepconv's networks and programs made with dtype="bfloat16", and runtimes that are
 told to compute in it. Those that have not are named.
+
+With `--dtype int8` so do sepconv's program, made by `sepconv.quantize`, and the runtimes, each with
+a file of its own quantiser (`exports_int8.py`). Pictures are smooth then, in the network's range,
+as those are that all are calibrated with. Outputs need but some signal above the noise, which is
+printed: it tells a broken conversion, not a good one.
 """
 
 from __future__ import annotations
@@ -31,15 +37,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import exports
+import exports_int8
+import networks
 import numpy as np
 import runtimes
-from runtimes import HALF, RUNTIMES, Run
+from networks import POLICIES, difference, network
+from runtimes import NARROW, RUNTIMES, Run, dtype_of, without_dtype
+from settings import LEAST_SIGNAL, TOLERANCES, choose, timed
 
 ENGINES = ("jax", "torch", "tensorflow")
 NETWORKS = (
@@ -51,26 +60,34 @@ NETWORKS = (
     "EfficientNetB0",
     "NASNetMobile",
 )
-#: Relative to the largest output, of float32 networks. In bfloat16, where each of dozens of layers
-#: rounds to 2^-8, it is only to find what is wrong altogether.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 16 * 2.0**-8}
-#: Keras' policy of the stock network.
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-DISTRIBUTIONS = "keras jax torch tensorflow-cpu onnxruntime openvino ai-edge-litert mnn ncnn pnnx"
+DISTRIBUTIONS = (
+    "keras jax torch tensorflow-cpu onnxruntime openvino nncf ai-edge-litert mnn ncnn pnnx"
+)
 
 
 class Problem(NamedTuple):
-    """What all participants of a table compute, and on how many threads."""
+    """What all participants of a table compute, on how many threads, and in which second dtype."""
 
     name: str
     size: int
     batch: int
     threads: int
+    dtype: str = "float32"
+
+    def pictures(self) -> np.ndarray:
+        """The input: images that differ."""
+        if self.dtype == "int8":
+            return networks.smooth_pictures(self.name, self.size, self.batch, seed=1)
+        return networks.pictures(self.size, self.batch)
 
     def command(self, *options: str) -> list[str]:
         """The command line of a process of this script."""
         numbers = ("--size", self.size, "--batch", self.batch, "--threads", self.threads)
-        return [sys.executable, __file__, self.name, *map(str, numbers), *options]
+        return [
+            *(sys.executable, __file__, self.name, "--dtype", self.dtype),
+            *map(str, numbers),
+            *options,
+        ]
 
     def environment(self) -> dict[str, str]:
         """The environment of such a process."""
@@ -82,64 +99,7 @@ class Problem(NamedTuple):
         }
 
 
-# ---- networks
-
-
-def dtype_of(who: str) -> str:
-    """The dtype that a participant computes in."""
-    return "bfloat16" if who.endswith(HALF) else "float32"
-
-
-def network(name: str, size: int, dtype: str = "float32") -> Any:
-    """A network with random weights from NumPy: the engines' own generators differ."""
-    import keras
-
-    build = getattr(keras.applications, name)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(POLICIES[dtype])
-    try:
-        model = build(input_shape=(size, size, 3), weights=None, classifier_activation=None)
-    finally:
-        keras.config.set_dtype_policy(before)
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            count = layer.moving_mean.shape[0]
-            weights = [rng.uniform(0.5, 1.5, count)] if layer.scale else []
-            weights += [rng.normal(0, 0.3, count)] if layer.center else []
-            weights += [rng.normal(0, 0.3, count), rng.uniform(0.5, 1.5, count)]
-            layer.set_weights(weights)
-        elif not isinstance(layer, keras.layers.Normalization):
-            layer.set_weights([_like(rng, w) for w in layer.get_weights()])
-    return model
-
-
-def _like(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray:
-    """A bias, or a kernel that preserves the scale of its input."""
-    if weight.ndim < 2:
-        return rng.normal(0, 0.1, weight.shape)
-    # The last axes of a depthwise kernel are channels and multiplier: a sum over the taps alone.
-    depthwise = weight.ndim == 4 and weight.shape[3] == 1
-    inputs = np.prod(weight.shape[:2]) if depthwise else weight.size / weight.shape[-1]
-    return rng.normal(0, np.sqrt(2 / inputs), weight.shape)
-
-
-def pictures(size: int, batch: int = 1) -> np.ndarray:
-    """The input: images that differ."""
-    pixels = np.random.default_rng(1).uniform(0, 255, (batch, size, size, 3))
-    return (pixels / 127.5 - 1).astype("float32")
-
-
-def difference(received: Any, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest output."""
-    return float(np.abs(as_array(received) - expected).max() / np.abs(expected).max())
-
-
-def as_array(y: Any) -> np.ndarray:
-    """An engine's result; PyTorch does not hand its bfloat16 to NumPy."""
-    if str(getattr(y, "dtype", "")).startswith("torch."):
-        y = y.float().numpy()
-    return np.array(y).astype("float32")
+# ---- outputs of optimized networks
 
 
 def optimized_network(model: Any, dtype: str) -> Any:
@@ -169,7 +129,7 @@ def check(names: list[str], size: int | None, dtype: str) -> int:
         with tempfile.TemporaryDirectory(prefix="sepconv-check-") as folder:
             optimized.save(Path(folder) / "optimized.keras")
             optimized = keras.models.load_model(Path(folder) / "optimized.keras")
-        x = pictures(side)
+        x = networks.pictures(side)
         apart = difference(optimized.predict_on_batch(x), model.predict_on_batch(x))
         failed |= not apart <= TOLERANCES[dtype]
         layers = f"{len(model.layers):3} layers -> {len(optimized.layers):3}"
@@ -219,7 +179,6 @@ def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
 
 def serve(who: str, problem: Problem, folder: Path) -> None:
     """Runs a participant: prepares, then answers each line of input with the seconds of a turn."""
-    name, size, batch, threads = problem
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -227,18 +186,18 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
         answers.write(json.dumps(value) + "\n")
         answers.flush()
 
-    x = pictures(size, batch)
+    x = problem.pictures()
     runs: dict[str, Callable[[], Run]]
     if who in RUNTIMES:
-        runs = runtimes.runs(who, folder, x, threads)
+        runs = runtimes.runs(who, folder, x, problem.threads)
     else:
-        kind, engine = who.removesuffix(HALF).split("-")
+        kind, engine = without_dtype(who).split("-")
         if engine == "torch":
             import torch
 
-            torch.set_num_threads(threads)
+            torch.set_num_threads(problem.threads)
         dtype = dtype_of(who)
-        model = network(name, size, dtype if kind == "keras" else "float32")
+        model = network(problem.name, problem.size, dtype if kind == "keras" else "float32")
         if kind == "sepconv":
             model = optimized_network(model, dtype).model
         runs = {way: lambda run=run: run for way, run in compiled(model, x).items()}
@@ -246,54 +205,10 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
     if isinstance(chosen, str):
         answer({"failed": chosen})
         return
-    setting, run = chosen
-    answer({"setting": setting})
+    answer({"setting": chosen.setting, "signal": chosen.signal})
     for line in sys.stdin:
-        run()
-        answer(timed(run, int(line)))
-
-
-def choose(runs: dict[str, Callable[[], Run]], expected: Path, dtype: str) -> tuple[str, Run] | str:
-    """The fastest of the settings with the right output, or why there is none.
-
-    Args:
-        runs: functions that prepare a setting, by its name.
-        expected: the right output; where there is no such file yet, the first output becomes it,
-            if it is of float32.
-        dtype: what the settings compute in.
-    """
-    best: tuple[float, str, Run] | None = None
-    errors = []
-    for setting, prepare in runs.items():
-        try:
-            run = prepare()
-            # The second call's output counts, so that a setting that overwrites its input is found.
-            run()
-            y = as_array(run())
-            if dtype != "float32" and not expected.exists():
-                raise ValueError("there is no output of float32 to compare with")
-            apart = difference(y, np.load(expected)) if expected.exists() else 0.0
-            if not apart <= TOLERANCES[dtype]:
-                raise ValueError(f"the output is off by {apart:.1e}")
-            seconds = min(timed(run, 15))
-        except Exception as error:  # a setting that does not work is not measured
-            errors.append(f"{setting}: {type(error).__name__}: {error}"[:300])
-            continue
-        if not expected.exists():
-            np.save(expected, y)
-        if best is None or seconds < best[0]:
-            best = seconds, setting, run
-    return best[1:] if best else "; ".join(errors) or "there is no file that it reads"
-
-
-def timed(run: Run, count: int) -> list[float]:
-    """The seconds of every call."""
-    seconds = []
-    for _ in range(count):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        chosen.run()
+        answer(timed(chosen.run, int(line)))
 
 
 # ---- all of them
@@ -303,12 +218,15 @@ def export(problem: Problem, folder: Path, who: list[str]) -> int:
     """Writes the stock network's cost and files, with Keras on TensorFlow; 1 if one is missing."""
     from sepconv.models import cost
 
-    model, x = network(problem.name, problem.size), pictures(problem.size, problem.batch)
+    model, x = network(problem.name, problem.size), problem.pictures()
     # Keras exports only what has been called.
     found = [cost.cost(call) for call in cost.calls(model, lambda: model.predict_on_batch(x))]
     (folder / "operations").write_text(str(sum(one.operations for one in found)))
     names = dict.fromkeys(name for one in who for name in RUNTIMES[one])
-    missing = exports.export(model, x, folder, names)
+    calibration = None
+    if problem.dtype == "int8":
+        calibration = networks.calibration(problem.name, problem.size)
+    missing = exports.export(model, x, folder, names, calibration)
     for file, reason in missing.items():
         print(f"{file}: {reason}", file=sys.stderr)
     return int(bool(missing))
@@ -329,7 +247,7 @@ class Participant:
     def __init__(self, who: str, problem: Problem, folder: Path) -> None:
         environment = problem.environment()
         if who not in RUNTIMES:
-            environment["KERAS_BACKEND"] = who.removesuffix(HALF).split("-")[1]
+            environment["KERAS_BACKEND"] = without_dtype(who).split("-")[1]
         command = problem.command("--serve", who, "--folder", str(folder))
         self.log = folder / f"{who}.log"
         with self.log.open("w") as log:
@@ -378,7 +296,9 @@ def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
     with tempfile.TemporaryDirectory(prefix="sepconv-inference-") as text:
         folder = Path(text)
         write_files(problem, folder, [one for one in who if one in RUNTIMES])
-        machine = roofline.measure(problem.threads)
+        # Of bfloat16 the peak is float32's: not every level multiplies it by itself.
+        dtypes = ("float32", "int8")[: 2 if problem.dtype == "int8" else 1]
+        peaks = [{d: roofline.measure_peak(problem.threads, 0.5, d) for d in dtypes}]
         team = {}
         try:
             for one in who:
@@ -394,46 +314,66 @@ def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
         finally:
             for participant in team.values():
                 participant.close()
-        machine = machine.best_of(roofline.measure(problem.threads))
+        peaks += [{d: roofline.measure_peak(problem.threads, 0.5, d) for d in dtypes}]
         path = folder / "operations"
         operations = float(path.read_text()) if path.exists() else float("nan")
-    show(problem, team, operations / machine.peak)
+    show(problem, team, {d: operations / max(peak[d] for peak in peaks) for d in dtypes})
     sys.stdout.flush()
     return len(team) == len(who)
 
 
-def show(problem: Problem, team: dict[str, Participant], floor: float) -> None:
-    """Prints the medians, each relative to the floor and to sepconv's best."""
+def show(problem: Problem, team: dict[str, Participant], floors: dict[str, float]) -> None:
+    """Prints the medians, each relative to the floor of its dtype and to sepconv's best."""
     medians = {one: statistics.median(p.seconds) for one, p in team.items() if p.seconds}
     ours = {one: t for one, t in medians.items() if one.startswith("sepconv")}
-    name, size, batch, threads = problem
-    bounds = {dtype_of(one): TOLERANCES[dtype_of(one)] for one in team}
-    told = ", ".join(f"{bound} in {dtype}" for dtype, bound in bounds.items())
+    name, size, batch, threads, dtype = problem
+    bounds = {
+        dtype_of(one): LEAST_SIGNAL if dtype_of(one) == "int8" else TOLERANCES[dtype_of(one)]
+        for one in team
+    }
+    told = ", ".join(
+        f"{bound} dB above the noise in int8" if dtype == "int8" else f"{bound} in {dtype}"
+        for dtype, bound in bounds.items()
+    )
     print(f"\n{name}, {batch} x {size} x {size}, {threads} threads, outputs equal to {told}")
-    print("| | median, ms | quartiles | way | to the floor | to the best sepconv |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    print(f"| multiply-adds at the machine's peak | {1e3 * floor:.2f} | | | | |")
+    last, rule = (" signal to noise, dB |", " --- |") if dtype == "int8" else ("", "")
+    print(f"| | median, ms | quartiles | way | to the floor | to the best sepconv |{last}")
+    print(f"| --- | --- | --- | --- | --- | --- |{rule}")
+    for of, floor in floors.items():
+        what = "multiply-adds at the machine's peak" + f", {of}" * (len(floors) > 1)
+        print(f"| {what} | {1e3 * floor:.2f} | | | | |{' |' if last else ''}")
     best = min(ours.values(), default=float("nan"))
     for one, median in sorted(medians.items(), key=lambda item: item[1]):
         low, _, high = (1e3 * q for q in statistics.quantiles(team[one].seconds, n=4))
-        way = team[one].first["setting"]
-        ratios = f"{median / floor:.2f}x | {median / best:.2f}x"
-        print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratios} |")
+        first = team[one].first
+        floor = floors.get(dtype_of(one), floors["float32"])
+        ratios = f"{median / floor:.2f}x | {median / best:.2f}x |"
+        if last:
+            ratios += " |" if first["signal"] is None else f" {first['signal']:.1f} |"
+        way = first["setting"]
+        print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratios}")
     stock = [t for one, t in medians.items() if one.startswith("keras")]
     if stock and ours:
         print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x")
-    for one in ours:
-        if one + HALF in ours:
-            print(f"{one}: float32 / bfloat16: {ours[one] / ours[one + HALF]:.2f}x")
+    for one, median in medians.items():
+        if without_dtype(one) != one and without_dtype(one) in medians:
+            gain = medians[without_dtype(one)] / median
+            print(f"{without_dtype(one)}: float32 / {dtype_of(one)}: {gain:.2f}x")
 
 
-def with_halves(who: list[str]) -> list[str]:
-    """The participants that have bfloat16, each in float32 first; prints who has not."""
-    able = [one for one in who if one not in RUNTIMES or one + HALF in RUNTIMES]
+def with_narrow(who: list[str], dtype: str) -> list[str]:
+    """The participants that have a dtype, each in float32 first; prints who has not."""
+
+    def has(one: str) -> bool:
+        return f"{one}-{dtype}" in RUNTIMES or (one not in RUNTIMES and dtype in POLICIES)
+
+    able = [one for one in who if has(one)]
     for one in who:
         if one not in able:
-            print(f"{one} does not compute in bfloat16, so it is left out")
-    return able + [one + HALF for one in able]
+            known = exports_int8.WITHOUT if dtype == "int8" else {}
+            why = f": {known[one]}" if one in known else ""
+            print(f"{one} does not compute in {dtype}, so it is left out{why}")
+    return able + [f"{one}-{dtype}" for one in able]
 
 
 def versions() -> str:
@@ -454,13 +394,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
     parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
-    parser.add_argument("--dtype", choices=tuple(POLICIES), default="float32")
+    parser.add_argument("--dtype", choices=("float32", *NARROW), default="float32")
     parser.add_argument("--size", type=int, help="of the picture (default: the network's own)")
     parser.add_argument("--batch", type=int, default=1, help="pictures a call")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=12, help="turns of 5 calls each")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES))
-    wide = [name for name in RUNTIMES if not name.endswith(HALF)]
+    wide = [name for name in RUNTIMES if without_dtype(name) == name]
     parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=wide)
     for hidden in ("--serve", "--folder"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -477,9 +417,12 @@ def main() -> int:
             options.size or (299 if name == "Xception" else 224),
             options.batch,
             options.threads,
+            options.dtype,
         )
         for name in options.networks or ("MobileNet", "MobileNetV2", "EfficientNetB0")
     ]
+    if options.check and options.dtype == "int8":
+        parser.error("--check is of `sepconv.optimize`, which does not make int8")
     if options.export:
         return export(problems[0], Path(options.folder), options.runtimes)
     if options.serve:
@@ -490,7 +433,7 @@ def main() -> int:
     who = [f"{kind}-{engine}" for kind in ("keras", "sepconv") for engine in options.engines]
     who += options.runtimes
     if options.dtype != "float32":
-        who = with_halves(who)
+        who = with_narrow(who, options.dtype)
     print(versions())
     good = True
     for problem in problems:

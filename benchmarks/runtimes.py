@@ -1,8 +1,8 @@
 """The inference runtimes that `inference.py` times: the files that they read, and their calls.
 
 `exports.py` writes the files. Every call is of float32: half types, which some runtimes would take
-by themselves, are off, unless a runtime's name says that it is to compute in bfloat16. It gets
-pictures of float32 then, too.
+by themselves, are off, unless a runtime's name says that it is to compute in bfloat16 or int8. It
+gets pictures of float32 then, too, and its results are float32.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["HALF", "RUNTIMES", "Run", "runs"]
+__all__ = ["NARROW", "RUNTIMES", "Run", "dtype_of", "runs", "without_dtype"]
 
-#: What the names of participants that compute in bfloat16 end with.
-HALF = "-bfloat16"
+#: The dtypes that participants have beside float32; their names end with "-" and the dtype.
+NARROW = ("bfloat16", "int8")
 
 #: The files that each runtime reads, of those in `exports.FILES`.
 RUNTIMES = {
@@ -33,12 +33,36 @@ RUNTIMES = {
     "sepconv-program-bfloat16": ("bfloat16.sepconv", "tuned-bfloat16.sepconv"),
     "openvino-bfloat16": ("model.onnx", "model.tflite"),
     "ncnn-bfloat16": ("model.param",),
+    "sepconv-program-int8": ("int8.sepconv", "tuned-int8.sepconv"),
+    "onnxruntime-int8": ("qdq.onnx",),
+    "openvino-int8": ("nncf-onnx.xml", "nncf-tflite.xml"),
+    "litert-int8": ("int8.tflite",),
 }
 
 #: What a program must do without.
 _ENGINES = ("keras", "jax", "torch", "tensorflow")
 
 Run = Callable[[], Any]
+
+
+def dtype_of(who: str) -> str:
+    """The dtype that a participant computes in.
+
+    Example:
+        >>> dtype_of("litert"), dtype_of("litert-int8")
+        ('float32', 'int8')
+    """
+    return next((dtype for dtype in NARROW if who.endswith(f"-{dtype}")), "float32")
+
+
+def without_dtype(who: str) -> str:
+    """The name of a participant in float32.
+
+    Example:
+        >>> without_dtype("keras-jax-bfloat16"), without_dtype("keras-jax")
+        ('keras-jax', 'keras-jax')
+    """
+    return who.removesuffix(f"-{dtype_of(who)}")
 
 
 def runs(who: str, folder: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
@@ -60,11 +84,11 @@ def runs(who: str, folder: Path, x: np.ndarray, threads: int) -> dict[str, Calla
         "litert": _litert,
         "mnn": _mnn,
         "ncnn": _ncnn,
-        "sepconv-program-bfloat16": _program,
         "openvino-bfloat16": functools.partial(_openvino, precision="bf16"),
         "ncnn-bfloat16": functools.partial(_ncnn, bfloat16=True),
     }
-    make = makers[who]
+    # Elsewhere the file says the dtype.
+    make = makers.get(who) or makers[without_dtype(who)]
     paths = [folder / name for name in RUNTIMES[who] if (folder / name).exists()]
     return {
         f"{way}, {path.name}": run for path in paths for way, run in make(path, x, threads).items()
@@ -130,7 +154,10 @@ def _onnxruntime(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[
 def _openvino(
     path: Path, x: np.ndarray, threads: int, precision: str = "f32"
 ) -> dict[str, Callable[[], Run]]:
-    """For the lowest latency, in a precision that is given: by itself it might choose bfloat16."""
+    """For the lowest latency, in a precision that is given: by itself it might choose bfloat16.
+
+    Operations that the file has in int8 stay so.
+    """
     import openvino
 
     def latency() -> Run:
@@ -154,7 +181,7 @@ def _openvino(
 
 
 def _litert(path: Path, x: np.ndarray, threads: int) -> dict[str, Callable[[], Run]]:
-    """On XNNPACK, which both of its interfaces take by themselves for float32."""
+    """On XNNPACK, which both of its interfaces take by themselves, for float32 and for int8."""
 
     def interpreter() -> Run:
         from ai_edge_litert.interpreter import Interpreter

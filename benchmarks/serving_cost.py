@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import inference
+import networks
 import numpy as np
 from inference import NETWORKS, Problem
 
@@ -122,7 +123,7 @@ def compare(problem: Problem, rounds: int) -> bool:
     with tempfile.TemporaryDirectory(prefix="sepconv-serving-") as text:
         folder = Path(text)
         inference.write_files(problem, folder, [who for who in PARTICIPANTS if "NumPy" not in who])
-        np.save(folder / "x.npy", inference.pictures(problem.size))
+        np.save(folder / "x.npy", problem.pictures())
         expected = None
         for who in PARTICIPANTS:
             try:
@@ -130,8 +131,8 @@ def compare(problem: Problem, rounds: int) -> bool:
                 y = np.load(folder / f"{who}.npy")
                 if "NumPy" not in who:
                     expected = y if expected is None else expected
-                    apart = inference.difference(y, expected)
-                    if not apart <= inference.TOLERANCE:
+                    apart = networks.difference(y, expected)
+                    if not apart <= inference.TOLERANCES["float32"]:
                         raise RuntimeError(f"its output is off by {apart:.1e}")
             except (RuntimeError, OSError) as error:
                 print(f"{problem.name}: {who} is left out: {error}")

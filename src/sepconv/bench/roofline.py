@@ -32,7 +32,17 @@ from sepconv import _native
 from sepconv.arrays import DTYPES
 from sepconv.bench.workloads import Case, Workload
 
-__all__ = ["BYTES", "Floor", "Level", "Machine", "floor", "measure", "traffic", "work"]
+__all__ = [
+    "BYTES",
+    "Floor",
+    "Level",
+    "Machine",
+    "floor",
+    "measure",
+    "measure_peak",
+    "traffic",
+    "work",
+]
 
 #: The bytes of an element.
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
@@ -147,8 +157,19 @@ def measure(threads: int, seconds: float = 0.5, dtype: str = "float32") -> Machi
     large = int(max(128 << 20, 4 * last))
     bandwidth = _native.measure_bandwidth(large, threads, seconds)
     levels.append(Level("memory", math.inf, bandwidth))
-    peak = _native.measure_fma(threads, seconds, DTYPES[dtype])
-    return Machine(threads, peak, tuple(levels), dtype)
+    return Machine(threads, measure_peak(threads, seconds, dtype), tuple(levels), dtype)
+
+
+def measure_peak(threads: int, seconds: float = 0.5, dtype: str = "float32") -> float:
+    """The operations a second of multiply-adds on registers alone, each of which counts as two.
+
+    Args:
+        threads: how many to use.
+        seconds: how long it takes.
+        dtype: whose multiply-adds, a key of `sepconv.arrays.DTYPES`; or "int8", of products of
+            uint8 and int8.
+    """
+    return _native.measure_fma(threads, seconds, "int8" if dtype == "int8" else DTYPES[dtype])
 
 
 def _taps(workload: Workload) -> int:
