@@ -26,7 +26,7 @@ LAYERS = (
     ("doctor",),
     ("models", "modules", "quantization.quantize"),
     ("bench", "demo"),
-    ("explain", "program.command", "modules.explaining"),
+    ("explain", "program.command"),
     ("cli",),
 )
 
