@@ -14,6 +14,7 @@ from sepconv.program.comparing import (
     differences,
     moved_array,
     plainly_apart,
+    roundings,
     usual,
     within,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "plainly_apart",
     "precision",
     "precision_of",
+    "roundings",
     "usual",
     "within",
 ]

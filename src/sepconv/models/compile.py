@@ -7,7 +7,15 @@ from typing import Any, Literal, overload
 
 import keras
 
-from sepconv.models.comparing import allowed, differences, moved, precision, precision_of, within
+from sepconv.models.comparing import (
+    allowed,
+    differences,
+    moved,
+    precision,
+    precision_of,
+    roundings,
+    within,
+)
 from sepconv.models.lowering import NotLowered, lower
 from sepconv.models.partial import PartialProgram, partial_program
 from sepconv.models.running import run, without_collecting
@@ -121,6 +129,8 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any, dtype: st
         expected = run(model, inputs, by_engine=True).outputs
         close = run(model, moved(inputs, precise), by_engine=True).outputs
     bounds = allowed(expected, close, precise)
+    if precise > precision_of("float32"):
+        bounds = roundings(found, _outputs(program, moved(inputs, precise)), bounds)
     apart = differences(expected, found)
     if not within(apart, bounds):
         raise ValueError(

@@ -12,6 +12,7 @@ __all__ = [
     "differences",
     "moved_array",
     "plainly_apart",
+    "roundings",
     "usual",
     "within",
 ]
@@ -23,6 +24,8 @@ _ALWAYS = 1e-4
 _ULPS = 8
 #: The rounding error of a network, over the effect of one unit in the last place of its input.
 _ROUNDINGS = 30
+#: The rounding error of a program of a half type, over the change of its own results.
+_OWN_ROUNDINGS = 4
 
 
 def difference(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
@@ -159,6 +162,31 @@ def allowed(
     return [
         max(0.0 if _is_exact(array) else least, min(_ROUNDINGS * s, 1.0) if np.isfinite(s) else 0.0)
         for array, s in zip(expected, sensitivities, strict=True)
+    ]
+
+
+def roundings(
+    found: Sequence[np.ndarray], moved: Sequence[np.ndarray], bounds: Sequence[float]
+) -> list[float]:
+    """Bounds that leave room for a program's own roundings, which a half type makes large.
+
+    Args:
+        found: its outputs.
+        moved: its outputs for inputs that `moved_array` has changed: all that is rounded within
+            then falls to another side.
+        bounds: those of `allowed`.
+
+    Returns:
+        For each output the larger of its bound and of 4 times the change, at most 1.
+
+    Example:
+        >>> roundings([np.array([1.0, 2.0])], [np.array([1.0, 2.25])], [0.0625])
+        [0.5]
+    """
+    changes = differences(found, moved)
+    return [
+        max(bound, min(_OWN_ROUNDINGS * change, 1.0)) if np.isfinite(change) else bound
+        for bound, change in zip(bounds, changes, strict=True)
     ]
 
 
