@@ -20,7 +20,7 @@ __all__ = ["WITHOUT", "litert", "onnxruntime_qdq", "openvino_nncf", "program"]
 #: Runtimes that have int8, but not here.
 WITHOUT = {
     "ncnn": "its wheel has no quantiser",
-    "mnn": "its quantiser reads image files, of no other range than a mean and a scale give",
+    "mnn": "its quantiser takes its calibration data from folders of files",
 }
 
 
