@@ -20,7 +20,7 @@ __all__ = ["WITHOUT", "litert", "onnxruntime_qdq", "openvino_nncf", "program"]
 #: Runtimes that have int8, but not here.
 WITHOUT = {
     "ncnn": "its wheel has no quantiser",
-    "mnn": "its quantiser reads image files, of no other range than a mean and a scale give",
+    "mnn": "its quantiser takes its calibration data from folders of files",
 }
 
 
@@ -40,17 +40,21 @@ def program(model: Any, pictures: np.ndarray, path: Path, tune: bool) -> None:
 
 def litert(model: Any, pictures: np.ndarray, path: Path, batch: int) -> None:
     """By TensorFlow's converter: int8 operations alone, so what has none is an error."""
+    import keras
     import tensorflow as tf
 
-    shape = (batch, *pictures.shape[1:])
-    signature = [tf.TensorSpec(shape, tf.float32)]
-    forward = tf.function(lambda x: model(x, training=False), input_signature=signature)
-    call = forward.get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([x] for x in _batches(pictures, batch))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    path.write_bytes(converter.convert())
+    signature = [keras.InputSpec(shape=(batch, *pictures.shape[1:]), dtype="float32")]
+    model.export(
+        path,
+        format="litert",
+        input_signature=signature,
+        verbose=False,
+        optimizations=[tf.lite.Optimize.DEFAULT],
+        representative_dataset=lambda: ([x] for x in _batches(pictures, batch)),
+        target_spec={"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]},
+        # Otherwise weights are variables, which calibration does not find.
+        experimental_enable_resource_variables=False,
+    )
 
 
 def onnxruntime_qdq(source: Path, pictures: np.ndarray, path: Path, batch: int) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,34 @@ def test_those_without_bfloat16_are_named_and_left_out(inference, capsys):
     assert [inference.dtype_of(one) for one in who] == ["float32"] * 2 + ["bfloat16"] * 2
     files = {name for one in inference.RUNTIMES for name in inference.RUNTIMES[one]}
     assert files <= set(inference.exports.FILES)
+
+
+def test_those_without_int8_are_named_with_the_reason(inference, capsys):
+    who = inference.with_narrow(["keras-jax", "sepconv-program", "litert", "ncnn"], "int8")
+    assert who == ["sepconv-program", "litert", "sepconv-program-int8", "litert-int8"]
+    told = capsys.readouterr().out
+    assert "keras-jax does not compute in int8, so it is left out\n" in told
+    assert "ncnn does not compute in int8, so it is left out: its wheel has no quantiser" in told
+
+
+def test_a_table_of_int8_has_each_floor_and_the_noise(inference, capsys):
+    problem = inference.Problem("MobileNet", 64, 1, 2, "int8")
+    assert problem.pictures().shape == (1, 64, 64, 3)
+    assert problem.command("--export")[2:5] == ["MobileNet", "--dtype", "int8"]
+    team = {
+        who: types.SimpleNamespace(seconds=[t] * 5, first={"setting": "called", "signal": signal})
+        for who, t, signal in (
+            ("sepconv-program", 4e-3, None),
+            ("sepconv-program-int8", 2e-3, 31.26),
+        )
+    }
+    inference.show(problem, team, {"float32": 2e-3, "int8": 5e-4})
+    told = capsys.readouterr().out
+    assert "| multiply-adds at the machine's peak, int8 | 0.50 | | | | | |" in told
+    row = "| sepconv-program-int8 | 2.00 | 2.00 to 2.00 | called | 4.00x | 1.00x | 31.3 |"
+    assert row in told
+    assert "| sepconv-program | 4.00 | 4.00 to 4.00 | called | 2.00x | 2.00x | |" in told
+    assert "sepconv-program: float32 / int8: 2.00x" in told
 
 
 def test_outputs_in_bfloat16_are_held_against_float32(inference, tmp_path):

@@ -108,3 +108,7 @@ def test_every_dtype_has_a_peak(dtype):
     from sepconv import _native
 
     assert 1e8 < _native.measure_fma(1, 0.05, dtype) < 1e13
+
+
+def test_the_peak_of_int8_is_measured():
+    assert roofline.measure_peak(1, 0.02, "int8") > 1e8
