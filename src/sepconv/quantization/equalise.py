@@ -29,7 +29,7 @@ _SCALING = ("none", "relu", "relu6")
 _LARGEST = 2.0**8
 
 #: How far a clamp stays above the greatest number that was seen of a channel.
-_HEADROOM = 1.5
+_HEADROOM = 2.0
 
 
 def equalise(atoms: Atoms, seen: Sequence[Seen]) -> Atoms | None:
