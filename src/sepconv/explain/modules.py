@@ -76,7 +76,7 @@ def explain_module(
         >>> layers = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         >>> found = explain_module(layers, torch.ones(1, 4, 6, 6), machine=limits, seconds=0).found
         >>> [(row.name, row.multiply_adds) for row in found.rows]
-        [('0', 0), ('2', 4608)]
+        [('0', 0), ('2', 4608), ('2', 0)]
     """
     arguments = as_arguments(example_inputs)
     name = type(module).__name__

@@ -23,7 +23,6 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     Example:
         >>> import torch
-        >>> import torch
         >>> norm = BatchNorm2d(3)
         >>> y = norm(torch.rand(4, 3, 5, 5))
         >>> round(float(y.std(correction=0)), 2)

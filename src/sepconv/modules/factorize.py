@@ -140,12 +140,14 @@ def factorize(
         ValueError: as there. Where outputs differ, the network is as it was.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
-        >>> network, report = factorize(network, torch.ones(1, 3, 8, 8), flops=0.4)
+        >>> network, report = factorize(network, rank=2)
         >>> network[2]
         SeparableConv2d(
-          (depthwise): Conv2d(16, 48, kernel_size=(3, 3), stride=(1, 1), groups=16, bias=False)
-          (pointwise): Conv2d(48, 16, kernel_size=(1, 1), stride=(1, 1))
+          (depthwise): Conv2d(16, 32, kernel_size=(3, 3), stride=(1, 1), groups=16, bias=False)
+          (pointwise): Conv2d(32, 16, kernel_size=(1, 1), stride=(1, 1))
         )
     """
     started = time.perf_counter()

@@ -73,12 +73,15 @@ def optimize(
         ValueError: as `sepconv.compile`; or the module gives something else than tensors.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> layers = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Hardswish()
         >>> module, record = optimize(nn.Sequential(*layers), torch.zeros(1, 3, 8, 8))
         >>> print(record)
-        optimize: 3 modules as 2 steps of one call, verified
+        optimize: 3 modules as 3 steps of one call, verified
           yes  0  Conv2d     transpose
           yes  2  Hardswish  convolution 3x3, 3 to 8 channels, hard_silu
+          yes  2  Hardswish  transpose
         >>> module(torch.ones(2, 3, 8, 8)).shape
         torch.Size([2, 8, 6, 6])
     """

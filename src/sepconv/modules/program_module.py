@@ -41,7 +41,8 @@ class ProgramModule(nn.Module):
         TypeError: `program` is neither.
 
     Example:
-        >>> import sepconv
+        >>> import sepconv, torch
+        >>> from torch import nn
         >>> stock = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Flatten())
         >>> module = ProgramModule(sepconv.compile(stock, torch.zeros(1, 3, 8, 8)))
         >>> module(torch.ones(2, 3, 8, 8)).shape
