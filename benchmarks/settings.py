@@ -18,7 +18,7 @@ __all__ = ["LEAST_SIGNAL", "TOLERANCES", "Chosen", "choose", "held_against", "ti
 #: rounds to 2^-8, it is only to find what is wrong altogether.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 16 * 2.0**-8}
 #: In int8 outputs are held against the noise: the least signal-to-noise ratio, in decibels.
-LEAST_SIGNAL = 6.0
+LEAST_SIGNAL = 3.0
 
 
 class Chosen(NamedTuple):

@@ -39,6 +39,13 @@ def test_traffic_is_of_the_dtype(dtype, ratio):
     assert roofline.work(typed) == roofline.work(case)
 
 
+def test_in_int8_weights_alone_are_bytes():
+    case = Case(SMALL, 2, "separable", "int8")
+    inputs, answers = cases.make(case)
+    weights = inputs["depthwise_kernel"].size + inputs["pointwise_kernel"].size
+    assert roofline.traffic(case) == 4 * (inputs["x"].size + answers["y"].size) + weights
+
+
 def test_the_floor_is_the_dearer_of_operations_and_bytes():
     large = next(w for w in WORKLOADS if w.name == "mobilenet_v1/3")
     product = roofline.floor(Case(large, 8, "pointwise"), MACHINE)
@@ -73,7 +80,8 @@ def test_the_peak_is_that_of_the_dtype(dtype, monkeypatch):
     from sepconv import _native
 
     def measured(threads, seconds, dtype):
-        return next(name for name, code in DTYPES.items() if code == dtype)
+        codes = {**DTYPES, "int8": "int8"}
+        return next(name for name, code in codes.items() if code == dtype)
 
     monkeypatch.setattr(_native, "measure_fma", measured)
     assert roofline.measure(1, 0.001, dtype).peak == dtype

@@ -3,11 +3,12 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers.benchmarks import SMALL
 
 from sepconv.bench import cases, peers, worker
-from sepconv.bench.workloads import WORKLOADS, Case
+from sepconv.bench.workloads import MODES, WORKLOADS, Case
 
 
 def three_builds(case, inputs, thorough):
@@ -65,3 +66,19 @@ def test_an_output_that_is_missing_is_wrong(tmp_path):
     _, answer = prepare(tmp_path, Case(SMALL, 1, "separable-training"), builds)
     assert answer["settings"] == []
     assert "is missing" in answer["wrong"]["y alone"]
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if "training" not in mode])
+def test_a_layer_in_int8_is_right_and_computes_in_int8(mode):
+    from sepconv.bench.peers import ours
+
+    workload = next(w for w in WORKLOADS if w.name == "mobilenet_v3_large/9")
+    case = Case(workload, 1, mode, "int8")
+    inputs, answers = cases.make(case)
+    (built,) = ours.Ours(1).builds(case, inputs, False).values()
+    made = built()
+    y = made.outputs(made.run())["y"]
+    assert y.dtype == np.float32
+    assert 0 < cases.relative_error(y, answers["y"]) < cases.TOLERANCES["int8"]
+    kinds = [step.operation for step in ours.int8_network(case, inputs).steps]
+    assert kinds == ["quantize", "quantized_convolution", "dequantize"]

@@ -3,7 +3,7 @@
 import itertools
 
 from sepconv.bench import workloads
-from sepconv.bench.workloads import WORKLOADS, select
+from sepconv.bench.workloads import MODES, WORKLOADS, select
 
 
 def test_every_workload_is_named_once_and_has_its_source():
@@ -40,3 +40,9 @@ def test_select_by_pattern():
     assert {case.batch for case in select("eegnet")} == {1, 32}
     assert {case.batch for case in select(quick=True)} == {1}
     assert select("resnet") == []
+
+
+def test_int8_is_for_inference_alone():
+    found = select("mobilenet_v1/3", None, (1,), dtype="int8")
+    assert [case.mode for case in found] == [mode for mode in MODES if "training" not in mode]
+    assert {case.dtype for case in found} == {"int8"}

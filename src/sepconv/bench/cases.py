@@ -38,7 +38,14 @@ __all__ = [
 #: The largest relative error, in the norm, of right outputs. Of the half types it is four times
 #: what rounding a number costs: libraries may round between the two steps, before the bias and in a
 #: gradient.
-TOLERANCES = {"float32": 1e-4, "float64": 1e-12, "bfloat16": 4 * 2.0**-8, "float16": 4 * 2.0**-11}
+TOLERANCES = {
+    "float32": 1e-4,
+    "float64": 1e-12,
+    "bfloat16": 4 * 2.0**-8,
+    "float16": 4 * 2.0**-11,
+    # Of Gaussian numbers 256 steps leave an error of 0.01, and of 0.02 through two layers.
+    "int8": 2.0**-4,
+}
 
 #: Arrays by name. Inputs, those that a case has: x, depthwise_kernel (kh, kw, C, M),
 #: pointwise_kernel (C * M, F), bias, dy. For "pointwise", x is the output of the depthwise step.
@@ -57,7 +64,9 @@ def relative_error(received: np.ndarray, expected: np.ndarray) -> float:
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """NumPy's dtype of a key of `sepconv.arrays.DTYPES`; bfloat16 is that of ml_dtypes."""
+    """NumPy's dtype of a case's arrays; bfloat16 is that of ml_dtypes, and int8 has float32's."""
+    if name == "int8":
+        return np.dtype(np.float32)
     if name != "bfloat16":
         return np.dtype(name)
     import ml_dtypes

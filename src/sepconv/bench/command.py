@@ -73,10 +73,10 @@ def add_parsers(commands: Any) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=DTYPES,
+        choices=(*DTYPES, "int8"),
         default="float32",
-        help="of all arrays; beside another than float32, sepconv is also timed in float32 "
-        "(default: float32)",
+        help="of all arrays; beside another than float32, sepconv is also timed in float32; int8 "
+        "is sepconv's alone, for inference, between arrays of float32 (default: float32)",
     )
     parser.add_argument(
         "--threads",

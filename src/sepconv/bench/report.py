@@ -291,8 +291,13 @@ def markdown(report: Report) -> str:
     ]
     beside = report.machine.dtype != "float32"
     if beside:
+        arrays = f"All arrays are {report.machine.dtype}."
+        if report.machine.dtype == "int8":
+            arrays = (
+                "Arrays are float32; each layer quantises its input, computes in int8, and back."
+            )
         parts.append(
-            f'All arrays are {report.machine.dtype}. "gain" is sepconv\'s time in float32, on the '
+            f'{arrays} "gain" is sepconv\'s time in float32, on the '
             'same numbers, over its time in this dtype; "slower" marks where float32 is ahead.'
         )
     if report.left_out:

@@ -19,7 +19,8 @@ weights. Nothing is written between the two steps (they are fused):
 
 Both depend on the dtype: bytes are those of its elements, and the rate is that of the multiply-adds
 that its products are made of. In the half types these are float32's, or those of an instruction for
-pairs of bfloat16, where the kernels in use have one.
+pairs of bfloat16, where the kernels in use have one. In int8, weights are bytes, but X and Y are
+float32: programs take and give that, and quantise within.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 #: The bytes of an element.
-BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,8 @@ def traffic(case: Case) -> float:
     if case.operation != "depthwise":
         weights += w.middle * case.output_channels
     y = pixels * case.output_channels
+    if case.dtype == "int8":
+        return float(BYTES["float32"] * (x + y) + BYTES["int8"] * weights)
     elements = x + y + weights
     if case.training:
         elements += 2 * x + y + 3 * weights

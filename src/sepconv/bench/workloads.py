@@ -128,7 +128,8 @@ MODES = {
 class Case(NamedTuple):
     """One thing to measure: a workload at a batch size in a mode (a key of `MODES`).
 
-    All arrays, inputs and results, are of the dtype.
+    All arrays, inputs and results, are of the dtype; in int8, which is what is between them, they
+    are float32.
     """
 
     workload: Workload
@@ -396,7 +397,7 @@ def select(
         modes: patterns of `MODES`' keys; None for all, or the four main ones if `quick`.
         batches: batch sizes; None for each workload's own, or the smallest of them if `quick`.
         quick: takes `QUICK` where `workloads` is None.
-        dtype: of every case, a key of `sepconv.arrays.DTYPES`.
+        dtype: of every case, a key of `sepconv.arrays.DTYPES`; or "int8", for inference alone.
 
     Example:
         >>> [case.batch for case in select("mobilenet_v1/7", "separable")]
@@ -411,6 +412,8 @@ def select(
         modes = "separable,separable-training,depthwise,pointwise"
     found: dict[tuple[Any, ...], Case] = {}
     for case in _cases(chosen, modes, batches, quick):
+        if dtype == "int8" and case.training:
+            continue
         found.setdefault(_shape(case), case._replace(dtype=dtype))
     return list(found.values())
 

@@ -1,4 +1,7 @@
-"""sepconv's NumPy functions, as a peer: in the case's dtype, and in float32 beside it."""
+"""sepconv's NumPy functions, as a peer: in the case's dtype, and in float32 beside it.
+
+In int8 there is a program of the one layer in their place.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from sepconv.arrays import empty
 from sepconv.bench.cases import Arrays, typed
 from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
+from sepconv.geometry import conv_spec
+from sepconv.program.network import Input, Network, Step
+from sepconv.program.program import Program
 
-__all__ = ["Ours", "OursFloat32"]
+__all__ = ["Ours", "OursFloat32", "int8_network"]
 
 
 class Ours(Peer):
@@ -30,6 +36,8 @@ class Ours(Peer):
     def builds(self, case: Case, inputs: Arrays, thorough: bool) -> dict[str, Build]:
         """The functions as they are, and for inference with weights prepared, as engines do."""
         inputs = typed(case, inputs)
+        if case.dtype == "int8":
+            return {"program": lambda: self._program(case, inputs)}
         build = self._pointwise if case.operation == "pointwise" else self._convolution
         found = {"NumPy functions": lambda: build(case, inputs)}
         if not case.training:
@@ -53,6 +61,13 @@ class Ours(Peer):
         x = inputs["x"]
         y = empty((*x.shape[:1], *w.output_size, case.output_channels), x.dtype, x)
         return BuiltCase(lambda: convolve(x, out=y), lambda _: {"y": y})
+
+    def _program(self, case: Case, inputs: Arrays) -> BuiltCase:
+        """A layer in int8, between a step that quantises its input and one that undoes that."""
+        x = inputs["x"]
+        program = Program(int8_network(case, inputs))
+        y = empty((*x.shape[:1], *case.workload.output_size, case.output_channels), x.dtype, x)
+        return BuiltCase(lambda: program(x, out=y), lambda _: {"y": y})
 
     def _pointwise(self, case: Case, inputs: Arrays) -> BuiltCase:
         x, kernel = inputs["x"], inputs["pointwise_kernel"][None, None]
@@ -106,6 +121,45 @@ class Ours(Peer):
             return found
 
         return BuiltCase(run, outputs)
+
+
+def int8_network(case: Case, inputs: Arrays) -> Network:
+    """The layer of a case in int8, calibrated on its own input.
+
+    Raises:
+        ValueError: it stays float.
+    """
+    from sepconv.quantization.quantize import quantize_network
+
+    network: Network = quantize_network(_network(case, inputs), inputs["x"]).model
+    if "quantized_convolution" not in [step.operation for step in network.steps]:
+        raise ValueError("the layer has no int8 form")
+    return network
+
+
+def _network(case: Case, inputs: Arrays) -> Network:
+    """The layer of a case as a network of one step, in float32."""
+    w = case.workload
+    spec = conv_spec(w.strides, w.padding, w.dilation, "channels_last")
+    weights: Arrays = {}
+    if case.operation == "pointwise":
+        spec = conv_spec(1, "valid", 1, "channels_last")
+    else:
+        weights["depthwise_kernel"] = inputs["depthwise_kernel"]
+    if case.operation != "depthwise":
+        weights["pointwise_kernel"] = inputs["pointwise_kernel"][None, None]
+    if case.epilogue:
+        weights["bias"] = inputs["bias"]
+    attributes = {
+        "spec": list(spec),
+        "depthwise_activation": "none",
+        "activation": "relu6" if case.epilogue else "none",
+    }
+    step = Step(
+        "convolution", w.name, (0,), attributes, {part: i for i, part in enumerate(weights)}
+    )
+    entry = Input("x", (None, *inputs["x"].shape[1:]))
+    return Network("float32", (entry,), (step,), (1,), ("y",), tuple(weights.values()))
 
 
 class OursFloat32(Ours):
