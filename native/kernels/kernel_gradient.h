@@ -137,9 +137,8 @@ GradientFunctions<T> pick_gradient(int64_t taps, int64_t stride, int64_t dilatio
 }
 
 // Adds what the output rows [p0, p1) give to channels [c0, c1), at least kLanes of them, of dk [kh,
-// kw, channels]. `dy` points to the gradient of output (p0, 0, 0); its pixels are as far apart as the
-// image's. `sums` is scratch
-// of kh * kw vectors; the other scratch as for correlate().
+// kw, channels]. `dy` points to the gradient of output (p0, 0, 0); its pixels are as far apart as
+// the image's. `sums` is scratch of kh * kw vectors; the other scratch as for correlate().
 template <class T>
 void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, const T* image,
                          const T* dy, int64_t p0, int64_t p1, int64_t c0, int64_t c1, T* dk,
