@@ -26,12 +26,15 @@ inline bool is_quick_width(int64_t kw) { return kw == 1 || kw == 3 || kw == 5 ||
 
 // Whether the kernel goes by tiles. What decides is known when weights are packed.
 inline bool is_tiled(const QuantizedWeights& w) {
-  return w.m == 1 && w.c >= 16 && !w.depthwise_large && w.dh == 1 && w.dw == 1 &&
+  const bool dilated = w.dh > 1 || w.dw > 1;
+  return w.m == 1 && w.c >= 16 && !w.depthwise_large && (!dilated || (w.sh == 1 && w.sw == 1)) &&
          w.kh <= kTallest && is_quick_width(w.kw) && (w.sw == 1 || w.sw == 2);
 }
 
 // Rows of outputs of a tile, and groups of kTaps rows of the image that those see.
-inline int tile_rows(const QuantizedWeights& w) { return w.sh == 1 && w.sw == 1 ? 2 : 1; }
+inline int tile_rows(const QuantizedWeights& w) {
+  return w.sh == 1 && w.sw == 1 && w.dh == 1 ? 2 : 1;
+}
 inline int64_t tap_groups(const QuantizedWeights& w) {
   return ceil_div(w.kh + tile_rows(w) - 1, kTaps);
 }
@@ -207,8 +210,8 @@ inline int64_t tiled_scratch(const Geometry& g) {
   return zero_row_bytes(g) + kMostRowPointers * kMostColumns * kWidestBlock;
 }
 
-// Copies `columns` columns from `left` on, of which some are outside the image, of the rows at
-// `rows`; `zeros` stands for those outside. `strip` is what tiles read then.
+// Copies `columns` columns from `left` on, every g.dw-th, of which some are outside the image, of
+// the rows at `rows`; `zeros` stands for those outside. `strip` is what tiles read then.
 inline TileInput edge_input(const Geometry& g, const TileInput& in, int64_t pointers, int width,
                             int64_t left, int64_t columns, const uint8_t* zeros, uint8_t* strip) {
   TileInput edge;
@@ -216,7 +219,7 @@ inline TileInput edge_input(const Geometry& g, const TileInput& in, int64_t poin
   edge.pixel = width;
   for (int64_t i = 0; i < pointers; ++i) {
     edge.rows[i] = strip;
-    for (int64_t column = left; column < left + columns; ++column) {
+    for (int64_t column = left; column < left + columns * g.dw; column += g.dw) {
       const uint8_t* from = column >= 0 && column < g.w ? in.rows[i] + column * g.c : zeros;
       for (int at = 0; at < width; at += 16, strip += 16)
         Bytes<16>::put(strip, Bytes<16>::get(from + at));
@@ -243,27 +246,32 @@ inline void tiled_rows(const Geometry& g, const QuantizedWeights& w, const Depth
           tile_functions(block.width, static_cast<int>(rows), g.kw, g.sw);
       const int64_t step = packed_rows * g.kw * kTaps * block.width;
       TileInput in;
-      in.pixel = g.c;
+      in.pixel = g.c * g.dw;
       for (int64_t i = 0; i < pointers; ++i) {
-        const int64_t h = p * g.sh - g.pt + i;  // rows after the kernel's have weights of 0
+        const int64_t h = p * g.sh - g.pt + i * g.dh;  // rows after the kernel's have weights of 0
         in.rows[i] = h >= 0 && h < g.h ? image + h * g.w * g.c + block.first : zeros;
       }
-      for (int64_t next = 0; next < g.wo;) {
-        // Of the last ones some are computed twice, where that is less work than one by one.
-        const int64_t outputs = g.wo >= most && 3 * (g.wo - next) > most ? most : 1;
-        const int64_t q = min_of(next, g.wo - outputs), columns = (outputs - 1) * g.sw + g.kw;
-        const int64_t left = q * g.sw - g.pl, right = g.w - left - columns;
-        const bool inside = left >= 0 && right >= 0;
-        // As many as are whole and inside.
-        const int64_t tiles =
-            inside ? 1 + min_of((g.wo - q) / outputs - 1, right / (outputs * g.sw)) : 1;
-        in.offset = left * g.c;
-        const TileInput edge =
-            inside ? in : edge_input(g, in, pointers, block.width, left, columns, zeros, strip);
-        (outputs == 1 ? functions.one : functions.many)(
-            edge, tiles, groups, weights, step, pack.bias + before, pack.scale + before,
-            pack.rounding, y + q * g.c + block.first, y_row, g.c);
-        next = q + outputs * tiles;
+      // Only outputs that are a multiple of the dilation apart share columns; `phase` is the first.
+      for (int64_t phase = 0; phase < min_of(g.dw, g.wo); ++phase) {
+        const int64_t count = ceil_div(g.wo - phase, g.dw);
+        for (int64_t next = 0; next < count;) {
+          // Of the last ones some are computed twice, where that is less work than one by one.
+          const int64_t outputs = count >= most && 3 * (count - next) > most ? most : 1;
+          const int64_t q = min_of(next, count - outputs), columns = (outputs - 1) * g.sw + g.kw;
+          const int64_t first = phase + q * g.dw, left = first * g.sw - g.pl;
+          const int64_t right = g.w - 1 - left - (columns - 1) * g.dw;
+          const bool inside = left >= 0 && right >= 0;
+          // As many as are whole and inside.
+          const int64_t tiles =
+              inside ? 1 + min_of((count - q) / outputs - 1, right / g.dw / (outputs * g.sw)) : 1;
+          in.offset = left * g.c;
+          const TileInput edge =
+              inside ? in : edge_input(g, in, pointers, block.width, left, columns, zeros, strip);
+          (outputs == 1 ? functions.one : functions.many)(
+              edge, tiles, groups, weights, step, pack.bias + before, pack.scale + before,
+              pack.rounding, y + first * g.c + block.first, y_row, g.c * g.dw);
+          next = q + outputs * tiles;
+        }
       }
       weights += groups * step;
       before += block.width;
