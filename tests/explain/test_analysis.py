@@ -83,8 +83,8 @@ def test_plans_of_every_kind_of_layer(keras, explain):
     assert found.threads >= 1
 
 
+@pytest.mark.usefixtures("keras")
 def test_the_floor_is_the_larger_of_two_times(machine):
-    pytest.importorskip("keras")
     from sepconv.explain.analysis import floor
     from sepconv.models.cost import Cost
 
@@ -164,8 +164,8 @@ def test_mobilenet_has_the_multiply_adds_of_its_paper(keras):
     assert round(sum(cost.parameters for cost in found) / 1e6, 1) == 0.5
 
 
+@pytest.mark.usefixtures("keras")
 def test_only_the_slowest_of_many_layers_are_drawn_alone():
-    pytest.importorskip("keras")
     from sepconv.explain.analysis import Explanation, Row
     from sepconv.explain.plot import picture
     from sepconv.models.cost import Cost
