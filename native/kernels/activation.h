@@ -103,37 +103,77 @@ inline Vec<double> exponential(Vec<double> v) {
   return v;
 }
 
+// v / (1 + e^-v), within four units in the last place. Beyond 88 either way a float's sigmoid is 0
+// or 1.
 template <class T>
-inline Vec<T> late_activation(Vec<T> v, Activation activation) {
-  const Vec<T> nothing = zero<T>();
-  if (activation == Activation::hard_silu) {
-    const Vec<T> gate = activate<T>(v + T(3), Activation::relu6);
-    return v * gate * T(1.0 / 6);
-  }
-  // silu: v / (1 + e^-v). Beyond 88 either way a float's sigmoid is 0 or 1.
+inline Vec<T> silu(Vec<T> v) {
   const T most = 88;
   const Vec<T> whole = T(1) + exponential(between<T>(-v, -most, most));
-  return (v < broadcast(-most) ? v * nothing : v) / whole;
+  return (v < broadcast(-most) ? v * zero<T>() : v) / whole;
+}
+#if defined(__AVX512F__)
+// The fractions of e^-v = 2^n e^r, where n is a multiple of 1/16: one register holds them all, and
+// a polynomial of degree 3 does for e^r.
+alignas(64) inline constexpr float kSixteenthPowers[16] = {
+    1.0f,        1.04427378f, 1.09050773f, 1.13878863f, 1.18920712f, 1.24185781f,
+    1.29683955f, 1.35425555f, 1.41421356f, 1.47682615f, 1.54221083f, 1.61049033f,
+    1.68179283f, 1.75625216f, 1.83400809f, 1.91520656f};
+
+template <>
+inline Vec<float> silu<float>(Vec<float> v) {
+  const Vec<float> near = between<float>(v, -100, 100);  // e^100 is infinite, and v / it is 0
+  const Vec<float> round = broadcast(786432.0f);  // 1.5 * 2^19: its last bits count sixteenths
+  const Vec<float> shifted = near * -1.44269504f + round;
+  const Vec<float> n = shifted - round;
+  const Vec<float> r = -near - n * 0.693359375f + n * 2.12194440e-4f;  // log 2 in two parts
+  Vec<float> p = broadcast(1.0f / 6);
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  // Of each lane the instruction looks at the last four bits.
+  const Vec<float> fraction = _mm512_maskz_permutexvar_ps(
+      kAllLanes, reinterpret_cast<__m512i>(shifted), load(kSixteenthPowers));
+  return v /
+         (1.0f + Vec<float>(_mm512_maskz_scalef_ps(kAllLanes, fraction * (p * r) + fraction, n)));
+}
+#endif
+
+template <class T>
+inline Vec<T> late_activation(Vec<T> v, Activation activation) {
+  if (activation == Activation::silu) return silu<T>(v);
+  const Vec<T> gate = activate<T>(v + T(3), Activation::relu6);
+  return v * gate * T(1.0 / 6);
 }
 
-// Applies a late activation in place.
+// Applies a late activation in place: to `rows` rows of `count` numbers each, `step` apart.
 template <class T>
-void activate_late(T* p, int64_t count, Activation activation) {
-  int64_t i = 0;
-  // Two at a time, which do not wait for each other.
-  for (; i + 2 * kLanes<T> <= count; i += 2 * kLanes<T>) {
-    const Vec<T> one = late_activation<T>(load(p + i), activation);
-    const Vec<T> other = late_activation<T>(load(p + i + kLanes<T>), activation);
-    store(p + i, one);
-    store(p + i + kLanes<T>, other);
-  }
-  for (; i + kLanes<T> <= count; i += kLanes<T>)
-    store(p + i, late_activation<T>(load(p + i), activation));
-  if (i == count) return;
-  T rest[kLanes<T>] = {};
-  for (int64_t k = i; k < count; ++k) rest[k - i] = p[k];
-  const Vec<T> done = late_activation<T>(load(rest), activation);
-  for (int64_t k = i; k < count; ++k) p[k] = done[static_cast<int>(k - i)];
+[[gnu::noinline]] void activate_late(T* p, int64_t rows, int64_t step, int64_t count,
+                                     Activation activation) {
+  constexpr int64_t kVec = kLanes<T>;
+  const int64_t whole = count / kVec * kVec;
+  const auto all = [=](auto apply) __attribute__((always_inline)) {
+    T* row = p;
+    for (int64_t r = 0; r < rows; ++r, row += step) {
+      int64_t i = 0;
+      // Two at a time, which do not wait for each other.
+      for (; i + 2 * kVec <= whole; i += 2 * kVec) {
+        const Vec<T> one = apply(load(row + i)), other = apply(load(row + i + kVec));
+        store(row + i, one);
+        store(row + i + kVec, other);
+      }
+      if (i < whole) store(row + i, apply(load(row + i)));
+      if (whole == count) continue;
+      T rest[kVec] = {};
+      for (int64_t k = whole; k < count; ++k) rest[k - whole] = row[k];
+      const Vec<T> done = apply(load(rest));
+      for (int64_t k = whole; k < count; ++k) row[k] = done[static_cast<int>(k - whole)];
+    }
+  };
+  if (activation == Activation::silu)
+    all([](Vec<T> v) __attribute__((always_inline)) { return silu<T>(v); });
+  else
+    all([=](Vec<T> v) __attribute__((always_inline)) {
+      return late_activation<T>(v, Activation::hard_silu);
+    });
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

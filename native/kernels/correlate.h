@@ -334,6 +334,10 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
   T* const copied = strip != nullptr && g.kw >= tuning::kPaddedTaps
                         ? strip + window.rows * window.columns * kVec
                         : nullptr;
+  const Activation in_registers = early(activation);
+  const auto finish = [&](const Run<T>& run) {
+    if (is_late(activation)) activate_late(run.out, run.count, out_pixel, kVec, activation);
+  };
   Run<T> run;
   run.weights_tap = copied != nullptr ? kVec : g.weights_tap;
   run.weights_row = g.kw * run.weights_tap;
@@ -371,7 +375,8 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
           run.in = pixels.at(first_row, q * g.sw - g.pl + here.taps.first * g.dw);
           run.weights = weights_here + here.taps.first * run.weights_tap;
           run.out = out_here + (q - q0) * out_pixel;
-          run_general<T>(run, start, activation);
+          run_general<T>(run, start, in_registers);
+          finish(run);
         }
       };
       edge(q0, inside.first);
@@ -382,9 +387,10 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
         run.count = inside.last - inside.first;
         run.out = out_here + (inside.first - q0) * out_pixel;
         if (copied != nullptr)
-          run_padded<T>(run, g, inside.first, start, activation);
+          run_padded<T>(run, g, inside.first, start, in_registers);
         else
-          pick_run<T>(g.kw, run.rows, g.sw, g.dw)(run, start, activation);
+          pick_run<T>(g.kw, run.rows, g.sw, g.dw)(run, start, in_registers);
+        finish(run);
       }
       edge(inside.last, q1);
     }

@@ -83,13 +83,13 @@ class DepthwiseBands {
       if (plan_.kernel == DepthwiseKernel::flat) {
         flat(kept).compute(x, box.p0, box.p1, box.q0, box.q1, early(activation), out, out_row,
                            scratch);
+        if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
       } else {
         const Expanded<T> band = expand(g, x, box.p0, box.p1, scratch);
         const Box local{band.p0, band.p0 + box.p1 - box.p0, box.q0, box.q1, box.c0, box.c1};
-        correlate(plan_.correlation, band.correlation, band.image, kernel_, bias_,
-                  early(activation), local, out, out_row, out_pixel, scratch + plan_.expanded);
+        correlate(plan_.correlation, band.correlation, band.image, kernel_, bias_, activation,
+                  local, out, out_row, out_pixel, scratch + plan_.expanded);
       }
-      if (is_late(activation)) activate_box(box, out, out_row, out_pixel, activation);
     }
   }
 
@@ -141,14 +141,10 @@ class DepthwiseBands {
   static void activate_box(const Box& box, T* out, int64_t out_row, int64_t out_pixel,
                            Activation activation) {
     const int64_t channels = box.c1 - box.c0, columns = box.q1 - box.q0;
-    for (int64_t p = 0; p < box.p1 - box.p0; ++p) {
-      T* row = out + p * out_row;
-      if (out_pixel == channels)
-        activate_late(row, columns * channels, activation);
-      else
-        for (int64_t q = 0; q < columns; ++q)
-          activate_late(row + q * out_pixel, channels, activation);
-    }
+    const bool joined = out_pixel == channels;
+    for (int64_t p = 0; p < box.p1 - box.p0; ++p)
+      activate_late(out + p * out_row, joined ? 1 : columns, out_pixel,
+                    joined ? columns * channels : channels, activation);
   }
 
   const Geometry& g;

@@ -75,7 +75,7 @@ void exact_forward(const Geometry& g, const S* x, const Real<S>* kernel, const R
             total += real(in.at(n, h + i * g.dh, w + j * g.dw, o / g.m)) *
                      kernel[(i * g.kw + j) * channels + o];
         total = activate_scalar(total, early(activation));
-        if (is_late(activation)) activate_late(&total, 1, activation);
+        if (is_late(activation)) activate_late(&total, 1, 1, 1, activation);
         out.at(n, p, q, o) = rounded_to<S>(total);
       }
   });

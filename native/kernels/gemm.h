@@ -90,8 +90,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
       asked += steps / P::kSteps;
       table->of[count](depth, here, panel, tile, c_row, width, e);
       table = &micros_for<P>(width);
-      if (late)
-        for (int64_t i = 0; i < count; ++i) epilogue.finish_late(tile + i * c_row, width);
+      if (late) epilogue.finish_late(count, width, tile, c_row);
       m += count;
     }
   }

@@ -9,7 +9,8 @@
 //   put_partial(rows, columns, sums, sums_row, c, c_row)   stores a tile whose columns are no whole
 //                     vectors; `sums` has rows of `sums_row`, which are read as whole vectors
 //   buffered()        whether whole tiles, too, are left to put_partial()
-//   late(), finish_late(c, count)   whether something is done to a stored tile, and that, for a row
+//   late(), finish_late(rows, columns, c, c_row)   whether something is done to a stored tile, and
+//                     that
 //
 // What it adds to a sum, it adds in one order: the row's bias, the column's, the addend.
 #pragma once
@@ -94,8 +95,8 @@ struct Epilogue {
     }
   }
 
-  void finish_late(Stored* c, int64_t count) const {
-    if constexpr (!kRounds) activate_late(c, count, activation);
+  void finish_late(int64_t rows, int64_t columns, Stored* c, int64_t c_row) const {
+    if constexpr (!kRounds) activate_late(c, rows, c_row, columns, activation);
   }
 };
 

@@ -149,7 +149,7 @@ struct QuantizedEpilogue {
     }
   }
 
-  void finish_late(uint8_t*, int64_t) const {}
+  void finish_late(int64_t, int64_t, uint8_t*, int64_t) const {}
 };
 
 struct ByteProduct {

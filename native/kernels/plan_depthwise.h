@@ -14,6 +14,7 @@
 #include "flat_rows.h"
 #include "gradient_phase.h"
 #include "planar.h"
+#include "small_kernel_gradient.h"
 #include "sums.h"
 #include "widened.h"
 
@@ -415,7 +416,9 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw;
   const int64_t bytes = taps * channels * static_cast<int64_t>(sizeof(T));
   const int64_t wanted = tuning::kGradientBandElements / (channels * g.wo);
-  const DepthwiseKernel kernel = pick_kernel<T>(g);
+  DepthwiseKernel kernel = pick_kernel<T>(g);
+  if (kernel == DepthwiseKernel::small && pick_small_gradient<T>(forward_correlation(g)) == nullptr)
+    kernel = DepthwiseKernel::channelwise;
   DepthwisePlan plan;
   switch (kernel) {
     case DepthwiseKernel::flat:

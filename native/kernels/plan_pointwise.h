@@ -71,12 +71,14 @@ struct ProductPlan {
 template <class T>
 ProductPlan plan_product_last(int64_t rows, int64_t depth, int64_t outputs, bool packed) {
   // With more rows than outputs, rows are cut: each thread then packs all weights, which costs less
-  // than reading all of x.
+  // than reading all of x. So are they where weights are packed already and there are several
+  // tiles: the thread that computes some rows of an image in one layer then has them in its core's
+  // cache for the next layer, whose convolution of small windows is cut by rows, too.
   constexpr int64_t kMany = 1 << 20;  // so that the product cannot overflow
   const int64_t wanted = min_of(
       tuning::kTasks, (min_of(rows, kMany) * min_of(depth, kMany) * min_of(outputs, kMany)) >>
                           tuning::kTaskProductsLog2);
-  const bool tall = outputs <= rows;
+  const bool tall = outputs <= rows || (packed && rows >= tuning::kTilePixels);
   ProductPlan plan;
   plan.filter_parts =
       cut_outputs<T>(depth, outputs, tall ? 1 : wanted / max_of(1, cut_rows(rows).count));

@@ -298,7 +298,7 @@ void each_forward_plane(const Planar<T>& planar, const S* x, int64_t n, int64_t 
       fill_phases(planar, p0, rows, plane_of(g, x, g.c, g.h, g.w, n, o / g.m), phases);
     planar_forward(planar, rows, phases, kernel + o, g.c * g.m, bias == nullptr ? T(0) : bias[o],
                    early(activation), flat);
-    if (is_late(activation)) activate_late(flat, rows * planar.pitch, activation);
+    if (is_late(activation)) activate_late(flat, rows, planar.pitch, planar.pitch, activation);
     f(o, flat);
   }
 }

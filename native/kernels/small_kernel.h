@@ -1,10 +1,10 @@
-// Channelwise correlation with kernels of 3 x 3, 1 x 3 and 3 x 1 taps, by register tiles: the sums
-// of neighbouring outputs, two rows by seven columns where there are 32 registers, are held in
-// registers for one vector of channels after the other.
+// Channelwise correlation with kernels of 3 x 3, 5 x 5, 1 x 3 and 3 x 1 taps, by register tiles:
+// the sums of neighbouring outputs, two rows by seven columns where there are 32 registers, are
+// held in registers for one vector of channels after the other.
 //
-// The weights of that vector are in registers too, and an input vector, once loaded, serves every
-// output of the tile that sees it. At the image's edge the inputs outside are skipped. With
-// dilation, a tile has every dilation-th output.
+// The weights of that vector are in registers too, of 5 x 5 taps those that a row of inputs needs,
+// and an input vector, once loaded, serves every output of the tile that sees it. At the image's
+// edge the inputs outside are skipped. With dilation, a tile has every dilation-th output.
 #pragma once
 #include "../tuning.h"
 #include "activation.h"
@@ -34,14 +34,20 @@ struct SmallTile {
 template <class T, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
 void small_tile(const SmallTile<T>& a) {
   constexpr int kVec = kLanes<T>;
+  // The weights in registers: all of them, or a row of taps for each row of outputs.
+  constexpr bool kAll = KH * KW <= 9;
   for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it.
     const int64_t c = min_of(begin, a.channels - kVec);
-    Vec<T> w[KH][KW];
+    Vec<T> w[kAll ? KH : ROWS][KW];
+    const auto load_taps = [&](Vec<T>(&to)[KW], int i) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+      for (int j = 0; j < KW; ++j) to[j] = load(a.weights + (i * KW + j) * a.weights_tap + c);
+    };
+    if constexpr (kAll) {
 #pragma GCC unroll 4
-    for (int i = 0; i < KH; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < KW; ++j) w[i][j] = load(a.weights + (i * KW + j) * a.weights_tap + c);
+      for (int i = 0; i < KH; ++i) load_taps(w[i], i);
+    }
     const Vec<T> start = a.bias == nullptr ? zero<T>() : load(a.bias + c);
     Vec<T> acc[ROWS][COLUMNS];
 #pragma GCC unroll 4
@@ -52,8 +58,13 @@ void small_tile(const SmallTile<T>& a) {
 #pragma GCC unroll 8
     for (int r = 0; r < (ROWS - 1) * STRIDE + KH; ++r, row += a.in_row) {
       if (r < a.row_first || r >= a.row_last) continue;
+      if constexpr (!kAll) {
+#pragma GCC unroll 4
+        for (int p = 0; p < ROWS; ++p)
+          if (const int i = r - p * STRIDE; i >= 0 && i < KH) load_taps(w[p], i);
+      }
       const T* from = row;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int t = 0; t < (COLUMNS - 1) * STRIDE + KW; ++t, from += a.in_column) {
         if (t < a.column_first || t >= a.column_last) continue;
         const Vec<T> v = load(from);
@@ -64,7 +75,7 @@ void small_tile(const SmallTile<T>& a) {
 #pragma GCC unroll 8
           for (int q = 0; q < COLUMNS; ++q) {
             const int j = t - q * STRIDE;
-            if (j >= 0 && j < KW) acc[p][q] += v * w[i][j];
+            if (j >= 0 && j < KW) acc[p][q] += v * w[kAll ? i : p][j];
           }
         }
       }
@@ -100,13 +111,20 @@ const SmallFunctions<T>& small_functions() {
 // Null where there are no such functions for a kernel.
 template <class T>
 const SmallFunctions<T>* pick_small(const Correlation& g) {
+  // With 16 registers a tile of 5 x 5 taps holds too few outputs to be quicker than others.
+  constexpr bool kLarger = kRegisters == 32;
   if constexpr (sizeof(T) == 4) {  // float64 is spared the compilation
     if (g.sh == 2 && g.sw == 2) {
-      if (g.kh == 3 && g.kw == 3 && g.dh == 1 && g.dw == 1) return &small_functions<T, 3, 3, 2>();
+      if (g.dh != 1 || g.dw != 1) return nullptr;
+      if (g.kh == 3 && g.kw == 3) return &small_functions<T, 3, 3, 2>();
+      if constexpr (kLarger)
+        if (g.kh == 5 && g.kw == 5) return &small_functions<T, 5, 5, 2>();
       return nullptr;
     }
     if (g.sh != 1 || g.sw != 1) return nullptr;
     if (g.kh == 3 && g.kw == 3) return &small_functions<T, 3, 3, 1>();
+    if constexpr (kLarger)
+      if (g.kh == 5 && g.kw == 5) return &small_functions<T, 5, 5, 1>();
     if (g.kh == 1 && g.kw == 3) return &small_functions<T, 1, 3, 1>();
     if (g.kh == 3 && g.kw == 1) return &small_functions<T, 3, 1, 1>();
   }
@@ -187,7 +205,7 @@ void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
   tile.weights = weights;
   tile.weights_tap = g.weights_tap;
   tile.bias = bias;
-  tile.activation = activation;
+  tile.activation = early(activation);
   tile.out_row = out_row * g.dh;
   tile.out_column = out_pixel * g.dw;
   tile.channels = c1 - c0;
@@ -215,6 +233,11 @@ void correlate_small(const SmallFunctions<T>& functions, const Correlation& g,
           tile.in = pixels.at(top, left);
           tile.out = out + p * out_row + q * out_pixel;
           functions.by_rows[several][size](tile);
+          // A tile that overlaps this one stores all of its sums again.
+          if (is_late(activation))
+            for (int64_t i = 0; i < high; ++i)
+              activate_late(tile.out + i * tile.out_row, wide, tile.out_column, tile.channels,
+                            activation);
         }
       }
     }

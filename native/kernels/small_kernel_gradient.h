@@ -92,10 +92,12 @@ const SmallGradientFunctions<T>& small_gradient_functions() {
   return functions;
 }
 
-// Of a kernel for which pick_small() has tiles.
+// Of a kernel for which pick_small() has tiles; null where the sums of all taps are too many for
+// registers.
 template <class T>
 const SmallGradientFunctions<T>* pick_small_gradient(const Correlation& g) {
   if constexpr (sizeof(T) == 4) {
+    if (g.kh > 3) return nullptr;
     if (g.sw == 2) return &small_gradient_functions<T, 3, 3, 2>();
     if (g.kh == 1) return &small_gradient_functions<T, 1, 3, 1>();
     if (g.kw == 1) return &small_gradient_functions<T, 3, 1, 1>();

@@ -211,7 +211,7 @@ inline Correlation widened_correlation(const Correlation& g, const Window& w, in
 template <class S, class Out>
 void put_tile(float* tile, int64_t rows, int64_t columns, int64_t channels, Activation activation,
               Out* out, int64_t out_row, int64_t out_pixel) {
-  if (is_late(activation)) activate_late(tile, rows * columns * channels, activation);
+  if (is_late(activation)) activate_late(tile, rows, columns * channels, columns * channels, activation);
   for (int64_t p = 0; p < rows; ++p) {
     const float* from = tile + p * columns * channels;
     Out* to = out + p * out_row;

@@ -121,10 +121,14 @@ def test_functions_of_programs_are_as_near_as_it_says(function, exact, bound):
 
 
 def test_silu_of_a_convolution_is_as_near_as_it_says():
-    x = np.linspace(-80, 80, 64_000).astype("float32").reshape(1, 50, 80, 16)
+    x = (
+        np.concatenate([np.linspace(-80, 80, 32_000), np.linspace(-20, 20, 32_000)])
+        .astype("float32")
+        .reshape(1, 50, 80, 16)
+    )
     y = sepconv.prepare_conv2d(np.ones((1, 1, 16, 1), "float32"), activation="silu")(x)
     expected = x / (1 + np.exp(-x.astype("float64")))
-    assert (np.abs(y - expected) <= 2e-7 * np.abs(expected)).all()
+    assert (np.abs(y - expected) <= 2.5e-7 * np.abs(expected)).all()
 
 
 def test_denormal_numbers_are_zeros_in_programs_and_nowhere_else():

@@ -38,8 +38,10 @@ struct PairEpilogue {
   }
   bool buffered() const { return false; }
   bool late() const { return result.inverted; }
-  void finish_late(Stored* c, int64_t count) const {
-    for (int64_t n = 0; n < count; ++n) c[n] = static_cast<Stored>(~c[n]);
+  void finish_late(int64_t rows, int64_t columns, Stored* c, int64_t c_row) const {
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t n = 0; n < columns; ++n)
+        c[i * c_row + n] = static_cast<Stored>(~c[i * c_row + n]);
   }
 
  private:
