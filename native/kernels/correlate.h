@@ -251,21 +251,6 @@ int64_t strip_elements(const Correlation& g, const Window& w) {
   return (w.rows * w.columns + (g.kw >= tuning::kPaddedTaps ? g.kh * g.kw : 0)) * kLanes<T>;
 }
 
-// Calls f(c, count, pixels) for the channels [c0, c1) of a small kernel's image, as many at a time
-// as suit the caches; `pixels` is a copy in `strip`, or the image where `strip` is null.
-template <class T, class F>
-void each_channel_part(const Correlation& g, const T* image, const Window& w, int64_t c0,
-                       int64_t c1, T* strip, F&& f) {
-  const int64_t most = strip == nullptr ? small_channels<T>(g) : copied_channels<T>(g, w);
-  const int64_t parts = ceil_div(c1 - c0, most);
-  for (int64_t part = 0; part < parts; ++part) {
-    const Range range = channel_part<T>(c1 - c0, parts, part);
-    const int64_t c = c0 + range.first, count = range.last - range.first;
-    f(c, count,
-      strip == nullptr ? image_pixels(g, image, c) : copy_pixels(g, image + c, count, w, strip));
-  }
-}
-
 // Copies the window's pixels of one vector of channels; rows outside the image are left as they
 // are.
 template <class T>
@@ -314,13 +299,7 @@ void correlate(const CorrelationPlan& plan, const Correlation& g, const T* image
   const Window window = window_of(g, p0, p1, q0, q1);
   T* const strip = plan.strip == 0 ? nullptr : scratch;
   if (plan.small) {
-    const SmallFunctions<T>& small = *pick_small<T>(g);
-    each_channel_part(
-        g, image, window, c0, c1, strip, [&](int64_t c, int64_t count, const auto& in) {
-          correlate_small(small, g, in, weights + c, bias == nullptr ? nullptr : bias + c,
-                          activation, Box{p0, p1, q0, q1, c, c + count}, out + (c - c0), out_row,
-                          out_pixel);
-        });
+    correlate_small(g, image, weights, bias, activation, box, out, out_row, out_pixel, strip);
     return;
   }
   Range inside{q0, q1};

@@ -77,6 +77,10 @@ class DepthwiseBands {
     } else if constexpr (kIsHalf<S>) {
       if (plan_.kernel == DepthwiseKernel::flat)
         compute_flat(x, activation, box, out, out_row, out_pixel, scratch, kept);
+      else if (plan_.widened.together == 0)
+        correlate_small(forward_correlation(g), x, kernel_, bias_, activation, box, out, out_row,
+                        out_pixel,
+                        plan_.correlation.strip == 0 ? nullptr : reinterpret_cast<S*>(scratch));
       else
         compute_widened(x, activation, box, out, out_row, out_pixel, scratch);
     } else {

@@ -73,10 +73,11 @@ class PlannedPhases {
   // Computes rows [h0, h1) and columns [w0, w1) of channels [c0, c1), from dy or a part of it as
   // `seen(correlation)` says of a phase's, whose channel 0 is channel `weights` of the kernel.
   // `out` is where the first one of (h0, w0) goes, in rows of those columns, `pixel` elements each.
-  template <class T, class F>
-  void correlate_all(const Geometry& g, FlippedKernel<T>& flipped, int64_t weights, const T* dy,
+  // Tensors are of A: of S, of which a half type needs small kernels, or of T.
+  template <class T, class A, class F>
+  void correlate_all(const Geometry& g, FlippedKernel<T>& flipped, int64_t weights, const A* dy,
                      F&& seen, int64_t h0, int64_t h1, int64_t w0, int64_t w1, int64_t c0,
-                     int64_t c1, T* out, int64_t pixel, T* scratch) const {
+                     int64_t c1, A* out, int64_t pixel, T* scratch) const {
     for (int64_t a = 0; a < g.sh; ++a)
       for (int64_t b = 0; b < g.sw; ++b) {
         const auto& [phase, how] = phases_.get()[a * g.sw + b];
@@ -84,10 +85,17 @@ class PlannedPhases {
         if (p.first == p.last || q.first == q.last) continue;
         const int64_t row = p.first * g.sh + a - g.pt - h0;
         const int64_t column = q.first * g.sw + b - g.pl - w0;
-        correlate<T>(how, seen(phase.correlation), dy, flipped.phase(a * g.sw + b) + weights,
-                     nullptr, Activation::none, Box{p.first, p.last, q.first, q.last, c0, c1},
-                     out + (row * (w1 - w0) + column) * pixel, g.sh * (w1 - w0) * pixel,
-                     g.sw * pixel, scratch);
+        const T* const taps = flipped.phase(a * g.sw + b) + weights;
+        const Box box{p.first, p.last, q.first, q.last, c0, c1};
+        A* const to = out + (row * (w1 - w0) + column) * pixel;
+        const int64_t to_row = g.sh * (w1 - w0) * pixel, to_pixel = g.sw * pixel;
+        if constexpr (kIsHalf<A>)
+          correlate_small(seen(phase.correlation), dy, taps, nullptr, Activation::none, box, to,
+                          to_row, to_pixel,
+                          how.strip == 0 ? nullptr : reinterpret_cast<A*>(scratch));
+        else
+          correlate<T>(how, seen(phase.correlation), dy, taps, nullptr, Activation::none, box, to,
+                       to_row, to_pixel, scratch);
       }
   }
 
@@ -115,7 +123,13 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
     T* const expanded = scratch;
     T* const window = expanded + plan.band.expanded;
     T* const strip = window + plan.band.widened.elements();
+    const auto all = [](const Correlation& correlation) { return correlation; };
     if constexpr (kIsHalf<S>) {
+      if (plan.band.widened.together == 0) {
+        phases.correlate_all(g, flipped, 0, dy + n * image, all, h0, h1, 0, g.w, c.first, c.last,
+                             out + c.first, channels, strip);
+        return;
+      }
       T* const tile = window + plan.band.widened.window;
       const Range p = output_rows(g, h0, h1);
       each_widened_part<T>(
@@ -140,9 +154,8 @@ void input_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, co
           });
     } else {
       T* const to = g.m == 1 ? out : expanded;
-      phases.correlate_all(
-          g, flipped, 0, dy + n * image, [](const Correlation& all) { return all; }, h0, h1, 0, g.w,
-          c.first, c.last, to + c.first, channels, strip);
+      phases.correlate_all(g, flipped, 0, dy + n * image, all, h0, h1, 0, g.w, c.first, c.last,
+                           to + c.first, channels, strip);
       if (g.m != 1) add_neighbours(to, (h1 - h0) * g.w * g.c, g.m, out);
     }
   });
@@ -190,28 +203,12 @@ void input_gradient_stride2(const Geometry& g, const DepthwisePlan& plan, const 
   using T = Real<S>;
   const Cut& bands = plan.bands;
   const int64_t parts = plan.channel_parts;
-  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* window) {
+  parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T*) {
     const int64_t band = task / parts % bands.count, n = task / parts / bands.count;
     const Range c = channel_part<T>(g.c, parts, task % parts);
-    const int64_t h0 = bands.first(band), h1 = bands.first(band + 1);
-    const S* const image = dy + n * g.ho * g.wo * g.c;
-    S* const to = dx + n * g.h * g.w * g.c;
-    if constexpr (kIsHalf<S>) {
-      const Window seen = stride2_window(g, h0, h1);
-      T* const tile = window + plan.band.widened.window;
-      each_widened_part<T>(
-          plan.band.widened, g.w, c.first, c.last, [&](Range, int64_t c0, int64_t count) {
-            widen_window(image, g.wo, g.c, int64_t{1}, seen, c0, count, window);
-            const int64_t pitch = widened_pitch<T>(count);
-            stride2_input_gradient<T>(g, {window - seen.row * g.wo * pitch, pitch}, kernel + c0, h0,
-                                      h1, count, {tile - h0 * g.w * count, count});
-            put_tile<S>(tile, h1 - h0, g.w, count, Activation::none, to + h0 * g.w * g.c + c0,
-                        g.w * g.c, g.c);
-          });
-    } else {
-      stride2_input_gradient<T>(g, {image + c.first, g.c}, kernel + c.first, h0, h1,
-                                c.last - c.first, {to + c.first, g.c});
-    }
+    stride2_input_gradient(g, dy + n * g.ho * g.wo * g.c + c.first, kernel + c.first,
+                           bands.first(band), bands.first(band + 1), c.last - c.first,
+                           dx + n * g.h * g.w * g.c + c.first);
   });
 }
 
@@ -286,6 +283,12 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
       T* const window = scratch + sums;
       if constexpr (kIsHalf<S>) {
         const Correlation whole = forward_correlation(g);
+        if (plan.band.widened.together == 0) {
+          add_small_gradient(
+              whole, image, dy + (n * g.ho + p0) * g.wo * channels, p0, p1, c.first, c.last,
+              dk_here, plan.band.correlation.strip == 0 ? nullptr : reinterpret_cast<S*>(window));
+          continue;
+        }
         each_widened_part<T>(
             plan.band.widened, g.wo, c.first, c.last, [&](Range q, int64_t c0, int64_t count) {
               const int64_t columns = q.last - q.first;

@@ -148,11 +148,7 @@ void add_kernel_gradient(const CorrelationPlan& plan, const Correlation& g, cons
   const Window window = window_of(g, p0, p1, 0, g.out_w);
   T* const strip = plan.strip == 0 ? nullptr : scratch;
   if (plan.small) {
-    const SmallGradientFunctions<T>& small = *pick_small_gradient<T>(g);
-    each_channel_part(g, image, window, c0, c1, strip,
-                      [&](int64_t c, int64_t count, const auto& in) {
-                        add_small_gradient(small, g, in, dy + c, p0, p1, count, dk + c);
-                      });
+    add_small_gradient(g, image, dy, p0, p1, c0, c1, dk, strip);
     return;
   }
   const Range inside = strip != nullptr ? Range{0, g.out_w}

@@ -157,26 +157,27 @@ DepthwiseKernel pick_kernel(const Geometry& g) {
 // one vector of channels, padding included. That pays where many outputs have taps in the padding,
 // and where pixels are so far apart that the rows of a window fall on the same few sets of the
 // first cache. With large dilation or few rows the copy costs too much.
-template <class T>
+template <class S>
 bool wants_strip(const Correlation& g, bool small, int64_t rows, int64_t q0, int64_t q1) {
   if (g.dh >= 4 || g.dw >= 4 || g.kh * g.kw < 4) return false;
-  if (small) return wants_copy<T>(g);
+  if (small) return wants_copy<S>(g);
   const int64_t reach = (g.kh - 1) * g.dh + 1;
   if ((rows - 1) * g.sh + reach > 2 * rows * g.sh + g.kh * g.kw / 4) return false;
   Range inside = outputs_inside(g.out_w, g.kw, g.sw, g.dw, g.pl, g.in_w);
   const int64_t edge = max_of(0, inside.first - q0) + max_of(0, q1 - inside.last);
-  const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(T));
+  const int64_t pixel = g.channels * static_cast<int64_t>(sizeof(S));
   const bool conflicts = pixel % 512 == 0;
   return edge * 12 > q1 - q0 || conflicts;
 }
 
-// Of boxes of at most `rows` rows, and of columns [q0, q1), by tiles of a small kernel or not.
-template <class T>
+// Of boxes of at most `rows` rows, and of columns [q0, q1), by tiles of a small kernel or not. Only
+// the tiles read images of a half type.
+template <class S>
 CorrelationPlan plan_correlation(const Correlation& g, bool small, int64_t rows, int64_t q0,
                                  int64_t q1) {
-  if (!wants_strip<T>(g, small, rows, q0, q1)) return {small, 0};
+  if (!wants_strip<S>(g, small, rows, q0, q1)) return {small, 0};
   const Window w = window_of(g, 0, rows, q0, q1);
-  return {small, small ? copied_elements<T>(g, w) : strip_elements<T>(g, w)};
+  return {small, small ? copied_elements<S>(g, w) : strip_elements<Real<S>>(g, w)};
 }
 
 template <class T>
@@ -191,7 +192,7 @@ struct BandPlan {
   int64_t rows = 0;
   CorrelationPlan correlation = {};  // of a small or channelwise kernel
   int64_t expanded = 0;              // scratch for a band with every channel repeated m times
-  WidenedPlan widened = {};          // of a half type
+  WidenedPlan widened = {};          // of a half type that the kernel does not read itself
   int64_t scratch = 0;               // in all
   int64_t spread = 0;                // the weights as flat rows read them
 };
@@ -219,6 +220,11 @@ BandPlan plan_band(const Geometry& g, DepthwiseKernel kernel, int64_t rows, int6
       band.scratch = forward_scratch(PlanarSizes<T>(g, rows));
       break;
     default:
+      if (small && g.m == 1) {
+        band.correlation = plan_correlation<S>(correlation, small, rows, 0, columns);
+        band.scratch = band.correlation.strip;
+        break;
+      }
       if (kIsHalf<S>) {
         band.widened = plan_widened<T>(
             channels, g.m != 1, columns, (g.kw - 1) * g.dw / g.sw, [&](int64_t here) {
@@ -236,16 +242,19 @@ BandPlan plan_band(const Geometry& g, DepthwiseKernel kernel, int64_t rows, int6
 }
 
 // Of a phase of the input gradient, in bands of at most `rows` rows of the input. `widened` is how
-// many channels of a half type are widened together.
+// many channels of a half type are widened together, 0 where dy itself is read.
 template <class S>
 CorrelationPlan plan_phase(const Geometry& g, const GradientPhase& phase, int64_t rows,
                            int64_t widened) {
   using T = Real<S>;
   if (phase.q.first >= phase.q.last) return {};
   Correlation correlation = phase.correlation;
-  if (kIsHalf<S>) correlation.channels = widened_pitch<T>(widened);
   const bool small = pick_small<T>(correlation) != nullptr;
-  return plan_correlation<T>(correlation, small, ceil_div(rows, g.sh), phase.q.first, phase.q.last);
+  rows = ceil_div(rows, g.sh);
+  if (widened == 0)
+    return plan_correlation<S>(correlation, small, rows, phase.q.first, phase.q.last);
+  correlation.channels = widened_pitch<T>(widened);
+  return plan_correlation<T>(correlation, small, rows, phase.q.first, phase.q.last);
 }
 
 // --- a pass --------------------------------------------------------------------------------------
@@ -319,6 +328,15 @@ inline int64_t most_output_columns(const Geometry& g, int64_t columns) {
   return min_of(g.wo, (columns - 1 + (g.kw - 1) * g.dw) / g.sw + 2);
 }
 
+// Whether all phases are of small kernels.
+template <class T>
+bool has_small_phases(const Geometry& g) {
+  for (int64_t a = 0; a < g.sh; ++a)
+    for (int64_t b = 0; b < g.sw; ++b)
+      if (pick_small<T>(gradient_phase(g, a, b).correlation) == nullptr) return false;
+  return true;
+}
+
 // The input gradient as one correlation a phase, by vectors of channels.
 template <class S>
 void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& plan) {
@@ -328,7 +346,7 @@ void plan_gradient_phases(const Geometry& g, int64_t threads, DepthwisePlan& pla
   if (g.m == 1) wanted = max_of(wanted, least_rows(g));
   plan.bands = cut_task_bands<T>(g, threads, g.h, wanted, row_unit(g) * g.sh);
   plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
-  if (kIsHalf<S>)
+  if (kIsHalf<S> && !(g.m == 1 && has_small_phases<T>(g)))
     plan.band.widened =
         plan_widened<T>(channels, g.m != 1, g.w, (g.kw - 1) * g.dw, [&](int64_t columns) {
           return WidenedPixels{
@@ -378,13 +396,6 @@ DepthwisePlan plan_input_gradient(const Geometry& g, int64_t threads) {
     plan.bands = cut_task_bands<T>(g, threads, g.h, max_of(4, rows), 2);
     plan.channel_parts = channel_parts<T>(g, threads, g.n * plan.bands.count);
     plan.band.kernel = DepthwiseKernel::stride2;
-    if (kIsHalf<S>)
-      // Whole rows: a reach that leaves no pieces.
-      plan.band.widened = plan_widened<T>(g.c, false, g.w, g.w, [&](int64_t columns) {
-        return WidenedPixels{most_output_rows(g, plan.bands.most) * g.wo,
-                             plan.bands.most * columns};
-      });
-    plan.scratch = plan.band.widened.elements();
   } else {
     plan_gradient_phases<S>(g, threads, plan);
   }
@@ -440,7 +451,7 @@ DepthwisePlan plan_kernel_gradient(const Geometry& g, int64_t threads) {
       plan.bands =
           cut_bands(g.ho, max_of(wanted, g.m != 1 ? g.kh : least_rows(g)), g.n, row_unit(g));
       plan.band = plan_band<S>(g, kernel, plan.bands.most, g.wo);
-      if (kIsHalf<S>) plan_gradient_windows<S>(g, plan);
+      if (plan.band.widened.together != 0) plan_gradient_windows<S>(g, plan);
       plan.groups = group_count(g.n * plan.bands.count, bytes);
       plan.channel_parts = channel_parts<T>(g, threads, plan.groups);
       plan.scratch = taps * kLanes<T> + plan.band.scratch;

@@ -3,8 +3,10 @@
 // Counted with the padding, input row 2r sees output rows r (by tap row 0) and r - 1 (by tap row
 // 2), and row 2r + 1 sees row r (by tap row 1); columns alike. A tile of two input rows by eight
 // columns comes from two rows by five columns of output gradients, all nine weights in registers.
+// Tensors are of S, sums and weights of Real<S>.
 #pragma once
 #include "../geometry.h"
+#include "half.h"
 #include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -13,21 +15,22 @@ inline constexpr int kStride2Columns = 4;  // pairs of input columns in a tile
 
 // Ranges say which of the tile's rows and columns exist: of dy's two rows and five columns, and of
 // dx's two rows and eight columns.
-template <class T>
+template <class S>
 struct Stride2Tile {
-  const T* dy;  // of output (r - 1, s - 1)
+  const S* dy;  // of output (r - 1, s - 1)
   int64_t dy_row, dy_column;
   Range dy_rows, dy_columns;
-  const T* weights;
+  const Real<S>* weights;
   int64_t weights_tap;
-  T* dx;  // of input (2r, 2s)
+  S* dx;  // of input (2r, 2s)
   int64_t dx_row, dx_column;
   Range dx_rows, dx_columns;
   int64_t channels;
 };
 
-template <class T>
-void stride2_tile(const Stride2Tile<T>& a) {
+template <class S>
+void stride2_tile(const Stride2Tile<S>& a) {
+  using T = Real<S>;
   constexpr int kVec = kLanes<T>, kColumns = kStride2Columns;
   for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it.
@@ -42,15 +45,15 @@ void stride2_tile(const Stride2Tile<T>& a) {
     for (int p = 0; p < 2; ++p)
 #pragma GCC unroll 8
       for (int q = 0; q < 2 * kColumns; ++q) acc[p][q] = zero<T>();
-    const T* row = a.dy + c;
+    const S* row = a.dy + c;
 #pragma GCC unroll 2
     for (int r = 0; r < 2; ++r, row += a.dy_row) {
       if (r < a.dy_rows.first || r >= a.dy_rows.last) continue;
-      const T* from = row;
+      const S* from = row;
 #pragma GCC unroll 8
       for (int s = 0; s <= kColumns; ++s, from += a.dy_column) {
         if (s < a.dy_columns.first || s >= a.dy_columns.last) continue;
-        const Vec<T> v = load(from);
+        const Vec<T> v = load_real(from);
         // v belongs to pair s - 1 of columns, and is the left neighbour of pair s.
         if (s > 0) {
           const int q = 2 * (s - 1);
@@ -81,7 +84,7 @@ void stride2_tile(const Stride2Tile<T>& a) {
 #pragma GCC unroll 8
       for (int q = 0; q < 2 * kColumns; ++q)
         if (q >= a.dx_columns.first && q < a.dx_columns.last)
-          store(a.dx + p * a.dx_row + q * a.dx_column + c, acc[p][q]);
+          store_real(a.dx + p * a.dx_row + q * a.dx_column + c, acc[p][q]);
     }
   }
 }
@@ -92,31 +95,18 @@ inline Range positions_inside(int64_t start, int64_t count, int64_t first, int64
   return {from, max_of(from, min_of(last - start, count))};
 }
 
-// The rows of dy that the tiles of input rows [h0, h1) read.
-inline Window stride2_window(const Geometry& g, int64_t h0, int64_t h1) {
-  const int64_t first = min_of(max_of(0, (h0 + g.pt) / 2 - 1), g.ho);
-  const int64_t last = min_of(g.ho, (h1 - 1 + g.pt) / 2 + 1);
-  return {first, 0, max_of(0, last - first), g.wo};
-}
-
-// Where pixel (0, 0) of an image is, and the elements from a pixel to the next.
-template <class T>
-struct Stride2Image {
-  T* data;
-  int64_t pixel;
-};
-
-// Computes input rows [h0, h1) of one image, of `channels` channels.
-template <class T>
-void stride2_input_gradient(const Geometry& g, const Stride2Image<const T>& dy, const T* weights,
-                            int64_t h0, int64_t h1, int64_t channels, const Stride2Image<T>& dx) {
-  Stride2Tile<T> tile;
-  tile.dy_row = g.wo * dy.pixel;
-  tile.dy_column = dy.pixel;
+// Computes input rows [h0, h1) of one image, of `channels` channels; `dy`, `dx` and `weights` begin
+// at the first.
+template <class S>
+void stride2_input_gradient(const Geometry& g, const S* dy, const Real<S>* weights, int64_t h0,
+                            int64_t h1, int64_t channels, S* dx) {
+  Stride2Tile<S> tile;
+  tile.dy_row = g.wo * g.c;
+  tile.dy_column = g.c;
   tile.weights = weights;
   tile.weights_tap = g.c;
-  tile.dx_row = g.w * dx.pixel;
-  tile.dx_column = dx.pixel;
+  tile.dx_row = g.w * g.c;
+  tile.dx_column = g.c;
   tile.channels = channels;
   for (int64_t r = (h0 + g.pt) / 2; 2 * r - g.pt < h1; ++r) {
     tile.dy_rows = positions_inside(r - 1, 2, 0, g.ho);
@@ -124,8 +114,8 @@ void stride2_input_gradient(const Geometry& g, const Stride2Image<const T>& dy, 
     for (int64_t s = g.pl / 2; 2 * s - g.pl < g.w; s += kStride2Columns) {
       tile.dy_columns = positions_inside(s - 1, kStride2Columns + 1, 0, g.wo);
       tile.dx_columns = positions_inside(2 * s - g.pl, 2 * kStride2Columns, 0, g.w);
-      tile.dy = dy.data + (r - 1) * tile.dy_row + (s - 1) * tile.dy_column;
-      tile.dx = dx.data + (2 * r - g.pt) * tile.dx_row + (2 * s - g.pl) * tile.dx_column;
+      tile.dy = dy + (r - 1) * tile.dy_row + (s - 1) * tile.dy_column;
+      tile.dx = dx + (2 * r - g.pt) * tile.dx_row + (2 * s - g.pl) * tile.dx_column;
       stride2_tile(tile);
     }
   }

@@ -71,7 +71,7 @@ void put_run(const float* from, int64_t count, Out* to) {
   } else {
     constexpr int64_t kVec = kLanes<float>;
     int64_t i = 0;
-    for (; i + kVec <= count; i += kVec) store(to + i, S::widen(S::narrow(load(from + i))));
+    for (; i + kVec <= count; i += kVec) store_rounded<S>(to + i, load(from + i));
     if (i == count) return;
     store_first(to + i, S::widen(S::narrow(load_first(from + i, count - i))), count - i);
   }
@@ -211,7 +211,8 @@ inline Correlation widened_correlation(const Correlation& g, const Window& w, in
 template <class S, class Out>
 void put_tile(float* tile, int64_t rows, int64_t columns, int64_t channels, Activation activation,
               Out* out, int64_t out_row, int64_t out_pixel) {
-  if (is_late(activation)) activate_late(tile, rows, columns * channels, columns * channels, activation);
+  if (is_late(activation))
+    activate_late(tile, rows, columns * channels, columns * channels, activation);
   for (int64_t p = 0; p < rows; ++p) {
     const float* from = tile + p * columns * channels;
     Out* to = out + p * out_row;

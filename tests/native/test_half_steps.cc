@@ -99,12 +99,12 @@ void check_rounding_between(const Shape& s, bool first, sepconv::DType dtype, Bu
 }
 
 // A task has what it widens in scratch that fits a second cache, and the kernel and the cut of
-// float32's.
+// float32's. Tiles of small kernels read tensors of half types themselves.
 void check_plan() {
   constexpr int64_t kMost = 1 << 20;
   const Shape shapes[] = {{1, 112, 112, 32, 1, 3, 1, 1, 64}, {1, 112, 112, 64, 1, 3, 2, 1, 128},
                           {1, 512, 512, 64, 1, 3, 1, 1, 64}, {8, 14, 14, 512, 1, 3, 1, 1, 512},
-                          {1, 28, 28, 240, 1, 5, 1, 1, 40},  {1, 7, 7, 1024, 1, 3, 1, 1, 1024}};
+                          {1, 28, 28, 240, 1, 7, 1, 1, 40},  {1, 7, 7, 1024, 1, 3, 1, 1, 1024}};
   for (const Shape& s : shapes)
     for (const auto pass :
          {sepconv::Pass::forward, sepconv::Pass::input_gradient, sepconv::Pass::kernel_gradient}) {
@@ -114,7 +114,9 @@ void check_plan() {
       };
       const sepconv::PlanStep half = step(sepconv::DType::bf16), wide = step(sepconv::DType::f32);
       CHECK(half.kernel == wide.kernel && half.tasks == wide.tasks);
-      if (!CHECK(half.scratch_bytes > wide.scratch_bytes && half.scratch_bytes <= kMost))
+      const bool widens = half.kernel == sepconv::DepthwiseKernel::channelwise;
+      if (!CHECK(half.scratch_bytes <= kMost &&
+                 (!widens || half.scratch_bytes > wide.scratch_bytes)))
         std::fprintf(stderr, "  %lld bytes of %s\n", static_cast<long long>(half.scratch_bytes),
                      text_of(p).c_str());
     }
@@ -157,17 +159,21 @@ void check_half_steps(int problems) {
   Buffers buffers;
   const Shape shapes[] = {{2, 8, 7, 24, 1, 3, 1, 1, 9},    // tiles of a small kernel, two rows
                           {1, 7, 9, 37, 1, 3, 2, 1, 20},   // stride 2, channels that fill no vector
-                          {1, 9, 8, 20, 1, 5, 1, 1, 11},   // a vector of channels at a time
+                          {1, 9, 8, 20, 1, 5, 1, 1, 11},   // a row of taps at a time
+                          {1, 9, 9, 24, 1, 5, 2, 1, 6},    //
+                          {1, 7, 6, 20, 1, 2, 1, 1, 5},    // tiles forward, but not backward
+                          {1, 9, 8, 20, 1, 7, 1, 1, 11},   // a vector of channels at a time
+                          {1, 5, 5, 1024, 1, 3, 1, 1, 2},  // pixels that are copied for tiles
                           {1, 8, 8, 17, 2, 3, 1, 2, 6},    // channels repeated
                           {2, 6, 30, 3, 1, 3, 1, 1, 8},    // whole rows
                           {1, 6, 20, 3, 2, 3, 1, 1, 7},    // whole rows of repeated channels
                           {1, 9, 9, 5, 1, 3, 2, 1, 4},     // a channel at a time
-                          {1, 5, 5, 130, 1, 3, 1, 1, 3},   // channels widened in parts
-                          {1, 4, 250, 40, 1, 3, 1, 1, 6},  // rows widened in pieces
+                          {1, 5, 5, 130, 1, 7, 1, 1, 3},   // channels widened in parts
+                          {1, 4, 250, 40, 1, 7, 1, 1, 6},  // rows widened in pieces
                           {1, 12, 12, 96, 1, 3, 1, 1, 0},  // the depthwise step alone
                           {1, 9, 11, 40, 1, 3, 2, 1, 0},   //
-                          {1, 5, 500, 70, 1, 5, 2, 1, 0},  // in pieces of rows, with strides,
-                          {1, 4, 600, 33, 1, 3, 1, 3, 0},  // dilation
+                          {1, 5, 500, 70, 1, 7, 2, 1, 0},  // in pieces of rows, with strides,
+                          {1, 4, 600, 33, 1, 4, 1, 3, 0},  // dilation
                           {1, 3, 400, 24, 2, 3, 1, 1, 0}};  // and channels repeated
   for (const Shape& s : shapes)
     for (const bool first : {false, true})
