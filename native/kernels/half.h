@@ -51,13 +51,17 @@ struct BFloat16 {
 #else
   static Halves narrow(Vec<float> v) { return narrow_bits(v); }
 #endif
+  // The number that is stored.
+  static Vec<float> rounded(Vec<float> v) { return floats_of(carried(v) & 0xffff0000u); }
 
  private:
   static Halves narrow_bits(Vec<float> v) {
-    const Words bits = words_of(v), magnitude = bits & 0x7fffffffu;
-    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    return __builtin_convertvector(magnitude > 0x7f800000u ? ((bits >> 16) | 0x40u) : rounded,
-                                   Halves);
+    return __builtin_convertvector(carried(v) >> 16, Halves);
+  }
+  // Words whose upper halves are rounded.
+  static Words carried(Vec<float> v) {
+    const Words bits = words_of(v);
+    return v != v ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
   }
 };
 
@@ -65,6 +69,7 @@ struct BFloat16 {
 struct Float16 {
   uint16_t bits;
 
+  static Vec<float> rounded(Vec<float> v) { return widen(narrow(v)); }
 // These instructions neither consult nor obey a flush to zero.
 #if defined(__AVX512F__)
   static Vec<float> widen(Halves halves) {
@@ -195,7 +200,7 @@ inline void store_rounded(Out* p, Vec<Real<S>> v) {
   if constexpr (kSame<S, Out>)
     store_real(p, v);
   else
-    store(p, S::widen(S::narrow(v)));
+    store(p, S::rounded(v));
 }
 
 // One element.

@@ -73,7 +73,7 @@ void put_run(const float* from, int64_t count, Out* to) {
     int64_t i = 0;
     for (; i + kVec <= count; i += kVec) store_rounded<S>(to + i, load(from + i));
     if (i == count) return;
-    store_first(to + i, S::widen(S::narrow(load_first(from + i, count - i))), count - i);
+    store_first(to + i, S::rounded(load_first(from + i, count - i)), count - i);
   }
 }
 
