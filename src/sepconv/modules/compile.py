@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from sepconv.modules.lowering import lower
 from sepconv.modules.verify import as_arguments, outputs_of
-from sepconv.program.comparing import allowed, differences, moved_array, roundings, within
+from sepconv.program.comparing import (
+    allowed,
+    changed_outputs,
+    differences,
+    moved_array,
+    roundings,
+    within,
+)
 from sepconv.program.network import Network
 from sepconv.program.program import Program
 from sepconv.program.tune import tuned
@@ -106,9 +113,7 @@ def _check(
         close = _results(module, _mapped(inputs, partial(_moved, rng=rng, epsilon=precise)))
         bounds = allowed(expected, close, precise)
         if precise == _HALF_EPSILON:
-            changed = program(*(moved_array(x, precise, rng) for x in given))
-            again = list(changed) if isinstance(changed, tuple) else [changed]
-            bounds = roundings(found, again, bounds)
+            bounds = roundings(found, changed_outputs(program, given, precise), bounds)
         if not within(apart, bounds):
             raise ValueError(
                 f"compile: the program of this {type(module).__name__} does not give what the "

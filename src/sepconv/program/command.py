@@ -121,6 +121,7 @@ def _compile(options: argparse.Namespace) -> int:
 
     import sepconv
     from sepconv.models import comparing, files, verify
+    from sepconv.program.comparing import changed_outputs
 
     begun = time.perf_counter()
     tell_step(begun, f"Reading {options.source}")
@@ -143,8 +144,7 @@ def _compile(options: argparse.Namespace) -> int:
         precise = max(comparing.precision(model), precise)
         tolerance = max(TOLERANCE, _ULPS * precise)
         if precise > comparing.precision_of("float32"):
-            again = comparing.moved(inputs, precise)
-            changed = _as_list(program(*keras.tree.flatten(again)))
+            changed = changed_outputs(program, keras.tree.flatten(inputs), precise)
             tolerance = max(comparing.roundings(found, changed, [tolerance] * len(found)))
         # Not "above": what is not a number is refused, too.
         if not apart <= tolerance:
