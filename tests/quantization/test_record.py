@@ -15,7 +15,15 @@ BLOCKS = [
 
 @pytest.fixture
 def record():
-    return Record(BLOCKS, error=0.0123, examples=16, equalised=True, corrected=False)
+    return Record(
+        BLOCKS,
+        error=0.0123,
+        examples=16,
+        equalised=True,
+        corrected=False,
+        adapted=False,
+        refined=False,
+    )
 
 
 def test_it_is_a_sequence(record):

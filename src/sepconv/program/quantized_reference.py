@@ -24,7 +24,7 @@ from sepconv.geometry import ConvSpec
 if TYPE_CHECKING:
     from sepconv.program.network import Step
 
-__all__ = ["MOVING", "QUANTIZED", "compute", "requantized"]
+__all__ = ["MOVING", "QUANTIZED", "Windows", "as_image", "compute", "requantized"]
 
 Arrays = Mapping[str, np.ndarray]
 Attributes = Mapping[str, Any]
@@ -55,7 +55,7 @@ def requantized(
     return q if table is None else table[q]
 
 
-class _Windows:
+class Windows:
     """What the taps of a kernel see of an image, as whole numbers.
 
     Args:
@@ -118,7 +118,7 @@ def _product(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def _ordinary(x: np.ndarray, kernel: np.ndarray, spec: ConvSpec) -> np.ndarray:
     """Sums of an ordinary convolution of centered numbers."""
-    windows = _Windows(x, spec, kernel.shape[:2])
+    windows = Windows(x, spec, kernel.shape[:2])
     sums = np.zeros((x.shape[0], *windows.counts, kernel.shape[3]), np.int64)
     for i, j, pixels in windows:
         sums += _product(pixels, kernel[i, j])
@@ -127,7 +127,7 @@ def _ordinary(x: np.ndarray, kernel: np.ndarray, spec: ConvSpec) -> np.ndarray:
 
 def _depthwise(x: np.ndarray, kernel: np.ndarray, spec: ConvSpec) -> np.ndarray:
     """Sums of a depthwise convolution of centered numbers; channel c * m + k is the k-th of c."""
-    windows = _Windows(x, spec, kernel.shape[:2])
+    windows = Windows(x, spec, kernel.shape[:2])
     channels, multiplier = kernel.shape[2:]
     sums = np.zeros((x.shape[0], *windows.counts, channels, multiplier), np.int64)
     for i, j, pixels in windows:
@@ -139,7 +139,7 @@ def _centered(x: np.ndarray, zero_point: int) -> np.ndarray:
     return x.astype(np.int64) - zero_point
 
 
-def _as_image(x: np.ndarray, spec: ConvSpec) -> np.ndarray:
+def as_image(x: np.ndarray, spec: ConvSpec) -> np.ndarray:
     """An image with channels last, of one that may be a pixel high and have them first."""
     if x.ndim == 3:
         x = np.expand_dims(x, 2 if spec.channels_first else 1)
@@ -186,7 +186,7 @@ def _convolution(
     is the rounding's, also where a table follows.
     """
     spec, rank = ConvSpec(*given["spec"]), x.ndim
-    image = _centered(_as_image(x, spec), given["input_zero_point"])
+    image = _centered(as_image(x, spec), given["input_zero_point"])
     if "depthwise_kernel" in weights:
         sums = _depthwise(image, weights["depthwise_kernel"], spec)
         sums = sums + weights.get("depthwise_bias", np.int32(0))
@@ -205,7 +205,7 @@ def _convolution(
         sums = _product(image, weights["pointwise_kernel"][0, 0])
     else:
         sums = _ordinary(image, weights["pointwise_kernel"], spec)
-    added = None if residual is None else _as_image(residual, spec)
+    added = None if residual is None else as_image(residual, spec)
     return _from_image(_finished(given, weights, sums, added), spec, rank)
 
 
@@ -239,10 +239,10 @@ def _mean(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
 def _average_pool(given: Attributes, weights: Arrays, x: np.ndarray) -> np.ndarray:
     """The mean of the pixels inside the image; where there is none, zero."""
     spec, rank = ConvSpec(*given["spec"]), x.ndim
-    image = _centered(_as_image(x, spec), given["input_zero_point"])
-    sums = sum(pixels for _, _, pixels in _Windows(image, spec, given["window"]))
+    image = _centered(as_image(x, spec), given["input_zero_point"])
+    sums = sum(pixels for _, _, pixels in Windows(image, spec, given["window"]))
     inside = np.ones((1, *image.shape[1:3], 1), np.int64)
-    counts = sum(pixels for _, _, pixels in _Windows(inside, spec, given["window"]))
+    counts = sum(pixels for _, _, pixels in Windows(inside, spec, given["window"]))
     scales = np.float32(given["scale"]) / np.maximum(counts, 1).astype(np.float32)
     t = np.asarray(sums).astype(np.float32) * scales
     return _from_image(requantized(t, given["output_zero_point"]), spec, rank)

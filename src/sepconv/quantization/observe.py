@@ -15,7 +15,7 @@ from sepconv.program.network import Network
 from sepconv.program.program import Program
 from sepconv.quantization.ranges import BINS, Histogram
 
-__all__ = ["Channels", "Runner", "Seen", "batches_of", "observe"]
+__all__ = ["Channels", "Runner", "Seen", "batches_of", "observe", "spread"]
 
 #: Outputs of one program, below what a network may have.
 _MOST_OUTPUTS = 200
@@ -88,7 +88,7 @@ class _Extremes:
         rest = tuple(i for i in range(x.ndim) if i != self._axis)
         greatest = np.maximum(x.max(rest), -x.min(rest))
         by_channel = np.moveaxis(x, self._axis, -1).reshape(-1, x.shape[self._axis])
-        wide = _spread(by_channel, _MOST_PIXELS).astype(np.float64)
+        wide = spread(by_channel, _MOST_PIXELS).astype(np.float64)
         self._count += len(wide)
         sums = [wide.sum(0), (wide * wide).sum(0), greatest]
         if self._sums:
@@ -104,8 +104,8 @@ class _Extremes:
         return Channels(self._sums[0] / self._count, self._sums[1] / self._count, self._sums[2])
 
 
-def _spread(x: np.ndarray, most: int) -> np.ndarray:
-    """As many rows of an array, evenly apart."""
+def spread(x: np.ndarray, most: int) -> np.ndarray:
+    """As many rows of an array at most, evenly apart."""
     if len(x) <= most:
         return x
     return x[np.linspace(0, len(x) - 1, most).astype(np.int64)]
@@ -184,7 +184,7 @@ def observe(
         for value, x in run(batch):
             seen = extremes[value]
             if seen.finite and seen.least < seen.greatest:
-                numbers = _spread(x.reshape(-1), _MOST_COUNTED)
+                numbers = spread(x.reshape(-1), _MOST_COUNTED)
                 numbers = numbers[numbers != 0]
                 counts[value] += np.histogram(numbers, BINS, (seen.least, seen.greatest))[0]
     return [

@@ -50,10 +50,15 @@ class Record(Sequence[Block]):
         examples: how many examples it and the noise were measured on.
         equalised: whether channels were equalised across layers, which lessened the error.
         corrected: whether biases were corrected, which lessened the error.
+        adapted: whether weights were rounded so that their errors cancel out, which lessened it.
+        refined: whether values' ranges were chosen by what they do to the outputs, which lessened
+            it.
 
     Example:
         >>> block = Block("conv", "convolution", True, "", 0.0, 6.0, 40.0, 1.0, 1.0)
-        >>> print(Record([block], error=0.01, examples=8, equalised=False, corrected=True))
+        >>> how = {"equalised": False, "corrected": True, "adapted": False,
+        ...        "refined": False}
+        >>> print(Record([block], error=0.01, examples=8, **how))
         quantize: 1 of 1 blocks in int8, 100 % of the multiply-adds; error 1.0 % on 8 examples
         biases corrected
           layer  operation    as    least  greatest  noise dB  % of work  % of time
@@ -68,10 +73,13 @@ class Record(Sequence[Block]):
         examples: int,
         equalised: bool,
         corrected: bool,
+        adapted: bool,
+        refined: bool,
     ) -> None:
         self._blocks = tuple(blocks)
         self.error, self.examples = error, examples
         self.equalised, self.corrected = equalised, corrected
+        self.adapted, self.refined = adapted, refined
 
     @overload
     def __getitem__(self, index: int) -> Block: ...
@@ -103,6 +111,8 @@ class Record(Sequence[Block]):
             for text, so in (
                 ("channels equalised", self.equalised),
                 ("biases corrected", self.corrected),
+                ("weights rounded together", self.adapted),
+                ("ranges chosen by the outputs", self.refined),
             )
             if so
         ]

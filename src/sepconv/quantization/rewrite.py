@@ -24,6 +24,7 @@ from sepconv.quantization.forms import (
     table_of,
     why_not,
 )
+from sepconv.quantization.moments import Moments
 from sepconv.quantization.observe import Seen
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.weights import Weights, fit, kernel_of
@@ -55,6 +56,7 @@ def rewrite(
     keep: Mapping[int, str] | None = None,
     *,
     correct: bool = False,
+    moments: Mapping[int, Moments] | None = None,
 ) -> Rewritten:
     """The int8 network.
 
@@ -64,10 +66,11 @@ def rewrite(
         scales: of each of their values, if it is quantised.
         keep: blocks that stay float, by their number, and why.
         correct: whether biases make up for mean errors of rounded weights.
+        moments: of layers' rows, by the numbers of their atoms, where weights are rounded by them.
     """
     floats = dict(keep or {})
     while True:
-        writer = _Writer(atoms, seen, scales, floats, correct)
+        writer = _Writer(atoms, seen, scales, floats, correct, moments or {})
         try:
             writer.write()
         except _NotQuantizedError as error:
@@ -108,9 +111,10 @@ class _Writer:
         scales: Sequence[Scale],
         keep: Mapping[int, str],
         correct: bool,
+        moments: Mapping[int, Moments],
     ) -> None:
         self._float, self._blocks = atoms
-        self._seen, self._correct = seen, correct
+        self._seen, self._correct, self._moments = seen, correct, moments
         self._first = len(self._float.inputs)
         self._shapes = shapes(self._float)
         self._consumers = consumers(self._float)
@@ -305,7 +309,15 @@ class _Writer:
     def _fit(self, i: int, kernel: Any, bias: np.ndarray | None, value: int) -> Weights:
         channels = self._seen[value].channels
         mean, square = (None, None) if channels is None else channels[:2]
-        made = fit(kernel, bias, self._scales[value].scale, mean, square, correct=self._correct)
+        made = fit(
+            kernel,
+            bias,
+            self._scales[value].scale,
+            mean,
+            square,
+            correct=self._correct,
+            moments=self._moments.get(i),
+        )
         if not made.fits:
             self._fail(i, _TOO_LARGE)
         return made

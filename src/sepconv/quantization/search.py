@@ -14,9 +14,11 @@ from sepconv.program.network import Network, Step
 from sepconv.program.program import Program
 from sepconv.quantization.atoms import Atoms, split
 from sepconv.quantization.equalise import equalise
+from sepconv.quantization.moments import Moments, moments
 from sepconv.quantization.observe import Runner, Seen, batches_of, observe
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.record import Block, Record
+from sepconv.quantization.refine import refined
 from sepconv.quantization.rewrite import Rewritten, rewrite
 from sepconv.quantization.scales import channel_axes, logits, scales_of
 
@@ -40,9 +42,7 @@ class _Trial:
         count = len(arrays[0])
         fixed = network.inputs[0].shape[0]
         wanted = _TRIALS if fixed is None else min(_TRIALS // fixed or 1, count // fixed) * fixed
-        places = np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int))
-        if fixed is not None:
-            places = np.arange(wanted)
+        places = _evenly(count) if fixed is None else np.arange(wanted)
         self.batches = list(batches_of(network, [array[places] for array in arrays]))
         self.examples = len(places)
         self._logits = logits(network)
@@ -85,6 +85,7 @@ class _Way(NamedTuple):
         scales: of their values.
         trial: examples of theirs.
         correct: whether biases are.
+        moments: of the layers' rows, where weights are rounded by them; else none.
     """
 
     atoms: Atoms
@@ -92,6 +93,7 @@ class _Way(NamedTuple):
     scales: Sequence[Scale]
     trial: _Trial
     correct: bool
+    moments: Mapping[int, Moments]
 
 
 def _as_floats(made: Rewritten, at: Sequence[int]) -> tuple[Network, dict[int, int]]:
@@ -134,6 +136,11 @@ def quantized(
     errors = [way.trial.error(made) for made, way in zip(tried, ways, strict=True)]
     best = int(np.argmin(errors))
     made, way, error = tried[best], ways[best], errors[best]
+    finer = way._replace(scales=_refined(way, arrays))
+    again = _made(finer, wanted)
+    is_finer = finer.trial.error(again) < error
+    if is_finer:
+        made, way, error = again, finer, finer.trial.error(again)
     if tolerance is not None and not error <= tolerance:
         made, error = _within(way, wanted, made, tolerance)
     blocks = _blocks(network, made, way, arrays)
@@ -143,6 +150,8 @@ def quantized(
         examples=way.trial.examples,
         equalised=way.atoms is not atoms,
         corrected=way.correct,
+        adapted=bool(way.moments),
+        refined=is_finer,
     )
     return made.network, record
 
@@ -176,14 +185,31 @@ def blocks_named(network: Network, keep: Sequence[str]) -> list[int]:
 
 
 def _ways(atoms: Atoms, arrays: Sequence[np.ndarray], original: Atoms) -> list[_Way]:
-    """Without and with corrected biases."""
+    """Without and with corrected biases, and with weights that are rounded together."""
     seen = observe(atoms.network, arrays, channel_axes(atoms.network))
     scales, trial = scales_of(atoms, seen), _Trial(atoms, arrays, original)
-    return [_Way(atoms, seen, scales, trial, correct) for correct in (False, True)]
+    rows = moments(atoms.network, arrays)
+    ways = [(False, {}), (True, {}), *([(True, rows)] if rows else [])]
+    return [_Way(atoms, seen, scales, trial, *way) for way in ways]
+
+
+def _refined(way: _Way, arrays: Sequence[np.ndarray]) -> list[Scale]:
+    """The scales of a way's values, chosen by what they do to the outputs."""
+    network = way.atoms.network
+    count = len(arrays[0])
+    fixed = network.inputs[0].shape[0]
+    places = np.arange(min(fixed, count)) if fixed is not None else _evenly(count)
+    examples = [array[places] for array in arrays]
+    return refined(way.atoms, way.seen, way.scales, examples, logits(network))
+
+
+def _evenly(count: int) -> np.ndarray:
+    """As many of `count` examples as are tried, evenly apart."""
+    return np.unique(np.linspace(0, count - 1, min(_TRIALS, count)).round().astype(int))
 
 
 def _made(way: _Way, keep: Mapping[int, str]) -> Rewritten:
-    return rewrite(way.atoms, way.seen, way.scales, keep, correct=way.correct)
+    return rewrite(way.atoms, way.seen, way.scales, keep, correct=way.correct, moments=way.moments)
 
 
 def _within(

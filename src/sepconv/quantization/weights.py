@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sepconv.quantization.moments import Moments, adapt
+
 __all__ = ["Kernel", "Weights", "fit", "kernel_of"]
 
 #: Parts of a channel's largest weight that its greatest number stands for, in turns.
@@ -84,6 +86,7 @@ def fit(
     square: np.ndarray | None = None,
     *,
     correct: bool = False,
+    moments: Moments | None = None,
 ) -> Weights:
     """Rounds a kernel and its bias.
 
@@ -94,6 +97,8 @@ def fit(
         mean: of the input's channels, which `correct` needs.
         square: the mean squares of the input's channels; None counts all alike.
         correct: whether the bias makes up for the mean error of rounding the kernel.
+        moments: None, to round each weight to the nearest; or of the layer's rows, to round them
+            so that the sums' error is small, and to correct the bias by.
 
     Example:
         >>> made = fit(kernel_of(np.array([[0.5, -2.0], [1.0, 1.0]]), False), None, 0.1)
@@ -116,9 +121,16 @@ def fit(
         rounded = np.clip(np.rint(matrix / tried), -127, 127) * tried
         error = ((rounded - matrix) ** 2 * weight).sum(0)
         scale, errors = np.where(error <= errors, tried, scale), np.minimum(error, errors)
-    numbers = np.clip(np.rint(matrix / scale), -127, 127)
-    if correct and mean is not None:
-        offset = offset + ((matrix - numbers * scale) * kernel.taps(mean)).sum(0)
+    if moments is None:
+        numbers = np.clip(np.rint(matrix / scale), -127, 127)
+        means = None if mean is None else kernel.taps(mean)
+    else:
+        numbers = adapt(matrix, scale, moments.covariance, input_scale**2 / 12)
+        means = moments.mean[:, None]
+        if kernel.depthwise:
+            means = np.repeat(moments.mean.T, kernel.shape[3], 1)
+    if correct and means is not None:
+        offset = offset + ((matrix - numbers * scale) * means).sum(0)
     whole = np.rint(offset / (scale * input_scale))
     reach = np.abs(whole) + 255 * np.abs(numbers).sum(0)
     return Weights(

