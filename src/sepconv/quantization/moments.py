@@ -149,8 +149,8 @@ def adapt(
 
     Example:
         >>> both = np.ones((2, 2))  # two inputs that are always alike
-        >>> adapt(np.array([[0.4], [0.4]]), np.ones(1), both, 0.0).sum()
-        1.0
+        >>> int(adapt(np.array([[0.4], [0.4]]), np.ones(1), both, 0.0).sum())
+        1
     """
     taps = covariance.shape[-1]
     variances = np.diagonal(covariance, axis1=-2, axis2=-1)
