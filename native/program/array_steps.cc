@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../dispatch.h"
+#include "broadcast_call.h"
 #include "call_memory.h"
 #include "step.h"
 
@@ -17,27 +18,6 @@ Spec Attributes::spec() {
   if (spec.same > 1 || spec.channels_first > 1 || (spec.same == 1 && pads))
     fail("spec is not that of a convolution.");
   return spec;
-}
-
-Shape broadcast(const Shape& a, const Shape& b) {
-  const int rank = a.rank() > b.rank() ? a.rank() : b.rank();
-  Shape all;
-  for (int i = 0; i < rank; ++i) {
-    const int at_a = i - (rank - a.rank()), at_b = i - (rank - b.rank());
-    const int64_t of_a = at_a < 0 ? 1 : a[at_a], of_b = at_b < 0 ? 1 : b[at_b];
-    if (of_a != of_b && of_a != 1 && of_b != 1)
-      fail("The shapes " + a.text() + " and " + b.text() + " do not go together.");
-    all.append(of_a == 1 ? of_b : of_a);
-  }
-  return all;
-}
-
-void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides) {
-  int64_t dense[kMostAxes];
-  dense_strides(shape, dense);
-  const int before = all.rank() - shape.rank();
-  for (int i = 0; i < all.rank(); ++i)
-    strides[i] = i < before || shape[i - before] == 1 ? 0 : dense[i - before];
 }
 
 void require_seen(const Geometry& g) {
@@ -69,9 +49,6 @@ std::unique_ptr<Call> make_call(const Shape& shape, int in_place, bool by_images
   call->by_images = by_images;
   return call;
 }
-
-// Whether an array is an image [N, H, W, C], or could be one.
-bool is_image(const Shape& shape) { return shape.rank() == 4; }
 
 class UnaryCall : public Call {
  public:
@@ -118,40 +95,19 @@ class UnaryMaker : public Step {
   UnaryStep step_{};
 };
 
-class BinaryCall : public Call {
+class BinaryCall : public BroadcastCall<BinaryStep> {
  public:
-  BinaryCall(Binary function, DType dtype, const Shape& a, const Shape& b) : dtype_(dtype) {
-    shape = broadcast(a, b);
-    in_place = a == shape ? 0 : b == shape ? 1 : -1;
-    by_images = a.rank() == b.rank() && a.rank() > 0 && a[0] == b[0];
-    step_.function = function;
-    step_.rank = shape.rank();
-    for (int i = 0; i < shape.rank(); ++i) step_.shape[i] = shape[i];
-    broadcast_strides(a, shape, step_.a_strides);
-    broadcast_strides(b, shape, step_.b_strides);
-  }
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    apply(step_, inputs[0], inputs[1], output, runner);
-  }
-  bool by_rows() const override { return is_image(shape) && in_place == 0; }
-  void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    BinaryStep here = step_;
-    here.shape[0] = 1;
-    here.shape[1] = rows.computed.count();
-    const int64_t before =
-        rows.image * step_.b_strides[0] + rows.computed.first * step_.b_strides[1];
-    apply(here, rows.x, static_cast<const char*>(rows.all) + before * itemsize(dtype_), rows.y,
-          runner);
-  }
+  BinaryCall(const BinaryStep& step, DType dtype, const Shape& a, const Shape& b)
+      : BroadcastCall(step, itemsize(dtype), a, b), dtype_(dtype) {}
 
  private:
-  void apply(BinaryStep here, const void* a, const void* b, void* y, Runner& runner) const {
+  void apply(BinaryStep here, const void* a, const void* b, void* y,
+             Runner& runner) const override {
     here.a = a;
     here.b = b;
     here.y = y;
     binary(dtype_, here, runner);
   }
-  BinaryStep step_{};
   const DType dtype_;
 };
 
@@ -159,15 +115,15 @@ class BinaryMaker : public Step {
  public:
   BinaryMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
-    function_ = attributes.choice("function", Binary::power);
+    step_.function = attributes.choice("function", Binary::power);
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    return std::make_unique<BinaryCall>(function_, dtype_, inputs[0], inputs[1]);
+    return std::make_unique<BinaryCall>(step_, dtype_, inputs[0], inputs[1]);
   }
 
  private:
   const DType dtype_;
-  Binary function_;
+  BinaryStep step_{};
 };
 
 class ScaleMaker : public Step {

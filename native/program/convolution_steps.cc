@@ -3,6 +3,7 @@
 
 #include "../dispatch.h"
 #include "../prepared.h"
+#include "convolution_rows.h"
 #include "step.h"
 
 namespace sepconv::program {
@@ -85,29 +86,15 @@ class PreparedCall : public Call {
   bool by_rows() const override {
     constexpr int64_t kMostLanes = 16;
     const bool depthwise = prepared_.weights().args.depthwise_kernel != nullptr;
-    // Rows of outputs that see padding alone would be computed from no row.
-    const bool sees_rows = g_.pt <= (g_.kh - 1) * g_.dh && (g_.ho - 1) * g_.sh - g_.pt < g_.h;
-    return rank_ == 4 && !g_.channels_first && sees_rows &&
+    return rank_ == 4 && !g_.channels_first && sees_rows(g_) &&
            (!depthwise || (g_.m == 1 && g_.c >= kMostLanes));
   }
-  Rows rows_read(Rows computed) const override {
-    const int64_t first = computed.first * g_.sh - g_.pt;
-    const int64_t last = (computed.last - 1) * g_.sh - g_.pt + (g_.kh - 1) * g_.dh + 1;
-    return {std::max<int64_t>(first, 0), std::min(last, g_.h)};
-  }
+  Rows rows_read(Rows computed) const override { return rows_seen(g_, computed); }
   void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    Geometry g = g_;
-    g.n = 1;
-    g.h = rows.read.count();
-    g.ho = rows.computed.count();
-    g.pt = rows.read.first - (rows.computed.first * g_.sh - g_.pt);
-    const DType dtype = prepared_.weights().dtype;
-    const int64_t before = rows.image * g_.ho + rows.computed.first;
-    const void* residual =
-        residual_ ? static_cast<const char*>(rows.all) +
-                        before * g_.wo * prepared_.weights().args.filters * itemsize(dtype)
-                  : nullptr;
-    prepared_.forward(g, rows.x, residual, rows.y, runner);
+    const PreparedConvolution::Weights& weights = prepared_.weights();
+    const int64_t before = pixels_before(g_, rows) * weights.args.filters * itemsize(weights.dtype);
+    const void* residual = residual_ ? static_cast<const char*>(rows.all) + before : nullptr;
+    prepared_.forward(geometry_of(g_, rows), rows.x, residual, rows.y, runner);
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "../quantized.h"
+#include "convolution_rows.h"
 #include "quantized_step.h"
 
 namespace sepconv::program {
@@ -23,25 +24,11 @@ class ConvolutionCall : public Call {
   void run(const void* const* inputs, void* output, Runner& runner) const override {
     apply(g_, inputs[0], residual_ ? inputs[1] : nullptr, 0, output, runner);
   }
-  bool by_rows() const override {
-    // Rows of outputs that see padding alone would be computed from no row.
-    const bool sees_rows = g_.pt <= (g_.kh - 1) * g_.dh && (g_.ho - 1) * g_.sh - g_.pt < g_.h;
-    return rank_ == 4 && !g_.channels_first && sees_rows;
-  }
-  Rows rows_read(Rows computed) const override {
-    const int64_t first = computed.first * g_.sh - g_.pt;
-    const int64_t last = (computed.last - 1) * g_.sh - g_.pt + (g_.kh - 1) * g_.dh + 1;
-    return {std::max<int64_t>(first, 0), std::min(last, g_.h)};
-  }
+  bool by_rows() const override { return rank_ == 4 && !g_.channels_first && sees_rows(g_); }
+  Rows rows_read(Rows computed) const override { return rows_seen(g_, computed); }
   void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    Geometry g = g_;
-    g.n = 1;
-    g.h = rows.read.count();
-    g.ho = rows.computed.count();
-    g.pt = rows.read.first - (rows.computed.first * g_.sh - g_.pt);
-    const int64_t before = (rows.image * g_.ho + rows.computed.first) * g_.wo;
-    apply(g, rows.x, residual_ ? rows.all : nullptr, before * prepared_.weights().filters, rows.y,
-          runner);
+    apply(geometry_of(g_, rows), rows.x, residual_ ? rows.all : nullptr,
+          pixels_before(g_, rows) * prepared_.weights().filters, rows.y, runner);
   }
 
  private:

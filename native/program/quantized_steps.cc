@@ -5,13 +5,12 @@
 
 #include "../dispatch.h"
 #include "../quantized.h"
+#include "broadcast_call.h"
 #include "call_memory.h"
 #include "quantized_step.h"
 
 namespace sepconv::program {
 namespace {
-
-bool is_image(const Shape& shape) { return shape.rank() == 4; }
 
 // ---- an element at a time
 
@@ -110,39 +109,19 @@ class LookupMaker : public Step {
   KeptTensor table_;
 };
 
-class BinaryCall : public Call {
+class BinaryCall : public BroadcastCall<QuantizedBinaryStep> {
  public:
-  BinaryCall(const QuantizedBinaryStep& step, const Shape& a, const Shape& b) : step_(step) {
-    shape = broadcast(a, b);
-    in_place = a == shape ? 0 : b == shape ? 1 : -1;
-    by_images = a.rank() == b.rank() && a.rank() > 0 && a[0] == b[0];
-    step_.rank = shape.rank();
-    for (int i = 0; i < shape.rank(); ++i) step_.shape[i] = shape[i];
-    broadcast_strides(a, shape, step_.a_strides);
-    broadcast_strides(b, shape, step_.b_strides);
-  }
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    apply(step_, inputs[0], inputs[1], output, runner);
-  }
-  bool by_rows() const override { return is_image(shape) && in_place == 0; }
-  void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    QuantizedBinaryStep here = step_;
-    here.shape[0] = 1;
-    here.shape[1] = rows.computed.count();
-    const int64_t before =
-        rows.image * step_.b_strides[0] + rows.computed.first * step_.b_strides[1];
-    apply(here, rows.x, static_cast<const uint8_t*>(rows.all) + before, rows.y, runner);
-  }
+  BinaryCall(const QuantizedBinaryStep& step, const Shape& a, const Shape& b)
+      : BroadcastCall(step, 1, a, b) {}
 
  private:
-  static void apply(QuantizedBinaryStep here, const void* a, const void* b, void* y,
-                    Runner& runner) {
+  void apply(QuantizedBinaryStep here, const void* a, const void* b, void* y,
+             Runner& runner) const override {
     here.a = static_cast<const uint8_t*>(a);
     here.b = static_cast<const uint8_t*>(b);
     here.y = static_cast<uint8_t*>(y);
     quantized_binary(here, runner);
   }
-  QuantizedBinaryStep step_;
 };
 
 class BinaryMaker : public Step {

@@ -211,10 +211,8 @@ inline void require_rank(const Shape& shape, int least, int most) {
 Shape image(const Shape& x, bool channels_first);
 // Throws where a window of a pool sees padding alone.
 void require_seen(const Geometry& g);
-// The shape of two arrays together, by NumPy's rule, and an array's strides in it: 0 along axes
-// that it is broadcast over.
-Shape broadcast(const Shape& a, const Shape& b);
-void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides);
+// Whether an array is an image [N, H, W, C], or could be one.
+inline bool is_image(const Shape& shape) { return shape.rank() == 4; }
 // The shape of a window's results with so many channels, of as many axes as its input has.
 Shape result_shape(const Geometry& g, int64_t channels, int rank);
 
