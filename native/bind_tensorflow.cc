@@ -9,6 +9,7 @@
 // Nothing that a graph or a user hands to an operation may crash: every size is checked here, at
 // run time, where all of them are known.
 #include <array>
+#include <bitset>
 #include <string>
 
 #include "dispatch.h"
@@ -32,13 +33,15 @@ enum class Operation { forward, backward };
 struct Attributes {
   sepconv::Spec spec;
   TF_DataType type;
-  bool convolved = true;  // has a depthwise kernel, as backward always has
-  bool separable;
+  int64_t given;        // bits: which operands there are
   bool wanted[4] = {};  // backward only: x, depthwise_kernel, pointwise_kernel, bias
   // Of forward only.
-  bool depthwise_biased = false, biased = false, residual = false;
   sepconv::Activation depthwise_activation = sepconv::Activation::none;
   sepconv::Activation activation = sepconv::Activation::none;
+
+  bool has(int64_t operand) const { return (given & operand) != 0; }
+  bool convolved() const { return has(sepconv::kDepthwise); }
+  bool separable() const { return has(sepconv::kPointwise); }
 
   sepconv::DType dtype() const {
     switch (type) {
@@ -85,27 +88,32 @@ Attributes read_attributes(TF_OpKernelConstruction* ctx, Operation operation,
   TF_OpKernelConstruction_GetAttrInt64List(ctx, "spec", s, sepconv::kSpecSize, status.get());
   check(status);
   a.spec = {s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
-  a.separable = integer(ctx, "num_pointwise", 1, status) != 0;
   if (operation == Operation::forward) {
     constexpr int64_t kLast = static_cast<int64_t>(sepconv::Activation::silu);
     const auto activation = [&](const char* name) {
       return sepconv::activation_of(integer(ctx, name, kLast, status));
     };
-    a.convolved = integer(ctx, "num_depthwise", 1, status) != 0;
-    a.depthwise_biased = integer(ctx, "num_depthwise_bias", 1, status) != 0;
-    a.biased = integer(ctx, "num_bias", 1, status) != 0;
-    a.residual = integer(ctx, "num_residual", 1, status) != 0;
+    constexpr int64_t kAll = 2 * sepconv::kResidual - 1;
+    a.given = integer(ctx, "given", kAll, status);
+    const int64_t count = integer(ctx, "num_operands", kAll, status);
+    if (!a.has(sepconv::kX) ||
+        std::bitset<64>(static_cast<uint64_t>(a.given)).count() != static_cast<size_t>(count) + 1)
+      fail("given must have a bit for x and for each of the operands. Received: given=" +
+           std::to_string(a.given) + " with " + std::to_string(count) + " operands after x.");
     a.depthwise_activation = activation("depthwise_activation");
     a.activation = activation("activation");
-    if (!a.convolved && !a.separable) fail("There is no kernel.");
-    if (!a.convolved && a.depthwise_biased) fail("depthwise_bias comes with depthwise_kernel.");
+    if (!a.convolved() && !a.separable()) fail("There is no kernel.");
+    if (!a.convolved() && a.has(sepconv::kDepthwiseBias))
+      fail("depthwise_bias comes with depthwise_kernel.");
   } else {
+    a.given = sepconv::kX | sepconv::kDepthwise;
+    if (integer(ctx, "num_pointwise", 1, status) != 0) a.given |= sepconv::kPointwise;
     TF_Bool wanted[4];
     require_length(ctx, "wanted", 4, status);
     TF_OpKernelConstruction_GetAttrBoolList(ctx, "wanted", wanted, 4, status.get());
     check(status);
     for (int i = 0; i < 4; ++i) a.wanted[i] = wanted[i] != 0;
-    if (a.wanted[2] && !a.separable)
+    if (a.wanted[2] && !a.separable())
       fail("wanted asks for a gradient of pointwise_kernel, and there is none.");
   }
   return a;
@@ -141,31 +149,31 @@ class Call {
       : attributes(a), ctx_(ctx), status_(status) {
     x_ = input(next++);
     const Sizes x_shape = four("x", x_.get());
-    if (a.convolved) {
+    if (a.convolved()) {
       depthwise_ = input(next++);
       depthwise_shape = four("depthwise_kernel", depthwise_.get());
       g = sepconv::resolve(a.spec, x_shape.data(), depthwise_shape.data());
     }
-    if (a.depthwise_biased) depthwise_bias_ = vector("depthwise_bias", g.c * g.m);
-    if (a.separable) {
+    if (a.has(sepconv::kDepthwiseBias)) depthwise_bias_ = vector("depthwise_bias", g.c * g.m);
+    if (a.separable()) {
       pointwise_ = input(next++);
       pointwise_shape = four("pointwise_kernel", pointwise_.get());
       const Sizes& p = pointwise_shape;
-      const int64_t depth = a.convolved ? g.c * g.m : x_shape[a.spec.channels_first ? 1 : 3];
-      if ((a.convolved && (p[0] != 1 || p[1] != 1)) || p[0] < 1 || p[1] < 1 || p[2] != depth ||
+      const int64_t depth = a.convolved() ? g.c * g.m : x_shape[a.spec.channels_first ? 1 : 3];
+      if ((a.convolved() && (p[0] != 1 || p[1] != 1)) || p[0] < 1 || p[1] < 1 || p[2] != depth ||
           p[3] < 1)
         fail(std::string("pointwise_kernel must have the shape (") +
-             (a.convolved ? "1, 1, " : "kernel_height, kernel_width, ") + std::to_string(depth) +
+             (a.convolved() ? "1, 1, " : "kernel_height, kernel_width, ") + std::to_string(depth) +
              ", filters). Received: pointwise_kernel.shape=" + shape_text(pointwise_.get()));
       filters = p[3];
-      if (!a.convolved) {  // an ordinary convolution
+      if (!a.convolved()) {  // an ordinary convolution
         const Sizes window{p[0], p[1], depth, 1};
         g = sepconv::resolve(a.spec, x_shape.data(), window.data());
       }
     }
     const int64_t channels = g.c * g.m;
-    outputs = a.separable ? filters : channels;
-    if (a.biased) bias_ = vector("bias", outputs);
+    outputs = a.separable() ? filters : channels;
+    if (a.has(sepconv::kBias)) bias_ = vector("bias", outputs);
     // resolve() has checked c * m channels. An output that overflows would abort in TensorFlow.
     int64_t bytes = 8;
     for (const int64_t size : {g.n, g.ho, g.wo, outputs})
@@ -246,7 +254,7 @@ class Call {
 void run_forward(const Attributes& a, TF_OpKernelContext* ctx, const Status& status) {
   Call call(a, ctx, status);
   Tensor residual;
-  if (a.residual) residual = call.like_output("residual");
+  if (a.has(sepconv::kResidual)) residual = call.like_output("residual");
   void* y = call.output(0, call.y_sizes().data(), 4);
   const sepconv::Forward args{.x = call.x(),
                               .depthwise_kernel = call.depthwise(),
@@ -327,12 +335,11 @@ const bool registered = [] {
        &destroy});
   register_operation(
       {kForward,
-       {"x: T", "depthwise_kernel: num_depthwise * T", "depthwise_bias: num_depthwise_bias * T",
-        "pointwise_kernel: num_pointwise * T", "bias: num_bias * T", "residual: num_residual * T"},
+       // One list of operands: TensorFlow takes microseconds of an eager call for each.
+       {"x: T", "operands: num_operands * T"},
        {"y: T"},
-       {kTypes, "num_depthwise: int >= 0", "num_depthwise_bias: int >= 0",
-        "num_pointwise: int >= 0", "num_bias: int >= 0", "num_residual: int >= 0",
-        "spec: list(int)", "depthwise_activation: int = 0", "activation: int = 0"},
+       {kTypes, "num_operands: int >= 1", "given: int", "spec: list(int)",
+        "depthwise_activation: int = 0", "activation: int = 0"},
        &infer_forward,
        &create<Operation::forward>,
        &compute<&run_forward>,

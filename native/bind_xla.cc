@@ -22,11 +22,10 @@ namespace {
 
 using Integers = ffi::Span<const int64_t>;
 
-// Bits for the operands that a call has, or the gradients that it wants, in the order of the
-// operands (x, depthwise_kernel, depthwise_bias, pointwise_kernel, bias, residual). Programs
-// exported while the operands had another order give the attribute another name, which XLA refuses.
-constexpr int64_t kX = 1, kDepthwise = 2, kDepthwiseBias = 4, kPointwise = 8, kBias = 16,
-                  kResidual = 32;
+// Which operands a call has is told by bits (see operation.h). Programs exported while the operands
+// had another order give that attribute another name, which XLA refuses.
+using sepconv::kBias, sepconv::kDepthwise, sepconv::kDepthwiseBias, sepconv::kPointwise,
+    sepconv::kResidual, sepconv::kX;
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
 

@@ -21,6 +21,11 @@ constexpr int64_t itemsize(DType dtype) {
 }
 enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2, hard_silu = 3, silu = 4 };
 
+// Bits for the operands that a call has, or the gradients that it wants, in the operands' order.
+// Engines hand them over as one integer.
+constexpr int64_t kX = 1, kDepthwise = 2, kDepthwiseBias = 4, kPointwise = 8, kBias = 16,
+                  kResidual = 32;
+
 // Shapes, where C = g.c, M = g.m and CM = C * M; channels_first moves the last axis to the second:
 //   x [n, h, w, C]   depthwise_kernel [kh, kw, C, M]   pointwise_kernel [CM, filters]
 //   y, residual, dy [n, ho, wo, filters], or [n, ho, wo, CM] of a depthwise step alone

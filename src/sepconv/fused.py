@@ -78,6 +78,10 @@ class Operands(NamedTuple):
         """Applies a function to every array that is not None."""
         return Operands(*(None if array is None else function(array) for array in self))
 
+    def bits(self) -> int:
+        """Which arrays there are: bit i for the i-th, as the kernels' bindings are told it."""
+        return sum([1 << i for i, array in enumerate(self) if array is not None])
+
     def shapes(self) -> Operands:
         """The arrays' shapes in their places."""
         return self.map(lambda array: array.shape)

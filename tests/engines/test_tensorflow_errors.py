@@ -82,8 +82,10 @@ def test_sizes_unknown_while_tracing_are_checked_when_running():
 
 
 def forward(x=X, kernel=KERNEL, pointwise=(POINTWISE,), bias=(BIAS,), spec=SPEC, activation=0):
+    operands = [kernel, *pointwise, *bias]
+    given = 1 + 2 + 8 * len(pointwise) + 16 * len(bias)
     return engine.operations.sepconv_forward(
-        x, [kernel], [], list(pointwise), list(bias), [], spec=spec, activation=activation
+        x, operands, given=given, spec=spec, activation=activation
     )
 
 

@@ -108,10 +108,10 @@ def test_the_operation_itself_infers_rank_and_batch():
         spec = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
         forward = engine.operations.sepconv_forward
         for value, expected in [(x, [4, None, None, None]), (unknown, [None] * 4)]:
-            y = forward(value, [unknown], [], [], [], [], spec=spec)
+            y = forward(value, [unknown], given=3, spec=spec)
             assert y.shape.as_list() == expected
         with pytest.raises(ValueError, match="rank"):
-            forward(tf.zeros([3, 3]), [unknown], [], [], [], [], spec=spec)
+            forward(tf.zeros([3, 3]), [unknown], given=3, spec=spec)
 
 
 def test_a_graph_has_our_operations_and_no_python_in_it():

@@ -127,24 +127,27 @@ def test_the_operation_checks_what_it_is_given():
     spec = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
     x = tf.ones((1, 2, 2, 3))
     fused = engine.operations.sepconv_forward
-    for arrays, options, message in (
-        (([], [], [], [], []), {}, "There is no kernel"),
-        (([], [], [tf.ones((1, 1, 4, 2))], [], []), {}, "pointwise_kernel must have"),
-        (([], [], [tf.ones((1, 1, 3, 2))], [tf.ones(3)], []), {}, "bias must have"),
-        (([], [], [tf.ones((1, 1, 3, 2))], [], [tf.ones((1, 2, 2, 3))]), {}, "residual must have"),
-        (([], [], [tf.ones((1, 1, 3, 2))], [], []), {"activation": 5}, "activation must be"),
-        (([], [], [tf.ones((3, 3, 3, 2))], [], []), {}, "The output would be empty"),
-        (([], [], [tf.ones((0, 1, 3, 2))], [], []), {}, "pointwise_kernel must have"),
-        (([], [tf.ones(3)], [tf.ones((1, 1, 3, 2))], [], []), {}, "comes with depthwise_kernel"),
-        (
-            ([tf.ones((1, 1, 3, 1))], [], [tf.ones((2, 2, 3, 2))], [], []),
-            {},
-            "pointwise_kernel must have",
-        ),
+    one, two = tf.ones((1, 1, 3, 2)), tf.ones((1, 1, 3, 1))
+    vector, image = tf.ones(3), tf.ones((1, 2, 2, 3))
+    for arrays, given, options, message in (
+        ([vector], 1 + 4, {}, "There is no kernel"),
+        ([tf.ones((1, 1, 4, 2))], 1 + 8, {}, "pointwise_kernel must have"),
+        ([one, vector], 1 + 8 + 16, {}, "bias must have"),
+        ([one, image], 1 + 8 + 32, {}, "residual must have"),
+        ([one], 1 + 8, {"activation": 5}, "activation must be"),
+        ([tf.ones((3, 3, 3, 2))], 1 + 8, {}, "The output would be empty"),
+        ([tf.ones((0, 1, 3, 2))], 1 + 8, {}, "pointwise_kernel must have"),
+        ([vector, one], 1 + 4 + 8, {}, "comes with depthwise_kernel"),
+        ([two, tf.ones((2, 2, 3, 2))], 1 + 2 + 8, {}, "pointwise_kernel must have"),
+        ([one], 8, {}, "given must have a bit for x and for each of the operands"),
+        ([one], 1 + 2 + 8, {}, "given must have a bit for x and for each of the operands"),
+        ([one, vector], 1 + 8, {}, "given must have a bit for x and for each of the operands"),
+        ([one], 64 + 1, {}, "given must be 0 to 63"),
+        ([one], -1, {}, "given must be 0 to 63"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-            fused(x, *arrays, **({"spec": spec} | options))
-    y = fused(x, [], [], [tf.ones((1, 1, 3, 2))], [], [], spec=[2, 2, *spec[2:]])
+            fused(x, arrays, given=given, **({"spec": spec} | options))
+    y = fused(x, [one], given=1 + 8, spec=[2, 2, *spec[2:]])
     np.testing.assert_array_equal(y, np.full((1, 1, 1, 2), 3))
 
 
@@ -208,7 +211,7 @@ def test_a_block_that_is_a_convolution_has_its_backward_pass():
 
 @pytest.mark.parametrize("name", ["SepconvForward", "SepconvFused"])
 def test_graphs_of_the_older_operations_are_refused(name):
-    """There were two, one of them of the name and other inputs."""
+    """There were several, one of them of the name and other inputs."""
     graph = tf.compat.v1.GraphDef()
     for node in ("x", "kernel"):
         graph.node.add(name=node, op="Placeholder").attr["dtype"].type = tf.float32.as_datatype_enum
@@ -217,5 +220,5 @@ def test_graphs_of_the_older_operations_are_refused(name):
     older.attr["spec"].list.i.extend([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     for attribute in ("num_pointwise", "num_bias", "activation"):
         older.attr[attribute].i = 0
-    with pytest.raises((ValueError, tf.errors.OpError), match=r"num_depthwise|not registered"):
+    with pytest.raises((ValueError, tf.errors.OpError), match=r"num_operands|given|not registered"):
         tf.graph_util.import_graph_def(graph)

@@ -61,11 +61,6 @@ def _integers(values: Sequence[int]) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def _bits(operands: Operands) -> np.int64:
-    """The operands that are not None, as bits for the handlers."""
-    return np.int64(sum(1 << i for i, a in enumerate(operands) if a is not None))
-
-
 def forward_call(
     operands: Operands,
     y: Any,
@@ -80,7 +75,7 @@ def forward_call(
     return jax.ffi.ffi_call("sepconv_forward", y)(
         *(a for a in operands if a is not None),
         spec=_integers(spec),
-        operands=_bits(operands),
+        operands=np.int64(operands.bits()),
         depthwise_activation=np.int64(depthwise_activation),
         activation=np.int64(activation),
     )
@@ -114,8 +109,8 @@ def backward_call(
         size=_integers(size),
         kernel_shape=_integers(kernel_shape),
         separable=np.int64(separable),
-        operands=_bits(operands),
-        wanted=_bits(results_of),
+        operands=np.int64(operands.bits()),
+        wanted=np.int64(results_of.bits()),
     )
 
 
@@ -134,8 +129,8 @@ def pointwise_backward_call(
         *(a for a in operands if a is not None),
         channels=np.int64(channels),
         channels_first=np.int64(spec.channels_first),
-        operands=_bits(operands),
-        wanted=_bits(Operands(kernel, pointwise_kernel=x)),
+        operands=np.int64(operands.bits()),
+        wanted=np.int64(Operands(kernel, pointwise_kernel=x).bits()),
     )
 
 
@@ -164,6 +159,9 @@ def _varying(aval: Any) -> frozenset[Any]:
 
 def align(*arrays: Any) -> list[Any]:
     """The arrays, made to vary over the same manual mesh axes, as `jax.shard_map` asks for."""
+    # Only what is traced can vary; an array's type takes JAX 3 us to tell.
+    if not any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return list(arrays)
     axes = [_varying(jax.typeof(a)) if a is not None else frozenset() for a in arrays]
     every = frozenset().union(*axes)
     aligned = []

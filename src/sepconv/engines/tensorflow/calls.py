@@ -61,8 +61,9 @@ def forward(
     x, *rest = operands
     y = operations.sepconv_forward(
         x,
-        *([] if a is None else [a] for a in rest),
-        spec=list(spec),
+        [a for a in rest if a is not None],
+        given=operands.bits(),
+        spec=spec,
         depthwise_activation=depthwise_activation,
         activation=activation,
     )

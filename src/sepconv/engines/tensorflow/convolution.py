@@ -35,8 +35,14 @@ def as_array(value: Any) -> Array:
     Raises:
         ValueError: the rank is unknown while a graph is traced.
     """
-    # A tensor needs no conversion, whose way through TensorFlow's dispatch takes 3 us.
-    tensor = value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value)
+    # A tensor needs no conversion, whose way through TensorFlow's dispatch takes 3 us; a variable's
+    # value is what its conversion ends in.
+    if isinstance(value, tf.Tensor):
+        tensor = value
+    elif isinstance(value, tf.Variable):
+        tensor = value.value()
+    else:
+        tensor = tf.convert_to_tensor(value)
     if tensor.shape.rank is None:
         raise ValueError(
             "sepconv needs to know an array's rank while a graph is traced; set it with "

@@ -19,16 +19,12 @@ from sepconv.geometry import ACTIVATIONS, ConvSpec
 
 __all__ = ["gradient_of_convolution", "operands_of"]
 
-#: The operands of ``SepconvForward`` after x, by their attributes.
-_INPUTS = ("depthwise", "depthwise_bias", "pointwise", "bias", "residual")
-
 
 def operands_of(operation: Any) -> Operands:
     """Those of a ``SepconvForward``."""
-    inputs = iter(operation.inputs)
-    x = next(inputs)
-    given = (operation.get_attr(f"num_{name}") for name in _INPUTS)
-    return Operands(x, *(next(inputs) if number else None for number in given))
+    inputs, given = iter(operation.inputs), operation.get_attr("given")
+    bits = range(len(Operands._fields))
+    return Operands(*(next(inputs) if given >> bit & 1 else None for bit in bits))
 
 
 def _skipped(operation: Any) -> tuple[int, ...]:
