@@ -37,9 +37,8 @@ class Buffer {
       if (PyErr_Occurred()) throw nb::python_error();
       return;
     }
-    // The buffer protocol has no bfloat16, so its arrays are seen as ones of integers.
     nb::object plain = nb::borrow(object);
-    if (dtype == sepconv::DType::bf16) plain = object.attr("view")("uint16");
+    if (dtype == sepconv::DType::bf16) plain = integers(object);
     const int flags = PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(plain.ptr(), &view_, flags) != 0) throw nb::python_error();
     held_ = true;
@@ -71,6 +70,17 @@ class Buffer {
   }
 
  private:
+  // The buffer protocol has no bfloat16, so its arrays are seen as ones of integers. NumPy would
+  // take longer to read the name of that dtype than to make the view.
+  static nb::object integers(nb::handle array) {
+    static PyObject* const name = PyUnicode_InternFromString("view");
+    static PyObject* const dtype =
+        nb::object(nb::module_::import_("numpy").attr("dtype")("uint16")).release().ptr();
+    PyObject* const view = PyObject_CallMethodOneArg(array.ptr(), name, dtype);
+    if (view == nullptr) throw nb::python_error();
+    return nb::steal(view);
+  }
+
   Py_buffer view_{};
   bool held_ = false;
   void* address_ = nullptr;

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "tuning.h"
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,9 +22,6 @@ namespace sepconv {
 
 #if defined(__linux__)
 namespace {
-
-// Bytes. For smaller arrays the request costs more than it saves.
-constexpr size_t kLeastBytes = size_t{256} << 10;
 
 struct Range {
   uintptr_t first = 0, last = 0;
@@ -59,7 +58,7 @@ Range mapping_of(uintptr_t address) {
 }  // namespace
 
 void prefer_huge_pages(const void* array, size_t bytes) {
-  if (bytes < kLeastBytes) return;
+  if (bytes < tuning::kHugePageBytes) return;
   const uintptr_t middle = reinterpret_cast<uintptr_t>(array) + bytes / 2;
   if (resident(middle)) return;
   // A thread does nothing while another is here: the two arrays are often in the same mapping.

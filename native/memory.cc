@@ -5,6 +5,7 @@
 #include <atomic>
 #include <new>
 
+#include "tuning.h"
 #include "turn.h"
 
 #if defined(__linux__)
@@ -66,19 +67,17 @@ class WorkspaceCache {
 
   void give(Allocation allocation) {
     Turn turn{taken_};
-    if (!turn || allocation.bytes > kMostBytes) {
+    if (!turn || allocation.bytes > tuning::kKeptBytes) {
       release(allocation);
       return;
     }
-    while (count_ == kMostAllocations || bytes_ + allocation.bytes > kMostBytes) release(remove(0));
+    while (count_ == tuning::kKeptAllocations || bytes_ + allocation.bytes > tuning::kKeptBytes)
+      release(remove(0));
     allocations_[count_++] = allocation;
     bytes_ += allocation.bytes;
   }
 
  private:
-  static constexpr int kMostAllocations = 16;
-  static constexpr size_t kMostBytes = size_t{64} << 20;
-
   static Allocation allocate(size_t bytes) {
     const bool large = bytes >= 2 * kHugePage;
     const size_t alignment = large ? kHugePage : kAlignment;
@@ -103,7 +102,7 @@ class WorkspaceCache {
   }
 
   std::atomic_flag taken_;
-  Allocation allocations_[kMostAllocations] = {};
+  Allocation allocations_[tuning::kKeptAllocations] = {};
   int count_ = 0;
   size_t bytes_ = 0;
 };

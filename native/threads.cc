@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "pause.h"
+#include "tuning.h"
 
 #if defined(__linux__)
 #include <dlfcn.h>
@@ -36,7 +37,7 @@ class Job {
  public:
   Job(int64_t tasks, int participants, TaskFunction function, void* context)
       : tasks_(tasks),
-        shares_(participants < kMostShares ? participants : kMostShares),
+        shares_(participants < tuning::kMostShares ? participants : tuning::kMostShares),
         function_(function),
         context_(context) {
     const int64_t each = tasks / shares_, more = tasks % shares_;
@@ -85,8 +86,6 @@ class Job {
   }
 
  private:
-  static constexpr int kMostShares = 64;  // other participants take tasks from these shares
-
   struct alignas(64) Share {
     std::atomic<int64_t> left;  // tasks not yet claimed
     std::atomic<int64_t> end;   // other participants take tasks from here, downwards
@@ -107,7 +106,7 @@ class Job {
   alignas(64) std::atomic<int64_t> ended_{0};
   std::atomic<int> references_{1};
   std::atomic<int> arrived_{1};
-  Share share_[kMostShares];
+  Share share_[tuning::kMostShares];
 };
 
 void run_alone(int64_t tasks, TaskFunction function, void* context) {
@@ -193,10 +192,6 @@ class Pool : public Runner {
   }
 
  private:
-  // Pauses during which an idle worker stays awake, 50 to 150 us in all, so that a call's next step
-  // or the next layer need not wake it. More would keep a core from the engine's own threads.
-  static constexpr int kSpins = 4000;
-
   static void run_tasks(Runner* self, int64_t tasks, TaskFunction function, void* context) {
     static_cast<Pool*>(self)->run_here(tasks, function, context);
   }
@@ -257,7 +252,7 @@ class Pool : public Runner {
   void work(int index) {
     uint64_t seen = 0;
     for (;;) {
-      for (int spin = 0; spin < kSpins; ++spin) {
+      for (int spin = 0; spin < tuning::kIdlePauses; ++spin) {
         if (generation_.load(std::memory_order_acquire) != seen) break;
         pause_cpu();
       }

@@ -8,6 +8,7 @@
 // the options given, before and after the change. The sizes of the depthwise kernels' register
 // tiles are not here but beside the kernels, since they follow from the number of registers.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 namespace sepconv::tuning {
@@ -214,6 +215,11 @@ inline constexpr int64_t kReducePartElements = 16384;
 //   benchmarks/training_step.py
 inline constexpr int64_t kBatchNormPartBytes = 128 << 10;
 
+// Bytes of the rows that its passes read together, a few columns of all of them at a time. Fewer
+// load and store the columns' numbers more often; more are read in too many places at once for the
+// processor to ask for memory ahead.
+inline constexpr int64_t kBatchNormGroupBytes = 32 << 10;
+
 // --- programs ------------------------------------------------------------------------------------
 
 // Steps of a program go together by bands of rows (program/chain.h) where what lies between them,
@@ -240,5 +246,27 @@ inline constexpr int64_t kGroupImagesBytes = 4 << 20;
 inline constexpr int64_t kChainLeastRows = 4;
 inline constexpr int kMostLinks = 2;
 inline constexpr int64_t kChainPartsAThread = 2;
+
+// --- threads and memory ------------------------------------------------------------------------
+
+// Pauses during which an idle worker stays awake, 50 to 150 us in all, so that a call's next step
+// or the next layer need not wake it. More would keep a core from the engine's own threads.
+//   --quick, and examples that train on each engine
+inline constexpr int kIdlePauses = 4000;
+
+// The most participants of a call that begin with tasks of their own; any other takes tasks from
+// theirs. More cost each call the clearing of their counters, 64 bytes each.
+inline constexpr int kMostShares = 64;
+
+// Scratch memory that is kept for the next call: the most pieces, and their bytes in all. Memory
+// that is given back is zeroed by the system when it is asked for again, 0.1 ms a MiB.
+//   --mode separable-training
+inline constexpr int kKeptAllocations = 16;
+inline constexpr size_t kKeptBytes = size_t{64} << 20;
+
+// Bytes of the smallest array for which huge pages are asked: for smaller ones the request costs
+// more than it saves.
+//   benchmarks/training_step.py --engine jax
+inline constexpr size_t kHugePageBytes = size_t{256} << 10;
 
 }  // namespace sepconv::tuning

@@ -15,25 +15,6 @@
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
-// ---- elements
-
-template <class T>
-Vec<Real<T>> get(WholeVector<Real<T>>, const T* p) {
-  return load_real(p);
-}
-template <class T>
-Vec<Real<T>> get(FirstLanes<Real<T>> lanes, const T* p) {
-  return load_real_first(p, lanes.count);
-}
-template <class T>
-void put(WholeVector<Real<T>>, T* p, Vec<Real<T>> v) {
-  store_real(p, v);
-}
-template <class T>
-void put(FirstLanes<Real<T>> lanes, T* p, Vec<Real<T>> v) {
-  store_real_first(p, v, lanes.count);
-}
-
 template <class T>
 double in_double(T value) {
   return static_cast<double>(real(value));
@@ -93,24 +74,44 @@ struct WideRows {
     const int64_t a_part =
         max_of(16, tuning::kBatchNormPartBytes / (width * static_cast<int64_t>(sizeof(T))));
     count = max_of(1, whole / a_part);
+    group = max_of(8, tuning::kBatchNormGroupBytes / (width * static_cast<int64_t>(sizeof(T))));
   }
   int64_t first(int64_t part) const { return part_start(whole, count, part); }
-  // Calls f.operator()<rows>(offset, width) for all rows of a part, four at a time where it can.
+  // Calls f(offset, rows, width) for all rows of a part, some at a time: rows of `width` values
+  // that are `this->width` apart.
   template <class F>
-  void for_rows(int64_t part, const F& f) const {
-    int64_t row = first(part);
+  void for_groups(int64_t part, const F& f) const {
     const int64_t end = first(part + 1);
-    for (; row + 4 <= end; row += 4) f.template operator()<4>(row * width, width);
-    for (; row < end; ++row) f.template operator()<1>(row * width, width);
-    if (part == count - 1 && rest != 0) f.template operator()<1>(whole * width, rest * channels);
+    for (int64_t row = first(part); row < end; row += group)
+      f(row * width, min_of(group, end - row), width);
+    if (part == count - 1 && rest != 0) f(whole * width, int64_t{1}, rest * channels);
   }
   // The number of values that a part has in each column of repetition `index`.
   int64_t values(int64_t part, int64_t index) const {
     return first(part + 1) - first(part) + (part == count - 1 && index < rest ? 1 : 0);
   }
 
-  int64_t channels, repeat = 1, width, padded, whole, rest, count;
+  int64_t channels, repeat = 1, width, padded, whole, rest;
+  int64_t count;  // parts
+  int64_t group;  // rows that are read together, one after the other in memory
 };
+
+// Vectors of a row whose numbers stay in registers from row to row: three each.
+inline constexpr int kRowVectors = kRegisters == 32 ? 8 : 4;
+
+// Calls f.operator()<vectors>(column, lanes) for all columns of a row: as many vectors at a time as
+// fit, then fewer, and last the lanes that are left.
+template <class T, class F>
+void for_column_blocks(int64_t width, const F& f) {
+  int64_t column = 0;
+  const auto blocks = [&]<int kVectors>(auto&& self) {
+    for (; column + kVectors * kLanes<T> <= width; column += kVectors * kLanes<T>)
+      f.template operator()<kVectors>(column, WholeVector<T>{});
+    if constexpr (kVectors > 1) self.template operator()<kVectors / 2>(self);
+  };
+  blocks.template operator()<kRowVectors>(blocks);
+  if (column < width) f.template operator()<1>(column, FirstLanes<T>{width - column});
+}
 
 // Channels whose sums are added up together.
 inline constexpr int64_t kSumChannels = 16;
@@ -175,19 +176,26 @@ template <class T, class R = Real<T>>
 void part_moments(const WideRows<R>& rows, int64_t part, const T* x, R* means, R* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
   const T* about = x + rows.first(part) * rows.width;
-  rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-    const T* at = x + offset;
-    for_columns<R>(width, [&](int64_t column, auto lanes) {
-      const Vec<R> shift = get(lanes, about + column);
-      Vec<R> d = get(lanes, at + column) - shift;
-      Vec<R> total = d, squared = d * d;
-      for (int r = 1; r < kRows; ++r) {
-        d = get(lanes, at + r * rows.width + column) - shift;
-        total += d;
-        squared += d * d;
+  rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
+    for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
+      Vec<R> shift[kVectors], total[kVectors], squared[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t at = column + v * kLanes<R>;
+        shift[v] = lanes.get(about + at);
+        total[v] = load(means + at);
+        squared[v] = load(squares + at);
       }
-      store(means + column, load(means + column) + total);
-      store(squares + column, load(squares + column) + squared);
+      for (int64_t r = 0; r < count; ++r)
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
+          const Vec<R> d = lanes.get(x + at) - shift[v];
+          total[v] += d;
+          squared[v] += d * d;
+        }
+      for (int v = 0; v < kVectors; ++v) {
+        store(means + column + v * kLanes<R>, total[v]);
+        store(squares + column + v * kLanes<R>, squared[v]);
+      }
     });
   });
   for (int64_t r = 0; r < rows.repeat; ++r) {
@@ -241,14 +249,20 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
   });
   if (y == nullptr) return;
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-      for_columns<R>(width, [&](int64_t column, auto lanes) {
-        const Vec<R> mean = load(numbers[0] + column), scale = load(numbers[1] + column),
-                     shift = load(numbers[2] + column);
-        for (int r = 0; r < kRows; ++r) {
-          const int64_t at = offset + r * rows.width + column;
-          put(lanes, y + at, (get(lanes, x + at) - mean) * scale + shift);
+    rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
+      for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
+        Vec<R> mean[kVectors], scale[kVectors], shift[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t at = column + v * kLanes<R>;
+          mean[v] = load(numbers[0] + at);
+          scale[v] = load(numbers[1] + at);
+          shift[v] = load(numbers[2] + at);
         }
+        for (int64_t r = 0; r < count; ++r)
+          for (int v = 0; v < kVectors; ++v) {
+            const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
+            lanes.put(y + at, (lanes.get(x + at) - mean[v]) * scale[v] + shift[v]);
+          }
       });
     });
   });
@@ -266,18 +280,26 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
     R *first = sums.first(part), *second = sums.second(part);
     fill_zero(first, 2 * rows.padded);
-    rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-      for_columns<R>(width, [&](int64_t column, auto lanes) {
-        const Vec<R> mean = load(numbers[0] + column);
-        Vec<R> total = load(first + column), product = load(second + column);
-        for (int r = 0; r < kRows; ++r) {
-          const int64_t at = offset + r * rows.width + column;
-          const Vec<R> d = get(lanes, dy + at);
-          total += d;
-          product += d * (get(lanes, x + at) - mean);
+    rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
+      for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
+        Vec<R> mean[kVectors], total[kVectors], product[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t at = column + v * kLanes<R>;
+          mean[v] = load(numbers[0] + at);
+          total[v] = load(first + at);
+          product[v] = load(second + at);
         }
-        store(first + column, total);
-        store(second + column, product);
+        for (int64_t r = 0; r < count; ++r)
+          for (int v = 0; v < kVectors; ++v) {
+            const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
+            const Vec<R> d = lanes.get(dy + at);
+            total[v] += d;
+            product[v] += d * (lanes.get(x + at) - mean[v]);
+          }
+        for (int v = 0; v < kVectors; ++v) {
+          store(first + column + v * kLanes<R>, total[v]);
+          store(second + column + v * kLanes<R>, product[v]);
+        }
       });
     });
   });
@@ -298,14 +320,22 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
   });
   if (dx == nullptr) return;
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    rows.for_rows(part, [&]<int kRows>(int64_t offset, int64_t width) {
-      for_columns<R>(width, [&](int64_t column, auto lanes) {
-        const Vec<R> mean = load(numbers[0] + column), a = load(numbers[1] + column),
-                     b = load(numbers[2] + column), c = load(numbers[3] + column);
-        for (int r = 0; r < kRows; ++r) {
-          const int64_t at = offset + r * rows.width + column;
-          put(lanes, dx + at, a * get(lanes, dy + at) + (b * (get(lanes, x + at) - mean) + c));
+    rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
+      for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
+        Vec<R> mean[kVectors], a[kVectors], b[kVectors], c[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          const int64_t at = column + v * kLanes<R>;
+          mean[v] = load(numbers[0] + at);
+          a[v] = load(numbers[1] + at);
+          b[v] = load(numbers[2] + at);
+          c[v] = load(numbers[3] + at);
         }
+        for (int64_t r = 0; r < count; ++r)
+          for (int v = 0; v < kVectors; ++v) {
+            const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
+            lanes.put(dx + at,
+                      a[v] * lanes.get(dy + at) + (b[v] * (lanes.get(x + at) - mean[v]) + c[v]));
+          }
       });
     });
   });
@@ -350,7 +380,7 @@ ChannelMoments plane_moments(const BatchNorm& s, int64_t channel, const T* x) {
     R total, squared;
     plane_sums(count, &total, &squared, [&](int64_t at, auto lanes, Vec<R>& a, Vec<R>& b) {
       // Lanes beyond the end read as 0; they must add nothing.
-      const Vec<R> d = get(lanes, from + at) - lanes.only(broadcast(about));
+      const Vec<R> d = lanes.get(from + at) - lanes.only(broadcast(about));
       a += d;
       b += d * d;
     });
@@ -382,7 +412,7 @@ void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& ru
                      static_cast<R>(value_or(static_cast<const R*>(args.beta), channel, 0)));
     for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<R>(count, [&](int64_t at, auto lanes) {
-        put(lanes, y + offset + at, (get(lanes, x + offset + at) - mean) * scale + shift);
+        lanes.put(y + offset + at, (lanes.get(x + offset + at) - mean) * scale + shift);
       });
     });
   });
@@ -400,9 +430,9 @@ void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& 
       R part_total, part_product;
       plane_sums(count, &part_total, &part_product,
                  [&](int64_t at, auto lanes, Vec<R>& a, Vec<R>& b) {
-                   const Vec<R> d = get(lanes, dy + offset + at);
+                   const Vec<R> d = lanes.get(dy + offset + at);
                    a += d;
-                   b += d * (get(lanes, x + offset + at) - mean);
+                   b += d * (lanes.get(x + offset + at) - mean);
                  });
       total += static_cast<double>(part_total);
       product += static_cast<double>(part_product);
@@ -413,7 +443,7 @@ void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& 
     for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<R>(count, [&](int64_t at, auto lanes) {
         const int64_t i = offset + at;
-        put(lanes, dx + i, a * get(lanes, dy + i) + (b * (get(lanes, x + i) - mean) + c));
+        lanes.put(dx + i, a * lanes.get(dy + i) + (b * (lanes.get(x + i) - mean) + c));
       });
     });
   });

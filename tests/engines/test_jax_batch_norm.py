@@ -19,7 +19,7 @@ from sepconv.engines.jax.batch_norm import batch_norm
 
 SHAPES = [((4, 3, 5, 6), 3), ((4, 6, 3, 5), 1), ((40, 70), 1), ((3, 2, 70), 1), ((7,), 0)]
 
-FORM = engine._Form(1, 1e-3)
+PARAMS = engine._Params(1, 1e-3)
 
 
 def operands(shape, axis, dtype="float64"):
@@ -100,10 +100,10 @@ def test_a_half_type_is_computed_in_float32(x64, shape, axis, dtype):
     check(change, change_exact)
     mapped = jax.vmap(lambda x: ours(axis)(x, *vectors))(jnp.stack([x, 2 * x]))
     check(mapped[0], exact[0])
-    composed = engine._composed_forward(*narrow, form=engine._Form(axis, 1e-3))
+    composed = engine._composed_forward(*narrow, params=engine._Params(axis, 1e-3))
     check(composed[0], exact[0])
     gradients = engine._composed_gradients(
-        narrow[0], narrow[1], mean, variance, dy, form=engine._Form(axis, 1e-3)
+        narrow[0], narrow[1], mean, variance, dy, params=engine._Params(axis, 1e-3)
     )
     check(gradients[0], dx_exact)
 
@@ -124,7 +124,7 @@ def test_derivatives_of_every_order_and_mode(x64, shape, axis):
 
 def test_the_statistics_carry_no_gradient(x64):
     x, gamma, beta = operands((4, 3), 1)
-    composed = functools.partial(engine._composed_forward, form=FORM)
+    composed = functools.partial(engine._composed_forward, params=PARAMS)
     for function in (functools.partial(batch_norm, axis=1, epsilon=1e-3), composed):
         change = jax.grad(lambda x, f=function: sum(a.sum() for a in f(x, gamma, beta)[1:]))(x)
         assert not np.any(change)
@@ -151,7 +151,7 @@ def test_a_linear_transpose_of_the_gradients(x64):
     x, gamma, beta = operands((4, 3), 1)
     _, mean, variance = batch_norm(x, gamma, beta, axis=1, epsilon=1e-3)
     gradients = lambda dy: engine._gradients.bind(  # noqa: E731
-        x, gamma, mean, variance, dy, form=FORM
+        x, gamma, mean, variance, dy, params=PARAMS
     )
     tangents = np.cos(x), np.sin(gamma), np.sin(beta)
     (found,) = jax.linear_transpose(gradients, x)([jnp.asarray(t) for t in tangents])

@@ -133,11 +133,10 @@ def test_one_custom_call():
 def test_elsewhere_it_is_composed(x64, seed):
     arrays, options = random_block(seed)
     expected = reference.fused_conv2d(**arrays, **options)
-    form = block_of(arrays, options)
     names = Operands._fields
     given = tuple(name in arrays for name in names)
     shape = block._composed(
         *(jnp.asarray(arrays[n]) for n in names if n in arrays),
-        form=block._Form(form, given),
+        params=block._Params(block_of(arrays, options), given),
     )
     assert_near(shape, expected, str(arrays["x"].dtype))

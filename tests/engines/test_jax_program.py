@@ -85,13 +85,13 @@ def test_values_of_the_compositions():
     spec = conv_spec(padding="same")
     for activation, code in ((None, 0), ("relu", 1), ("relu6", 2)):
         given = (True, True, False, True, True, False)
-        y = block._composed(*OPERANDS, form=block._Form(BlockSpec(spec, 0, code), given))
+        y = block._composed(*OPERANDS, params=block._Params(BlockSpec(spec, 0, code), given))
         options = {"padding": "same", "activation": activation}
         expected = sepconv.reference.separable_conv2d(*OPERANDS, **options)
         np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
     dy = normal(4, *y.shape)
-    form = engine._Linear(spec, (8, 9), (3, 3, 4, 2), True, (True,) * 4)
-    found = engine._composed_backward(x, kernel, pointwise, dy, form=form)
+    params = engine._Linear(spec, (8, 9), (3, 3, 4, 2), True, (True,) * 4)
+    found = engine._composed_backward(x, kernel, pointwise, dy, params=params)
     expected = sepconv.reference.separable_conv2d_grad(x, kernel, pointwise, dy, padding="same")
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-11)
@@ -185,5 +185,5 @@ def test_symbolic_zeros_cost_nothing():
         )
     )(x, jnp.ones_like(x))
     (tangent,) = [e for e in program.eqns if e.primitive.name == "sepconv_tangent"]
-    assert tangent.params["form"].wanted == (True, False, False, False)
+    assert tangent.params["params"].wanted == (True, False, False, False)
     assert len(tangent.invars) == 3  # the two kernels and the one tangent; not x

@@ -129,6 +129,23 @@ def test_batch_norm(options, memory_format):
     assert_close(step(ours, x), step(stock, x), 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "memory_format", "served"),
+    [
+        ((2, 8, 64, 64), torch.contiguous_format, False),  # half of what is served
+        ((4, 8, 64, 64), torch.contiguous_format, True),
+        ((4, 8, 64, 64), torch.channels_last, True),
+        ((2, 64, 32, 32), torch.contiguous_format, True),
+        ((2, 64, 32, 32), torch.channels_last, False),
+    ],
+)
+def test_batch_norm_is_served_where_it_is_faster(shape, memory_format, served, monkeypatch):
+    monkeypatch.undo()  # the sizes as they are
+    ours, _ = sepconv.accelerate(nn.BatchNorm2d(shape[1]))
+    x = torch.randn(shape).to(memory_format=memory_format).requires_grad_()
+    assert (ours(x).grad_fn.name() == "_NormalizeBackward") == served
+
+
 def test_errors_are_pytorchs():
     for module, shape in (
         (nn.Conv2d(8, 8, 3, groups=8), (1, 8, 2, 2)),  # smaller than the kernel

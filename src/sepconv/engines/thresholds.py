@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["LEAST_CHANNELS", "MOST_FILTERS", "ORDINARY", "few_channels"]
+__all__ = [
+    "LEAST_CHANNELS",
+    "LEAST_NORMALIZED",
+    "MOST_FILTERS",
+    "MOST_NORMALIZED",
+    "ORDINARY",
+    "few_channels",
+]
 
 #: The most filters for which our kernels are faster than the engine's own convolution on an image
 #: of one channel, even where the image needs no gradient.
@@ -11,6 +18,13 @@ MOST_FILTERS = {"jax": 16, "torch": 8, "tensorflow": 16, "numpy": 16}
 #: The fewest channels, and the fewest filters, for which our 1x1 convolution is faster, whatever
 #: the image's size.
 LEAST_CHANNELS = 8
+
+#: The fewest elements of a tensor for which our batch normalization is faster in training than
+#: PyTorch's own. And the most channels, where they lie last in memory: with more, PyTorch's is as
+#: fast or up to 1.4 times faster, on an AMD EPYC of Zen 5; with the channels second ours is 1.1 to
+#: 1.8 times as fast.
+LEAST_NORMALIZED = 1 << 17
+MOST_NORMALIZED = 40
 
 #: Why most convolutions are not ours.
 ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"

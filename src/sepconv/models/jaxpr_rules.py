@@ -326,8 +326,8 @@ def _mixed(parts: Sequence[np.ndarray], kernel: np.ndarray) -> np.ndarray:
 
 
 def _sepconv_forward(params: Params, *operands: np.ndarray) -> np.ndarray:
-    form = params["form"]
-    return fused.fuse(form.split(operands), form.block)
+    own = params["params"]
+    return fused.fuse(own.split(operands), own.block)
 
 
 def _sepconv_pointwise(params: Params, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:

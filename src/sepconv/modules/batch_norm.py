@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sepconv.engines import thresholds
 from sepconv.engines.torch.batch_norm import batch_norm
 from sepconv.modules import eager
 from sepconv.modules.convolving import on_cpu
@@ -19,12 +20,13 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     Arguments, parameters, buffers, names and files are those of `torch.nn.BatchNorm2d`. PyTorch
     computes what our kernels do not: inference, other devices than the CPU, inputs of another dtype
-    than the parameters, and layers without parameters or with a cumulative average.
+    than the parameters, and layers without parameters or with a cumulative average. It also trains
+    on the sizes that it computes faster: small images, and many channels that lie last in memory.
 
     Example:
         >>> import torch
         >>> norm = BatchNorm2d(3)
-        >>> y = norm(torch.rand(4, 3, 5, 5))
+        >>> y = norm(torch.rand(4, 3, 128, 128))
         >>> round(float(y.std(correction=0)), 2)
         1.0
     """
@@ -69,7 +71,15 @@ def _is_served(x: Tensor, weight: Tensor, bias: Tensor, *running: Tensor | None)
         and weight.dtype == bias.dtype == dtype
         and all(tensor is None or tensor.dtype == dtype for tensor in running)
         and x.numel() > shape[1]  # else PyTorch raises
+        and _pays(x)
     )
+
+
+def _pays(x: Tensor) -> bool:
+    """Whether our kernels are faster than PyTorch's on images."""
+    if x.numel() < thresholds.LEAST_NORMALIZED:
+        return False
+    return x.stride(1) != 1 or x.shape[1] <= thresholds.MOST_NORMALIZED
 
 
 BatchNorm2d.__module__ = "sepconv.modules"  # which files name

@@ -30,7 +30,7 @@ from sepconv.engines.jax.transforms import composed_batch, composed_jvp, is_zero
 __all__ = ["batch_norm"]
 
 
-class _Form(NamedTuple):
+class _Params(NamedTuple):
     """The arguments that are no arrays: the channels' axis, and what is added to the variance."""
 
     axis: int
@@ -53,7 +53,7 @@ def batch_norm(
     Returns:
         The result, and the mean and variance of each channel of x.
     """
-    y, mean, variance = _forward.bind(*align(x, gamma, beta), form=_Form(axis, epsilon))
+    y, mean, variance = _forward.bind(*align(x, gamma, beta), params=_Params(axis, epsilon))
     return y, mean, variance
 
 
@@ -69,64 +69,72 @@ def _real_dtype(a: Any) -> Any:
     return jnp.promote_types(a.dtype, jnp.float32)
 
 
-def _sums(a: Any, form: _Form) -> Any:
-    return jnp.sum(a, [i for i in range(a.ndim) if i != form.axis])
+def _sums(a: Any, params: _Params) -> Any:
+    return jnp.sum(a, [i for i in range(a.ndim) if i != params.axis])
 
 
-def _along(vector: Any, x: Any, form: _Form) -> Any:
+def _along(vector: Any, x: Any, params: _Params) -> Any:
     """A number a channel, to be broadcast against x."""
-    return jnp.expand_dims(vector, [i for i in range(x.ndim) if i != form.axis])
+    return jnp.expand_dims(vector, [i for i in range(x.ndim) if i != params.axis])
 
 
-def _moments(x: Any, form: _Form) -> tuple[Any, Any]:
+def _moments(x: Any, params: _Params) -> tuple[Any, Any]:
     x = _real(x)
-    count = x.size // x.shape[form.axis]
-    mean = _sums(x, form) / count
-    centred = x - _along(mean, x, form)
-    return mean, _sums(centred * centred, form) / count
+    count = x.size // x.shape[params.axis]
+    mean = _sums(x, params) / count
+    centred = x - _along(mean, x, params)
+    return mean, _sums(centred * centred, params) / count
 
 
-def _normal(x: Any, mean: Any, variance: Any, form: _Form) -> tuple[Any, Any]:
+def _normal(x: Any, mean: Any, variance: Any, params: _Params) -> tuple[Any, Any]:
     """Of x: itself without mean and deviation, and the inverse deviation."""
-    inverse = jax.lax.rsqrt(variance + form.epsilon)
-    return (_real(x) - _along(mean, x, form)) * _along(inverse, x, form), inverse
+    inverse = jax.lax.rsqrt(variance + params.epsilon)
+    return (_real(x) - _along(mean, x, params)) * _along(inverse, x, params), inverse
 
 
-def _result(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, form: _Form) -> Any:
-    normal, _ = _normal(x, mean, variance, form)
-    return (normal * _along(gamma, x, form) + _along(beta, x, form)).astype(x.dtype)
+def _result(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, params: _Params) -> Any:
+    normal, _ = _normal(x, mean, variance, params)
+    return (normal * _along(gamma, x, params) + _along(beta, x, params)).astype(x.dtype)
 
 
-def _projection(v: Any, normal: Any, factor: Any, along: Any, total: Any, form: _Form) -> Any:
+def _projection(v: Any, normal: Any, factor: Any, along: Any, total: Any, params: _Params) -> Any:
     """The derivative in x times `v`, given the sums of v * normal and of v; not rounded."""
-    count = v.size // v.shape[form.axis]
-    rest = _real(v) - _along(total / count, v, form) - normal * _along(along / count, v, form)
-    return rest * _along(factor, v, form)
+    count = v.size // v.shape[params.axis]
+    rest = _real(v) - _along(total / count, v, params) - normal * _along(along / count, v, params)
+    return rest * _along(factor, v, params)
 
 
-def _composed_forward(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
-    moments = _moments(x, form)
-    return [_result(x, gamma, beta, *moments, form), *map(jax.lax.stop_gradient, moments)]
+def _composed_forward(x: Any, gamma: Any, beta: Any, *, params: _Params) -> list[Any]:
+    moments = _moments(x, params)
+    return [_result(x, gamma, beta, *moments, params), *map(jax.lax.stop_gradient, moments)]
 
 
 # Both are given mean and variance, and compute them again: they change with x.
 def _composed_tangent(
-    x: Any, gamma: Any, _mean: Any, _variance: Any, tx: Any, tgamma: Any, tbeta: Any, *, form: _Form
+    x: Any,
+    gamma: Any,
+    _mean: Any,
+    _variance: Any,
+    tx: Any,
+    tgamma: Any,
+    tbeta: Any,
+    *,
+    params: _Params,
 ) -> Any:
-    normal, inverse = _normal(x, *_moments(x, form), form)
+    normal, inverse = _normal(x, *_moments(x, params), params)
     tx = _real(tx)
-    sums = _sums(tx * normal, form), _sums(tx, form)
-    change = _projection(tx, normal, gamma * inverse, *sums, form)
-    return (change + normal * _along(tgamma, x, form) + _along(tbeta, x, form)).astype(x.dtype)
+    sums = _sums(tx * normal, params), _sums(tx, params)
+    change = _projection(tx, normal, gamma * inverse, *sums, params)
+    return (change + normal * _along(tgamma, x, params) + _along(tbeta, x, params)).astype(x.dtype)
 
 
 def _composed_gradients(
-    x: Any, gamma: Any, _mean: Any, _variance: Any, dy: Any, *, form: _Form
+    x: Any, gamma: Any, _mean: Any, _variance: Any, dy: Any, *, params: _Params
 ) -> list[Any]:
-    normal, inverse = _normal(x, *_moments(x, form), form)
+    normal, inverse = _normal(x, *_moments(x, params), params)
     dy = _real(dy)
-    sums = _sums(dy * normal, form), _sums(dy, form)
-    return [_projection(dy, normal, gamma * inverse, *sums, form).astype(x.dtype), *sums]
+    sums = _sums(dy * normal, params), _sums(dy, params)
+    return [_projection(dy, normal, gamma * inverse, *sums, params).astype(x.dtype), *sums]
 
 
 # --- The primitives -------------------------------------------------------------------------------
@@ -135,28 +143,28 @@ def _composed_gradients(
 # what comes before and after them, such as an activation.
 
 
-def _forward_avals(x: Any, *_: Any, form: _Form) -> list[Any]:
-    vector = output_aval(x, (x.shape[form.axis],), batch=False).update(dtype=_real_dtype(x))
+def _forward_avals(x: Any, *_: Any, params: _Params) -> list[Any]:
+    vector = output_aval(x, (x.shape[params.axis],), batch=False).update(dtype=_real_dtype(x))
     return [output_aval(x, x.shape), vector, vector]
 
 
-def _forward_on_cpu(x: Any, gamma: Any, beta: Any, *, form: _Form) -> list[Any]:
-    mean, variance = moments_call(x, shape_of(_forward_avals, x, form=form)[1:], form.axis)
-    return [_result(x, gamma, beta, mean, variance, form), mean, variance]
+def _forward_on_cpu(x: Any, gamma: Any, beta: Any, *, params: _Params) -> list[Any]:
+    mean, variance = moments_call(x, shape_of(_forward_avals, x, params=params)[1:], params.axis)
+    return [_result(x, gamma, beta, mean, variance, params), mean, variance]
 
 
-def _tangent_aval(x: Any, *_: Any, form: _Form) -> Any:
+def _tangent_aval(x: Any, *_: Any, params: _Params) -> Any:
     return output_aval(x, x.shape)
 
 
 def _gradients_on_cpu(
-    x: Any, gamma: Any, mean: Any, variance: Any, dy: Any, *, form: _Form
+    x: Any, gamma: Any, mean: Any, variance: Any, dy: Any, *, params: _Params
 ) -> list[Any]:
     operands = x, mean, variance, dy
-    results = shape_of(_forward_avals, x, form=form)[1:]
-    dgamma, dbeta = batch_norm_sums_call(operands, results, *form)
-    normal, inverse = _normal(x, mean, variance, form)
-    dx = _projection(dy, normal, gamma * inverse, dgamma, dbeta, form)
+    results = shape_of(_forward_avals, x, params=params)[1:]
+    dgamma, dbeta = batch_norm_sums_call(operands, results, *params)
+    normal, inverse = _normal(x, mean, variance, params)
+    dx = _projection(dy, normal, gamma * inverse, dgamma, dbeta, params)
     return [dx.astype(x.dtype), dgamma, dbeta]
 
 
@@ -180,28 +188,28 @@ _gradients = make_primitive(
 # --- Differentiation and vmap ---------------------------------------------------------------------
 
 
-def _forward_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Form) -> Any:
-    _, mean, variance = outputs = _forward.bind(*primals, form=form)
+def _forward_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, params: _Params) -> Any:
+    _, mean, variance = outputs = _forward.bind(*primals, params=params)
     x, gamma, _ = primals
     moving = map(ad.instantiate_zeros, tangents)
-    change = _tangent.bind(x, gamma, mean, variance, *moving, form=form)
+    change = _tangent.bind(x, gamma, mean, variance, *moving, params=params)
     still = [ad.Zero(jax.typeof(a).to_tangent_aval()) for a in (mean, variance)]
     return outputs, [change, *still]
 
 
-def _tangent_transpose(ct: Any, *operands: Any, form: _Form) -> list[Any]:
+def _tangent_transpose(ct: Any, *operands: Any, params: _Params) -> list[Any]:
     if is_zero(ct):
         return no_cotangents(operands)
-    found = _gradients.bind(*operands[:4], ct, form=form)
+    found = _gradients.bind(*operands[:4], ct, params=params)
     wanted = map(ad.is_undefined_primal, operands[4:])
     return [None] * 4 + [g if w else None for g, w in zip(found, wanted, strict=True)]
 
 
-def _gradients_transpose(cotangents: Sequence[Any], *operands: Any, form: _Form) -> list[Any]:
+def _gradients_transpose(cotangents: Sequence[Any], *operands: Any, params: _Params) -> list[Any]:
     if all(map(is_zero, cotangents)):
         return no_cotangents(operands)
     moving = map(ad.instantiate_zeros, cotangents)
-    return [None] * 4 + [_tangent.bind(*operands[:4], *moving, form=form)]
+    return [None] * 4 + [_tangent.bind(*operands[:4], *moving, params=params)]
 
 
 ad.primitive_jvps[_forward] = _forward_jvp

@@ -39,8 +39,8 @@ _ACTIVATIONS: dict[int, Callable[[Any], Any]] = {
 
 def fuse(operands: Operands, block: BlockSpec) -> jax.Array:
     """See `sepconv.engines.front`."""
-    form = _Form(block, tuple(a is not None for a in operands))
-    return _forward.bind(*(a for a in align(*operands) if a is not None), form=form)
+    params = _Params(block, tuple(a is not None for a in operands))
+    return _forward.bind(*(a for a in align(*operands) if a is not None), params=params)
 
 
 def convolve(
@@ -56,7 +56,7 @@ def convolve(
     return fuse(operands, BlockSpec(spec, ACTIVATIONS[None], ACTIVATIONS[activation]))
 
 
-class _Form(NamedTuple):
+class _Params(NamedTuple):
     """A block and which of the operands it has."""
 
     block: BlockSpec
@@ -68,9 +68,9 @@ class _Form(NamedTuple):
         return Operands(*(next(rest) if given else None for given in self.given))
 
 
-def _composed(*operands: Any, form: _Form) -> Any:
-    y, kernel, depthwise_bias, pointwise, bias, residual = form.split(operands)
-    spec = form.block.spec
+def _composed(*operands: Any, params: _Params) -> Any:
+    y, kernel, depthwise_bias, pointwise, bias, residual = params.split(operands)
+    spec = params.block.spec
 
     def activate(y: Any, code: int) -> Any:
         return y if code == BLOCK_ACTIVATIONS[None] else _ACTIVATIONS[code](y)
@@ -79,7 +79,7 @@ def _composed(*operands: Any, form: _Form) -> Any:
         y = depthwise(y, kernel, spec=spec)
         if depthwise_bias is not None:
             y = add_bias(y, depthwise_bias, spec)
-        y = activate(y, form.block.depthwise_activation)
+        y = activate(y, params.block.depthwise_activation)
     if kernel is None:
         y = ordinary(y, pointwise, spec)
     elif pointwise is not None:
@@ -88,26 +88,26 @@ def _composed(*operands: Any, form: _Form) -> Any:
         y = add_bias(y, bias, spec)
     if residual is not None:
         y = y + residual
-    return activate(y, form.block.activation)
+    return activate(y, params.block.activation)
 
 
-def _aval(*operands: Any, form: _Form) -> Any:
-    shapes = form.split(operands).shapes()
+def _aval(*operands: Any, params: _Params) -> Any:
+    shapes = params.split(operands).shapes()
     kernel_shapes = shapes.depthwise_kernel, shapes.pointwise_kernel
-    return output_aval(operands[0], output_shape(form.block.spec, shapes.x, kernel_shapes))
+    return output_aval(operands[0], output_shape(params.block.spec, shapes.x, kernel_shapes))
 
 
-def _on_cpu(*operands: Any, form: _Form) -> Any:
-    y = shape_of(_aval, *operands, form=form)
-    return forward_call(form.split(operands), y, *form.block)
+def _on_cpu(*operands: Any, params: _Params) -> Any:
+    y = shape_of(_aval, *operands, params=params)
+    return forward_call(params.split(operands), y, *params.block)
 
 
-def _batched(form: _Form) -> tuple[bool, ...]:
+def _batched(params: _Params) -> tuple[bool, ...]:
     """Which operands have a batch axis: x and residual."""
     return (
         True,
-        *(False for given in form.given[1:5] if given),
-        *(flag for flag in form.given[5:] if flag),
+        *(False for given in params.given[1:5] if given),
+        *(flag for flag in params.given[5:] if flag),
     )
 
 
@@ -116,34 +116,34 @@ _forward = make_primitive(
     abstract=_aval,
     on_cpu=_on_cpu,
     elsewhere=_composed,
-    batch_flags=lambda form: (_batched(form), (True,)),
+    batch_flags=lambda params: (_batched(params), (True,)),
 )
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Form) -> Any:
-    operands, still = form.split(primals), all(map(is_zero, tangents))
-    if not still and not is_convolution(operands, form.block):
-        return composed_jvp(_composed, primals, tangents, form)
-    y = _forward.bind(*primals, form=form)
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, params: _Params) -> Any:
+    operands, still = params.split(primals), all(map(is_zero, tangents))
+    if not still and not is_convolution(operands, params.block):
+        return composed_jvp(_composed, primals, tangents, params)
+    y = _forward.bind(*primals, params=params)
     if still:
         return y, ad.Zero(jax.typeof(y).to_tangent_aval())
-    return y, tangent(form.block, operands, form.split(tangents), y)
+    return y, tangent(params.block, operands, params.split(tangents), y)
 
 
-def _transpose(dy: Any, *operands: Any, form: _Form) -> list[Any]:
-    given = form.split(operands)
-    if not is_convolution(given, form.block):
+def _transpose(dy: Any, *operands: Any, params: _Params) -> list[Any]:
+    given = params.split(operands)
+    if not is_convolution(given, params.block):
         raise NotImplementedError("Only a convolution alone is transposed in one call.")
     if is_zero(dy):
         return no_cotangents(operands)
-    found = transpose(form.block, given, dy)
-    return [cotangent for cotangent, here in zip(found, form.given, strict=True) if here]
+    found = transpose(params.block, given, dy)
+    return [cotangent for cotangent, here in zip(found, params.given, strict=True) if here]
 
 
-def _batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Form) -> Any:
-    images = _batched(form)
+def _batch(operands: Sequence[Any], axes: Sequence[Any], *, params: _Params) -> Any:
+    images = _batched(params)
     if not all(axis is None or image for axis, image in zip(axes, images, strict=True)):
-        return composed_batch(_composed, operands, axes, form)
+        return composed_batch(_composed, operands, axes, params)
     like, mapped = next((a, i) for a, i in zip(operands, axes, strict=True) if i is not None)
     count = like.shape[mapped]
 
@@ -157,7 +157,7 @@ def _batch(operands: Sequence[Any], axes: Sequence[Any], *, form: _Form) -> Any:
             folded(a, axis) if image else a
             for a, axis, image in zip(operands, axes, images, strict=True)
         ),
-        form=form,
+        params=params,
     )
     return unfold_batch(y, like, mapped), 0
 

@@ -96,36 +96,36 @@ def _active(y: Any, activation: int) -> Any:
     return None
 
 
-def _composed_tangent(*operands: Any, form: _Linear) -> Any:
-    (x, kernel, pointwise), tangents = form.split(operands)
-    dx, dkernel, dpointwise, dbias = form.spread(tangents)
-    spec = form.spec
+def _composed_tangent(*operands: Any, params: _Linear) -> Any:
+    (x, kernel, pointwise), tangents = params.split(operands)
+    dx, dkernel, dpointwise, dbias = params.spread(tangents)
+    spec = params.spec
     t = None
     if dx is not None:
         t = depthwise(dx, kernel, spec=spec)
     if dkernel is not None:
         t = _add(t, depthwise(x, dkernel, spec=spec))
-    if form.separable:
+    if params.separable:
         t = None if t is None else mix(t, pointwise[0, 0], spec)
         if dpointwise is not None:
             t = _add(t, mix(depthwise(x, kernel, spec=spec), dpointwise[0, 0], spec))
     return t if dbias is None else add_bias(t, dbias, spec)
 
 
-def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
-    (x, kernel, pointwise), (dy,) = form.split(operands)
-    spec = form.spec
+def _composed_backward(*operands: Any, params: _Linear) -> list[Any]:
+    (x, kernel, pointwise), (dy,) = params.split(operands)
+    spec = params.spec
     dmiddle = dy if pointwise is None else mix(dy, pointwise[0, 0].T, spec)
     gradients = []
-    if form.wanted[0]:
-        gradients.append(input_gradient(dmiddle, kernel, spec=spec, size=form.size))
-    if form.wanted[1]:
-        size = form.kernel_shape[:2]
+    if params.wanted[0]:
+        gradients.append(input_gradient(dmiddle, kernel, spec=spec, size=params.size))
+    if params.wanted[1]:
+        size = params.kernel_shape[:2]
         gradients.append(kernel_gradient(x, dmiddle, spec=spec, kernel_size=size))
-    if form.wanted[2]:
+    if params.wanted[2]:
         middle = depthwise(x, kernel, spec=spec)
         gradients.append(correlate(middle, dy, spec)[None, None])
-    if form.wanted[3]:
+    if params.wanted[3]:
         gradients.append(dy.sum(pixel_axes(spec)))
     return gradients
 
@@ -133,51 +133,51 @@ def _composed_backward(*operands: Any, form: _Linear) -> list[Any]:
 # --- Shapes and calls -----------------------------------------------------------------------------
 
 
-def _tangent_aval(*operands: Any, form: _Linear) -> Any:
-    (x, _, pointwise), tangents = form.split(operands)
-    dx, _, dpointwise, _ = form.spread(tangents)
+def _tangent_aval(*operands: Any, params: _Linear) -> Any:
+    (x, _, pointwise), tangents = params.split(operands)
+    dx, _, dpointwise, _ = params.spread(tangents)
     like = x if dx is None else dx
-    _, _, channels, multiplier = form.kernel_shape
+    _, _, channels, multiplier = params.kernel_shape
     pointwise_shape = None
-    if form.separable:
+    if params.separable:
         filters = (dpointwise if pointwise is None else pointwise).shape[3]
         pointwise_shape = 1, 1, channels * multiplier, filters
-    x_shape = input_shape(form.spec, like.shape[0], form.size, channels)
-    kernel_shapes = form.kernel_shape, pointwise_shape
-    return output_aval(like, output_shape(form.spec, x_shape, kernel_shapes))
+    x_shape = input_shape(params.spec, like.shape[0], params.size, channels)
+    kernel_shapes = params.kernel_shape, pointwise_shape
+    return output_aval(like, output_shape(params.spec, x_shape, kernel_shapes))
 
 
-def _backward_avals(*operands: Any, form: _Linear) -> list[Any]:
+def _backward_avals(*operands: Any, params: _Linear) -> list[Any]:
     dy = operands[-1]
-    _, _, channels, multiplier = form.kernel_shape
-    filters = dy.shape[form.spec.channel_axis]
+    _, _, channels, multiplier = params.kernel_shape
+    filters = dy.shape[params.spec.channel_axis]
     shapes = (
-        input_shape(form.spec, dy.shape[0], form.size, channels),
-        form.kernel_shape,
+        input_shape(params.spec, dy.shape[0], params.size, channels),
+        params.kernel_shape,
         (1, 1, channels * multiplier, filters),
         (filters,),
     )
     return [
         output_aval(dy, shape, batch=i == 0)
-        for i, (shape, wanted) in enumerate(zip(shapes, form.wanted, strict=True))
+        for i, (shape, wanted) in enumerate(zip(shapes, params.wanted, strict=True))
         if wanted
     ]
 
 
-def _backward_on_cpu(*operands: Any, form: _Linear) -> Sequence[Any]:
-    (x, kernel, pointwise), (dy,) = form.split(operands)
-    results = shape_of(_backward_avals, dy, form=form)
+def _backward_on_cpu(*operands: Any, params: _Linear) -> Sequence[Any]:
+    (x, kernel, pointwise), (dy,) = params.split(operands)
+    results = shape_of(_backward_avals, dy, params=params)
     return backward_call(
         x,
         kernel,
         pointwise,
         dy,
         results,
-        form.spec,
-        form.size,
-        form.kernel_shape,
-        form.separable,
-        form.wanted,
+        params.spec,
+        params.size,
+        params.kernel_shape,
+        params.separable,
+        params.wanted,
     )
 
 
@@ -187,9 +187,9 @@ _backward = make_primitive(
     abstract=_backward_avals,
     on_cpu=_backward_on_cpu,
     elsewhere=_composed_backward,
-    batch_flags=lambda form: (
-        (*form.join(True, False, False), True),
-        tuple(i == 0 for i, wanted in enumerate(form.wanted) if wanted),
+    batch_flags=lambda params: (
+        (*params.join(True, False, False), True),
+        tuple(i == 0 for i, wanted in enumerate(params.wanted) if wanted),
     ),
     multiple_results=True,
 )
@@ -199,14 +199,14 @@ _backward = make_primitive(
 
 
 def _apply_tangent(
-    form: _Linear, x: Any, kernel: Any, pointwise: Any, tangents: Sequence[Any], y: Any
+    params: _Linear, x: Any, kernel: Any, pointwise: Any, tangents: Sequence[Any], y: Any
 ) -> Any:
     """The tangent of y from those of the operands that have one; `y` has its shape and dtype."""
-    form = form.of(not (t is None or is_zero(t)) for t in tangents)
-    if not any(form.wanted[:3]):
-        return add_bias(jnp.zeros(y.shape, y.dtype), tangents[3], form.spec)
-    present = [t for t, wanted in zip(tangents, form.wanted, strict=True) if wanted]
-    return _tangent.bind(*form.join(x, kernel, pointwise), *present, form=form)
+    params = params.of(not (t is None or is_zero(t)) for t in tangents)
+    if not any(params.wanted[:3]):
+        return add_bias(jnp.zeros(y.shape, y.dtype), tangents[3], params.spec)
+    present = [t for t, wanted in zip(tangents, params.wanted, strict=True) if wanted]
+    return _tangent.bind(*params.join(x, kernel, pointwise), *present, params=params)
 
 
 def tangent(block: BlockSpec, operands: Operands, tangents: Operands, y: Any) -> Any:
@@ -232,7 +232,7 @@ def transpose(block: BlockSpec, operands: Operands, dy: Any) -> Operands:
     shape = tuple(getattr(x, "aval", x).shape), tuple(getattr(kernel, "aval", kernel).shape)
     size = spatial_size(shape[0], block.spec)
     linear = _Linear(block.spec, size, shape[1], pointwise is not None, (False,) * 4).of(wanted)
-    found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, form=linear))
+    found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, params=linear))
     return Operands(found[0], found[1], None, found[2], found[3])
 
 
@@ -248,52 +248,52 @@ def _linear_rules(primitive: Any, composed: Any, linear: Any) -> None:
     Args:
         primitive: the primitive.
         composed: the same function, made of primitives that have every rule.
-        linear: (form, residuals, tangents of the linear operands, result) to the tangent of the
+        linear: (params, residuals, tangents of the linear operands, result) to the tangent of the
             result, where the residuals have none.
     """
 
-    def jvp(primals: Sequence[Any], tangents: Sequence[Any], *, form: _Linear) -> Any:
-        residuals = sum(form.given)
+    def jvp(primals: Sequence[Any], tangents: Sequence[Any], *, params: _Linear) -> Any:
+        residuals = sum(params.given)
         if all(map(is_zero, tangents[:residuals])):
-            out = primitive.bind(*primals, form=form)
-            return out, linear(form, primals[:residuals], tangents[residuals:], out)
-        return composed_jvp(composed, primals, tangents, form)
+            out = primitive.bind(*primals, params=params)
+            return out, linear(params, primals[:residuals], tangents[residuals:], out)
+        return composed_jvp(composed, primals, tangents, params)
 
     ad.primitive_jvps[primitive] = jvp
     batching.primitive_batchers[primitive] = functools.partial(composed_batch, composed)
 
 
 def _tangent_linear(
-    form: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], y: Any
+    params: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], y: Any
 ) -> Any:
-    (x, kernel, pointwise), _ = form.split(residuals)
-    return _apply_tangent(form, x, kernel, pointwise, form.spread(tangents), y)
+    (x, kernel, pointwise), _ = params.split(residuals)
+    return _apply_tangent(params, x, kernel, pointwise, params.spread(tangents), y)
 
 
 def _backward_linear(
-    form: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], _: Any
+    params: _Linear, residuals: Sequence[Any], tangents: Sequence[Any], _: Any
 ) -> Any:
-    return _backward.bind(*residuals, *tangents, form=form)
+    return _backward.bind(*residuals, *tangents, params=params)
 
 
-def _tangent_transpose(dy: Any, *operands: Any, form: _Linear) -> list[Any]:
-    residuals, tangents = form.split(operands)
-    none: list[Any] = [None] * sum(form.given)
+def _tangent_transpose(dy: Any, *operands: Any, params: _Linear) -> list[Any]:
+    residuals, tangents = params.split(operands)
+    none: list[Any] = [None] * sum(params.given)
     if is_zero(dy):
         return no_cotangents(operands)
-    wanted = [t is not None and ad.is_undefined_primal(t) for t in form.spread(tangents)]
-    fewer = form.of(wanted)
-    found = fewer.spread(_backward.bind(*fewer.join(*residuals), dy, form=fewer))
-    return none + [g for g, asked in zip(found, form.wanted, strict=True) if asked]
+    wanted = [t is not None and ad.is_undefined_primal(t) for t in params.spread(tangents)]
+    fewer = params.of(wanted)
+    found = fewer.spread(_backward.bind(*fewer.join(*residuals), dy, params=fewer))
+    return none + [g for g, asked in zip(found, params.wanted, strict=True) if asked]
 
 
-def _backward_transpose(cotangents: Sequence[Any], *operands: Any, form: _Linear) -> list[Any]:
-    (x, kernel, pointwise), (dy,) = form.split(operands)
-    none = [None] * sum(form.given)
+def _backward_transpose(cotangents: Sequence[Any], *operands: Any, params: _Linear) -> list[Any]:
+    (x, kernel, pointwise), (dy,) = params.split(operands)
+    none = [None] * sum(params.given)
     if all(map(is_zero, cotangents)):
         return no_cotangents(operands)
-    tangents = form.spread(cotangents)
-    return [*none, _apply_tangent(form, x, kernel, pointwise, tangents, dy.aval)]
+    tangents = params.spread(cotangents)
+    return [*none, _apply_tangent(params, x, kernel, pointwise, tangents, dy.aval)]
 
 
 _linear_rules(_tangent, _composed_tangent, _tangent_linear)

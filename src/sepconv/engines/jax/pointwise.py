@@ -86,27 +86,27 @@ def _composed_product(x: Any, matrix: Any, *, spec: ConvSpec, transposed: bool) 
     return mix(x, matrix.T if transposed else matrix, spec)
 
 
-def _composed_tangent(x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec) -> Any:
-    along_x = _mix(dx, matrix, spec=form, transposed=False)
-    return along_x + _mix(x, dmatrix, spec=form, transposed=False)
+def _composed_tangent(x: Any, matrix: Any, dx: Any, dmatrix: Any, *, params: ConvSpec) -> Any:
+    along_x = _mix(dx, matrix, spec=params, transposed=False)
+    return along_x + _mix(x, dmatrix, spec=params, transposed=False)
 
 
-def _tangent_aval(x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec) -> Any:
-    return _product_aval(dx, matrix, spec=form, transposed=False)
+def _tangent_aval(x: Any, matrix: Any, dx: Any, dmatrix: Any, *, params: ConvSpec) -> Any:
+    return _product_aval(dx, matrix, spec=params, transposed=False)
 
 
-def _composed_gradients(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> list[Any]:
-    return [_mix(dy, matrix, spec=form, transposed=True), _correlate(x, dy, spec=form)]
+def _composed_gradients(x: Any, matrix: Any, dy: Any, *, params: ConvSpec) -> list[Any]:
+    return [_mix(dy, matrix, spec=params, transposed=True), _correlate(x, dy, spec=params)]
 
 
-def _gradients_avals(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> list[Any]:
-    dx = _product_aval(dy, matrix, spec=form, transposed=True)
-    return [dx, _correlation_aval(x, dy, spec=form)]
+def _gradients_avals(x: Any, matrix: Any, dy: Any, *, params: ConvSpec) -> list[Any]:
+    dx = _product_aval(dy, matrix, spec=params, transposed=True)
+    return [dx, _correlation_aval(x, dy, spec=params)]
 
 
-def _gradients_on_cpu(x: Any, matrix: Any, dy: Any, *, form: ConvSpec) -> Sequence[Any]:
-    results = shape_of(_gradients_avals, x, matrix, dy, form=form)
-    return pointwise_backward_call(x, matrix, dy, results, x.shape[form.channel_axis], form)
+def _gradients_on_cpu(x: Any, matrix: Any, dy: Any, *, params: ConvSpec) -> Sequence[Any]:
+    results = shape_of(_gradients_avals, x, matrix, dy, params=params)
+    return pointwise_backward_call(x, matrix, dy, results, x.shape[params.channel_axis], params)
 
 
 _product = make_primitive(
@@ -160,32 +160,32 @@ def _product_jvp(
     if transposed or any(map(is_zero, tangents)):
         return _bilinear_jvp(primals, tangents, spec=spec, transposed=transposed)
     return _mix(*primals, spec=spec, transposed=False), _tangent.bind(
-        *primals, *tangents, form=spec
+        *primals, *tangents, params=spec
     )
 
 
 def _tangent_transpose(
-    dy: Any, x: Any, matrix: Any, dx: Any, dmatrix: Any, *, form: ConvSpec
+    dy: Any, x: Any, matrix: Any, dx: Any, dmatrix: Any, *, params: ConvSpec
 ) -> list[Any]:
     if is_zero(dy):
         return no_cotangents((x, matrix, dx, dmatrix))
     wanted = [ad.is_undefined_primal(t) for t in (dx, dmatrix)]
     if all(wanted):
-        return [None, None, *_gradients.bind(x, matrix, dy, form=form)]
-    found = _mix(dy, matrix, spec=form, transposed=True) if wanted[0] else None
-    return [None, None, found, _correlate(x, dy, spec=form) if wanted[1] else None]
+        return [None, None, *_gradients.bind(x, matrix, dy, params=params)]
+    found = _mix(dy, matrix, spec=params, transposed=True) if wanted[0] else None
+    return [None, None, found, _correlate(x, dy, spec=params) if wanted[1] else None]
 
 
 def _gradients_transpose(
-    cotangents: Sequence[Any], x: Any, matrix: Any, dy: Any, *, form: ConvSpec
+    cotangents: Sequence[Any], x: Any, matrix: Any, dy: Any, *, params: ConvSpec
 ) -> list[Any]:
     if all(map(is_zero, cotangents)):
         return no_cotangents((x, matrix, dy))
     dx, dmatrix = cotangents
     if not any(map(is_zero, cotangents)):
-        return [None, None, _tangent.bind(x, matrix, dx, dmatrix, form=form)]
+        return [None, None, _tangent.bind(x, matrix, dx, dmatrix, params=params)]
     operands = (x, dmatrix) if is_zero(dx) else (dx, matrix)
-    return [None, None, _mix(*operands, spec=form, transposed=False)]
+    return [None, None, _mix(*operands, spec=params, transposed=False)]
 
 
 ad.defbilinear(_product, _product_for_x, _product_for_matrix)

@@ -40,7 +40,7 @@ def no_cotangents(operands: Sequence[Any]) -> list[Any]:
 
 
 def composed_jvp(
-    composed: Any, primals: Sequence[Any], tangents: Sequence[Any], form: Any
+    composed: Any, primals: Sequence[Any], tangents: Sequence[Any], params: Any
 ) -> tuple[Any, Any]:
     """The result and its tangent, of `composed` in the place of what has no rule."""
     moving = [i for i, t in enumerate(tangents) if not is_zero(t)]
@@ -49,16 +49,16 @@ def composed_jvp(
         operands = list(primals)
         for i, value in zip(moving, values, strict=True):
             operands[i] = value
-        return composed(*operands, form=form)
+        return composed(*operands, params=params)
 
     return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
 def composed_batch(
-    composed: Any, operands: Sequence[Any], axes: Sequence[Any], form: Any
+    composed: Any, operands: Sequence[Any], axes: Sequence[Any], params: Any
 ) -> tuple[Any, Any]:
     """The results for a mapped axis, and where they have it, of `composed` likewise."""
-    out = jax.vmap(functools.partial(composed, form=form), tuple(axes))(*operands)
+    out = jax.vmap(functools.partial(composed, params=params), tuple(axes))(*operands)
     return out, [0] * len(out) if isinstance(out, list) else 0
 
 
