@@ -247,6 +247,14 @@ inline constexpr int64_t kChainLeastRows = 4;
 inline constexpr int kMostLinks = 2;
 inline constexpr int64_t kChainPartsAThread = 2;
 
+// Pixels of a plane, at most, for which a depthwise step of tensors with the channels first works
+// on copies with the channels last; and so for a batch of fewer images than these. On two cores of
+// an AMD EPYC of Zen 5, a batch of 8 with planes of 4 x 4 took a fifth of the time so, one with
+// planes of 14 x 14 two thirds, and one of 32 x 32 as long. Results depend on it in their last
+// bits.
+//   benchmarks/torch_networks.py, in contiguous memory
+inline constexpr int64_t kTurnedImages = 4, kTurnedPixels = 256, kTurnedPixelsOfFew = 16;
+
 // --- threads and memory ------------------------------------------------------------------------
 
 // Pauses during which an idle worker stays awake, 50 to 150 us in all, so that a call's next step

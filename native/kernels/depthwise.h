@@ -1,10 +1,12 @@
 // The depthwise step over whole tensors, as plan_depthwise.h has planned it.
 #pragma once
+#include "batch_parts.h"
 #include "correlate.h"
 #include "exact.h"
 #include "flat_rows.h"
 #include "plan_depthwise.h"
 #include "planar.h"
+#include "turned.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -216,6 +218,19 @@ void depthwise_forward(const Geometry& g, const S* x, const Real<S>* kernel, con
                        DepthwiseKernel wanted = DepthwiseKernel::none) {
   if (!all_finite(kernel, g.kh * g.kw * g.c * g.m)) {
     exact_forward(g, x, kernel, bias, activation, y, runner);
+    return;
+  }
+  if (is_turned<S>(g) && wanted == DepthwiseKernel::none) {
+    const int64_t in = g.h * g.w, out = g.ho * g.wo;
+    const int64_t image = g.c * (in + out) * static_cast<int64_t>(sizeof(S));
+    Geometry part = g;
+    each_part(g.n, max_of(1, tuning::kPartBytes / image), [&](int64_t first, int64_t images, bool) {
+      part.n = images;
+      const Turned<S> x_last(images, g.c, in, x + first * g.c * in, runner);
+      const Turned<S> y_last(images, g.c, out, true);
+      depthwise_forward(turned(part), x_last.get(), kernel, bias, activation, y_last.get(), runner);
+      y_last.put_back(y + first * g.c * out, runner);
+    });
     return;
   }
   const DepthwisePlan plan = plan_depthwise_forward<S>(g, runner.concurrency(), wanted);

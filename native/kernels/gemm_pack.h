@@ -98,14 +98,14 @@ inline void interleave(const T* first, const T* second, int64_t count, T* to) {
 }
 
 // Transposes 4 x 4 items of 4 bytes, of one element or of two: item (n, k) is at from[n * step] and
-// goes to row k of `to`, of WIDTH items. Vectors have 16 bytes at every level, since wider ones
-// need more instructions.
-template <int WIDTH, class T>
-inline void transpose_items(const T* from, int64_t step, T* to) {
+// goes to row k of `to`, rows `row` elements apart. Vectors have 16 bytes at every level, since
+// wider ones need more instructions.
+template <class T>
+inline void transpose_items(const T* from, int64_t step, T* to, int64_t row) {
   typedef float Four __attribute__((vector_size(16), aligned(alignof(T)), may_alias));
   [[maybe_unused]] typedef int Order __attribute__((vector_size(16)));
-  const auto row = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
-  const Four a = row(0), b = row(1), c = row(2), d = row(3);
+  const auto get = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
+  const Four a = get(0), b = get(1), c = get(2), d = get(3);
 #if defined(__clang__)
 #define SEPCONV_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
 #else
@@ -115,8 +115,7 @@ inline void transpose_items(const T* from, int64_t step, T* to) {
              ab_high = SEPCONV_SHUFFLE(a, b, 2, 6, 3, 7);
   const Four cd_low = SEPCONV_SHUFFLE(c, d, 0, 4, 1, 5),
              cd_high = SEPCONV_SHUFFLE(c, d, 2, 6, 3, 7);
-  constexpr int kRow = WIDTH * 4 / static_cast<int>(sizeof(T));
-  const auto put = [&](int k, Four v) { *reinterpret_cast<Four*>(to + k * kRow) = v; };
+  const auto put = [&](int k, Four v) { *reinterpret_cast<Four*>(to + k * row) = v; };
   put(0, SEPCONV_SHUFFLE(ab_low, cd_low, 0, 1, 4, 5));
   put(1, SEPCONV_SHUFFLE(ab_low, cd_low, 2, 3, 6, 7));
   put(2, SEPCONV_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5));
@@ -124,10 +123,9 @@ inline void transpose_items(const T* from, int64_t step, T* to) {
 #undef SEPCONV_SHUFFLE
 }
 
-template <int WIDTH>
-inline void transpose_items(const double* from, int64_t step, double* to) {
+inline void transpose_items(const double* from, int64_t step, double* to, int64_t row) {
   for (int64_t n = 0; n < 4; ++n)
-    for (int64_t k = 0; k < 4; ++k) to[k * WIDTH + n] = from[n * step + k];
+    for (int64_t k = 0; k < 4; ++k) to[k * row + n] = from[n * step + k];
 }
 
 // Packs a panel of `width` columns of B where B is transposed: its columns are contiguous, `col`
@@ -163,7 +161,7 @@ void pack_transposed(int64_t depth, int64_t width, const S* from, int64_t col, T
       T* const to = panel + k0 * kWidth + n * kSteps;
       int64_t k = 0;
       for (; k + 4 * kSteps <= count; k += 4 * kSteps)
-        transpose_items<kWidth>(columns + k, step, to + k * kWidth);
+        transpose_items(columns + k, step, to + k * kWidth, kWidth * kSteps);
       for (; k < count; k += kSteps)
         for (int64_t i = 0; i < 4; ++i)
           for (int64_t s = 0; s < kSteps; ++s)

@@ -5,6 +5,7 @@
 #pragma once
 #include "int8_depthwise.h"
 #include "int8_product.h"
+#include "turned.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -260,17 +261,6 @@ inline void forward_channels_last(const Geometry& g, const QuantizedWeights& w,
     depthwise_bytes(g, w, depthwise_pack(w, args.packed), args.x, args.y, runner);
 }
 
-// Each of `images` matrices of `rows` by `columns` bytes, transposed.
-inline void transpose_bytes(int64_t images, int64_t rows, int64_t columns, const uint8_t* x,
-                            uint8_t* y, Runner& runner) {
-  for_ranges(runner, images * columns, rows, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const uint8_t* from = x + i / columns * rows * columns + i % columns;
-      for (int64_t k = 0; k < rows; ++k) y[i * rows + k] = from[k * columns];
-    }
-  });
-}
-
 inline void forward_int8(const Geometry& g, const QuantizedWeights& w, const QuantizedForward& args,
                          Runner& runner) {
   if (!g.channels_first) {
@@ -280,13 +270,13 @@ inline void forward_int8(const Geometry& g, const QuantizedWeights& w, const Qua
   const int64_t in = g.h * g.w, out = g.ho * g.wo, outputs = w.outputs();
   const Workspace<uint8_t> x(g.n * in * g.c), y(g.n * out * outputs);
   const Workspace<uint8_t> residual(args.residual == nullptr ? 0 : g.n * out * outputs);
-  transpose_bytes(g.n, g.c, in, args.x, x.get(), runner);
+  transpose_images(g.n, g.c, in, args.x, x.get(), runner);
   if (args.residual != nullptr)
-    transpose_bytes(g.n, outputs, out, args.residual, residual.get(), runner);
+    transpose_images(g.n, outputs, out, args.residual, residual.get(), runner);
   Geometry last = g;
   last.channels_first = false;
   forward_channels_last(last, w, {args.packed, x.get(), residual.get(), y.get()}, runner);
-  transpose_bytes(g.n, out, outputs, y.get(), args.y, runner);
+  transpose_images(g.n, out, outputs, y.get(), args.y, runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

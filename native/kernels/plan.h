@@ -96,7 +96,9 @@ Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
   }
   const DepthwiseKernel wanted =
       operation.filters == 0 ? operation.overrule.kernel : DepthwiseKernel::none;
-  add_step(plan, depthwise_step<T>(plan_depthwise_forward<T>(g, threads, wanted)));
+  const bool turns = is_turned<T>(g) && wanted == DepthwiseKernel::none;
+  add_step(plan,
+           depthwise_step<T>(plan_depthwise_forward<T>(turns ? turned(g) : g, threads, wanted)));
   if (operation.filters != 0)
     add_step(plan, product_step<T>(plan_product<T>(g.n, g.ho * g.wo, g.channels_first, g.c * g.m,
                                                    operation.filters, operation.packed)));
@@ -108,6 +110,7 @@ template <class T>
 Plan plan_backward(Geometry g, const Operation& operation, int64_t threads) {
   const int64_t filters = operation.filters;
   g.n = largest_part(g.n, images_backward<Real<T>>(g, filters));
+  const Geometry depthwise = is_turned<T>(g) ? turned(g) : g;
   Plan plan{.images = g.n};
   if (operation.pass == Pass::pointwise_kernel_gradient) {
     add_step(plan, recompute_step<T>(plan_recompute<T>(g, filters, threads)));
@@ -117,8 +120,8 @@ Plan plan_backward(Geometry g, const Operation& operation, int64_t threads) {
     add_step(plan, product_step<T>(plan_product<T>(g.n, g.ho * g.wo, g.channels_first, filters,
                                                    g.c * g.m, false)));
   add_step(plan, depthwise_step<T>(operation.pass == Pass::input_gradient
-                                       ? plan_input_gradient<T>(g, threads)
-                                       : plan_kernel_gradient<T>(g, threads)));
+                                       ? plan_input_gradient<T>(depthwise, threads)
+                                       : plan_kernel_gradient<T>(depthwise, threads)));
   return plan;
 }
 

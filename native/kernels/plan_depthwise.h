@@ -28,6 +28,23 @@ bool is_narrow(const Geometry& g) {
   return g.channels_first || g.c * g.m < kLanes<T>;
 }
 
+// Whether a depthwise step of tensors with the channels first works on copies with the channels
+// last: planes are so small that a kernel that takes one at a time spends its time on their edges.
+// Of few images, one is copied by several threads, which then read what the others wrote.
+template <class T>
+bool is_turned(const Geometry& g) {
+  const int64_t pixels = g.h * g.w;
+  const int64_t most =
+      g.n < tuning::kTurnedImages ? tuning::kTurnedPixelsOfFew : tuning::kTurnedPixels;
+  return g.channels_first && g.m == 1 && g.c >= kLanes<Real<T>> && 0 < pixels && pixels <= most;
+}
+
+// The same step of tensors with the channels last.
+inline Geometry turned(Geometry g) {
+  g.channels_first = false;
+  return g;
+}
+
 // Whether the forward pass and the kernel's gradient take whole rows (flat_rows.h): few channels,
 // at stride 1 along the width.
 template <class T>

@@ -291,6 +291,17 @@ struct BackwardPart {
 template <class S>
 void depthwise_backward(const Geometry& g, const BackwardPart<S>& args, const S* dy,
                         Runner& runner) {
+  if (is_turned<S>(g)) {
+    const int64_t in = g.h * g.w, out = g.ho * g.wo;
+    const Turned<S> dy_last(g.n, g.c, out, dy, runner), dx_last(g.n, g.c, in, args.dx != nullptr);
+    const Turned<S> x_last(g.n, g.c, in, args.ddepthwise == nullptr ? nullptr : args.x, runner);
+    BackwardPart<S> last = args;
+    last.x = x_last.get();
+    last.dx = dx_last.get();
+    depthwise_backward<S>(turned(g), last, dy_last.get(), runner);
+    dx_last.put_back(args.dx, runner);
+    return;
+  }
   if (args.dx != nullptr) depthwise_input_gradient<S>(g, dy, args.kernel, args.dx, runner);
   if (args.ddepthwise != nullptr)
     depthwise_kernel_gradient<S>(g, args.x, dy, args.ddepthwise, runner);
