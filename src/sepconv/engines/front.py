@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sepconv.arguments import Padding, Sizes
 from sepconv.arrays import DTYPES
 from sepconv.engines.contract import Engine
 from sepconv.fused import BlockSpec, Operands, block_spec, check_block, is_ordinary, strided
 from sepconv.geometry import (
     ConvSpec,
-    Padding,
-    Sizes,
     activation_code,
     build_spec,
     check_bias,
