@@ -75,7 +75,8 @@ class SEPCONV_API Program {
   MemoryUse memory(const std::vector<Shape>& inputs) const;
 
  private:
-  struct Plan;
+  struct Plan;  // see program_plan.h
+  class Planner;
   struct Observer;
   using PlanPointer = std::shared_ptr<const Plan>;
   struct NamedStep {
@@ -89,8 +90,6 @@ class SEPCONV_API Program {
   DType dtype_of(int value) const;
   PlanPointer plan(const std::vector<Shape>& inputs) const;
   PlanPointer make_plan(const std::vector<Shape>& inputs) const;
-  void make_group(Plan& plan) const;
-  void make_runs(Plan& plan) const;
   void execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                Observer* observer) const;
 

@@ -12,6 +12,9 @@
 
 namespace sepconv::program {
 
+// Where the packed weights of a program's convolutions lie.
+using Memory = std::shared_ptr<WeightMemory>;
+
 // Weights that a step is made of; copied where it keeps them.
 struct TensorView {
   Shape shape;
@@ -103,10 +106,24 @@ class Step {
 // Checks everything about a step that depends on no shape of a value, for inputs of these dtypes.
 // Throws std::invalid_argument.
 std::unique_ptr<Step> make_step(const StepDescription& description,
-                                const std::vector<DType>& inputs,
-                                const std::shared_ptr<WeightMemory>& memory);
+                                const std::vector<DType>& inputs, const Memory& memory);
+
+// Calls `function`, whose errors get the step's name.
+template <class F>
+auto named(const std::string& operation, const std::string& name, const F& function) {
+  try {
+    return function();
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument("The step '" + name + "' (" + operation + "): " + error.what());
+  }
+}
 
 // ---- for those who write steps
+
+// Two sizes of a window, or factors, along an image's two axes.
+struct HeightWidth {
+  int64_t height, width;
+};
 
 // Reads a description's attributes one after the other.
 class Attributes {
@@ -141,6 +158,8 @@ class Attributes {
     return values;
   }
   Spec spec();
+  HeightWidth height_width(const char* name);  // both positive
+  std::vector<int64_t> axes();                 // at least one, in order, each once
   double number() {
     if (next_float_ >= d_.floats.size()) fail("An attribute is missing.");
     return d_.floats[next_float_++];
@@ -206,68 +225,33 @@ inline void require_rank(const Shape& shape, int least, int most) {
          " axes was expected. Received: shape " + shape.text() + ".");
 }
 
+// Throws where there is a tensor, and it is no vector of this size.
+void require_size(const char* name, const TensorView* tensor, int64_t size);
+// Throws where what is added to an output has another shape.
+void require_residual(const Shape& residual, const Shape& output);
+
 // [N, L, C] as an image one pixel high; [N, C, L] where channels are second. Images stay what they
 // are.
 Shape image(const Shape& x, bool channels_first);
-// Throws where a window of a pool sees padding alone.
-void require_seen(const Geometry& g);
+// The geometry of a pool's windows over an input. Throws where a window sees padding alone.
+Geometry pool_geometry(const Spec& spec, const HeightWidth& window, const Shape& input);
+// The product of a dense layer as a 1x1 convolution of an image one pixel high, whose pixels are
+// the vectors of `depth` elements along the input's last axis.
+Geometry dense_geometry(const Shape& x, int64_t depth);
 // Whether an array is an image [N, H, W, C], or could be one.
 inline bool is_image(const Shape& shape) { return shape.rank() == 4; }
 // The shape of a window's results with so many channels, of as many axes as its input has.
 Shape result_shape(const Geometry& g, int64_t channels, int rank);
 
-// Makers get the dtype of the step's first input, which all its inputs have; that of a constant,
-// which has none, means nothing. The weights of convolutions lie in `memory`.
-using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType,
-                                            const std::shared_ptr<WeightMemory>& memory);
-std::unique_ptr<Step> make_convolution(const StepDescription&, DType,
-                                       const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_dense(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_scale(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_unary(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_binary(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_pool(const StepDescription&, DType,
-                                const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_reduce(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_concatenate(const StepDescription&, DType,
-                                       const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_pad(const StepDescription&, DType, const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_slice(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_transpose(const StepDescription&, DType,
-                                     const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_reshape(const StepDescription&, DType,
-                                   const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_resize(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_layer_normalization(const StepDescription&, DType,
-                                               const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_softmax(const StepDescription&, DType,
-                                   const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_constant(const StepDescription&, DType,
-                                    const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_cast(const StepDescription&, DType,
-                                const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantize(const StepDescription&, DType,
-                                    const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_dequantize(const StepDescription&, DType,
-                                      const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_lookup(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_binary(const StepDescription&, DType,
-                                            const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_mean(const StepDescription&, DType,
-                                          const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_average_pool(const StepDescription&, DType,
-                                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_convolution(const StepDescription&, DType,
-                                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_dense(const StepDescription&, DType,
-                                           const std::shared_ptr<WeightMemory>&);
+// What makes a step of its description. It gets the dtype of the step's first input, which all its
+// inputs have; that of a constant, which has none, means nothing. The weights of convolutions lie
+// in the memory.
+using StepMaker = std::unique_ptr<Step>(const StepDescription&, DType, const Memory&);
+StepMaker make_convolution, make_dense, make_scale, make_unary, make_binary, make_pool, make_reduce,
+    make_concatenate, make_pad, make_slice, make_transpose, make_reshape, make_resize,
+    make_layer_normalization, make_softmax, make_constant, make_cast;
+// Of int8 inference.
+StepMaker make_quantize, make_dequantize, make_lookup, make_quantized_convolution,
+    make_quantized_dense, make_quantized_binary, make_quantized_mean, make_quantized_average_pool;
 
 }  // namespace sepconv::program

@@ -17,7 +17,7 @@ import numpy as np
 from sepconv.arrays import DTYPES
 from sepconv.program import file
 from sepconv.program.network import Input
-from sepconv.program.program import Program
+from sepconv.program.program import Program, as_list
 from sepconv.program.tune import of_notes, to_notes
 
 __all__ = [
@@ -192,8 +192,7 @@ class Embedded:
         data: np.ndarray | None = None,
     ) -> list[np.ndarray]:
         """Computes the results; `key` and `data` as for `program`."""
-        found = self.program(key, data)(*arrays)
-        return list(found) if isinstance(found, tuple) else [found]
+        return as_list(self.program(key, data)(*arrays))
 
     def rule(self, shapes: Sequence[Sequence[int]]) -> Rule:
         """How results' shapes follow from the batch, for inputs of these shapes without theirs.

@@ -13,7 +13,7 @@ from sepconv.program.network import OPERATIONS, Input, Network, Step
 from sepconv.program.shapes import shapes as shapes_of
 from sepconv.program.validate import validate
 
-__all__ = ["Memory", "Program", "StepReport", "Tuning"]
+__all__ = ["Memory", "Program", "StepReport", "Tuning", "as_list"]
 
 _DTYPE_CODES = {"float32": 0, "float64": 1}
 
@@ -283,6 +283,11 @@ class Program:
             tuple(a if a == b else None for a, b in zip(one, other, strict=True))
             for one, other in zip(first, second, strict=True)
         ]
+
+
+def as_list(outputs: Any) -> list[np.ndarray]:
+    """What a program's call gives, an array or a tuple of several, as a list."""
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
 def _flat(step: Step) -> tuple[Any, ...]:
