@@ -135,7 +135,7 @@ class PoolMaker : public Step {
   Spec spec_;
 };
 
-// Reductions of groups of axes that follow each other, the last group first.
+// A reduction: one group of neighbouring axes after the other, the last group first.
 class ReduceCall : public Call {
  public:
   ReduceCall(DType dtype, std::vector<ReduceStep> parts)

@@ -258,8 +258,7 @@ class Reshape : public Step {
       shape.append(size);
     }
     if (open >= 0) {
-      // Of the axes that do not stay what they are: an empty batch has no elements to be shared
-      // out.
+      // Only of the axes that no 0 keeps: with all axes, an empty batch would leave nothing.
       int64_t rest = 1;
       for (int axis = 0; axis < x.rank(); ++axis)
         if (static_cast<size_t>(axis) >= sizes_.size() || sizes_[static_cast<size_t>(axis)] != 0)

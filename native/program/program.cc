@@ -121,7 +121,7 @@ std::vector<Shape> Program::output_shapes(const std::vector<Shape>& inputs) cons
 void Program::execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                       Observer* observer) const {
   const CallMemory arena(std::max<int64_t>(plan.arena, 64));
-  // In a round of the group: where its images begin.
+  // Where a value begins; in a round of the group, where the first image of the round does.
   const auto address = [&](const Plan::Value& value, int64_t first_image) -> void* {
     const int64_t before = value.grouped ? 0 : first_image * value.image;
     switch (value.place) {

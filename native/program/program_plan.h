@@ -25,10 +25,10 @@ struct Program::Plan {
   };
   std::vector<Value> values;
   std::vector<std::unique_ptr<Call>> calls;    // of the steps, for the whole batch
-  std::vector<std::unique_ptr<Call>> chains;   // of several of them
+  std::vector<std::unique_ptr<Call>> chains;   // of several steps each
   Group group;                                 // of steps that a few images at a time go through
-  int64_t rounds = 1;                          // how often, until all images have
-  std::vector<std::unique_ptr<Call>> grouped;  // their calls
+  int64_t rounds = 1;                          // how often these steps run for all images
+  std::vector<std::unique_ptr<Call>> grouped;  // the group's calls, for a few images
   // What is computed, one after the other: a step's call, or a chain, whose step is its last.
   struct Run {
     const Call* call;
@@ -41,7 +41,7 @@ struct Program::Plan {
     int value, output;
   };
   std::vector<Copy> copies;
-  int64_t arena = 0, naive = 0;
+  int64_t arena = 0, naive = 0;  // bytes; see MemoryUse
 
   // What runs for a step.
   const Call& call_of(int step) const {

@@ -15,7 +15,7 @@ namespace sepconv::program {
 // Where the packed weights of a program's convolutions lie.
 using Memory = std::shared_ptr<WeightMemory>;
 
-// Weights that a step is made of; copied where it keeps them.
+// A tensor that a step is made of. The step copies what it keeps.
 struct TensorView {
   Shape shape;
   const void* data;
@@ -63,7 +63,7 @@ class Call {
   virtual ~Call() = default;
   virtual void run(const void* const* inputs, void* output, Runner& runner) const = 0;
 
-  // How it goes on so many threads, in words; empty where there is no more to say than its kind.
+  // How it is computed on this many threads, in words; empty where its kind says all.
   virtual std::string plan_text(int threads) const {
     (void)threads;
     return "";
@@ -85,20 +85,21 @@ class Call {
   // Whether an element of the first axis, as an image of a batch, is computed from those of the
   // inputs' first axes that have its number, and from nothing else.
   bool by_images = false;
-  // Of the convolutions and products in it, for reports.
+  // How many multiply-adds its convolutions and products need, for reports.
   int64_t multiply_adds = 0;
 };
 
+// A step with its weights, for inputs of any shapes.
 class Step {
  public:
   virtual ~Step() = default;
-  // Throws std::invalid_argument where the inputs do not fit.
+  // The call for inputs of these shapes. Throws std::invalid_argument where they do not fit.
   virtual std::unique_ptr<Call> bind(const Shape* inputs) const = 0;
-  // Memory that it keeps.
+  // The bytes of the weights that it keeps.
   virtual int64_t weight_bytes() const { return 0; }
   // The constant that it is, or null.
   virtual const void* constant() const { return nullptr; }
-  // The dtype of what it gives, for a first input of this one; as value_dtypes() of
+  // The dtype of its output, for a first input of dtype `x`; as dtype_of() in
   // src/sepconv/program/dtypes.py.
   virtual DType gives(DType x) const { return x; }
 };
@@ -208,11 +209,12 @@ class KeptTensor {
   std::vector<Line> lines_;
 };
 
-// What parts are in where kernels keep them as float32 for a half type: numbers a channel.
+// The dtype of tensors with one number a channel, for values of this dtype: kernels take such
+// numbers in float32 where values are of a half type.
 constexpr DType number_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 
-// Bytes of an element of a kernel that mixes channels, packed: products of bfloat16 may have it in
-// float32.
+// The bytes of an element of a packed kernel that mixes channels. Of bfloat16 they depend on the
+// level: where it multiplies no bfloat16, the kernel is packed as float32.
 inline int64_t packed_item(DType dtype) {
   return dtype == DType::bf16 ? packed_kernel_bytes(dtype, false, 64, 64) / (64 * 64)
                               : itemsize(dtype);

@@ -60,7 +60,7 @@ def compile(
         A program that takes and gives arrays with PyTorch's order of axes.
 
     Raises:
-        TypeError: `module` is no module, or `example_inputs` are none.
+        TypeError: `module` is no module, or there are no `example_inputs`.
         ValueError: `torch.export` cannot read it, it computes in half precision, or the program
             gives something else; or an operation is not known: the message names it, and the
             module that it is in.

@@ -64,7 +64,7 @@ def bytes_of(program: Program | str | os.PathLike[str], taker: str = "This") -> 
 
     Args:
         program: one that knows its network; or the path of its file, which is checked.
-        taker: what errors call the one who wants it.
+        taker: what takes the program, for errors.
 
     Raises:
         ValueError: the program was loaded from a file, and holds packed weights alone; or the file
@@ -125,7 +125,8 @@ class Embedded:
         #: The rule for the sizes that the network itself names; None where more than the batch is
         #: open, or the network was not looked at yet. Compilers read it, so it is no method.
         self.usual: Rule | None = None
-        #: The dtypes of the results, as `sepconv.arrays.DTYPES` numbers them, likewise.
+        #: The dtypes of the results, by their numbers in `sepconv.arrays.DTYPES`; none where the
+        #: network was not looked at yet.
         self.codes: list[int] = []
         #: The array that was last looked at, where an engine's arrays do not change.
         self.seen: Any = None

@@ -25,10 +25,10 @@ class Tuning(NamedTuple):
     """Choices that change how fast a program is, and no bit of its results.
 
     Attributes:
-        chain_from_bytes: steps go together by bands of rows where what lies between them has so
-            many bytes an image; -1 for never.
-        strip_bytes: of the rows that are kept from one such step to the next.
-        most_links: the most steps that go together.
+        chain_from_bytes: neighbouring steps are computed together, by bands of rows, where the
+            value between them has at least so many bytes an image; -1 for never.
+        strip_bytes: how many bytes the rows may have that are kept between such steps.
+        most_links: how many steps go together at most.
     """
 
     chain_from_bytes: int
