@@ -38,7 +38,7 @@ Program::Program(const NetworkDescription& network)
   if (dtype_ != DType::f32 && dtype_ != DType::f64)
     fail("A program computes in float32 or float64.");
   for (const auto& sizes : input_sizes_) {
-    Shape checked;
+    Shape checked;  // refuses sizes that no array has
     for (const int64_t size : sizes) checked.append(size == -1 ? 1 : size);
   }
   int64_t bytes = 0;
