@@ -38,15 +38,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-NETWORKS = (
-    "MobileNet",
-    "MobileNetV2",
-    "MobileNetV3Small",
-    "MobileNetV3Large",
-    "Xception",
-    "EfficientNetB0",
-    "NASNetMobile",
-)
+from networks import NETWORKS
+
 SMALLEST = {"Xception": 71}
 #: Takes pictures of 0 to 255, others of -1 to 1.
 UNSCALED = ("EfficientNetB0",)

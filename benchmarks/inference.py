@@ -46,20 +46,11 @@ import exports_int8
 import networks
 import numpy as np
 import runtimes
-from networks import POLICIES, difference, network
+from networks import NETWORKS, POLICIES, difference, network
 from runtimes import NARROW, RUNTIMES, Run, dtype_of, without_dtype
 from settings import LEAST_SIGNAL, TOLERANCES, choose, timed
 
 ENGINES = ("jax", "torch", "tensorflow")
-NETWORKS = (
-    "MobileNet",
-    "MobileNetV2",
-    "MobileNetV3Small",
-    "MobileNetV3Large",
-    "Xception",
-    "EfficientNetB0",
-    "NASNetMobile",
-)
 DISTRIBUTIONS = (
     "keras jax torch tensorflow-cpu onnxruntime openvino nncf ai-edge-litert mnn ncnn pnnx"
 )

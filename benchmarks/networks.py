@@ -1,4 +1,4 @@
-"""The networks that `inference.py` times: weights, pictures, and how outputs compare."""
+"""The networks that are timed and compared: names, weights, pictures, and how outputs compare."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "NETWORKS",
     "POLICIES",
     "as_array",
     "calibration",
@@ -16,6 +17,17 @@ __all__ = [
     "signal",
     "smooth_pictures",
 ]
+
+#: Networks of keras.applications with depthwise or separable convolutions.
+NETWORKS = (
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "Xception",
+    "EfficientNetB0",
+    "NASNetMobile",
+)
 
 #: Keras' policy of the stock network.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

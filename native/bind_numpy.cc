@@ -468,10 +468,33 @@ NB_MODULE(_native, m) {
         "packed"_a = false, "overrule"_a.none() = nb::none());
   m.def("plan_pointwise", &plan_pointwise, "images"_a, "pixels"_a, "channels"_a, "filters"_a,
         "channels_first"_a, "dtype"_a, "pass_"_a, "threads"_a, "packed"_a = false);
-  m.def("num_threads", &sepconv::num_threads);
-  m.def("set_num_threads", &sepconv::set_num_threads, "count"_a);
+  m.def(
+      "num_threads", &sepconv::num_threads,
+      "The most threads that a call uses.\n\n"
+      "Returns:\n"
+      "    At first the number in the variable SEPCONV_NUM_THREADS, else the number of processors\n"
+      "    that this process may use.\n\n"
+      "Example:\n"
+      "    >>> sepconv.num_threads() >= 1\n"
+      "    True");
+  m.def("set_num_threads", &sepconv::set_num_threads, "count"_a,
+        "Sets the most threads that a call uses, for the whole process.\n\n"
+        "Args:\n"
+        "    count: from 1 to 256.\n\n"
+        "Raises:\n"
+        "    ValueError: it is another number.\n\n"
+        "Example:\n"
+        "    >>> sepconv.set_num_threads(2)");
   m.def("adopt_openmp", &sepconv::adopt_openmp, "library"_a);
-  m.def("isa_name", &sepconv::isa_name);
+  m.def(
+      "isa_name", &sepconv::isa_name,
+      "The instruction-set level in use.\n\n"
+      "Returns:\n"
+      "    Its name, such as 'x86-64-v3': the highest that runs here, or the one in the variable\n"
+      "    SEPCONV_ISA.\n\n"
+      "Example:\n"
+      "    >>> sepconv.isa_name()  # on a machine with AVX2\n"
+      "    'x86-64-v3'");
   m.def("measure_fma", &measure_fma, "threads"_a, "seconds"_a, "dtype"_a = 0);
   m.def("measure_fma", &measure_integers, "threads"_a, "seconds"_a, "dtype"_a);
   m.def("measure_bandwidth", &measure_bandwidth, "bytes"_a, "threads"_a, "seconds"_a);

@@ -45,6 +45,20 @@ struct Int8Layout {
   }
 };
 
+// The part that begins at byte `first` of packed memory.
+template <class T>
+T* packed_part(void* packed, int64_t first) {
+  return static_cast<T*>(static_cast<void*>(static_cast<char*>(packed) + first));
+}
+template <class T>
+const T* packed_part(const void* packed, int64_t first) {
+  return static_cast<const T*>(static_cast<const void*>(static_cast<const char*>(packed) + first));
+}
+// The same of a step's table; null where the step has none.
+inline const uint8_t* packed_table(const Requantize& step, const void* packed, int64_t first) {
+  return step.table == nullptr ? nullptr : packed_part<uint8_t>(packed, first);
+}
+
 inline int64_t packed_int8_bytes(const QuantizedWeights& w) { return Int8Layout(w).bytes; }
 
 inline void copy_table(const uint8_t* table, void* to) {
@@ -53,18 +67,16 @@ inline void copy_table(const uint8_t* table, void* to) {
 
 inline void pack_int8(const QuantizedWeights& w, void* packed) {
   const Int8Layout layout(w);
-  char* const at = static_cast<char*>(packed);
-  const auto part = [&](int64_t first) { return static_cast<void*>(at + first); };
   if (w.is_depthwise()) {
-    int32_t* const bias = static_cast<int32_t*>(part(layout.depthwise_bias));
-    float* const scale = static_cast<float*>(part(layout.depthwise_scale));
-    copy_table(w.depthwise.table, part(layout.depthwise_table));
+    int32_t* const bias = packed_part<int32_t>(packed, layout.depthwise_bias);
+    float* const scale = packed_part<float>(packed, layout.depthwise_scale);
+    copy_table(w.depthwise.table, packed_part<uint8_t>(packed, layout.depthwise_table));
     if (is_tiled(w)) {
-      pack_tiled(w, static_cast<Int8Weight*>(part(layout.depthwise)), bias, scale);
+      pack_tiled(w, packed_part<Int8Weight>(packed, layout.depthwise), bias, scale);
     } else if (is_looked_up(w)) {
-      pack_looked_up(w, static_cast<uint8_t*>(part(layout.depthwise)));
+      pack_looked_up(w, packed_part<uint8_t>(packed, layout.depthwise));
     } else {
-      __builtin_memcpy(part(layout.depthwise), w.depthwise_kernel,
+      __builtin_memcpy(packed_part<int8_t>(packed, layout.depthwise), w.depthwise_kernel,
                        static_cast<size_t>(w.kh * w.kw * w.middle()));
       for (int64_t c = 0; c < w.middle(); ++c) {
         bias[c] = w.depthwise.bias == nullptr ? 0 : w.depthwise.bias[c];
@@ -73,34 +85,29 @@ inline void pack_int8(const QuantizedWeights& w, void* packed) {
     }
   }
   if (w.mixes()) {
-    copy_table(w.output.table, part(layout.table));
+    copy_table(w.output.table, packed_part<uint8_t>(packed, layout.table));
     pack_product(w, w.is_depthwise() ? w.depthwise.zero_point : w.input_zero_point,
-                 static_cast<Int8Weight*>(part(layout.product)),
-                 static_cast<int32_t*>(part(layout.bias)), static_cast<float*>(part(layout.scale)));
+                 packed_part<Int8Weight>(packed, layout.product),
+                 packed_part<int32_t>(packed, layout.bias),
+                 packed_part<float>(packed, layout.scale));
   }
 }
 
 inline DepthwisePack depthwise_pack(const QuantizedWeights& w, const void* packed) {
   const Int8Layout layout(w);
-  const char* const at = static_cast<const char*>(packed);
-  const auto part = [&](int64_t first) { return static_cast<const void*>(at + first); };
-  return {static_cast<const Int8Weight*>(part(layout.depthwise)),
-          static_cast<const int8_t*>(part(layout.depthwise)),
-          static_cast<const int32_t*>(part(layout.depthwise_bias)),
-          static_cast<const float*>(part(layout.depthwise_scale)),
-          w.depthwise.table == nullptr ? nullptr
-                                       : static_cast<const uint8_t*>(part(layout.depthwise_table)),
+  return {packed_part<Int8Weight>(packed, layout.depthwise),
+          packed_part<int8_t>(packed, layout.depthwise),
+          packed_part<int32_t>(packed, layout.depthwise_bias),
+          packed_part<float>(packed, layout.depthwise_scale),
+          packed_table(w.depthwise, packed, layout.depthwise_table),
           {w.depthwise.zero_point, w.depthwise.lower, w.depthwise.upper}};
 }
 
 inline ProductPack product_pack(const QuantizedWeights& w, const void* packed) {
   const Int8Layout layout(w);
-  const char* const at = static_cast<const char*>(packed);
-  const auto part = [&](int64_t first) { return static_cast<const void*>(at + first); };
-  return {static_cast<const Int8Weight*>(part(layout.product)),
-          static_cast<const int32_t*>(part(layout.bias)),
-          static_cast<const float*>(part(layout.scale)),
-          w.output.table == nullptr ? nullptr : static_cast<const uint8_t*>(part(layout.table))};
+  return {packed_part<Int8Weight>(packed, layout.product),
+          packed_part<int32_t>(packed, layout.bias), packed_part<float>(packed, layout.scale),
+          packed_table(w.output, packed, layout.table)};
 }
 
 // ---- both steps

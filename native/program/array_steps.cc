@@ -4,78 +4,11 @@
 #include "../dispatch.h"
 #include "broadcast_call.h"
 #include "call_memory.h"
+#include "calls.h"
 #include "step.h"
 
 namespace sepconv::program {
-
-Spec Attributes::spec() {
-  const std::vector<int64_t> s = list("spec");
-  if (s.size() != kSpecSize) fail("spec must be 10 integers.");
-  for (const int64_t value : s)
-    if (value < 0) fail("spec must not be negative. Received: " + std::to_string(value) + ".");
-  const Spec spec{s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9]};
-  const bool pads = spec.pad_top + spec.pad_bottom + spec.pad_left + spec.pad_right != 0;
-  if (spec.same > 1 || spec.channels_first > 1 || (spec.same == 1 && pads))
-    fail("spec is not that of a convolution.");
-  return spec;
-}
-
-void require_seen(const Geometry& g) {
-  if (g.pt >= (g.kh - 1) * g.dh + 1 || g.pl >= (g.kw - 1) * g.dw + 1 ||
-      (g.ho - 1) * g.sh - g.pt >= g.h || (g.wo - 1) * g.sw - g.pl >= g.w)
-    fail("A window of the pool lies in the padding alone.");
-}
-
 namespace {
-
-// A call that is a function of its input, its output and a runner.
-template <class F>
-class FunctionCall : public Call {
- public:
-  explicit FunctionCall(F function) : function_(std::move(function)) {}
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    function_(inputs, output, runner);
-  }
-
- private:
-  const F function_;
-};
-
-template <class F>
-std::unique_ptr<Call> make_call(const Shape& shape, int in_place, bool by_images, F function) {
-  auto call = std::make_unique<FunctionCall<F>>(std::move(function));
-  call->shape = shape;
-  call->in_place = in_place;
-  call->by_images = by_images;
-  return call;
-}
-
-class UnaryCall : public Call {
- public:
-  UnaryCall(const UnaryStep& step, DType dtype, const Shape& x) : step_(step), dtype_(dtype) {
-    shape = x;
-    in_place = 0;
-    by_images = true;
-  }
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    apply(inputs[0], output, shape.elements(), runner);
-  }
-  bool by_rows() const override { return is_image(shape); }
-  void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    apply(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
-  }
-
- private:
-  void apply(const void* x, void* y, int64_t count, Runner& runner) const {
-    UnaryStep here = step_;
-    here.x = x;
-    here.y = y;
-    here.count = count;
-    unary(dtype_, here, runner);
-  }
-  const UnaryStep step_;
-  const DType dtype_;
-};
 
 class UnaryMaker : public Step {
  public:
@@ -87,7 +20,15 @@ class UnaryMaker : public Step {
     step_.c = attributes.number();
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    return std::make_unique<UnaryCall>(step_, dtype_, inputs[0]);
+    return elements_call(
+        inputs[0], true,
+        [args = step_, dtype = dtype_](const void* x, void* y, int64_t count, Runner& runner) {
+          UnaryStep here = args;
+          here.x = x;
+          here.y = y;
+          here.count = count;
+          unary(dtype, here, runner);
+        });
   }
 
  private:
@@ -176,20 +117,11 @@ class PoolMaker : public Step {
     Attributes attributes(d);
     average_ = attributes.integer("function", 0, 1) == 1;
     if (average_ && dtype == DType::u8) fail("Of uint8 there is no average pool.");
-    const std::vector<int64_t> window = attributes.list("window");
-    if (window.size() != 2 || window[0] < 1 || window[1] < 1)
-      fail("window must be two positive integers.");
-    height_ = window[0];
-    width_ = window[1];
+    window_ = attributes.height_width("window");
     spec_ = attributes.spec();
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    const bool first = spec_.channels_first != 0;
-    const Shape x = image(inputs[0], first);
-    const int64_t window[4] = {height_, width_, x[first ? 1 : 3], 1};
-    const Geometry g = resolve(spec_, x.sizes(), window);
-    // A window that sees padding alone has no largest value and no mean.
-    require_seen(g);
+    const Geometry g = pool_geometry(spec_, window_, inputs[0]);
     return make_call(result_shape(g, g.c, inputs[0].rank()), -1, true,
                      [g, average = average_, dtype = dtype_](auto* in, void* out, Runner& runner) {
                        pool(dtype, g, {average, in[0], out}, runner);
@@ -199,11 +131,11 @@ class PoolMaker : public Step {
  private:
   const DType dtype_;
   bool average_;
-  int64_t height_, width_;
+  HeightWidth window_;
   Spec spec_;
 };
 
-// Reductions of groups of axes that follow each other, the last group first.
+// A reduction: one group of neighbouring axes after the other, the last group first.
 class ReduceCall : public Call {
  public:
   ReduceCall(DType dtype, std::vector<ReduceStep> parts)
@@ -246,11 +178,8 @@ class ReduceMaker : public Step {
   ReduceMaker(const StepDescription& d, DType dtype) : dtype_(dtype) {
     Attributes attributes(d);
     function_ = attributes.choice("function", Reduction::sum);
-    axes_ = attributes.per_axis("axes");
+    axes_ = attributes.axes();
     keepdims_ = attributes.flag();
-    if (axes_.empty()) fail("axes must not be empty.");
-    for (size_t i = 0; i + 1 < axes_.size(); ++i)
-      if (axes_[i] >= axes_[i + 1]) fail("axes must be in order, each once.");
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
@@ -378,11 +307,9 @@ class ResizeMaker : public Step {
     Attributes attributes(d);
     args_.bilinear = attributes.integer("interpolation", 0, 1) == 1;
     if (args_.bilinear && dtype == DType::u8) fail("Of uint8 there is no bilinear resize.");
-    const std::vector<int64_t> factors = attributes.list("factors");
-    if (factors.size() != 2 || factors[0] < 1 || factors[1] < 1)
-      fail("factors must be two positive integers.");
-    args_.factor_h = factors[0];
-    args_.factor_w = factors[1];
+    const HeightWidth factors = attributes.height_width("factors");
+    args_.factor_h = factors.height;
+    args_.factor_w = factors.width;
     args_.channels_first = attributes.flag();
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
@@ -415,32 +342,6 @@ class ResizeMaker : public Step {
 };
 
 // To a dtype: the same, or float32 and bfloat16.
-class CastCall : public Call {
- public:
-  CastCall(DType from, DType to, const Shape& x) : from_(from), to_(to) {
-    shape = x;
-    by_images = true;
-    if (from == to) {
-      in_place = 0;
-      view = true;
-    }
-  }
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    apply(inputs[0], output, shape.elements(), runner);
-  }
-  bool by_rows() const override { return is_image(shape) && !view; }
-  void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    apply(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
-  }
-
- private:
-  void apply(const void* x, void* y, int64_t count, Runner& runner) const {
-    const bool widens = to_ == DType::f32;
-    cast(widens ? from_ : to_, {widens, x, y, count}, runner);
-  }
-  const DType from_, to_;
-};
-
 class CastMaker : public Step {
  public:
   CastMaker(const StepDescription& d, DType dtype) : from_(dtype) {
@@ -448,7 +349,13 @@ class CastMaker : public Step {
     to_ = attributes.integer("dtype", 0, 1) == 1 ? DType::bf16 : DType::f32;
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    return std::make_unique<CastCall>(from_, to_, inputs[0]);
+    if (from_ == to_) return std::make_unique<ViewCall>(inputs[0]);
+    const bool widens = to_ == DType::f32;
+    return elements_call(inputs[0], false,
+                         [widens, half = widens ? from_ : to_](const void* x, void* y,
+                                                               int64_t count, Runner& runner) {
+                           cast(half, {widens, x, y, count}, runner);
+                         });
   }
   DType gives(DType) const override { return to_; }
 
@@ -464,41 +371,32 @@ std::unique_ptr<Step> make(const StepDescription& d, DType dtype) {
 
 }  // namespace
 
-std::unique_ptr<Step> make_unary(const StepDescription& d, DType t,
-                                 const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_unary(const StepDescription& d, DType t, const Memory&) {
   return make<UnaryMaker>(d, t);
 }
-std::unique_ptr<Step> make_binary(const StepDescription& d, DType t,
-                                  const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_binary(const StepDescription& d, DType t, const Memory&) {
   return make<BinaryMaker>(d, t);
 }
-std::unique_ptr<Step> make_scale(const StepDescription& d, DType t,
-                                 const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_scale(const StepDescription& d, DType t, const Memory&) {
   return make<ScaleMaker>(d, t);
 }
-std::unique_ptr<Step> make_pool(const StepDescription& d, DType t,
-                                const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_pool(const StepDescription& d, DType t, const Memory&) {
   return make<PoolMaker>(d, t);
 }
-std::unique_ptr<Step> make_reduce(const StepDescription& d, DType t,
-                                  const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_reduce(const StepDescription& d, DType t, const Memory&) {
   return make<ReduceMaker>(d, t);
 }
-std::unique_ptr<Step> make_softmax(const StepDescription& d, DType t,
-                                   const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_softmax(const StepDescription& d, DType t, const Memory&) {
   return make<SoftmaxMaker>(d, t);
 }
-std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t,
-                                               const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_layer_normalization(const StepDescription& d, DType t, const Memory&) {
   return make<LayerNormalizationMaker>(d, t);
 }
-std::unique_ptr<Step> make_resize(const StepDescription& d, DType t,
-                                  const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_resize(const StepDescription& d, DType t, const Memory&) {
   return make<ResizeMaker>(d, t);
 }
 
-std::unique_ptr<Step> make_cast(const StepDescription& d, DType t,
-                                const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_cast(const StepDescription& d, DType t, const Memory&) {
   return make<CastMaker>(d, t);
 }
 

@@ -9,7 +9,7 @@ namespace sepconv::program {
 Shape broadcast(const Shape& a, const Shape& b);
 void broadcast_strides(const Shape& shape, const Shape& all, int64_t* strides);
 
-// `Arguments` are a BinaryStep's, or have its shape and strides.
+// `Arguments` is a BinaryStep, or has the same shape and strides.
 template <class Arguments>
 class BroadcastCall : public Call {
  public:
@@ -27,7 +27,7 @@ class BroadcastCall : public Call {
   }
 
  protected:
-  // Of arrays whose elements have `item` bytes.
+  // `item`: the bytes of an element of the arrays.
   BroadcastCall(const Arguments& arguments, int64_t item, const Shape& a, const Shape& b)
       : arguments_(arguments), item_(item) {
     shape = broadcast(a, b);

@@ -4,7 +4,7 @@
 
 namespace sepconv::program {
 
-// Given back at the end, whatever happens.
+// The memory goes back to the cache when this object ends, also after an error.
 class CallMemory {
  public:
   explicit CallMemory(int64_t bytes) : allocation_(take_workspace(static_cast<size_t>(bytes))) {}

@@ -18,7 +18,7 @@
 namespace sepconv::program {
 namespace {
 
-// Runs tasks one after the other on the thread at hand.
+// A runner that has the calling thread alone: its tasks run one after the other.
 Runner& alone() {
   static Runner runner{[](Runner*, int64_t tasks, TaskFunction function, void* context) {
                          for (int64_t task = 0; task < tasks; ++task) function(context, task);
@@ -27,7 +27,7 @@ Runner& alone() {
   return runner;
 }
 
-// The rows of a link's output in the chain's course.
+// How far a link has come: rows of its output.
 struct Course {
   Rows kept{0, 0};  // computed for bands before, and in the strip
   Rows now{0, 0};   // to compute for this band
@@ -48,7 +48,7 @@ class Chain : public Call {
       multiply_adds += link.call->multiply_adds;
     }
     band_ = rows_;
-    // The first bands tell, however many an image has.
+    // The strips of later bands are no larger than those of the first ones.
     const auto looked_at = [&] { return Rows{0, std::min(rows_, 4 * band_ + 64)}; };
     while (band_ > tuning::kChainLeastRows && sum(strips(looked_at(), band_)) > most_bytes)
       band_ = std::max<int64_t>((band_ / 2 + 1) / 2 * 2, tuning::kChainLeastRows);
@@ -92,7 +92,7 @@ class Chain : public Call {
       if (i + 1 == links_.size()) {
         here.now = needed;
       } else {
-        // What comes before is not needed again. ({0, 0}: nothing is needed.)
+        // Rows before these are not read again. ({0, 0} says that none are needed.)
         here.kept.first = std::max(here.kept.first, needed.first);
         here.kept.last = std::max(here.kept.last, here.kept.first);
         here.now = {here.kept.last, std::max(here.kept.last, needed.last)};
@@ -122,7 +122,8 @@ class Chain : public Call {
   void run_part(const void* const* inputs, char* output, int64_t image, int64_t part,
                 int64_t parts) const {
     const Rows rows{rows_ * part / parts, rows_ * (part + 1) / parts};
-    // Of these rows alone: how many rows a link computes at first depends on where a part begins.
+    // The strips for these rows alone: how many rows a link computes for the first band depends on
+    // where the part begins.
     const std::vector<int64_t> bytes = strips(rows, band_);
     void* const memory = outer_scratch(static_cast<size_t>(sum(bytes)));
     if (memory == nullptr) throw std::bad_alloc();
@@ -164,7 +165,7 @@ class Chain : public Call {
   const std::vector<Link> links_;
   int64_t images_, rows_, first_row_, first_image_;
   std::vector<int64_t> row_;  // bytes of a row of each link's output
-  int64_t band_;              // rows of the output
+  int64_t band_;              // how many rows of the output are computed at a time
 };
 
 }  // namespace

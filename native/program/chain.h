@@ -15,9 +15,10 @@ struct Link {
   int second = -1;  // the number, among the chain's inputs, of its second input
 };
 
-// A call of the inputs [the first link's first input, then what `second` names], and the output of
-// the last link; with strips of about so many bytes. The links' calls must outlive it.
-// `first_input` is that of the first link, whose elements have `first_item` bytes.
+// Makes a chain one call. Its inputs are the first link's first input, and then those that `second`
+// names; its output is that of the last link. The links' calls must outlive it. `first_input` is
+// the shape of the first link's first input, `first_item` the bytes of an element of it, and
+// `strip_bytes` about how many bytes all strips may have together.
 std::unique_ptr<Call> make_chain(std::vector<Link> links, const Shape& first_input,
                                  int64_t first_item, int64_t strip_bytes);
 

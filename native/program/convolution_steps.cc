@@ -7,21 +7,6 @@
 #include "step.h"
 
 namespace sepconv::program {
-
-Shape image(const Shape& x, bool channels_first) {
-  require_rank(x, 3, 4);
-  if (x.rank() == 4) return x;
-  return channels_first ? Shape{x[0], x[1], 1, x[2]} : Shape{x[0], 1, x[1], x[2]};
-}
-
-Shape result_shape(const Geometry& g, int64_t channels, int rank) {
-  const int64_t rows = g.ho, columns = g.wo;
-  if (rank == 4)
-    return g.channels_first ? Shape{g.n, channels, rows, columns}
-                            : Shape{g.n, rows, columns, channels};
-  return g.channels_first ? Shape{g.n, channels, columns} : Shape{g.n, columns, channels};
-}
-
 namespace {
 
 int64_t bytes_of(const PreparedConvolution::Weights& w) {
@@ -34,12 +19,6 @@ int64_t bytes_of(const PreparedConvolution::Weights& w) {
                                                                  : w.args.mixes() ? w.args.filters
                                                                                   : middle);
   return elements * itemsize(w.dtype) + packed;
-}
-
-void require_vector(const char* name, const TensorView* tensor, int64_t size) {
-  if (tensor != nullptr && !(tensor->shape == Shape{size}))
-    fail(std::string(name) + " must have the shape (" + std::to_string(size) +
-         ",). Received: " + tensor->shape.text() + ".");
 }
 
 const void* data_of(const TensorView* tensor) { return tensor == nullptr ? nullptr : tensor->data; }
@@ -106,8 +85,7 @@ class PreparedCall : public Call {
 
 class ConvolutionStep : public Step {
  public:
-  ConvolutionStep(const StepDescription& d, DType dtype,
-                  const std::shared_ptr<WeightMemory>& memory) {
+  ConvolutionStep(const StepDescription& d, DType dtype, const Memory& memory) {
     Attributes attributes(d);
     spec_ = attributes.spec();
     Forward args;
@@ -141,8 +119,8 @@ class ConvolutionStep : public Step {
       fail("A residual comes with a kernel that mixes channels.");
     args.filters = pointwise == nullptr ? 0 : pointwise->shape[3];
     outputs_ = pointwise == nullptr ? middle : args.filters;
-    require_vector("depthwise_bias", depthwise_bias, middle);
-    require_vector("bias", bias, outputs_);
+    require_size("depthwise_bias", depthwise_bias, middle);
+    require_size("bias", bias, outputs_);
     args.depthwise_kernel = data_of(depthwise);
     args.depthwise_bias = data_of(depthwise_bias);
     args.pointwise_kernel = data_of(pointwise);
@@ -158,9 +136,7 @@ class ConvolutionStep : public Step {
     const Geometry g = resolve(spec_, x.sizes(), kernel_.sizes());
     auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_, inputs[0].rank());
     call->shape = result_shape(g, outputs_, inputs[0].rank());
-    if (residual_ && !(inputs[1] == call->shape))
-      fail("The residual must have the shape of the output, " + call->shape.text() +
-           ". Received: " + inputs[1].text() + ".");
+    if (residual_) require_residual(inputs[1], call->shape);
     return call;
   }
   int64_t weight_bytes() const override { return bytes_of(prepared_->weights()); }
@@ -175,7 +151,7 @@ class ConvolutionStep : public Step {
 
 class DenseStep : public Step {
  public:
-  DenseStep(const StepDescription& d, DType dtype, const std::shared_ptr<WeightMemory>& memory) {
+  DenseStep(const StepDescription& d, DType dtype, const Memory& memory) {
     Attributes attributes(d);
     Forward args;
     args.activation = attributes.choice("activation", Activation::silu);
@@ -187,7 +163,7 @@ class DenseStep : public Step {
     depth_ = kernel->shape[0];
     args.filters = outputs_ = kernel->shape[1];
     if (depth_ == 0 || outputs_ == 0) fail("The kernel has no elements.");
-    require_vector("bias", bias, outputs_);
+    require_size("bias", bias, outputs_);
     args.pointwise_kernel = kernel->data;
     args.bias = data_of(bias);
     prepared_ = std::make_unique<PreparedConvolution>(
@@ -196,22 +172,11 @@ class DenseStep : public Step {
 
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
-    require_rank(x, 1, kMostAxes);
-    if (x.last() != depth_)
-      fail("The last axis must have " + std::to_string(depth_) + " elements. Received: shape " +
-           x.text() + ".");
-    const int64_t rows = x.product(0, x.rank() - 1);
-    Geometry g{};
-    g.n = rows == 0 ? 0 : 1;
-    g.h = g.ho = g.kh = g.kw = g.m = g.sh = g.sw = g.dh = g.dw = 1;
-    g.w = g.wo = rows;
-    g.c = depth_;
+    const Geometry g = dense_geometry(x, depth_);
     auto call = std::make_unique<PreparedCall>(*prepared_, g, residual_, 0);
     call->shape = x;
     call->shape.set(x.rank() - 1, outputs_);
-    if (residual_ && !(inputs[1] == call->shape))
-      fail("The residual must have the shape of the output, " + call->shape.text() +
-           ". Received: " + inputs[1].text() + ".");
+    if (residual_) require_residual(inputs[1], call->shape);
     return call;
   }
   int64_t weight_bytes() const override { return bytes_of(prepared_->weights()); }
@@ -225,12 +190,11 @@ class DenseStep : public Step {
 }  // namespace
 
 std::unique_ptr<Step> make_convolution(const StepDescription& d, DType dtype,
-                                       const std::shared_ptr<WeightMemory>& memory) {
+                                       const Memory& memory) {
   return std::make_unique<ConvolutionStep>(d, dtype, memory);
 }
 
-std::unique_ptr<Step> make_dense(const StepDescription& d, DType dtype,
-                                 const std::shared_ptr<WeightMemory>& memory) {
+std::unique_ptr<Step> make_dense(const StepDescription& d, DType dtype, const Memory& memory) {
   return std::make_unique<DenseStep>(d, dtype, memory);
 }
 

@@ -10,7 +10,7 @@ namespace sepconv::program {
 
 // What is known of a step when its group is chosen.
 struct StepSize {
-  bool by_images;   // see Call; and its inputs are values of the batch's size
+  bool by_images;   // as Call has it; and its inputs are of the batch's size
   int64_t image;    // bytes of its output, of one image
   int64_t weights;  // bytes, which every group reads again
 };
@@ -23,8 +23,9 @@ struct Group {
   bool has(int step) const { return first <= step && step < end; }
 };
 
-// `most`: bytes of an output, of the whole batch, that the caches hold. Follows from sizes alone,
-// since a step may give other last bits for another number of images.
+// The steps that go together. `most` is how many bytes of an output, of the whole batch, the caches
+// hold. The choice follows from sizes alone, since a step may give other last bits for another
+// number of images.
 SEPCONV_API Group choose_group(const std::vector<StepSize>& steps, int64_t batch, int64_t most);
 
 }  // namespace sepconv::program

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "../dispatch.h"
+#include "calls.h"
 #include "step.h"
 
 namespace sepconv::program {
@@ -54,16 +55,6 @@ class CopyCall : public Call {
 
  private:
   const DType dtype_;
-};
-
-class ViewCall : public Call {
- public:
-  explicit ViewCall(const Shape& seen_as) {
-    shape = seen_as;
-    in_place = 0;
-    view = true;
-  }
-  void run(const void* const*, void*, Runner&) const override {}
 };
 
 void require_one_an_axis(const char* name, const std::vector<int64_t>& values, const Shape& x) {
@@ -267,8 +258,7 @@ class Reshape : public Step {
       shape.append(size);
     }
     if (open >= 0) {
-      // Of the axes that do not stay what they are: an empty batch has no elements to be shared
-      // out.
+      // Only of the axes that no 0 keeps: with all axes, an empty batch would leave nothing.
       int64_t rest = 1;
       for (int axis = 0; axis < x.rank(); ++axis)
         if (static_cast<size_t>(axis) >= sizes_.size() || sizes_[static_cast<size_t>(axis)] != 0)
@@ -317,28 +307,22 @@ class Constant : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_concatenate(const StepDescription& d, DType dtype,
-                                       const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_concatenate(const StepDescription& d, DType dtype, const Memory&) {
   return std::make_unique<Concatenate>(d, dtype);
 }
-std::unique_ptr<Step> make_pad(const StepDescription& d, DType dtype,
-                               const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_pad(const StepDescription& d, DType dtype, const Memory&) {
   return std::make_unique<Pad>(d, dtype);
 }
-std::unique_ptr<Step> make_slice(const StepDescription& d, DType dtype,
-                                 const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_slice(const StepDescription& d, DType dtype, const Memory&) {
   return std::make_unique<Slice>(d, dtype);
 }
-std::unique_ptr<Step> make_transpose(const StepDescription& d, DType dtype,
-                                     const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_transpose(const StepDescription& d, DType dtype, const Memory&) {
   return std::make_unique<Transpose>(d, dtype);
 }
-std::unique_ptr<Step> make_reshape(const StepDescription& d, DType dtype,
-                                   const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_reshape(const StepDescription& d, DType dtype, const Memory&) {
   return std::make_unique<Reshape>(d, dtype);
 }
-std::unique_ptr<Step> make_constant(const StepDescription& d, DType,
-                                    const std::shared_ptr<WeightMemory>&) {
+std::unique_ptr<Step> make_constant(const StepDescription& d, DType, const Memory&) {
   return std::make_unique<Constant>(d);
 }
 

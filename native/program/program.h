@@ -15,11 +15,11 @@ namespace sepconv::program {
 
 // Choices that change how fast a program is, and no bit of what it computes.
 struct Tuning {
-  // Steps go together by bands of rows where what lies between them has so many bytes an image;
-  // 0: all that can, -1: none.
+  // Neighbouring steps are computed together, by bands of rows (chain.h), where the value between
+  // them has at least so many bytes an image. 0: all that can be, -1: none.
   int64_t chain_from_bytes = tuning::kChainFarBytes;
-  int64_t strip_bytes = tuning::kChainBytes;  // of such a band
-  int64_t most_links = tuning::kMostLinks;    // steps that go together
+  int64_t strip_bytes = tuning::kChainBytes;  // of all rows that are kept between them
+  int64_t most_links = tuning::kMostLinks;    // how many steps go together at most
 };
 
 // A network as data; see src/sepconv/program/network.py.
@@ -30,7 +30,7 @@ struct NetworkDescription {
   std::vector<StepDescription> steps;
   std::vector<int> outputs;  // numbers of values
   Tuning tuning = {};
-  // As tuning::kGroupImagesBytes says; for tests. Last bits depend on it.
+  // Another tuning::kGroupImagesBytes, for tests. The last bits of results depend on it.
   int64_t group_bytes = tuning::kGroupImagesBytes;
 };
 
@@ -64,18 +64,19 @@ class SEPCONV_API Program {
   size_t inputs() const { return input_sizes_.size(); }
   size_t outputs() const { return outputs_.size(); }
 
-  // The outputs' shapes for inputs of these. Throws std::invalid_argument, with a sentence for the
-  // user, where they do not fit.
+  // The outputs' shapes for inputs of these shapes. Throws std::invalid_argument, with a sentence
+  // for the user, where they do not fit.
   std::vector<Shape> output_shapes(const std::vector<Shape>& inputs) const;
   // Computes the outputs, arrays of those shapes.
   void run(const std::vector<Shape>& shapes, const void* const* inputs, void* const* outputs) const;
-  // The same, and what each step took.
+  // Computes the outputs, and tells what each step did and how long it took.
   std::vector<StepReport> profile(const std::vector<Shape>& shapes, const void* const* inputs,
                                   void* const* outputs) const;
   MemoryUse memory(const std::vector<Shape>& inputs) const;
 
  private:
-  struct Plan;
+  struct Plan;  // see program_plan.h
+  class Planner;
   struct Observer;
   using PlanPointer = std::shared_ptr<const Plan>;
   struct NamedStep {
@@ -89,8 +90,6 @@ class SEPCONV_API Program {
   DType dtype_of(int value) const;
   PlanPointer plan(const std::vector<Shape>& inputs) const;
   PlanPointer make_plan(const std::vector<Shape>& inputs) const;
-  void make_group(Plan& plan) const;
-  void make_runs(Plan& plan) const;
   void execute(const Plan& plan, const void* const* inputs, void* const* outputs,
                Observer* observer) const;
 

@@ -64,7 +64,7 @@ void set_rounding(const char* prefix, int64_t channels, const TensorView* bias,
 
 class ConvolutionStep : public Step {
  public:
-  ConvolutionStep(const StepDescription& d, const std::shared_ptr<WeightMemory>& memory) {
+  ConvolutionStep(const StepDescription& d, const Memory& memory) {
     Attributes attributes(d);
     spec_ = attributes.spec();
     QuantizedWeights w;
@@ -124,9 +124,7 @@ class ConvolutionStep : public Step {
     const Geometry g = resolve(spec_, x.sizes(), kernel_.sizes());
     auto call = std::make_unique<ConvolutionCall>(*prepared_, g, residual_, inputs[0].rank());
     call->shape = result_shape(g, prepared_->weights().outputs(), inputs[0].rank());
-    if (residual_ && !(inputs[1] == call->shape))
-      fail("The residual must have the shape of the output, " + call->shape.text() +
-           ". Received: " + inputs[1].text() + ".");
+    if (residual_) require_residual(inputs[1], call->shape);
     return call;
   }
   int64_t weight_bytes() const override { return prepared_->bytes(); }
@@ -140,7 +138,7 @@ class ConvolutionStep : public Step {
 
 class DenseStep : public Step {
  public:
-  DenseStep(const StepDescription& d, const std::shared_ptr<WeightMemory>& memory) {
+  DenseStep(const StepDescription& d, const Memory& memory) {
     Attributes attributes(d);
     QuantizedWeights w;
     w.input_zero_point = byte(attributes, "input_zero_point");
@@ -163,16 +161,7 @@ class DenseStep : public Step {
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
     const QuantizedWeights& w = prepared_->weights();
-    require_rank(x, 1, kMostAxes);
-    if (x.last() != w.c)
-      fail("The last axis must have " + std::to_string(w.c) + " elements. Received: shape " +
-           x.text() + ".");
-    const int64_t rows = x.product(0, x.rank() - 1);
-    Geometry g{};
-    g.n = rows == 0 ? 0 : 1;
-    g.h = g.ho = g.kh = g.kw = g.m = g.sh = g.sw = g.dh = g.dw = 1;
-    g.w = g.wo = rows;
-    g.c = w.c;
+    const Geometry g = dense_geometry(x, w.c);
     auto call = std::make_unique<ConvolutionCall>(*prepared_, g, false, 0);
     call->shape = x;
     call->shape.set(x.rank() - 1, w.filters);
@@ -183,8 +172,6 @@ class DenseStep : public Step {
  private:
   std::unique_ptr<PreparedQuantized> prepared_;
 };
-
-using Memory = std::shared_ptr<WeightMemory>;
 
 }  // namespace
 

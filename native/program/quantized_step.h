@@ -27,10 +27,4 @@ void read_bounds(Attributes& attributes, To& to) {
          std::to_string(to.upper) + ".");
 }
 
-inline void require_size(const char* name, const TensorView* tensor, int64_t size) {
-  if (tensor != nullptr && !(tensor->shape == Shape{size}))
-    fail(std::string(name) + " must have the shape (" + std::to_string(size) +
-         ",). Received: " + tensor->shape.text() + ".");
-}
-
 }  // namespace sepconv::program

@@ -7,6 +7,7 @@
 #include "../quantized.h"
 #include "broadcast_call.h"
 #include "call_memory.h"
+#include "calls.h"
 #include "quantized_step.h"
 
 namespace sepconv::program {
@@ -14,77 +15,33 @@ namespace {
 
 // ---- an element at a time
 
-// A call that computes elements by themselves: function(x, y, count, runner).
-template <class F>
-class ElementsCall : public Call {
+// To uint8 or back: `function` takes `Arguments`, which begin with a factor and a zero point, and
+// makes elements of To from those of From.
+template <class Arguments, class From, class To, void (*function)(const Arguments&, Runner&)>
+class ConvertMaker : public Step {
  public:
-  ElementsCall(const Shape& x, bool writes_over, F function) : function_(std::move(function)) {
-    shape = x;
-    in_place = writes_over ? 0 : -1;
-    by_images = true;
-  }
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    function_(inputs[0], output, shape.elements(), runner);
-  }
-  bool by_rows() const override { return is_image(shape); }
-  void run_rows(const RowsArguments& rows, Runner& runner) const override {
-    function_(rows.x, rows.y, rows.computed.count() * shape[2] * shape[3], runner);
-  }
-
- private:
-  const F function_;
-};
-
-template <class F>
-std::unique_ptr<Call> elements_call(const Shape& x, bool writes_over, F function) {
-  return std::make_unique<ElementsCall<F>>(x, writes_over, std::move(function));
-}
-
-class QuantizeMaker : public Step {
- public:
-  explicit QuantizeMaker(const StepDescription& d) {
+  ConvertMaker(const StepDescription& d, const char* factor) {
     Attributes attributes(d);
-    multiplier_ = finite(attributes, "multiplier");
-    zero_point_ = byte(attributes, "zero_point");
-  }
-  std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    return elements_call(inputs[0], false,
-                         [multiplier = multiplier_, zero = zero_point_](
-                             const void* x, void* y, int64_t count, Runner& runner) {
-                           quantize({multiplier, zero, static_cast<const float*>(x),
-                                     static_cast<uint8_t*>(y), count},
-                                    runner);
-                         });
-  }
-  DType gives(DType) const override { return DType::u8; }
-
- private:
-  float multiplier_;
-  int32_t zero_point_;
-};
-
-class DequantizeMaker : public Step {
- public:
-  explicit DequantizeMaker(const StepDescription& d) {
-    Attributes attributes(d);
-    scale_ = finite(attributes, "scale");
+    factor_ = finite(attributes, factor);
     zero_point_ = byte(attributes, "zero_point");
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     return elements_call(
         inputs[0], false,
-        [scale = scale_, zero = zero_point_](const void* x, void* y, int64_t count,
-                                             Runner& runner) {
-          dequantize({scale, zero, static_cast<const uint8_t*>(x), static_cast<float*>(y), count},
-                     runner);
+        [factor = factor_, zero_point = zero_point_](const void* x, void* y, int64_t count,
+                                                     Runner& runner) {
+          function({factor, zero_point, static_cast<const From*>(x), static_cast<To*>(y), count},
+                   runner);
         });
   }
-  DType gives(DType) const override { return DType::f32; }
+  DType gives(DType) const override { return sizeof(To) == 1 ? DType::u8 : DType::f32; }
 
  private:
-  float scale_;
+  float factor_;
   int32_t zero_point_;
 };
+using QuantizeMaker = ConvertMaker<QuantizeStep, float, uint8_t, quantize>;
+using DequantizeMaker = ConvertMaker<DequantizeStep, uint8_t, float, dequantize>;
 
 class LookupMaker : public Step {
  public:
@@ -203,14 +160,11 @@ class MeanMaker : public Step {
  public:
   explicit MeanMaker(const StepDescription& d) {
     Attributes attributes(d);
-    axes_ = attributes.per_axis("axes");
+    axes_ = attributes.axes();
     keepdims_ = attributes.flag();
     step_.input_zero_point = byte(attributes, "input_zero_point");
     step_.scale = finite(attributes, "scale");
     step_.zero_point = byte(attributes, "output_zero_point");
-    if (axes_.empty()) fail("axes must not be empty.");
-    for (size_t i = 0; i + 1 < axes_.size(); ++i)
-      if (axes_[i] >= axes_[i + 1]) fail("axes must be in order, each once.");
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape& x = inputs[0];
@@ -231,63 +185,42 @@ class MeanMaker : public Step {
   bool keepdims_;
 };
 
-class AveragePoolCall : public Call {
- public:
-  AveragePoolCall(const Geometry& g, const QuantizedAveragePoolStep& step, int rank)
-      : g_(g), step_(step) {
-    shape = result_shape(g, g.c, rank);
-    by_images = true;
-  }
-  void run(const void* const* inputs, void* output, Runner& runner) const override {
-    QuantizedAveragePoolStep here = step_;
-    here.x = static_cast<const uint8_t*>(inputs[0]);
-    here.y = static_cast<uint8_t*>(output);
-    quantized_average_pool(g_, here, runner);
-  }
-
- private:
-  const Geometry g_;
-  const QuantizedAveragePoolStep step_;
-};
-
 class AveragePoolMaker : public Step {
  public:
   explicit AveragePoolMaker(const StepDescription& d) {
     Attributes attributes(d);
-    window_ = attributes.list("window");
-    if (window_.size() != 2 || window_[0] < 1 || window_[1] < 1)
-      fail("window must be two positive integers.");
+    window_ = attributes.height_width("window");
     spec_ = attributes.spec();
     step_.input_zero_point = byte(attributes, "input_zero_point");
     step_.scale = finite(attributes, "scale");
     step_.zero_point = byte(attributes, "output_zero_point");
   }
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
-    const bool first = spec_.channels_first != 0;
-    const Shape x = image(inputs[0], first);
-    const int64_t window[4] = {window_[0], window_[1], x[first ? 1 : 3], 1};
-    const Geometry g = resolve(spec_, x.sizes(), window);
-    require_seen(g);
+    const Geometry g = pool_geometry(spec_, window_, inputs[0]);
     // Sums of so many bytes are in int32.
     if (g.kh * g.kw > (int64_t{1} << 22)) fail("The window of the pool is too large.");
-    return std::make_unique<AveragePoolCall>(g, step_, inputs[0].rank());
+    return make_call(result_shape(g, g.c, inputs[0].rank()), -1, true,
+                     [g, args = step_](auto* in, void* out, Runner& runner) {
+                       QuantizedAveragePoolStep here = args;
+                       here.x = static_cast<const uint8_t*>(in[0]);
+                       here.y = static_cast<uint8_t*>(out);
+                       quantized_average_pool(g, here, runner);
+                     });
   }
 
  private:
   QuantizedAveragePoolStep step_{};
-  std::vector<int64_t> window_;
+  HeightWidth window_;
   Spec spec_;
 };
-
-using Memory = std::shared_ptr<WeightMemory>;
 
 }  // namespace
 
 std::unique_ptr<Step> make_quantize(const StepDescription& d, DType, const Memory&) {
-  return std::make_unique<QuantizeMaker>(d);
+  return std::make_unique<QuantizeMaker>(d, "multiplier");
 }
 std::unique_ptr<Step> make_dequantize(const StepDescription& d, DType, const Memory&) {
-  return std::make_unique<DequantizeMaker>(d);
+  return std::make_unique<DequantizeMaker>(d, "scale");
 }
 std::unique_ptr<Step> make_lookup(const StepDescription& d, DType, const Memory&) {
   return std::make_unique<LookupMaker>(d);

@@ -12,7 +12,10 @@
 
 namespace sepconv::program {
 
-// Weights that a step is made of; copied where it keeps them.
+// Where the packed weights of a program's convolutions lie.
+using Memory = std::shared_ptr<WeightMemory>;
+
+// A tensor that a step is made of. The step copies what it keeps.
 struct TensorView {
   Shape shape;
   const void* data;
@@ -60,7 +63,7 @@ class Call {
   virtual ~Call() = default;
   virtual void run(const void* const* inputs, void* output, Runner& runner) const = 0;
 
-  // How it goes on so many threads, in words; empty where there is no more to say than its kind.
+  // How it is computed on this many threads, in words; empty where its kind says all.
   virtual std::string plan_text(int threads) const {
     (void)threads;
     return "";
@@ -82,20 +85,21 @@ class Call {
   // Whether an element of the first axis, as an image of a batch, is computed from those of the
   // inputs' first axes that have its number, and from nothing else.
   bool by_images = false;
-  // Of the convolutions and products in it, for reports.
+  // How many multiply-adds its convolutions and products need, for reports.
   int64_t multiply_adds = 0;
 };
 
+// A step with its weights, for inputs of any shapes.
 class Step {
  public:
   virtual ~Step() = default;
-  // Throws std::invalid_argument where the inputs do not fit.
+  // The call for inputs of these shapes. Throws std::invalid_argument where they do not fit.
   virtual std::unique_ptr<Call> bind(const Shape* inputs) const = 0;
-  // Memory that it keeps.
+  // The bytes of the weights that it keeps.
   virtual int64_t weight_bytes() const { return 0; }
   // The constant that it is, or null.
   virtual const void* constant() const { return nullptr; }
-  // The dtype of what it gives, for a first input of this one; as value_dtypes() of
+  // The dtype of its output, for a first input of dtype `x`; as dtype_of() in
   // src/sepconv/program/dtypes.py.
   virtual DType gives(DType x) const { return x; }
 };
@@ -103,10 +107,24 @@ class Step {
 // Checks everything about a step that depends on no shape of a value, for inputs of these dtypes.
 // Throws std::invalid_argument.
 std::unique_ptr<Step> make_step(const StepDescription& description,
-                                const std::vector<DType>& inputs,
-                                const std::shared_ptr<WeightMemory>& memory);
+                                const std::vector<DType>& inputs, const Memory& memory);
+
+// Calls `function`, whose errors get the step's name.
+template <class F>
+auto named(const std::string& operation, const std::string& name, const F& function) {
+  try {
+    return function();
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument("The step '" + name + "' (" + operation + "): " + error.what());
+  }
+}
 
 // ---- for those who write steps
+
+// Two sizes of a window, or factors, along an image's two axes.
+struct HeightWidth {
+  int64_t height, width;
+};
 
 // Reads a description's attributes one after the other.
 class Attributes {
@@ -141,6 +159,8 @@ class Attributes {
     return values;
   }
   Spec spec();
+  HeightWidth height_width(const char* name);  // both positive
+  std::vector<int64_t> axes();                 // at least one, in order, each once
   double number() {
     if (next_float_ >= d_.floats.size()) fail("An attribute is missing.");
     return d_.floats[next_float_++];
@@ -189,11 +209,12 @@ class KeptTensor {
   std::vector<Line> lines_;
 };
 
-// What parts are in where kernels keep them as float32 for a half type: numbers a channel.
+// The dtype of tensors with one number a channel, for values of this dtype: kernels take such
+// numbers in float32 where values are of a half type.
 constexpr DType number_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 
-// Bytes of an element of a kernel that mixes channels, packed: products of bfloat16 may have it in
-// float32.
+// The bytes of an element of a packed kernel that mixes channels. Of bfloat16 they depend on the
+// level: where it multiplies no bfloat16, the kernel is packed as float32.
 inline int64_t packed_item(DType dtype) {
   return dtype == DType::bf16 ? packed_kernel_bytes(dtype, false, 64, 64) / (64 * 64)
                               : itemsize(dtype);
@@ -206,68 +227,33 @@ inline void require_rank(const Shape& shape, int least, int most) {
          " axes was expected. Received: shape " + shape.text() + ".");
 }
 
+// Throws where there is a tensor, and it is no vector of this size.
+void require_size(const char* name, const TensorView* tensor, int64_t size);
+// Throws where what is added to an output has another shape.
+void require_residual(const Shape& residual, const Shape& output);
+
 // [N, L, C] as an image one pixel high; [N, C, L] where channels are second. Images stay what they
 // are.
 Shape image(const Shape& x, bool channels_first);
-// Throws where a window of a pool sees padding alone.
-void require_seen(const Geometry& g);
+// The geometry of a pool's windows over an input. Throws where a window sees padding alone.
+Geometry pool_geometry(const Spec& spec, const HeightWidth& window, const Shape& input);
+// The product of a dense layer as a 1x1 convolution of an image one pixel high, whose pixels are
+// the vectors of `depth` elements along the input's last axis.
+Geometry dense_geometry(const Shape& x, int64_t depth);
 // Whether an array is an image [N, H, W, C], or could be one.
 inline bool is_image(const Shape& shape) { return shape.rank() == 4; }
 // The shape of a window's results with so many channels, of as many axes as its input has.
 Shape result_shape(const Geometry& g, int64_t channels, int rank);
 
-// Makers get the dtype of the step's first input, which all its inputs have; that of a constant,
-// which has none, means nothing. The weights of convolutions lie in `memory`.
-using StepMaker = std::unique_ptr<Step> (*)(const StepDescription&, DType,
-                                            const std::shared_ptr<WeightMemory>& memory);
-std::unique_ptr<Step> make_convolution(const StepDescription&, DType,
-                                       const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_dense(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_scale(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_unary(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_binary(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_pool(const StepDescription&, DType,
-                                const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_reduce(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_concatenate(const StepDescription&, DType,
-                                       const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_pad(const StepDescription&, DType, const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_slice(const StepDescription&, DType,
-                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_transpose(const StepDescription&, DType,
-                                     const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_reshape(const StepDescription&, DType,
-                                   const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_resize(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_layer_normalization(const StepDescription&, DType,
-                                               const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_softmax(const StepDescription&, DType,
-                                   const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_constant(const StepDescription&, DType,
-                                    const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_cast(const StepDescription&, DType,
-                                const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantize(const StepDescription&, DType,
-                                    const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_dequantize(const StepDescription&, DType,
-                                      const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_lookup(const StepDescription&, DType,
-                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_binary(const StepDescription&, DType,
-                                            const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_mean(const StepDescription&, DType,
-                                          const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_average_pool(const StepDescription&, DType,
-                                                  const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_convolution(const StepDescription&, DType,
-                                                 const std::shared_ptr<WeightMemory>&);
-std::unique_ptr<Step> make_quantized_dense(const StepDescription&, DType,
-                                           const std::shared_ptr<WeightMemory>&);
+// What makes a step of its description. It gets the dtype of the step's first input, which all its
+// inputs have; that of a constant, which has none, means nothing. The weights of convolutions lie
+// in the memory.
+using StepMaker = std::unique_ptr<Step>(const StepDescription&, DType, const Memory&);
+StepMaker make_convolution, make_dense, make_scale, make_unary, make_binary, make_pool, make_reduce,
+    make_concatenate, make_pad, make_slice, make_transpose, make_reshape, make_resize,
+    make_layer_normalization, make_softmax, make_constant, make_cast;
+// Of int8 inference.
+StepMaker make_quantize, make_dequantize, make_lookup, make_quantized_convolution,
+    make_quantized_dense, make_quantized_binary, make_quantized_mean, make_quantized_average_pool;
 
 }  // namespace sepconv::program

@@ -5,10 +5,10 @@
 namespace sepconv::program {
 
 // Calls body(context, runner) once, on the calling thread, with a runner over a team of up to
-// num_threads() of the pool's threads. Its steps start and end by a few atomic operations: the
-// others spin between them for a short while and then sleep. A thread that comes late joins at the
-// next step; where the pool is at work for another caller, the
-// caller is alone. All of them take denormal numbers for zeros (denormals.h).
+// num_threads() of the pool's threads. A step starts and ends by a few atomic operations: between
+// steps the other members spin for a short while, and then sleep. A thread that comes late joins at
+// the next step. Where the pool is at work for another caller, the caller is alone. All members
+// take denormal numbers for zeros (denormals.h).
 SEPCONV_API void run_as_team(void (*body)(void* context, Runner& runner), void* context);
 
 }  // namespace sepconv::program

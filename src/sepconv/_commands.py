@@ -1,4 +1,4 @@
-"""What the commands share: how they fail and end, where they may write, numbers both ways."""
+"""What the commands share: help, how they fail and end, where they may write, numbers both ways."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 
 __all__ = [
     "TerminatedError",
+    "add_command",
+    "add_force",
     "count",
     "fail",
     "milliseconds",
@@ -27,6 +29,35 @@ __all__ = [
 
 class TerminatedError(BaseException):
     """The process was asked to end; like KeyboardInterrupt, nobody takes it for a failure."""
+
+
+def add_command(
+    commands: Any, name: str, *, summary: str, about: str, examples: str = ""
+) -> argparse.ArgumentParser:
+    """Adds a command to an `argparse` parser's subparsers.
+
+    Args:
+        commands: the subparsers.
+        name: of the command.
+        summary: a line for the list of commands.
+        about: what its own help begins with, printed as it is.
+        examples: what its own help ends with, printed as it is.
+
+    Returns:
+        Its parser, for its arguments.
+    """
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=about,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_force(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds the option without which no file is overwritten; `what` says which that would be."""
+    parser.add_argument("--force", action="store_true", help=f"replace {what}")
 
 
 def fail(message: str, code: int) -> int:

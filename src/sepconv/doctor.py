@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
+from sepconv._commands import add_command
+
 __all__ = ["Finding", "add_parsers", "cpu_model", "examine", "machine", "main", "probe", "run"]
 
 _ABOUT = """\
@@ -176,11 +178,11 @@ def examine() -> list[Finding]:
 
 def add_parsers(commands: Any) -> None:
     """Adds the command to an `argparse` parser's subparsers."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "doctor",
-        help="say what was found here, and how to mend what is missing",
-        description=_ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="say what was found here, and how to mend what is missing",
+        about=_ABOUT,
     )
     parser.set_defaults(run=run)
 

@@ -12,25 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from sepconv import _native
 from sepconv._types import DepthwiseGrads, SeparableGrads
-from sepconv.arrays import as_array, dtype_code, empty, output_array
+from sepconv.arguments import Padding, Sizes
+from sepconv.arrays import as_array
+from sepconv.convolution import convolve, gradients
 from sepconv.geometry import (
-    ACTIVATIONS,
     ConvSpec,
-    Padding,
-    Sizes,
-    activation_code,
-    check_bias,
     check_rank,
     conv_spec,
     conv_spec_1d,
-    plan,
     require_pointwise_kernel,
 )
 
 __all__ = [
-    "convolve",
     "depthwise_conv1d",
     "depthwise_conv1d_grad",
     "depthwise_conv2d",
@@ -40,95 +34,6 @@ __all__ = [
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
-
-
-def convolve(
-    x: np.ndarray,
-    depthwise_kernel: Any,
-    pointwise_kernel: Any,
-    bias: Any,
-    spec: ConvSpec,
-    activation: str | None,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """The convolution behind the forward functions below, for callers that have a `ConvSpec`.
-
-    Args:
-        x: as for `depthwise_conv2d`, but an array as `sepconv.arrays.as_array` returns it.
-        depthwise_kernel: see there.
-        pointwise_kernel: None for the depthwise step alone, else as for `separable_conv2d`.
-        bias: None, or one value for each output channel.
-        spec: strides, padding, dilation_rate and data_format.
-        activation: None, ``"relu"`` or ``"relu6"``.
-        out: an array for the result, or None.
-
-    Example:
-        >>> ones = np.ones((1, 1, 1, 1))
-        >>> convolve(2 * ones, 3 * ones, None, None, conv_spec(), "relu")
-        array([[[[6.]]]])
-    """
-    code = activation_code(activation)
-    kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
-    pointwise_shape = None
-    if pointwise_kernel is not None:
-        pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-        pointwise_shape = pointwise_kernel.shape
-    geometry, channels, shape = plan(spec, x.shape, kernel.shape, pointwise_shape)
-    if bias is not None:
-        bias = as_array("bias", bias, x.dtype)
-        check_bias(bias.shape, channels)
-    y = output_array(out, shape, x)
-    _native.forward(
-        geometry,
-        dtype_code(x.dtype),
-        x,
-        kernel,
-        None,
-        pointwise_kernel,
-        bias,
-        None,
-        y,
-        0 if pointwise_kernel is None else channels,
-        ACTIVATIONS[None],
-        code,
-    )
-    return y
-
-
-def _backward(
-    x: np.ndarray, depthwise_kernel: Any, pointwise_kernel: Any, dy: Any, spec: ConvSpec
-) -> SeparableGrads:
-    """The gradients; that of the pointwise kernel is None where there is no such kernel."""
-    kernel = as_array("depthwise_kernel", depthwise_kernel, x.dtype)
-    dpointwise = pointwise_shape = None
-    separable = pointwise_kernel is not None
-    if separable:
-        pointwise_kernel = as_array("pointwise_kernel", pointwise_kernel, x.dtype)
-        pointwise_shape = pointwise_kernel.shape
-    geometry, channels, shape = plan(spec, x.shape, kernel.shape, pointwise_shape)
-    if separable:
-        dpointwise = empty(pointwise_kernel.shape, x.dtype)
-    dy = as_array("dy", dy, x.dtype)
-    if dy.shape != shape:
-        raise ValueError(
-            f"dy must have the shape of the output, {shape}. Received: dy.shape={dy.shape}"
-        )
-    dx, dkernel = empty(x.shape, x.dtype, dy), empty(kernel.shape, x.dtype)
-    dbias = empty((channels,), x.dtype)
-    _native.backward(
-        geometry,
-        dtype_code(x.dtype),
-        x,
-        kernel,
-        pointwise_kernel,
-        dy,
-        dx,
-        dkernel,
-        dpointwise,
-        dbias,
-        channels if separable else 0,
-    )
-    return SeparableGrads(dx, dkernel, dpointwise, dbias)
 
 
 def depthwise_conv2d(
@@ -262,7 +167,7 @@ def depthwise_conv2d_grad(
         array([4.])
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    dx, dkernel, _, dbias = _backward(as_array("x", x), depthwise_kernel, None, dy, spec)
+    dx, dkernel, _, dbias = gradients(as_array("x", x), depthwise_kernel, None, dy, spec)
     return DepthwiseGrads(dx, dkernel, dbias)
 
 
@@ -303,7 +208,7 @@ def separable_conv2d_grad(
     """
     require_pointwise_kernel(pointwise_kernel)
     spec = conv_spec(strides, padding, dilation_rate, data_format)
-    return _backward(as_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec)
+    return gradients(as_array("x", x), depthwise_kernel, pointwise_kernel, dy, spec)
 
 
 def _image(x: np.ndarray, name: str, data_format: str) -> np.ndarray:
@@ -346,7 +251,7 @@ def _forward_1d(
     activation: str | None,
     out: np.ndarray | None,
 ) -> np.ndarray:
-    if isinstance(out, np.ndarray):  # anything else is refused by _output
+    if isinstance(out, np.ndarray):  # anything else is refused by output_array
         out = _image(out, "out", spec.data_format)
     y = convolve(image, kernel, pointwise, bias, spec, activation, out)
     return _sequence(y, spec.data_format)
@@ -360,7 +265,7 @@ def _backward_1d(
     spec: ConvSpec,
 ) -> SeparableGrads:
     dy = _image(as_array("dy", dy, image.dtype), "dy", spec.data_format)
-    dx, dkernel, dpointwise, dbias = _backward(image, kernel, pointwise, dy, spec)
+    dx, dkernel, dpointwise, dbias = gradients(image, kernel, pointwise, dy, spec)
     if pointwise is not None:
         dpointwise = dpointwise[0]
     return SeparableGrads(_sequence(dx, spec.data_format), dkernel[0], dpointwise, dbias)
@@ -467,7 +372,21 @@ def depthwise_conv1d_grad(
 ) -> DepthwiseGrads:
     """The gradients of ``sum(depthwise_conv1d(x, depthwise_kernel, bias, ...) * dy)``.
 
-    Arguments are those of `depthwise_conv1d`; `dy` has the output's shape.
+    Args:
+        x: as for `depthwise_conv1d`.
+        depthwise_kernel: see there.
+        dy: the gradient for the output (before any activation), in the output's shape.
+        strides: see there.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+
+    Returns:
+        A named tuple ``(x, depthwise_kernel, bias)`` of gradients.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> depthwise_conv1d_grad(np.ones((1, 3, 1)), np.ones((2, 1, 1)), np.ones((1, 2, 1))).bias
@@ -492,7 +411,22 @@ def separable_conv1d_grad(
 ) -> SeparableGrads:
     """The gradients of ``sum(separable_conv1d(x, kernels..., bias, ...) * dy)``.
 
-    Arguments are those of `separable_conv1d`; `dy` has the output's shape.
+    Args:
+        x: as for `separable_conv1d`.
+        depthwise_kernel: see there.
+        pointwise_kernel: see there.
+        dy: the gradient for the output (before any activation), in the output's shape.
+        strides: see there.
+        padding: see there.
+        dilation_rate: see there.
+        data_format: see there.
+
+    Returns:
+        A named tuple ``(x, depthwise_kernel, pointwise_kernel, bias)`` of gradients.
+
+    Raises:
+        ValueError: an argument is out of range, or shapes do not fit.
+        TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
         >>> ones = np.ones((1, 1, 1))

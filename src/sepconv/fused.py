@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sepconv import _native
+from sepconv.arguments import Padding, Sizes
 from sepconv.arrays import as_array, dtype_code, output_array
 from sepconv.geometry import (
     ACTIVATIONS,
     ConvSpec,
-    Padding,
-    Sizes,
     check_bias,
     check_rank,
     checked_shape,

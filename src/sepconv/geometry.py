@@ -9,13 +9,13 @@ for sizes that are not known or known by a symbol.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
 
 from sepconv._native import Geometry
+from sepconv.arguments import Padding, Sizes, explicit_padding, positive_sizes
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,10 +30,8 @@ __all__ = [
     "conv_spec",
     "conv_spec_1d",
     "differs",
-    "integers",
     "output_shape",
     "plan",
-    "positive_sizes",
     "require_pointwise_kernel",
     "resolve",
 ]
@@ -43,9 +41,6 @@ ACTIVATIONS: dict[str | None, int] = {None: 0, "linear": 0, "relu": 1, "relu6": 
 
 _X_AXES = "(batch, height, width, channels) in the order of data_format"
 _KERNEL_AXES = "(kernel_height, kernel_width, channels, depth_multiplier)"
-
-Sizes = int | Sequence[int]
-Padding = str | Sequence[Sequence[int]] | Sequence[int]
 
 
 class ConvSpec(NamedTuple):
@@ -75,77 +70,6 @@ class ConvSpec(NamedTuple):
     def channel_axis(self) -> int:
         """The axis of channels in a 4-D array."""
         return 1 if self.channels_first else 3
-
-
-def _integer(name: str, value: Any, received: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must consist of integers. Received: {name}={received!r}") from None
-
-
-def integers(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    """`value` as a tuple of integers, of whatever size and number; a single one becomes `rank`.
-
-    Raises:
-        TypeError: one is no integer.
-
-    Example:
-        >>> integers("strides", 0, 2), integers("strides", [1, 2, 3], 2)
-        ((0, 0), (1, 2, 3))
-    """
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_integer(name, v, value) for v in value)
-    return (_integer(name, value, value),) * rank
-
-
-def positive_sizes(name: str, value: Any, rank: int) -> tuple[int, ...]:
-    """`value` as a tuple of `rank` positive integers; a single one counts for every axis.
-
-    Raises:
-        ValueError: there are not one or `rank` of them, or one is not positive.
-        TypeError: one is no integer.
-
-    Example:
-        >>> positive_sizes("strides", 2, 2)
-        (2, 2)
-    """
-    sizes = integers(name, value, rank)
-    if len(sizes) != rank:
-        noun = "one integer" if rank == 1 else f"an integer or {rank} integers"
-        raise ValueError(f"{name} must be {noun}. Received: {name}={value!r}")
-    if any(v <= 0 for v in sizes):
-        raise ValueError(f"{name} must be positive. Received: {name}={value!r}")
-    if any(v >= 2**62 for v in sizes):
-        raise ValueError(f"{name} is too large. Received: {name}={value!r}")
-    return sizes
-
-
-def _padding_error(value: Any, rank: int) -> ValueError:
-    form = "((top, bottom), (left, right))" if rank == 2 else "(left, right)"
-    return ValueError(
-        f"padding must be 'valid', 'same'{'' if rank == 2 else ', causal'} or {form} with "
-        f"integers of at least 0. Received: padding={value!r}"
-    )
-
-
-def _explicit_padding(value: Any, rank: int) -> tuple[int, ...]:
-    try:
-        pairs = [tuple(pair) for pair in value]
-    except TypeError:
-        if rank == 1:
-            try:
-                pairs = [tuple(value)]
-            except TypeError:
-                raise _padding_error(value, rank) from None
-        else:
-            raise _padding_error(value, rank) from None
-    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-        raise _padding_error(value, rank)
-    flat = tuple(_integer("padding", v, value) for pair in pairs for v in pair)
-    if any(v < 0 for v in flat) or any(v >= 2**62 for v in flat):
-        raise _padding_error(value, rank)
-    return flat
 
 
 def _data_format(value: Any) -> int:
@@ -217,7 +141,7 @@ def build_spec(
             )
         same = int(lowered == "same")
     else:
-        top, bottom, left, right = _explicit_padding(padding, 2)
+        top, bottom, left, right = explicit_padding(padding, 2)
     return ConvSpec(
         stride_h,
         stride_w,
@@ -267,7 +191,7 @@ def conv_spec_1d(
                 f"Received: padding={padding!r}"
             )
     else:
-        left, right = _explicit_padding(padding, 1)
+        left, right = explicit_padding(padding, 1)
         pads = ((0, 0), (left, right))
     return build((1, stride), pads, (1, dilation), data_format)
 

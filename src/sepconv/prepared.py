@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sepconv import _native
+from sepconv.arguments import Padding, Sizes
 from sepconv.arrays import as_array, dtype_code, output_array
 from sepconv.fused import Operands, block_spec, check_block, is_ordinary, strided
-from sepconv.geometry import ConvSpec, Padding, Sizes, check_rank, conv_spec, plan
+from sepconv.geometry import ConvSpec, check_rank, conv_spec, plan
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
 

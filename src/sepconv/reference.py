@@ -146,6 +146,9 @@ def depthwise_conv2d(
 ) -> np.ndarray:
     """``y[n, p, q, c*M + m] = sum_ij x[n, p*s + i*d - pad, ...][c] * kernel[i, j, c, m] + bias``.
 
+    Arguments and shapes are those of `sepconv.depthwise_conv2d`, for arrays of any real dtype;
+    the result is float64. Arguments are not checked.
+
     Example:
         >>> depthwise_conv2d(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)))[0, :, :, 0]
         array([[4., 4.],
@@ -177,6 +180,9 @@ def separable_conv2d(
     activation: str | None = None,
 ) -> np.ndarray:
     """A depthwise convolution, then ``pointwise_kernel[0, 0]`` as a matrix at every pixel.
+
+    Arguments and shapes are those of `sepconv.separable_conv2d`, for arrays of any real dtype;
+    the result is float64. Arguments are not checked.
 
     Example:
         >>> separable_conv2d(np.ones((1, 1, 1, 2)), np.ones((1, 1, 2, 1)), np.ones((1, 1, 2, 3)))
@@ -214,7 +220,9 @@ def fused_conv2d(
 ) -> np.ndarray:
     """A depthwise, an ordinary or a separable convolution, with biases, activations and residual.
 
-    An ordinary convolution counts padding as zeros, of which an infinite weight makes NaN.
+    Arguments and shapes are those of `sepconv.fused_conv2d`, for arrays of any real dtype;
+    the result is float64. Arguments are not checked. An ordinary convolution counts padding
+    as zeros, of which an infinite weight makes NaN.
 
     Example:
         >>> ones = np.ones((1, 1, 1, 1))
@@ -260,6 +268,9 @@ def depthwise_conv2d_grad(
 ) -> DepthwiseGrads:
     """The gradients of ``sum(depthwise_conv2d(x, depthwise_kernel, bias) * dy)``.
 
+    Arguments and shapes are those of `sepconv.depthwise_conv2d_grad`, for arrays of any real dtype;
+    the gradients are float64. Arguments are not checked.
+
     Example:
         >>> x, kernel, dy = np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), np.ones((1, 2, 2, 1))
         >>> depthwise_conv2d_grad(x, kernel, dy).x[0, :, :, 0]
@@ -294,6 +305,9 @@ def separable_conv2d_grad(
     data_format: str = "channels_last",
 ) -> SeparableGrads:
     """The gradients of ``sum(separable_conv2d(x, kernels..., bias) * dy)``.
+
+    Arguments and shapes are those of `sepconv.separable_conv2d_grad`, for arrays of any real dtype;
+    the gradients are float64. Arguments are not checked.
 
     Example:
         >>> ones = np.ones((1, 1, 1, 1))

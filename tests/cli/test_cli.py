@@ -19,6 +19,18 @@ def test_help_teaches_with_examples(capsys):
     assert "exit code 1 if something is broken" in " ".join(shown.split())
 
 
+@pytest.mark.parametrize(
+    "name", ["accelerate", "compile", "explain", "factorize", "optimize", "quantize", "run"]
+)
+def test_commands_that_write_have_examples_and_ask_before_they_overwrite(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"\n  sepconv {name} " in shown
+    assert "--force" in shown
+
+
 def test_no_command_shows_the_help(capsys):
     assert cli.main([]) == 0
     assert "usage: sepconv" in capsys.readouterr().out

@@ -62,16 +62,6 @@ def scale(model):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_teaches_with_examples(name, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([name, "--help"])
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    assert f"\n  sepconv {name} " in shown
-    assert "--force" in shown
-
-
-@pytest.mark.parametrize("name", COMMANDS)
 def test_it_writes_a_model_that_loads_and_says_how_far_apart_they_are(
     name, saved, stand_in, keras, tmp_path, capsys
 ):

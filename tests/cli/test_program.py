@@ -73,16 +73,6 @@ def run(path, inputs=(), outputs=(), *more):
     return cli.main([*words, *more])
 
 
-@pytest.mark.parametrize("name", ["compile", "run"])
-def test_help_teaches_with_examples(name, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([name, "--help"])
-    assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    assert f"\n  sepconv {name} " in shown
-    assert "--force" in shown
-
-
 # ---- compile
 
 

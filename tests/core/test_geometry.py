@@ -27,14 +27,6 @@ def test_equal_arguments_give_equal_specs():
     assert conv_spec(np.int64(2), ((np.int32(1), 1), (1, 1))) == conv_spec(2, ((1, 1), (1, 1)))
 
 
-def test_integers_are_of_any_size_and_number():
-    assert geometry.integers("strides", np.int64(-3), 2) == (-3, -3)
-    assert geometry.integers("strides", [0, 1, 2], 2) == (0, 1, 2)
-    for wrong in (2.0, "2", None, (1, 2.0)):
-        with pytest.raises(TypeError, match="strides must consist of integers"):
-            geometry.integers("strides", wrong, 2)
-
-
 def test_one_dimension():
     assert conv_spec_1d(4, padding="causal", dilation_rate=3).pad_left == 9
     assert conv_spec_1d(4, padding="causal").pad_right == 0
@@ -100,7 +92,7 @@ ERRORS = [
     (lambda: conv_spec(data_format=None), ValueError, "data_format must be.*None"),
     (lambda: conv_spec_1d(3, (1, 2)), ValueError, "strides must be one integer"),
     (lambda: conv_spec_1d(3, padding="full"), ValueError, "'same', 'causal' or"),
-    (lambda: conv_spec_1d(3, padding=2), ValueError, r"'causal or \(left, right\)|padding must be"),
+    (lambda: conv_spec_1d(3, padding=2), ValueError, "'same', 'causal' or .left, right"),
     (lambda: conv_spec_1d(3, padding=(1, 2, 3)), ValueError, "padding must be"),
     (lambda: resolve(conv_spec(), X[1:], KERNEL), ValueError, "x must have 4 axes: .*batch"),
     (lambda: resolve(conv_spec(), X, KERNEL[1:]), ValueError, "depthwise_kernel must have 4 axes"),

@@ -16,6 +16,9 @@ _ENGINES = ("jax", "torch", "tensorflow")
 _KERAS = ("layers", "models", "explain")
 
 
+#: Modules whose examples are those of other modules' functions, and run there.
+_WRITES_EXAMPLES = ("engines/documents.py",)
+
 #: Modules for one engine that have not its name.
 _OF_ONE_ENGINE = {"jaxpr": "jax"}
 
@@ -32,8 +35,11 @@ def _needs(first: str, last: str) -> str | None:
 def _modules() -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for path in sorted(_PACKAGE.rglob("*.py")):
+        within_package = path.relative_to(_PACKAGE)
+        if within_package.as_posix() in _WRITES_EXAMPLES:
+            continue
         if ">>>" in path.read_text(encoding="utf-8"):
-            parts = path.relative_to(_PACKAGE).with_suffix("").parts
+            parts = within_package.with_suffix("").parts
             name = ".".join(part for part in ("sepconv", *parts) if part != "__init__")
             within = parts[0] == "engines" and len(parts) > 2
             found[name] = _needs(parts[1] if within else parts[0], parts[-1])

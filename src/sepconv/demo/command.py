@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sepconv._commands import fail, positive_int, problem_with_output
+from sepconv._commands import add_command, fail, positive_int, problem_with_output
 
 __all__ = ["add_parsers", "run"]
 
@@ -38,12 +38,12 @@ def _seed(text: str) -> int:
 
 def add_parsers(commands: Any) -> None:
     """Adds the command to an `argparse` parser's subparsers."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "demo",
-        help="train with Keras' layers and with sepconv's, and compare",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="train with Keras' layers and with sepconv's, and compare",
+        about=_ABOUT,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "--engine",

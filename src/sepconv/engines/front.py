@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sepconv.arguments import Padding, Sizes
 from sepconv.arrays import DTYPES
 from sepconv.engines.contract import Engine
+from sepconv.engines.documents import document_block, document_convolution, document_program
 from sepconv.fused import BlockSpec, Operands, block_spec, check_block, is_ordinary, strided
 from sepconv.geometry import (
     ConvSpec,
-    Padding,
-    Sizes,
     activation_code,
     build_spec,
     check_bias,
@@ -39,27 +39,6 @@ __all__ = [
     "program_function",
     "spec_builder",
 ]
-
-_DOC = """{summary}
-
-Args:
-    x: {engine} array, {x_shape}, or with the channels second where `data_format` is
-        ``"channels_first"``; float32, float64, bfloat16 or float16 (computed in float32).
-    depthwise_kernel: {kernel_shape}, of the dtype of `x`.
-{pointwise}    bias: None, or one value an output channel.
-    strides: {sizes}.
-    padding: ``"valid"``, ``"same"``{causal} or ``{explicit}``.
-    dilation_rate: {sizes}; may be combined with strides.
-    data_format: ``"channels_last"`` or ``"channels_first"``.
-    activation: None, ``"relu"`` or ``"relu6"``.
-
-Returns:
-    {y_shape}, of the dtype of `x`. Differentiable for every array.
-
-Raises:
-    ValueError: an argument is out of range, or shapes do not fit.
-    TypeError: a dtype is not a floating one, or dtypes differ.
-"""
 
 
 class Functions(NamedTuple):
@@ -114,30 +93,6 @@ def check_arguments(
     if bias is not None:
         check_bias(bias.shape, shape[spec.channel_axis])
     return shape
-
-
-def _document(function: Callable[..., Any], engine: str, rank: int, separable: bool) -> None:
-    space = "height, width" if rank == 2 else "length"
-    kernel = "kernel_height, kernel_width" if rank == 2 else "kernel_size"
-    ones = "1, 1" if rank == 2 else "1"
-    verb = (
-        "A depthwise convolution, then a 1x1 convolution that mixes channels"
-        if separable
-        else "Convolves each channel by itself"
-    )
-    function.__doc__ = _DOC.format(
-        summary=f"{verb}; for {engine}, on the CPU by sepconv's kernels.",
-        engine=engine,
-        x_shape=f"(batch, {space}, C)",
-        kernel_shape=f"({kernel}, C, M)",
-        pointwise=f"    pointwise_kernel: ({ones}, C * M, F).\n" if separable else "",
-        sizes="a positive integer, or two" if rank == 2 else "a positive integer",
-        causal="" if rank == 2 else ', ``"causal"``',
-        explicit="((top, bottom), (left, right))" if rank == 2 else "(left, right)",
-        y_shape=f"(batch, {space}, {'F' if separable else 'C * M'})",
-    )
-    function.__name__ = f"{'separable' if separable else 'depthwise'}_conv{rank}d"
-    function.__qualname__ = function.__name__
 
 
 def spec_builder(engine: Engine) -> Callable[[Sizes, Padding, Sizes, str], ConvSpec]:
@@ -281,45 +236,8 @@ def functions(engine: Engine) -> Functions:
     for function, (rank, separable) in zip(
         made, ((2, False), (2, True), (1, False), (1, True)), strict=True
     ):
-        _document(function, engine.name, rank, separable)
+        document_convolution(function, engine.name, rank, separable)
     return made
-
-
-_FUSED_DOC = """A block of an inference network in one operation; for {engine}.
-
-With both kernels it computes
-``activation(pointwise(depthwise_activation(depthwise(x) + depthwise_bias)) + bias + residual)``
-and with one of them ``activation(convolution(x) + bias + residual)``: a depthwise convolution, or
-without `depthwise_kernel` an ordinary one.
-
-Args:
-    x: {engine} array, (batch, height, width, C), or with the channels second where `data_format`
-        is ``"channels_first"``; float32, float64, bfloat16 or float16 (computed in float32).
-    depthwise_kernel: (kernel_height, kernel_width, C, M), of the dtype of `x`, or None.
-    pointwise_kernel: (1, 1, C * M, F), or None; at least one of the two is needed. Without a
-        `depthwise_kernel` it is that of an ordinary convolution,
-        (kernel_height, kernel_width, C, F).
-    depthwise_bias: None, or (C * M,); where both kernels are given.
-    depthwise_activation: as `activation`; where both kernels are given.
-    bias: None, or one value an output channel.
-    activation: None, ``"relu"``, ``"relu6"``, ``"hard_silu"`` (or ``"hard_swish"``) or ``"silu"``
-        (or ``"swish"``).
-    residual: None, or an array of the output's shape that is added before `activation`; where
-        there is a pointwise_kernel.
-    strides: a positive integer, or two, of the first convolution.
-    padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``, around what the first
-        convolution sees; none is possible around a 1x1 convolution alone.
-    dilation_rate: a positive integer, or two.
-    data_format: ``"channels_last"`` or ``"channels_first"``.
-
-Returns:
-    (batch, height, width, F or C * M), of the dtype of `x`. Differentiable for every array, at the
-    speed of what it is composed of.
-
-Raises:
-    ValueError: an argument is out of range, or shapes do not fit.
-    TypeError: a dtype is not a floating one, or dtypes differ.
-"""
 
 
 def fuse(engine: Engine, operands: Operands, block: BlockSpec, steps: tuple[int, int]) -> Any:
@@ -361,27 +279,8 @@ def fused_function(engine: Engine) -> Callable[..., Any]:
         )
         return fuse(engine, operands, block, steps)
 
-    fused_conv2d.__doc__ = _FUSED_DOC.format(engine=engine.name)
+    document_block(fused_conv2d, engine.name)
     return fused_conv2d
-
-
-_PROGRAM_DOC = """A program's outputs for {engine} arrays: one native call, on the CPU.
-
-It works also where {engine} compiles the code around it, which then calls the program back. It has
-no gradient: an error says so where one is asked for.
-
-Args:
-    program: a `sepconv.program.program.Program`, of `sepconv.compile` or `sepconv.load`.
-    *inputs: what it takes, in its order; of other dtypes they are converted to the program's.
-
-Returns:
-    An array, or a tuple of them where the program has several outputs.
-
-Raises:
-    ValueError: there are too many or too few inputs, a shape does not fit, or a gradient is asked
-        for.
-    TypeError: `program` is none.
-"""
 
 
 def program_function(engine: Engine) -> Callable[..., Any]:
@@ -400,5 +299,5 @@ def program_function(engine: Engine) -> Callable[..., Any]:
         found = engine.run_program(embedded, None, inputs)
         return found[0] if len(found) == 1 else tuple(found)
 
-    run_program.__doc__ = _PROGRAM_DOC.format(engine=engine.name)
+    document_program(run_program, engine.name)
     return run_program

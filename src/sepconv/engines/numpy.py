@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sepconv import functional, fused
+from sepconv import convolution, fused
 from sepconv.arrays import as_array as dense
 from sepconv.engines.front import functions, fused_function
 from sepconv.fused import BlockSpec, Operands
@@ -52,7 +52,7 @@ def convolve(
     activation: str | None,
 ) -> np.ndarray:
     """See `sepconv.engines.contract`."""
-    return functional.convolve(
+    return convolution.convolve(
         dense("x", x), depthwise_kernel, pointwise_kernel, bias, spec, activation
     )
 

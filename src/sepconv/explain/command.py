@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from sepconv._commands import count, fail, milliseconds, positive_int
+from sepconv._commands import add_command, add_force, count, fail, milliseconds, positive_int
 from sepconv.models.command import EngineError, add_engine, add_imports, use_engine
 
 __all__ = ["add_parsers", "run"]
@@ -69,13 +69,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 def add_parsers(commands: Any) -> None:
     """Adds the command to an `argparse` parser's subparsers."""
-    parser = commands.add_parser(
-        "explain",
-        help=_HELP,
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "explain", summary=_HELP, about=_ABOUT, examples=_EXAMPLES)
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -94,7 +88,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE.svg", help="where to draw the picture (default: not)"
     )
-    parser.add_argument("--force", action="store_true", help="replace the picture if it is there")
+    add_force(parser, "the picture if it is there")
     add_engine(parser)
     add_imports(parser)
     parser.set_defaults(run=run)

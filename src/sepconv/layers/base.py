@@ -12,15 +12,14 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from sepconv.arguments import integers, positive_sizes
 from sepconv.engines import adapter
 from sepconv.engines.front import convolve_1d, convolve_2d, spec_builder
 from sepconv.geometry import (
     ConvSpec,
     conv_spec,
     conv_spec_1d,
-    integers,
     output_shape,
-    positive_sizes,
 )
 from sepconv.layers.activations import kernel_activation
 from sepconv.layers.devices import supports_jit

@@ -6,10 +6,11 @@ from typing import Any
 
 import keras
 
+from sepconv.arguments import positive_sizes
 from sepconv.engines import adapter
 from sepconv.engines.front import fuse
 from sepconv.fused import BLOCK_ACTIVATIONS, Operands, block_spec, check_block
-from sepconv.geometry import conv_spec, positive_sizes
+from sepconv.geometry import conv_spec
 from sepconv.layers.activations import kernel_activation
 from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported

@@ -11,12 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sepconv._commands import TerminatedError, fail, positive_int, tell_step, terminable
+from sepconv._commands import (
+    TerminatedError,
+    add_command,
+    add_force,
+    fail,
+    positive_int,
+    tell_step,
+    terminable,
+)
 
 __all__ = [
     "COMMANDS",
     "DiffersError",
     "EngineError",
+    "add_conversion",
     "add_engine",
     "add_imports",
     "add_parsers",
@@ -145,6 +154,30 @@ def add_imports(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_conversion(
+    parser: argparse.ArgumentParser,
+    target: str,
+    *,
+    what: str = "the file to write",
+    force: str = "OUT if it is there",
+) -> None:
+    """Adds what `carry_out` needs of a command that makes one file of another.
+
+    Args:
+        parser: of the command, which has its own options already: these follow in its help.
+        target: the name of the file to write, in its help.
+        what: what that is.
+        force: what `--force` replaces.
+    """
+    parser.add_argument(
+        "source", type=Path, metavar="IN", help="the model to read, a .keras or .h5 file"
+    )
+    parser.add_argument("target", type=Path, metavar=target, help=what)
+    add_force(parser, force)
+    add_engine(parser)
+    add_imports(parser)
+
+
 def use_engine(engine: str | None) -> str:
     """Has Keras run on an engine, which must be decided before Keras is imported.
 
@@ -200,17 +233,9 @@ def _positive(text: str) -> float:
 def add_parsers(commands: Any) -> None:
     """Adds the three commands to an `argparse` parser's subparsers."""
     for name, command in COMMANDS.items():
-        parser = commands.add_parser(
-            name,
-            help=command.help,
-            description=command.about,
-            epilog=_EXAMPLES[name],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+        parser = add_command(
+            commands, name, summary=command.help, about=command.about, examples=_EXAMPLES[name]
         )
-        parser.add_argument(
-            "source", type=Path, metavar="IN", help="the model to read, a .keras or .h5 file"
-        )
-        parser.add_argument("target", type=Path, metavar="OUT.keras", help="the file to write")
         if name == "factorize":
             _add_budget(parser)
         if name == "optimize":
@@ -219,11 +244,7 @@ def add_parsers(commands: Any) -> None:
                 choices=("bfloat16", "float16"),
                 help="what blocks compute in, and have their weights in (default: as the layers)",
             )
-        parser.add_argument(
-            "--force", action="store_true", help="replace OUT if it is there, even if it is IN"
-        )
-        add_engine(parser)
-        add_imports(parser)
+        add_conversion(parser, "OUT.keras", force="OUT if it is there, even if it is IN")
         parser.set_defaults(run=run)
 
 
@@ -270,7 +291,7 @@ def carry_out(
     """Carries out a command that makes one file of another, and tells what went wrong.
 
     Args:
-        options: source, target, force, engine and imports among them.
+        options: those of `add_conversion` among them.
         suffix: what the target's name must end in.
         convert: makes the file, and returns the exit code.
 
@@ -359,6 +380,7 @@ def _tolerance(options: argparse.Namespace, command: _Command) -> float | None:
 def _function(options: argparse.Namespace) -> Callable[[Any], tuple[Any, Any]]:
     """What the command does to a model: returns (model, something to print)."""
     import sepconv
+    from sepconv.models.files import read_array
 
     function = getattr(sepconv, options.command)
     if options.command == "optimize" and options.dtype is not None:
@@ -367,19 +389,8 @@ def _function(options: argparse.Namespace) -> Callable[[Any], tuple[Any, Any]]:
         return function
     names = ("rank", "energy", "max_error", "flops", "parameters")
     budget = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    data = None if options.data is None else _examples(options.data)
+    data = None if options.data is None else read_array(options.data, "--data")
     return lambda model: function(model, data=data, **budget)
-
-
-def _examples(path: Path) -> Any:
-    import numpy as np
-
-    from sepconv.models.files import FileError
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"--data: {path} is not a .npy file with numbers: {error}") from error
 
 
 def _tell(options: argparse.Namespace, command: _Command, apart: float) -> int:

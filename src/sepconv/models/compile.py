@@ -22,7 +22,7 @@ from sepconv.models.running import run, without_collecting
 from sepconv.models.verify import first_run
 from sepconv.program.comparing import changed_outputs
 from sepconv.program.network import Network
-from sepconv.program.program import Program
+from sepconv.program.program import Program, as_list
 from sepconv.program.tune import tuned
 
 __all__ = ["compile"]
@@ -144,5 +144,4 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any, dtype: st
 
 
 def _outputs(program: Program | PartialProgram, inputs: Any) -> list[Any]:
-    outputs = program(*keras.tree.flatten(inputs))
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+    return as_list(program(*keras.tree.flatten(inputs)))

@@ -14,10 +14,8 @@ are special:
 
 from __future__ import annotations
 
-import contextlib
 import copyreg
 import functools
-import sys
 import threading
 import types
 import weakref
@@ -30,13 +28,8 @@ import numpy as np
 from keras.src.ops.function import make_node_key
 from keras.src.ops.node import KerasHistory, Node
 
-from sepconv.models.kinds import (
-    is_container,
-    is_plain,
-    referents,
-    shared_types,
-    tensorflow_wrappers,
-)
+from sepconv.models.duplicate_engines import Copying, engine_kinds
+from sepconv.models.kinds import is_container, is_plain, referents, shared_types
 
 __all__ = ["COMPILED", "CannotCopyError", "Copier"]
 
@@ -84,7 +77,7 @@ class CannotCopyError(ValueError):
         self.owner = owner
 
 
-class Copier:
+class Copier(Copying):
     """Copies objects, each once, also over several calls.
 
     Args:
@@ -106,15 +99,14 @@ class Copier:
         self._operations: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Any, Any]] = []
         self._keyed: list[Any] = []
-        self._names: dict[
-            str, str
-        ] = {}  # of TensorFlow's variables and of calls, which serve as ids
+        # Of TensorFlow's variables and of calls, which serve as ids.
+        self._names: dict[str, str] = {}
         self._later: list[tuple[Callable[[Any, Any], None], Any, Any, Any]] = []
         self._owner: Any = None
         self._shared = shared_types()
         self._makers = self._kinds()
         for old, new in copies:
-            self._remember(old, new)
+            self.remember(old, new)
             if isinstance(old, keras.Operation):
                 self._operations.append((old, new))
 
@@ -124,7 +116,7 @@ class Copier:
         Raises:
             CannotCopyError: something in it cannot be copied, such as an open file.
         """
-        result = self._copy(thing)
+        result = self.copy_part(thing)
         self._finish()
         return result
 
@@ -135,7 +127,7 @@ class Copier:
             CannotCopyError: something in them cannot be copied.
         """
         self._owner = old
-        copies = {name: self._copy(vars(old)[name]) for name in names if name in vars(old)}
+        copies = {name: self.copy_part(vars(old)[name]) for name in names if name in vars(old)}
         self._finish()
         vars(new).update(copies)
 
@@ -145,14 +137,23 @@ class Copier:
 
     # ---- order
 
-    def _remember(self, old: Any, new: Any) -> Any:
+    def remember(self, old: Any, new: Any) -> Any:
+        """See `Copying`."""
         self._kept.append(old)
         self._copies[id(old)] = new
         return new
 
+    def rename(self, old: str, new: str) -> None:
+        """See `Copying`."""
+        self._names[old] = new
+
+    def note_keys(self, container: Any) -> None:
+        """See `Copying`."""
+        self._keyed.append(container)
+
     def _defer(self, fill: Callable[[Any, Any], None], old: Any, new: Any, owner: Any) -> Any:
         self._later.append((fill, old, new, owner))
-        return self._remember(old, new)
+        return self.remember(old, new)
 
     def _finish(self) -> None:
         """Fills the objects that were made empty, then sets what depends on all of them."""
@@ -174,7 +175,7 @@ class Copier:
             for index, node in enumerate(old._inbound_nodes):
                 if id(node) in positions:
                     key = make_node_key(new, positions[id(node)])
-                    self._names[make_node_key(old, index)] = key
+                    self.rename(make_node_key(old, index), key)
             new.__dict__["_inbound_nodes"] = [self._copies[id(node)] for node in calls]
             new.__dict__["_outbound_nodes"] = [
                 self._copies[id(node)] for node in old._outbound_nodes if id(node) in self._copies
@@ -212,7 +213,8 @@ class Copier:
 
     # ---- how objects of each kind are copied
 
-    def _copy(self, thing: Any) -> Any:
+    def copy_part(self, thing: Any) -> Any:
+        """See `Copying`."""
         if isinstance(thing, self._shared):
             return thing
         if id(thing) in self._copies:
@@ -224,8 +226,7 @@ class Copier:
 
     def _kinds(self) -> list[tuple[Any, Callable[[Any], Any]]]:
         """Kinds of objects with the functions that copy them; the first that fits is used."""
-        torch, tf = sys.modules.get("torch"), sys.modules.get("tensorflow")
-        makers: list[tuple[Any, Callable[[Any], Any]]] = [
+        return [
             (keras.Variable, self._variable),
             (keras.KerasTensor, self._keras_tensor),
             (keras.Operation, self._operation),
@@ -234,25 +235,13 @@ class Copier:
             (types.MethodType, self._method),
             (np.ndarray, self._array),
             (weakref.ref, self._reference),
-            (tuple(_LOCKS), lambda lock: self._remember(lock, _LOCKS[type(lock)]())),
-        ]
-        if torch is not None:
-            makers += [(torch.Tensor, self._torch_tensor), (torch.Generator, self._torch_generator)]
-        if tf is not None and hasattr(tf, "Variable"):
-            makers += [
-                (tf.Variable, self._tensorflow_variable),
-                (tf.types.experimental.PolymorphicFunction, self._tensorflow_function),
-                (tf.lookup.experimental.MutableHashTable, self._tensorflow_table),
-                (tensorflow_wrappers(), self._tensorflow_wrapper),
-                (tf.random.Generator, self._tensorflow_generator),
-            ]
-        makers += [
+            (tuple(_LOCKS), lambda lock: self.remember(lock, _LOCKS[type(lock)]())),
+            *engine_kinds(self),
             (tuple, self._tuple),
             (list, self._list),
             (dict, self._dict),
             ((set, frozenset), self._set),
         ]
-        return makers
 
     def _object(self, thing: Any) -> Any:
         """Copies an object of another kind in the way that its class defines."""
@@ -266,7 +255,7 @@ class Copier:
             return self._defer(self._fill, thing, _empty(thing), self._owner)
         try:
             if hasattr(kind, "__deepcopy__"):
-                return self._remember(thing, thing.__deepcopy__(self._copies))
+                return self.remember(thing, thing.__deepcopy__(self._copies))
             return self._reduced(thing, thing.__reduce_ex__(4))
         except CannotCopyError:
             raise
@@ -278,9 +267,9 @@ class Copier:
         if isinstance(reduced, str):  # a global object
             return thing
         make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-        new = self._remember(thing, make(*(self._copy(value) for value in arguments)))
+        new = self.remember(thing, make(*(self.copy_part(value) for value in arguments)))
         if state is not None:
-            state = self._copy(state)
+            state = self.copy_part(state)
             if hasattr(new, "__setstate__"):
                 new.__setstate__(state)
             else:
@@ -289,9 +278,9 @@ class Copier:
                 for name, value in (slots or {}).items():
                     setattr(new, name, value)
         for item in items or ():
-            new.append(self._copy(item))
+            new.append(self.copy_part(item))
         for key, value in pairs or ():
-            new[self._copy(key)] = self._copy(value)
+            new[self.copy_part(key)] = self.copy_part(value)
         return new
 
     def _fill(self, old: Any, new: Any) -> None:
@@ -310,10 +299,10 @@ class Copier:
             if name in _TRACKED and isinstance(old, keras.Model):
                 value = _without(value, skipped)
             if name not in skipped:
-                new.__dict__[name] = self._copy(value)
+                new.__dict__[name] = self.copy_part(value)
         for name in copyreg._slotnames(type(old)):  # type: ignore[attr-defined]
             if hasattr(old, name):
-                object.__setattr__(new, name, self._copy(getattr(old, name)))
+                object.__setattr__(new, name, self.copy_part(getattr(old, name)))
 
     # ---- Keras' objects
 
@@ -329,134 +318,76 @@ class Copier:
         return self._defer(self._fill, old, new, self._owner)
 
     def _variable(self, old: Any) -> Any:
-        new = self._remember(old, _empty(old))
+        new = self.remember(old, _empty(old))
         for name, value in vars(old).items():
             if name != "_value":
-                new.__dict__[name] = self._copy(value)
+                new.__dict__[name] = self.copy_part(value)
         value = vars(old).get("_value")
         if keras.backend.backend() == "jax" and value is not None:
             # A buffer of its own, since JAX donates those of a step's inputs.
             value = keras.ops.copy(value)
         else:
-            value = self._copy(value)
+            value = self.copy_part(value)
         new.__dict__["_value"] = value
         return new
-
-    # ---- engines' objects
-
-    def _torch_tensor(self, old: Any) -> Any:
-        import torch
-
-        new = old.detach().clone()
-        if isinstance(old, torch.nn.Parameter):
-            new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-        elif old.is_leaf:
-            new.requires_grad_(old.requires_grad)
-        return self._remember(old, new)
-
-    def _torch_generator(self, old: Any) -> Any:
-        import torch
-
-        new = torch.Generator(device=old.device)
-        new.set_state(old.get_state())
-        return self._remember(old, new)
-
-    def _tensorflow_variable(self, old: Any) -> Any:
-        import tensorflow as tf
-
-        strategy = getattr(old, "_distribute_strategy", None)
-        with strategy.scope() if strategy is not None else contextlib.nullcontext():
-            new = tf.Variable(
-                old,
-                dtype=old.dtype,
-                trainable=old.trainable,
-                name=old.name.split(":")[0],
-                aggregation=old.aggregation,
-                synchronization=old.synchronization,
-            )
-        self._names[old._unique_id] = new._unique_id
-        return self._remember(old, new)
-
-    def _tensorflow_function(self, old: Any) -> Any:
-        function = self._copy(old.python_function)
-        return old if function is old.python_function else old._clone(function)
-
-    def _tensorflow_wrapper(self, old: Any) -> Any:
-        """A dictionary or tuple that TensorFlow has wrapped as an attribute's value."""
-        if isinstance(old, dict):
-            pairs = [(self._copy(key), self._copy(value)) for key, value in old.items()]
-            new = type(old)(dict(pairs))
-            self._keyed.append(new)
-        else:
-            new = type(old)(tuple(self._copy(value) for value in old))
-        return self._remember(old, new)
-
-    def _tensorflow_table(self, old: Any) -> Any:
-        new = type(old)(old.key_dtype, old.value_dtype, old._default_value)
-        new.insert(*old.export())
-        return self._remember(old, new)
-
-    def _tensorflow_generator(self, old: Any) -> Any:
-        new = type(old).from_state(old.state.read_value(), old.algorithm)
-        return self._remember(old, new)
 
     # ---- Python's objects
 
     def _array(self, old: Any) -> Any:
-        new = self._remember(old, old.copy())
+        new = self.remember(old, old.copy())
         if old.dtype == object:
             for index, value in np.ndenumerate(old):
-                new[index] = self._copy(value)
+                new[index] = self.copy_part(value)
         return new
 
     def _tuple(self, old: Any) -> Any:
-        values = [self._copy(value) for value in old]
+        values = [self.copy_part(value) for value in old]
         if id(old) in self._copies:  # it contains itself
             return self._copies[id(old)]
         if all(new is value for new, value in zip(values, old, strict=True)):
             return old
         kind = type(old)
         new = kind._make(values) if hasattr(kind, "_make") else tuple.__new__(kind, values)
-        return self._remember(old, new)
+        return self.remember(old, new)
 
     def _list(self, old: Any) -> Any:
-        new = self._remember(old, _blank(old))
-        list.extend(new, [self._copy(value) for value in list.__iter__(old)])
+        new = self.remember(old, _blank(old))
+        list.extend(new, [self.copy_part(value) for value in list.__iter__(old)])
         return self._with_attributes(old, new)
 
     def _dict(self, old: Any) -> Any:
         if not is_container(type(old), dict, OrderedDict):
             return self._reduced(old, old.__reduce_ex__(4))
-        new = self._remember(old, _blank(old))
+        new = self.remember(old, _blank(old))
         put = OrderedDict.__setitem__ if isinstance(old, OrderedDict) else dict.__setitem__
         for key, value in list(dict.items(old)):
-            put(new, self._copy(key), self._copy(value))
+            put(new, self.copy_part(key), self.copy_part(value))
         if any(type(key) in (int, str) for key in dict.keys(old)):
-            self._keyed.append(new)
+            self.note_keys(new)
         return self._with_attributes(old, new)
 
     def _set(self, old: Any) -> Any:
-        values = [self._copy(value) for value in old]
+        values = [self.copy_part(value) for value in old]
         kind = type(old)
         if isinstance(old, frozenset):
-            return self._remember(old, kind(values))
-        new = self._remember(old, _blank(old))
+            return self.remember(old, kind(values))
+        new = self.remember(old, _blank(old))
         set.update(new, values)
         if any(type(value) in (int, str) for value in values):
-            self._keyed.append(new)
+            self.note_keys(new)
         return self._with_attributes(old, new)
 
     def _with_attributes(self, old: Any, new: Any) -> Any:
         for name, value in getattr(old, "__dict__", {}).items():
-            new.__dict__[name] = self._copy(value)
+            new.__dict__[name] = self.copy_part(value)
         return new
 
     def _reference(self, old: Any) -> Any:
         target = old()
-        return weakref.ref(self._copy(target)) if self._refers(target) else old
+        return weakref.ref(self.copy_part(target)) if self._refers(target) else old
 
     def _method(self, old: Any) -> Any:
-        receiver = self._copy(old.__self__)
+        receiver = self.copy_part(old.__self__)
         return old if receiver is old.__self__ else types.MethodType(old.__func__, receiver)
 
     def _function(self, old: Any) -> Any:
@@ -464,7 +395,7 @@ class Copier:
             return old
         cells = tuple(self._cell(cell) for cell in old.__closure__ or ())
         new = types.FunctionType(old.__code__, old.__globals__, old.__name__, None, cells or None)
-        self._remember(old, new)
+        self.remember(old, new)
         for name in ("__defaults__", "__kwdefaults__"):
             setattr(new, name, self._copy_within(getattr(old, name)))
         for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
@@ -474,15 +405,15 @@ class Copier:
 
     def _copy_within(self, value: Any) -> Any:
         """An object that a function refers to: copied if it is a part of the model, else shared."""
-        return self._copy(value) if self._refers(value) else value
+        return self.copy_part(value) if self._refers(value) else value
 
     def _cell(self, old: Any) -> Any:
         if id(old) in self._copies:
             return self._copies[id(old)]
         if not self._refers(old):
             return old
-        new = self._remember(old, types.CellType())
-        new.cell_contents = self._copy(old.cell_contents)
+        new = self.remember(old, types.CellType())
+        new.cell_contents = self.copy_part(old.cell_contents)
         return new
 
     def _refers(self, thing: Any) -> bool:

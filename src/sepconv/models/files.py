@@ -1,4 +1,4 @@
-"""Keras files on the command line: read without running their code, written whole or not at all."""
+"""Files on the command line: read without running their code, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "check_target", "first_line", "import_modules", "read", "replacing"]
+__all__ = [
+    "FileError",
+    "check_target",
+    "first_line",
+    "import_modules",
+    "read",
+    "read_array",
+    "replacing",
+]
 
 
 _H5 = (".h5", ".hdf5")
@@ -78,6 +86,23 @@ def replacing(target: Path, force: bool) -> Iterator[Path]:
         yield path
         check_target(target, force)
         os.replace(path, target)
+
+
+def read_array(path: Path, option: str) -> Any:
+    """The array in a .npy file, for an option of the command line.
+
+    Raises:
+        FileError: it cannot be read, or is something else; the message names the option.
+    """
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileError(f"{option}: {path} is not a .npy file with numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise FileError(f"{option}: {path} is an archive of arrays: save one alone, with np.save")
+    return array
 
 
 def read(path: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from sepconv.geometry import positive_sizes
+from sepconv.arguments import positive_sizes
 from sepconv.models.factorizable import Factorizable
 from sepconv.models.factorize_report import LayerReport
 from sepconv.models.lowrank import Moments

@@ -17,7 +17,7 @@ from sepconv.models.lowering.checks import fits
 from sepconv.models.partition import Partition, Section
 from sepconv.models.running import as_tensor
 from sepconv.program.network import Input, Network
-from sepconv.program.program import Program
+from sepconv.program.program import Program, as_list
 
 __all__ = ["Part", "PartialProgram", "Parts", "partial_program"]
 
@@ -204,8 +204,7 @@ def _described(names: Sequence[str], values: Sequence[Value]) -> tuple[Input, ..
 
 
 def _run_program(program: Program, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    found = program(*arrays)
-    return list(found) if isinstance(found, tuple) else [found]
+    return as_list(program(*arrays))
 
 
 def _run_keras(model: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:

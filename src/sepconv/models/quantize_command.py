@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sepconv._commands import tell_step
-from sepconv.models.command import DiffersError, add_engine, add_imports, carry_out
+from sepconv._commands import add_command, tell_step
+from sepconv.models.command import DiffersError, add_conversion, carry_out
 
 __all__ = ["SCALES", "add_parsers", "examples_of", "run"]
 
@@ -55,17 +55,13 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 def add_parsers(commands: Any) -> None:
     """Adds the command to an `argparse` parser's subparsers."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "quantize",
-        help="make an int8 model or program, for inference",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="make an int8 model or program, for inference",
+        about=_ABOUT,
+        examples=_EXAMPLES,
     )
-    parser.add_argument(
-        "source", type=Path, metavar="IN", help="the model to read, a .keras or .h5 file"
-    )
-    parser.add_argument("target", type=Path, metavar="OUT", help="a .keras or .sepconv file")
     parser.add_argument(
         "--calibration",
         type=Path,
@@ -93,9 +89,12 @@ def add_parsers(commands: Any) -> None:
         metavar="E",
         help="keep as many blocks in float as the outputs' relative error needs, such as 0.05",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    add_engine(parser)
-    add_imports(parser)
+    add_conversion(
+        parser,
+        "OUT",
+        what="a .keras or .sepconv file",
+        force="OUT if it is there, even if it is IN",
+    )
     parser.set_defaults(run=run)
 
 
@@ -110,6 +109,7 @@ def _quantize(options: argparse.Namespace) -> int:
 
     import sepconv
     from sepconv.models import files
+    from sepconv.program.program import as_list
 
     begun = time.perf_counter()
     tell_step(begun, f"Reading {options.source}")
@@ -126,13 +126,13 @@ def _quantize(options: argparse.Namespace) -> int:
         raise files.FileError(f"{options.source}: {error}") from error
     print(record)
     batch = examples[: model.input_shape[0] or 8]
-    expected = _outputs(program, batch)
+    expected = as_list(program(batch))
     with files.replacing(options.target, options.force) as draft:
         tell_step(begun, f"Writing {options.target}")
         (program if options.target.suffix == ".sepconv" else made).save(draft)
         tell_step(begun, "Reading it back and predicting on the same examples")
         if options.target.suffix == ".sepconv":
-            found = _outputs(sepconv.load(draft), batch)
+            found = as_list(sepconv.load(draft)(batch))
         else:
             read = files.read(draft)
             found = [np.asarray(y) for y in keras.tree.flatten(read.predict_on_batch(batch))]
@@ -147,11 +147,6 @@ def _quantize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _outputs(program: Any, batch: np.ndarray) -> list[np.ndarray]:
-    found = program(batch)
-    return list(found) if isinstance(found, tuple) else [found]
-
-
 def examples_of(path: Path, shape: Any, scale: str) -> np.ndarray:
     """The examples in a file, or those made of the pictures in a folder.
 
@@ -163,21 +158,13 @@ def examples_of(path: Path, shape: Any, scale: str) -> np.ndarray:
     Raises:
         FileError: there are none, or they cannot be read.
     """
-    from sepconv.models.files import FileError
+    from sepconv.models.files import FileError, read_array
 
     if path.is_dir():
         return _pictures(path, shape, scale)
     if not path.exists():
         raise FileError(f"--calibration: {path}: there is no such file or folder")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(
-            f"--calibration: {path} is not a .npy file with numbers: {error}"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise FileError(f"--calibration: {path} is an archive of arrays: save one alone")
-    return array
+    return read_array(path, "--calibration")
 
 
 def _pictures(folder: Path, shape: Any, scale: str) -> np.ndarray:

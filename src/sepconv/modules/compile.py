@@ -21,7 +21,7 @@ from sepconv.program.comparing import (
     within,
 )
 from sepconv.program.network import Network
-from sepconv.program.program import Program
+from sepconv.program.program import Program, as_list
 from sepconv.program.tune import tuned
 
 __all__ = ["compile"]
@@ -60,7 +60,7 @@ def compile(
         A program that takes and gives arrays with PyTorch's order of axes.
 
     Raises:
-        TypeError: `module` is no module, or `example_inputs` are none.
+        TypeError: `module` is no module, or there are no `example_inputs`.
         ValueError: `torch.export` cannot read it, it computes in half precision, or the program
             gives something else; or an operation is not known: the message names it, and the
             module that it is in.
@@ -104,8 +104,7 @@ def _check(
     for inputs in trials:
         expected = _results(module, inputs)
         given = [_array(x) for x in torch.utils._pytree.tree_leaves(inputs)]
-        outputs = program(*given)
-        found = list(outputs) if isinstance(outputs, tuple) else [outputs]
+        found = as_list(program(*given))
         apart = differences(expected, _as_dtypes(found, expected))
         if within(apart, allowed(expected, expected, precise)):
             continue

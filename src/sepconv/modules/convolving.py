@@ -154,7 +154,7 @@ def _choice(
     dtype: torch.dtype,
     traced: bool,
 ) -> ConvSpec | None:
-    """The spec of a convolution that is ours; None of one that is PyTorch's."""
+    """The spec of a convolution that our kernels compute; None where PyTorch is to compute it."""
     if len(image) != 4 or image[1] != kernel[1] * groups:
         return None
     if kernels_refusal(kernel, groups, pads, dtype) is not None:
@@ -178,7 +178,7 @@ def _plan(
     groups: int,
     dtype: torch.dtype,
 ) -> eager.Plan | None:
-    """How a convolution of ours is computed eagerly; None of one that is PyTorch's."""
+    """How our kernels compute a convolution eagerly; None where PyTorch is to compute it."""
     image, kernel = tuple(image), tuple(kernel)
     spec = _choice(image, kernel, stride, pads, dilation, groups, dtype, False)
     if spec is None:
@@ -194,7 +194,7 @@ def _fits(image: Sequence[int], kernel: Sequence[int], pads: Pads, dilation: Seq
 
 
 def _strided(x: Tensor, stride: tuple[int, int]) -> Tensor:
-    """Every so many pixels of images, in the memory format of these."""
+    """The pixels of images that a 1x1 convolution with this stride sees, in the same format."""
     down, right = stride
     nhwc = eager.channels_last_view(x)
     if nhwc is None:

@@ -101,7 +101,7 @@ def _differentiated(*tensors: Tensor | None) -> bool:
 
 
 def _once(dy: Tensor) -> bool:
-    """Whether a gradient is computed that is not differentiated in its turn, nor a batch of some.
+    """Whether a gradient is one alone, and will not be differentiated in its turn.
 
     Batches of gradients (``is_grads_batched=True``) have no memory of their own.
     """
@@ -199,7 +199,7 @@ class Plan:
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self.dense:
             x = self._dense(x)
-        weight = weight.contiguous()  # of the last two axes, which are 1, nothing is asked
+        weight = weight.contiguous()  # its last two axes are 1, so their strides do not matter
         y = torch.empty(self.y, dtype=self.dtype, memory_format=self.order)
         _native.pointwise_backward(
             *self.problem, None, weight.data_ptr(), x.data_ptr(), y.data_ptr(), None, None
@@ -208,7 +208,7 @@ class Plan:
 
 
 def convolve(plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution by its plan."""
+    """Computes a convolution by its plan, and notes its gradient where autograd asks for it."""
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
@@ -291,7 +291,7 @@ Three = tuple[Tensor, Tensor, Tensor]
 def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
     """The normalized images, and the mean and the variance of each channel.
 
-    The images have four axes; gamma and beta are a number a channel, of their dtype.
+    The images have four axes. Gamma and beta have a number a channel, of the images' dtype.
     """
     if _differentiated(x, gamma, beta):
         return _apply_normalize(x, gamma, beta, epsilon)

@@ -123,7 +123,7 @@ def factorize(
         module: a network, or a `torch.nn.Conv2d`.
         example_inputs: a tensor, or a tuple of what the module is called with; for counting its
             work, for timing and for the comparison. None takes an example of `data`, if any.
-        rank: as there, and so are the next four.
+        rank: as for `sepconv.models.factorize.factorize`, and so the next four.
         energy: see there.
         max_error: see there.
         flops: see there; it needs `example_inputs` or `data`.
@@ -136,8 +136,8 @@ def factorize(
         The module and the report.
 
     Raises:
-        TypeError: `module` is none, or a goal is no number.
-        ValueError: as there. Where outputs differ, the network is as it was.
+        TypeError: `module` is no module, or a goal is no number.
+        ValueError: as for that function. Where outputs differ, the network is as it was.
 
     Example:
         >>> import torch

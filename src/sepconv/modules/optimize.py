@@ -69,7 +69,7 @@ def optimize(
         The new module, which takes what `module` takes and gives what it gives; and a record.
 
     Raises:
-        TypeError: `module` is no module, or `example_inputs` are none.
+        TypeError: `module` is no module, or there are no `example_inputs`.
         ValueError: as `sepconv.compile`; or the module gives something else than tensors.
 
     Example:

@@ -63,7 +63,7 @@ class ProgramModule(nn.Module):
         self.training = False
 
     def _attach(self) -> None:
-        """Makes what computes, of whatever the buffer holds."""
+        """Makes the program anew, of the bytes that the buffer holds."""
         self._embedded = Embedded(lambda: file_bytes(self.file), type(self).__name__)
         self._embedded.program()
         structure = self._structure
@@ -102,7 +102,7 @@ class ProgramModule(nn.Module):
         file.write(path, contents.network, contents.notes)
 
     def train(self, mode: bool = True) -> ProgramModule:
-        """Itself: there is but one mode, that of inference, whatever becomes of others."""
+        """Returns the module itself, which stays in evaluation mode."""
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:

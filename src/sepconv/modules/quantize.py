@@ -36,8 +36,8 @@ def quantize(
             left as it was.
         calibration: a tensor or array; a tuple or list of several for several arguments; or
             batches of them.
-        keep: see there.
-        tolerance: see there.
+        keep: as for `sepconv.quantize`.
+        tolerance: likewise.
 
     Returns:
         `model`, a `sepconv.modules.program_module.ProgramModule` that takes and gives tensors as
@@ -45,7 +45,7 @@ def quantize(
 
     Raises:
         TypeError: the data is of another kind.
-        ValueError: see there.
+        ValueError: as for `sepconv.quantize`.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module. Received: {type(module).__name__}")

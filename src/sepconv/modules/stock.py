@@ -15,7 +15,8 @@ def to_stock(module: nn.Module) -> nn.Module:
 
     The inverse of `sepconv.modules.accelerate.accelerate`: only the classes of modules change. Do
     this before a network is pickled, exported (`torch.export`, `torch.onnx`) or compiled
-    (`torch.jit`) for a machine or runtime without sepconv. A ``state_dict()`` needs it not.
+    (`torch.jit`) for a machine or runtime without sepconv. A ``state_dict()`` is the same before
+    and after.
 
     Args:
         module: a network, or one module.

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 __all__ = ["as_arguments", "check_outputs", "evaluated", "outputs_of"]
 
-#: How far outputs may differ by rounding, of the largest, by dtype; other dtypes as bfloat16.
+#: How far outputs of a dtype may differ by rounding, relative to the largest. What is allowed of
+#: bfloat16 holds for every other dtype.
 _MOST = {torch.float64: 1e-9, torch.float32: 1e-4}
 _MOST_OF_OTHERS = 0.1
 
 
 def as_arguments(verify: Any) -> tuple[Any, ...]:
-    """What to call a module with."""
+    """Inputs as the tuple of arguments that a module is called with."""
     return tuple(verify) if isinstance(verify, tuple | list) else (verify,)
 
 

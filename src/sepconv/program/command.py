@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sepconv._commands import fail, positive_int, tell_step
-from sepconv.models.command import DiffersError, add_engine, add_imports, carry_out
+from sepconv._commands import add_command, add_force, fail, positive_int, tell_step
+from sepconv.models.command import DiffersError, add_conversion, carry_out
 
 __all__ = ["TOLERANCE", "add_parsers", "run_compile", "run_program"]
 
@@ -56,17 +56,13 @@ examples:
 
 def add_parsers(commands: Any) -> None:
     """Adds the two commands to an `argparse` parser's subparsers."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "compile",
-        help="make a model one native call, in a file that needs no Keras",
-        description=_COMPILE,
-        epilog=_COMPILE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="make a model one native call, in a file that needs no Keras",
+        about=_COMPILE,
+        examples=_COMPILE_EXAMPLES,
     )
-    parser.add_argument(
-        "source", type=Path, metavar="IN", help="the model to read, a .keras or .h5 file"
-    )
-    parser.add_argument("target", type=Path, metavar="OUT.sepconv", help="the file to write")
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64", "bfloat16"),
@@ -78,17 +74,15 @@ def add_parsers(commands: Any) -> None:
         action="store_true",
         help="time several ways of running it on this machine, and keep the fastest in OUT",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
-    add_engine(parser)
-    add_imports(parser)
+    add_conversion(parser, "OUT.sepconv")
     parser.set_defaults(run=run_compile)
 
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "run",
-        help="run a program that `sepconv compile` made on arrays",
-        description=_RUN,
-        epilog=_RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="run a program that `sepconv compile` made on arrays",
+        about=_RUN,
+        examples=_RUN_EXAMPLES,
     )
     parser.add_argument("program", type=Path, metavar="FILE.sepconv", help="the program")
     for name, metavar, what in (
@@ -107,7 +101,7 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "--repeat", type=positive_int, metavar="N", help="time this many runs, and say the median"
     )
-    parser.add_argument("--force", action="store_true", help="replace outputs that are there")
+    add_force(parser, "outputs that are there")
     parser.set_defaults(run=run_program)
 
 
@@ -122,6 +116,7 @@ def _compile(options: argparse.Namespace) -> int:
     import sepconv
     from sepconv.models import comparing, files, verify
     from sepconv.program.comparing import changed_outputs
+    from sepconv.program.program import as_list
 
     begun = time.perf_counter()
     tell_step(begun, f"Reading {options.source}")
@@ -138,7 +133,7 @@ def _compile(options: argparse.Namespace) -> int:
         tell_step(begun, f"Writing {options.target}")
         program.save(draft)
         tell_step(begun, "Reading it back and predicting on the same input")
-        found = _as_list(sepconv.load(draft)(*keras.tree.flatten(inputs)))
+        found = as_list(sepconv.load(draft)(*keras.tree.flatten(inputs)))
         apart = verify.difference(expected, found)
         precise = comparing.precision_of(options.dtype or "float64")
         precise = max(comparing.precision(model), precise)
@@ -161,10 +156,6 @@ def _compile(options: argparse.Namespace) -> int:
     return 0
 
 
-def _as_list(outputs: Any) -> list[Any]:
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
-
-
 def run_program(options: argparse.Namespace) -> int:
     """Carries out `sepconv run`; returns the exit code, as `sepconv.cli.main` does."""
     from sepconv.models.files import FileError
@@ -180,7 +171,8 @@ def run_program(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from sepconv.models.files import FileError, check_target
+    from sepconv.models.files import FileError, check_target, read_array
+    from sepconv.program.program import as_list
 
     for target in options.outputs:
         if target.suffix != ".npy":
@@ -197,9 +189,9 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.program} has {len(there)} {name[2:]}{'s'[: len(there) != 1]}: {names}. "
                 f"Give {name} as often. Received: {len(given)}"
             )
-    arrays = [_array(path) for path in options.inputs]
+    arrays = [read_array(path, "--input") for path in options.inputs]
     try:
-        results = _as_list(program(*arrays))
+        results = as_list(program(*arrays))
     except (ValueError, TypeError) as error:
         raise FileError(f"{options.program}: {error}") from error
     for each, result in zip(program.outputs, results, strict=True):
@@ -225,20 +217,6 @@ def _program(path: Path) -> Any:
 
 def _shape(shape: tuple[int | None, ...]) -> str:
     return "x".join("?" if size is None else str(size) for size in shape) or "a number"
-
-
-def _array(path: Path) -> Any:
-    import numpy as np
-
-    from sepconv.models.files import FileError
-
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"--input: {path} is not a .npy file with numbers: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise FileError(f"--input: {path} is an archive of arrays: save one alone, with np.save")
-    return array
 
 
 def _write(target: Path, result: Any, force: bool) -> None:

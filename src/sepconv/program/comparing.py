@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.program.network import Network
+from sepconv.program.program import as_list
 
 __all__ = [
     "allowed",
@@ -208,8 +209,7 @@ def changed_outputs(program: Any, inputs: Sequence[np.ndarray], epsilon: float) 
     rng = np.random.default_rng(0)
     network = getattr(program, "network", None)
     moved = program if network is None else type(program)(_with_moved_weights(network, rng))
-    outputs = moved(*(moved_array(x, epsilon, rng) for x in inputs))
-    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+    return as_list(moved(*(moved_array(x, epsilon, rng) for x in inputs)))
 
 
 def _with_moved_weights(network: Network, rng: np.random.Generator) -> Network:

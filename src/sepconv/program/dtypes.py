@@ -38,7 +38,7 @@ _FLOATS = ("float32", "float64", "bfloat16")
 _ANY = (*_FLOATS, "uint8")  # that values may be of
 
 #: The dtypes of inputs that kinds of steps take, where those are not all floats; as in
-#: ``native/program/program.cc``.
+#: ``native/program/operations.cc``.
 _TAKES: Mapping[str, tuple[str, ...]] = {
     "pool": _ANY,
     "concatenate": _ANY,

@@ -17,7 +17,7 @@ import numpy as np
 from sepconv.arrays import DTYPES
 from sepconv.program import file
 from sepconv.program.network import Input
-from sepconv.program.program import Program
+from sepconv.program.program import Program, as_list
 from sepconv.program.tune import of_notes, to_notes
 
 __all__ = [
@@ -64,7 +64,7 @@ def bytes_of(program: Program | str | os.PathLike[str], taker: str = "This") -> 
 
     Args:
         program: one that knows its network; or the path of its file, which is checked.
-        taker: what errors call the one who wants it.
+        taker: what takes the program, for errors.
 
     Raises:
         ValueError: the program was loaded from a file, and holds packed weights alone; or the file
@@ -125,7 +125,8 @@ class Embedded:
         #: The rule for the sizes that the network itself names; None where more than the batch is
         #: open, or the network was not looked at yet. Compilers read it, so it is no method.
         self.usual: Rule | None = None
-        #: The dtypes of the results, as `sepconv.arrays.DTYPES` numbers them, likewise.
+        #: The dtypes of the results, by their numbers in `sepconv.arrays.DTYPES`; none where the
+        #: network was not looked at yet.
         self.codes: list[int] = []
         #: The array that was last looked at, where an engine's arrays do not change.
         self.seen: Any = None
@@ -192,8 +193,7 @@ class Embedded:
         data: np.ndarray | None = None,
     ) -> list[np.ndarray]:
         """Computes the results; `key` and `data` as for `program`."""
-        found = self.program(key, data)(*arrays)
-        return list(found) if isinstance(found, tuple) else [found]
+        return as_list(self.program(key, data)(*arrays))
 
     def rule(self, shapes: Sequence[Sequence[int]]) -> Rule:
         """How results' shapes follow from the batch, for inputs of these shapes without theirs.

@@ -27,7 +27,7 @@ __all__ = ["MAGIC", "VERSION", "Contents", "decode", "encode", "identity", "read
 #: The first bytes. Like PNG's they show a transfer that took the file for text.
 MAGIC = b"\x89SEPC\r\n\x1a"
 
-#: The newest version of the format, and of those that are read, which are all before it.
+#: The newest version of the format. Files of this version and of all before it are read.
 VERSION = 2
 
 #: The kinds of steps of version 1, whose values and tensors are all of the network's dtype.

@@ -13,7 +13,7 @@ from sepconv.program.network import OPERATIONS, Input, Network, Step
 from sepconv.program.shapes import shapes as shapes_of
 from sepconv.program.validate import validate
 
-__all__ = ["Memory", "Program", "StepReport", "Tuning"]
+__all__ = ["Memory", "Program", "StepReport", "Tuning", "as_list"]
 
 _DTYPE_CODES = {"float32": 0, "float64": 1}
 
@@ -25,10 +25,10 @@ class Tuning(NamedTuple):
     """Choices that change how fast a program is, and no bit of its results.
 
     Attributes:
-        chain_from_bytes: steps go together by bands of rows where what lies between them has so
-            many bytes an image; -1 for never.
-        strip_bytes: of the rows that are kept from one such step to the next.
-        most_links: the most steps that go together.
+        chain_from_bytes: neighbouring steps are computed together, by bands of rows, where the
+            value between them has at least so many bytes an image; -1 for never.
+        strip_bytes: how many bytes the rows may have that are kept between such steps.
+        most_links: how many steps go together at most.
     """
 
     chain_from_bytes: int
@@ -283,6 +283,11 @@ class Program:
             tuple(a if a == b else None for a, b in zip(one, other, strict=True))
             for one, other in zip(first, second, strict=True)
         ]
+
+
+def as_list(outputs: Any) -> list[np.ndarray]:
+    """What a program's call gives, an array or a tuple of several, as a list."""
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
 def _flat(step: Step) -> tuple[Any, ...]:

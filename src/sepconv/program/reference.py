@@ -112,7 +112,8 @@ def compute(
 ) -> np.ndarray:
     """What one step gives, of float64 arrays: its weights, by their part, and its inputs.
 
-    It is not rounded; but what lies within a separable convolution of bfloat16 is.
+    The result is not rounded. What lies between the two parts of a separable convolution of
+    bfloat16 is.
     """
     if step.operation not in _FUNCTIONS:
         raise ValueError(
@@ -130,7 +131,7 @@ def _activate(x: np.ndarray, activation: str) -> np.ndarray:
     return x if activation == "none" else UNARY_FUNCTIONS[activation](x, 0, _LARGEST[activation], 0)
 
 
-#: Where an activation of a convolution ends.
+#: The number b of an activation of a convolution: the largest result, where there is one.
 _LARGEST = {"relu": np.inf, "relu6": 6.0, "hard_silu": 0.0, "silu": 0.0}
 
 

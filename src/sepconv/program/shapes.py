@@ -88,7 +88,7 @@ Inputs = Sequence[Shape]
 
 
 def _window(spec: ConvSpec, x: Shape, kernels: tuple[Shape | None, Shape | None]) -> Shape:
-    """The shape of a convolution or pooling, of an image or of one that is a pixel high."""
+    """The shape of a convolution or pooling, of images or of sequences as images a pixel high."""
     if len(x) == 4:
         return output_shape(spec, x, kernels)
     axis = 2 if spec.channels_first else 1

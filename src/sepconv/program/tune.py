@@ -6,20 +6,19 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sepconv.program.network import Network
-from sepconv.program.program import Program, Tuning
+from sepconv.program.program import Program, Tuning, as_list
 
 __all__ = ["of_notes", "to_notes", "tuned"]
 
-#: The note of a file that holds them.
+#: The name of the note, in a file, that holds a tuning.
 _NOTE = "tuning"
 
-#: From how many bytes between two steps on these go together by bands of rows, and the bytes of the
-#: rows that are kept; -1 for never.
+#: The ways that are tried beside the usual one; the first computes every step by itself.
 _CANDIDATES = (
     Tuning(-1, 0, 1),
     *(
@@ -65,10 +64,9 @@ def tuned(network: Network, rounds: int = 15) -> Program:
     return min(ways, key=lambda way: statistics.median(way.seconds)).program
 
 
-def _same(a: object, b: object) -> bool:
-    one = a if isinstance(a, tuple) else (a,)
-    other = b if isinstance(b, tuple) else (b,)
-    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(one, other, strict=True))
+def _same(a: Any, b: Any) -> bool:
+    pairs = zip(as_list(a), as_list(b), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in pairs)
 
 
 def to_notes(tuning: Tuning | None) -> dict[str, str]:

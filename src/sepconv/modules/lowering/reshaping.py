@@ -34,8 +34,8 @@ def _reshape(call: Call) -> Value:
     long = [axis for axis in x.axes if before[axis] != 1]
     number = x.number
     open_axes = [axis for axis, size in enumerate(before) if size_of(size) is None]
-    # Where axes of size 1 alone are out of order, so are no elements. Only the first axis may be
-    # open then, since the others are not where PyTorch has them.
+    # Where only axes of size 1 are out of order, the elements are in order. Only the first axis may
+    # be open then, since the others are not where PyTorch has them.
     if long != sorted(long) or not (set(open_axes) <= {0} and x.axes[0] == 0):
         number = call.writer.plain(x)
     shape = []

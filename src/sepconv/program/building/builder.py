@@ -83,11 +83,11 @@ class Builder:
         return self.emit("unary", [x], attributes)
 
     def relu(self, x: int, slope: float = 0.0, largest: float = math.inf) -> int:
-        """Between 0 and `largest`, with a slope below."""
+        """The function that is 0 or a slope below 0, x above, and ends at `largest`."""
         return self.unary(x, "relu", slope, largest)
 
     def linear(self, x: int, scale: float = 1.0, shift: float = 0.0) -> int:
-        """X * scale + shift, of numbers."""
+        """``x * scale + shift``, with the same two numbers for all elements."""
         return self.unary(x, "linear", scale, shift)
 
     def binary(self, function: str, a: int, b: int) -> int:
@@ -95,7 +95,7 @@ class Builder:
         return self.emit("binary", [a, b], {"function": function})
 
     def scale(self, x: int, axis: int, scale: Any = None, shift: Any = None) -> int:
-        """X * scale + shift, of a number each along an axis."""
+        """``x * scale + shift``, with two numbers for each place along an axis."""
         weights = {"scale": scale, "shift": shift}
         return self.emit("scale", [x], {"axis": self.axis(x, axis)}, weights)
 
@@ -136,7 +136,7 @@ class Builder:
     def layer_normalization(
         self, x: int, axes: int, epsilon: float, gamma: Any = None, beta: Any = None
     ) -> int:
-        """Over the last axes."""
+        """Layer normalization over the last `axes` axes."""
         attributes = {"axes": axes, "epsilon": float(epsilon)}
         return self.emit("layer_normalization", [x], attributes, {"gamma": gamma, "beta": beta})
 

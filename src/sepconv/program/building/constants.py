@@ -1,4 +1,4 @@
-"""Functions of a value and a constant: as few and as simple steps as do."""
+"""Writes functions of a value and a constant, in as few and as simple steps as can be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["affine", "with_constant"]
 
 
 def affine(builder: Builder, x: int, scale: np.ndarray, shift: np.ndarray) -> int:
-    """X * scale + shift, of constants that are broadcast."""
+    """``x * scale + shift``, with constants that are broadcast to the shape of x."""
     if scale.size == shift.size == 1 and max(scale.ndim, shift.ndim) <= builder.rank(x):
         return builder.linear(x, scale.item(), shift.item())
     axis = _only_axis(builder.shapes[x], scale, shift)

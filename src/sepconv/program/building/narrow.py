@@ -1,8 +1,8 @@
-"""A float32 network as one of bfloat16: what lies between its steps, and the weights of products.
+"""Makes a float32 network one of bfloat16: the values between its steps, the weights of products.
 
-Inputs and outputs stay float32. So do, whatever comes before them, softmax and what is left at the
-end for vectors alone, which costs nothing there; and all steps of layers that are named. Sums are
-float32's in any case.
+What stays float32: inputs and outputs; softmax; the steps after the last product that compute with
+vectors alone, where it costs nothing; and all steps of the layers that are named. Sums are in
+float32 in any case.
 """
 
 from __future__ import annotations

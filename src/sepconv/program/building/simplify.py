@@ -94,7 +94,7 @@ def _keeps_shape(node: Node) -> bool:
 
 
 def join_transposes(nodes: Nodes, node: Node) -> bool:
-    """Two changes of the axes' order are one."""
+    """Makes two changes of the axes' order one."""
     before = nodes.only_input(node)
     if node.operation != "transpose" or before is None or before.operation != "transpose":
         return False
@@ -105,7 +105,7 @@ def join_transposes(nodes: Nodes, node: Node) -> bool:
 
 
 def fold_constants(nodes: Nodes, node: Node) -> bool:
-    """A step of constants alone is a constant."""
+    """Makes a step of constants alone a constant."""
     if not node.inputs or any(other.operation != "constant" for other in node.inputs):
         return False
     arrays = [other.weights["value"].astype(np.float64) for other in node.inputs]
@@ -139,7 +139,7 @@ def _shifted_relu6(nodes: Nodes, node: Node) -> Node | None:
 
 
 def hard_sigmoid(nodes: Nodes, node: Node) -> bool:
-    """A function of its own is relu6(x + 3) / 6."""
+    """Makes relu6(x + 3) / 6 the function `hard_sigmoid`."""
     before = nodes.only_input(node)
     if before is None or not _is_linear(node, 1 / 6, 0):
         return False
@@ -152,7 +152,7 @@ def hard_sigmoid(nodes: Nodes, node: Node) -> bool:
 
 
 def hard_silu(nodes: Nodes, node: Node) -> bool:
-    """A function of its own is x * relu6(x + 3) / 6, divided last."""
+    """Makes x * relu6(x + 3) / 6, which is divided last, the function `hard_silu`."""
     before = nodes.only_input(node)
     if before is None or not before.is_binary("multiply") or not _is_linear(node, 1 / 6, 0):
         return False
@@ -165,7 +165,7 @@ def hard_silu(nodes: Nodes, node: Node) -> bool:
 
 
 def gated(nodes: Nodes, node: Node) -> bool:
-    """Functions of their own are x * sigmoid(x) and x * hard_sigmoid(x)."""
+    """Makes x * sigmoid(x) and x * hard_sigmoid(x) the functions `silu` and `hard_silu`."""
     if not node.is_binary("multiply"):
         return False
     for x, gate in (node.inputs, reversed(node.inputs)):
@@ -178,7 +178,7 @@ def gated(nodes: Nodes, node: Node) -> bool:
 
 
 def activation(nodes: Nodes, node: Node) -> bool:
-    """A convolution or product applies the activation after it."""
+    """Lets a convolution or product apply the activation after it."""
     before = nodes.only_input(node)
     if before is None or before.operation not in _ACTIVE:
         return False
@@ -198,7 +198,7 @@ def activation(nodes: Nodes, node: Node) -> bool:
 
 
 def residual(nodes: Nodes, node: Node) -> bool:
-    """A convolution that mixes channels, or a product, adds what is added to its results."""
+    """Lets a convolution that mixes channels, or a product, add what is added to its results."""
     if not node.is_binary("add"):
         return False
     places = {id(other): i for i, other in enumerate(nodes.nodes)}
@@ -241,7 +241,7 @@ def _channel_axis(node: Node) -> int:
 
 
 def factor_into_weights(nodes: Nodes, node: Node) -> bool:
-    """What scales and shifts the results of a convolution or product goes into its weights."""
+    """Puts what scales and shifts the results of a convolution or product into its weights."""
     affine, before = _affine(node), nodes.only_input(node)
     if affine is None or before is None or before.operation not in _ACTIVE:
         return False
@@ -267,7 +267,7 @@ def factor_into_weights(nodes: Nodes, node: Node) -> bool:
 
 
 def join_affine(nodes: Nodes, node: Node) -> bool:
-    """Two steps that scale and shift are one."""
+    """Makes two steps that scale and shift one."""
     before = nodes.only_input(node)
     outer = _affine(node)
     inner = None if before is None else _affine(before)
@@ -292,7 +292,7 @@ def join_affine(nodes: Nodes, node: Node) -> bool:
 
 
 def padding(nodes: Nodes, node: Node) -> bool:
-    """Zeros around the images before a convolution are its own padding."""
+    """Makes zeros around the images before a convolution its own padding."""
     before = nodes.only_input(node)
     if node.operation != "convolution" or before is None or before.operation != "pad":
         return False
@@ -318,7 +318,7 @@ def padding(nodes: Nodes, node: Node) -> bool:
 
 
 def separable(nodes: Nodes, node: Node) -> bool:
-    """A 1x1 convolution follows a depthwise one in the same step."""
+    """Puts a 1x1 convolution into the step of the depthwise one before it."""
     before = nodes.only_input(node)
     if before is None or node.operation != "convolution" or before.operation != "convolution":
         return False
