@@ -63,9 +63,9 @@ SEPCONV_API DType dtype_of(int64_t code);
 SEPCONV_API Activation activation_of(int64_t code);
 
 // The instruction-set level in use: "x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-v4-vnni",
-// "x86-64-v4-bf16", "neon", "neon-bf16" or "generic". Chosen at the first call, by the processor or
-// by the environment variable SEPCONV_ISA; throws std::invalid_argument where that names a level
-// unknown or not runnable here.
+// "x86-64-v4-bf16", "neon", "neon-dotprod", "neon-i8mm", "neon-bf16" or "generic". Chosen at the
+// first call, by the processor or by the environment variable SEPCONV_ISA; throws
+// std::invalid_argument where that names a level unknown or not runnable here.
 SEPCONV_API const char* isa_name();
 
 }  // namespace sepconv

@@ -4,13 +4,14 @@
 #if defined(SEPCONV_X86)
 #include <cpuid.h>
 
-#include <span>
-
 #include "x86_features.h"
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__)
+#include "arm_features.h"
+#if defined(__linux__)
 #include <sys/auxv.h>
-#elif defined(__aarch64__) && defined(__APPLE__)
+#elif defined(__APPLE__)
 #include <sys/sysctl.h>
+#endif
 #endif
 
 namespace sepconv {
@@ -35,21 +36,15 @@ namespace sepconv {
       SEPCONV_REPLACE_ARRAYS(level), &level::replace_int8
 #endif
 
-#if defined(SEPCONV_X86)
 namespace {
 
+#if defined(SEPCONV_X86)
 bool has(const X86Feature& feature) {
   unsigned registers[4] = {};
   return __get_cpuid_count(feature.leaf, feature.subleaf, &registers[X86Feature::eax],
                            &registers[X86Feature::ebx], &registers[X86Feature::ecx],
                            &registers[X86Feature::edx]) != 0 &&
          (registers[feature.at] >> feature.bit & 1) != 0;
-}
-
-bool has_all(std::span<const X86Feature> features) {
-  for (const X86Feature& feature : features)
-    if (!has(feature)) return false;
-  return true;
 }
 
 // Whether the system saves these registers.
@@ -63,9 +58,30 @@ bool saves(uint64_t registers) {
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (low & registers) == registers;
 }
+#elif defined(__aarch64__)
+bool has([[maybe_unused]] const ArmFeature& feature) {
+#if defined(__linux__)
+  return (getauxval(feature.entry) >> feature.bit & 1) != 0;
+#elif defined(__APPLE__)
+  int found = 0;
+  size_t size = sizeof found;
+  return sysctlbyname(feature.sysctl, &found, &size, nullptr, 0) == 0 && found != 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+template <class Features>
+bool has_all(const Features& features) {
+  for (const auto& feature : features)
+    if (!has(feature)) return false;
+  return true;
+}
 
 }  // namespace
 
+#if defined(SEPCONV_X86)
 std::vector<Level> all_levels() {
   const bool v2 = has_all(kX86V2);
   const bool v3 = v2 && has_all(kX86V3) && saves(kSavesAvx);
@@ -86,32 +102,18 @@ std::vector<Level> all_levels() {
       {"x86-64-v4-bf16", has_bf16, {nullptr, nullptr, &v4_bf16::replace_bf16, nullptr}}};
 }
 #elif defined(__aarch64__)
-namespace {
-
-// Whether there is BFDOT, and all that a compiler may use beside it.
-bool has_bf16() {
-#if defined(__linux__)
-  constexpr unsigned long kCrc32 = 1 << 7, kAtomics = 1 << 8, kRounding = 1 << 12;
-  constexpr unsigned long kBf16 = 1 << 14, kAll = kCrc32 | kAtomics | kRounding;
-  return (getauxval(AT_HWCAP) & kAll) == kAll && (getauxval(AT_HWCAP2) & kBf16) != 0;
-#elif defined(__APPLE__)
-  int found = 0;
-  size_t size = sizeof found;
-  return sysctlbyname("hw.optional.arm.FEAT_BF16", &found, &size, nullptr, 0) == 0 && found != 0;
-#else
-  return false;
-#endif
-}
-
-}  // namespace
-
 std::vector<Level> all_levels() {
+  const bool has_dotprod = has_all(kArmDotprod);
+  const bool has_i8mm = has_dotprod && has_all(kArmI8mm);
+  const bool has_bf16 = has_i8mm && has_all(kArmBf16);
   return {
 #if defined(SEPCONV_EMULATED_LEVELS)
       {"neon-emulated", true, SEPCONV_REPLACE_ALL_BUT_BF16(baseline, neon_emulated)},
 #endif
       {"neon", true, SEPCONV_REPLACE_ALL(baseline)},
-      {"neon-bf16", has_bf16(), {nullptr, nullptr, &neon_bf16::replace_bf16, nullptr}}};
+      {"neon-dotprod", has_dotprod, {}, {}, &neon_dotprod::replace_int8},
+      {"neon-i8mm", has_i8mm, {}, {}, &neon_i8mm::replace_int8},
+      {"neon-bf16", has_bf16, {nullptr, nullptr, &neon_bf16::replace_bf16, nullptr}}};
 }
 #else
 std::vector<Level> all_levels() { return {{"generic", true, SEPCONV_REPLACE_ALL(baseline)}}; }

@@ -102,7 +102,9 @@ inline void interleave(const T* first, const T* second, int64_t count, T* to) {
 // wider ones need more instructions.
 template <class T>
 inline void transpose_items(const T* from, int64_t step, T* to, int64_t row) {
-  typedef float Four __attribute__((vector_size(16), aligned(alignof(T)), may_alias));
+  // Clang takes no alignment that depends on T here.
+  static_assert(alignof(T) >= 2);
+  typedef float Four __attribute__((vector_size(16), aligned(2), may_alias));
   [[maybe_unused]] typedef int Order __attribute__((vector_size(16)));
   const auto get = [&](int n) { return *reinterpret_cast<const Four*>(from + n * step); };
   const Four a = get(0), b = get(1), c = get(2), d = get(3);

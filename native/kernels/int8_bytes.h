@@ -5,8 +5,10 @@
 // four vectors of int32: vector v has, in its 16 bytes number L, the channels 16 L + 4 v and the
 // three after that. So the unpacking of bytes leaves them, and packing brings them back in order.
 //
-// With VNNI an instruction multiplies four bytes by four weights, kTaps; without, 16-bit numbers in
-// pairs. The other multiply-add of bytes saturates at 16 bits, which would change sums.
+// With VNNI, and with NEON's dot products, an instruction multiplies four bytes by four weights,
+// kTaps; without, 16-bit numbers in pairs. x86's other multiply-add of bytes saturates at 16 bits,
+// which would change sums. USDOT (i8mm) takes bytes as they are. SDOT takes signed ones: what is
+// multiplied then is a byte less kByteOffset, and packed biases have the rest.
 #pragma once
 #include "vec.h"
 
@@ -16,18 +18,43 @@
 #endif
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
 #define SEPCONV_INT8_VNNI
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>  // likewise
+#define SEPCONV_INT8_NEON
+#endif
+// Whether four are multiplied at once, and whether they are taken as they are.
+#if defined(SEPCONV_INT8_VNNI) || defined(SEPCONV_INT8_NEON)
+#define SEPCONV_INT8_FOURS
+#if defined(SEPCONV_INT8_VNNI) || defined(__ARM_FEATURE_MATMUL_INT8)
+#define SEPCONV_INT8_IN_PLACE
+#endif
 #endif
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // What is multiplied at once: so many taps of a channel, and what their weights are stored as.
-#if defined(SEPCONV_INT8_VNNI)
+#if defined(SEPCONV_INT8_FOURS)
 inline constexpr int kTaps = 4;
 using Int8Weight = int8_t;
 #else
 inline constexpr int kTaps = 2;
 using Int8Weight = int16_t;
 #endif
+
+// What is taken off a byte to make it signed, where the instruction asks for that.
+#if defined(SEPCONV_INT8_FOURS) && !defined(SEPCONV_INT8_IN_PLACE)
+inline constexpr int32_t kByteOffset = 128;
+#else
+inline constexpr int32_t kByteOffset = 0;
+#endif
+
+// A bias with what is not in a sum of the bytes as they are multiplied: the zero point's share. The
+// sums that this is added to bring it back into int32. `total`: of the weights.
+inline int32_t packed_bias(int32_t bias, int32_t zero_point, int32_t total) {
+  return static_cast<int32_t>(static_cast<uint32_t>(bias) -
+                              static_cast<uint32_t>(zero_point - kByteOffset) *
+                                  static_cast<uint32_t>(total));
+}
 
 // How sums become bytes; see Requantize.
 struct Rounding {
@@ -125,7 +152,69 @@ SEPCONV_INT8_BYTES(64, 512, 512, __m512i)
 #else
 inline Vec<float> lesser(Vec<float> a, Vec<float> b) { return a < b ? a : b; }
 inline Vec<float> greater(Vec<float> a, Vec<float> b) { return a > b ? a : b; }
+#endif
 
+#if defined(SEPCONV_INT8_NEON)
+template <>
+struct Bytes<16> {
+  using Int = uint8x16_t;
+  [[gnu::always_inline]] static Int get(const void* p) {
+    return vld1q_u8(static_cast<const uint8_t*>(p));
+  }
+  [[gnu::always_inline]] static void put(void* p, Int v) { vst1q_u8(static_cast<uint8_t*>(p), v); }
+  [[gnu::always_inline]] static Int low8(Int a, Int b) { return vzip1q_u8(a, b); }
+  [[gnu::always_inline]] static Int high8(Int a, Int b) { return vzip2q_u8(a, b); }
+  [[gnu::always_inline]] static Int low16(Int a, Int b) {
+    return vreinterpretq_u8_u16(vzip1q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+  }
+  [[gnu::always_inline]] static Int high16(Int a, Int b) {
+    return vreinterpretq_u8_u16(vzip2q_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+  }
+  // Of bytes less kByteOffset.
+  [[gnu::always_inline]] static Int dot(Int sums, Int x, Int w) {
+    const int32x4_t before = vreinterpretq_s32_u8(sums);
+    const int8x16_t weights = vreinterpretq_s8_u8(w);
+#if defined(SEPCONV_INT8_IN_PLACE)
+    return vreinterpretq_u8_s32(vusdotq_s32(before, x, weights));
+#else
+    return vreinterpretq_u8_s32(vdotq_s32(before, vreinterpretq_s8_u8(x), weights));
+#endif
+  }
+  // The same of four bytes for all channels, which need not be copied to every lane.
+  [[gnu::always_inline]] static Int dot_of_four(Int sums, uint32_t x, Int w) {
+    const int32x4_t before = vreinterpretq_s32_u8(sums);
+    const int8x16_t weights = vreinterpretq_s8_u8(w);
+    const uint32x2_t four = vset_lane_u32(x, vdup_n_u32(0), 0);
+#if defined(SEPCONV_INT8_IN_PLACE)
+    return vreinterpretq_u8_s32(vsudotq_lane_s32(before, weights, vreinterpret_u8_u32(four), 0));
+#else
+    return vreinterpretq_u8_s32(vdotq_lane_s32(before, weights, vreinterpret_s8_u32(four), 0));
+#endif
+  }
+  struct Limits {
+    int16x8_t zero_point;
+    Int lower, upper;
+  };
+  [[gnu::always_inline]] static Limits limits(const Rounding& r) {
+    return {vdupq_n_s16(static_cast<int16_t>(r.zero_point)),
+            vdupq_n_u8(static_cast<uint8_t>(r.lower)), vdupq_n_u8(static_cast<uint8_t>(r.upper))};
+  }
+  // Eight sums, rounded and clamped to bytes.
+  [[gnu::always_inline]] static uint8x8_t bytes(const Int* sums, const float* scale,
+                                                const Limits& limits) {
+    const auto rounded = [&](int v) __attribute__((always_inline)) {
+      const float32x4_t t = vcvtq_f32_s32(vreinterpretq_s32_u8(sums[v])) * vld1q_f32(scale + 4 * v);
+      return vqmovn_s32(vcvtnq_s32_f32(t));
+    };
+    return vqmovun_s16(vqaddq_s16(vcombine_s16(rounded(0), rounded(1)), limits.zero_point));
+  }
+  [[gnu::always_inline]] static void finish(const Int* sums, const float* scale,
+                                            const Limits& limits, uint8_t* y) {
+    const Int q = vcombine_u8(bytes(sums, scale, limits), bytes(sums + 2, scale + 8, limits));
+    put(y, vminq_u8(vmaxq_u8(q, limits.lower), limits.upper));
+  }
+};
+#elif !defined(SEPCONV_INT8_X86)
 // Plain loops over 16 bytes, for every other processor.
 template <>
 struct Bytes<16> {

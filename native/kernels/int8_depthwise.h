@@ -75,11 +75,8 @@ inline void pack_tiled(const QuantizedWeights& w, Int8Weight* weights, int32_t* 
       const int64_t c = block.first + channel_of_sum(block.width, n);
       int32_t total = 0;
       for (int64_t tap = 0; tap < w.kh * w.kw; ++tap) total += w.depthwise_kernel[tap * w.c + c];
-      const int64_t own = w.depthwise.bias == nullptr ? 0 : w.depthwise.bias[c];
-      // The sums that this is added to bring it back into int32.
-      *bias++ = static_cast<int32_t>(static_cast<uint32_t>(own) -
-                                     static_cast<uint32_t>(w.input_zero_point) *
-                                         static_cast<uint32_t>(total));
+      const int32_t own = w.depthwise.bias == nullptr ? 0 : w.depthwise.bias[c];
+      *bias++ = packed_bias(own, w.input_zero_point, total);
       *scale++ = w.depthwise.scale[c];
     }
   });
@@ -99,10 +96,15 @@ template <int W>
 [[gnu::always_inline]] inline void interleave_rows(const uint8_t* const* rows, int64_t offset,
                                                    typename Bytes<W>::Int* x) {
   using B = Bytes<W>;
-  const auto a = B::get(rows[0] + offset), b = B::get(rows[1] + offset);
+  const auto row = [&](int i) __attribute__((always_inline)) {
+    auto bytes = B::get(rows[i] + offset);
+    if constexpr (kByteOffset != 0) bytes ^= static_cast<uint8_t>(kByteOffset);
+    return bytes;
+  };
+  const auto a = row(0), b = row(1);
   const auto low = B::low8(a, b), high = B::high8(a, b);
-#if defined(SEPCONV_INT8_VNNI)
-  const auto c = B::get(rows[2] + offset), d = B::get(rows[3] + offset);
+#if defined(SEPCONV_INT8_FOURS)
+  const auto c = row(2), d = row(3);
   const auto low2 = B::low8(c, d), high2 = B::high8(c, d);
   x[0] = B::low16(low, low2);
   x[1] = B::high16(low, low2);

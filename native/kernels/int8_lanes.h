@@ -18,6 +18,11 @@ typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1
   int bytes;
   __builtin_memcpy(&bytes, p, sizeof bytes);
   return reinterpret_cast<Vec<int32_t>>(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(bytes)));
+#elif defined(SEPCONV_INT8_NEON)
+  uint32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  const uint16x8_t words = vmovl_u8(vreinterpret_u8_u32(vset_lane_u32(bytes, vdup_n_u32(0), 0)));
+  return reinterpret_cast<Vec<int32_t>>(vmovl_u16(vget_low_u16(words)));
 #else
   return __builtin_convertvector(*reinterpret_cast<const LaneBytes*>(p), Vec<int32_t>);
 #endif
@@ -36,6 +41,11 @@ typedef uint8_t LaneBytes __attribute__((vector_size(kLanes<int32_t>), aligned(1
 #elif defined(SEPCONV_INT8_X86)
   const __m128i words = _mm_packs_epi32(reinterpret_cast<__m128i>(v), reinterpret_cast<__m128i>(v));
   const int bytes = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+  __builtin_memcpy(to, &bytes, sizeof bytes);
+#elif defined(SEPCONV_INT8_NEON)
+  const uint16x4_t words = vmovn_u32(reinterpret_cast<uint32x4_t>(v));
+  const uint8x8_t packed = vmovn_u16(vcombine_u16(words, words));
+  const uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(packed), 0);
   __builtin_memcpy(to, &bytes, sizeof bytes);
 #else
   for (int lane = 0; lane < kLanes<int32_t>; ++lane) to[lane] = static_cast<uint8_t>(v[lane]);

@@ -1,9 +1,11 @@
 // The product of int8: rows of bytes times weights, by the driver of every product (gemm.h).
 //
-// With VNNI bytes are multiplied in place, four steps of k at a time; without, rows are widened to
-// 16 bits first and multiplied in pairs. The zero point's share of a sum is part of the packed
-// bias.
+// Where an instruction takes bytes as they are (VNNI, USDOT), they are multiplied in place, four
+// steps of k at a time. Else rows are copied first: made signed for SDOT, or widened to 16 bits and
+// multiplied in pairs. What the zero point and the sign make of a sum is part of the packed bias.
 #pragma once
+#include <type_traits>
+
 #include "../quantized_operation.h"
 #include "cut.h"
 #include "gemm.h"
@@ -153,10 +155,10 @@ struct QuantizedEpilogue {
 };
 
 struct ByteProduct {
-#if defined(SEPCONV_INT8_VNNI)
+#if defined(SEPCONV_INT8_IN_PLACE)
   using A = uint8_t;
 #else
-  using A = int16_t;
+  using A = Int8Weight;
 #endif
   using B = Int8Weight;
   using Sum = int32_t;
@@ -198,6 +200,10 @@ struct ByteProduct {
 #endif
     sums = reinterpret_cast<Sums>(
         Bytes<sizeof(Sums)>::dot(reinterpret_cast<I>(sums), taps, reinterpret_cast<I>(b)));
+#elif defined(SEPCONV_INT8_NEON)
+    using I = Bytes<16>::Int;
+    sums = reinterpret_cast<Sums>(
+        Bytes<16>::dot_of_four(reinterpret_cast<I>(sums), a, reinterpret_cast<I>(b)));
 #else
     Sums pairs;
     __builtin_memcpy(&pairs, &b, sizeof pairs);
@@ -213,7 +219,7 @@ template <>
 struct OperandProduct<ByteProduct::A> {
   using Type = ByteProduct;
 };
-#if defined(SEPCONV_INT8_VNNI)
+#if defined(SEPCONV_INT8_IN_PLACE)
 template <>
 struct OperandProduct<ByteProduct::B> {
   using Type = ByteProduct;
@@ -240,32 +246,33 @@ inline void pack_product(const QuantizedWeights& w, int32_t zero_point, Int8Weig
   for (int64_t n = 0; n < packed_columns(filters); ++n) {
     int32_t total = 0;
     for (int64_t k = 0; n < filters && k < depth; ++k) total += w.pointwise_kernel[k * filters + n];
-    const int64_t own = n < filters && w.output.bias != nullptr ? w.output.bias[n] : 0;
-    bias[n] = static_cast<int32_t>(static_cast<uint32_t>(own) - static_cast<uint32_t>(zero_point) *
-                                                                    static_cast<uint32_t>(total));
+    const int32_t own = n < filters && w.output.bias != nullptr ? w.output.bias[n] : 0;
+    bias[n] = packed_bias(own, zero_point, total);
     scale[n] = n < filters ? w.output.scale[n] : 0;
   }
 }
 
-// Bytes that product_rows() needs to widen so many rows.
-inline int64_t widened_bytes(int64_t rows, int64_t depth) {
-  if constexpr (sizeof(ByteProduct::A) == 1)
+// Bytes that product_rows() needs for a copy of so many rows.
+inline int64_t copied_bytes(int64_t rows, int64_t depth) {
+  if constexpr (std::is_same_v<ByteProduct::A, uint8_t>)
     return 0;
   else
     return round_up(rows * round_up(depth, kTaps) * static_cast<int64_t>(sizeof(ByteProduct::A)),
                     64);
 }
 
-// Rows of bytes as they are multiplied: in place, or widened.
+// Rows of bytes as they are multiplied: in place, or copied as signed numbers.
 inline MatrixA<uint8_t> as_operand(const uint8_t* x, int64_t pitch, int64_t, int64_t, uint8_t*) {
   return {x, pitch, 1};
 }
-inline MatrixA<int16_t> as_operand(const uint8_t* x, int64_t pitch, int64_t rows, int64_t depth,
-                                   int16_t* widened) {
-  const int64_t wide = round_up(depth, kTaps);
+template <class Signed>
+MatrixA<Signed> as_operand(const uint8_t* x, int64_t pitch, int64_t rows, int64_t depth,
+                           Signed* copy) {
+  const int64_t row = round_up(depth, kTaps);
   for (int64_t m = 0; m < rows; ++m)
-    for (int64_t k = 0; k < depth; ++k) widened[m * wide + k] = x[m * pitch + k];
-  return {widened, wide, 1};
+    for (int64_t k = 0; k < depth; ++k)
+      copy[m * row + k] = static_cast<Signed>(x[m * pitch + k] - kByteOffset);
+  return {copy, row, 1};
 }
 
 // `rows` rows of bytes, `pitch` apart, by the columns [n0, n1) of the weights, n0 at the start of a
@@ -315,7 +322,7 @@ inline void product_bytes(const QuantizedWeights& w, const ProductPack& pack, in
   const int64_t depth = w.depth();
   const ProductCut cut = cut_product(rows, depth, w.filters, runner.concurrency());
   parallel<uint8_t>(
-      runner, cut.tasks(), widened_bytes(cut.tiles.most, depth),
+      runner, cut.tasks(), copied_bytes(cut.tiles.most, depth),
       [&](int64_t task, uint8_t* scratch) {
         const int64_t part = task % cut.filter_parts.count, tile = task / cut.filter_parts.count;
         const int64_t first = cut.tiles.first(tile), end = cut.tiles.first(tile + 1);

@@ -132,7 +132,7 @@ inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
     return;
   }
   const int64_t most = bands.most * g.wo, tile = round_up(most * middle, 64);
-  const int64_t rest = max_of(depthwise_scratch(g, w), widened_bytes(most, middle));
+  const int64_t rest = max_of(depthwise_scratch(g, w), copied_bytes(most, middle));
   parallel<uint8_t>(runner, g.n * bands.count, tile + rest, [&](int64_t task, uint8_t* scratch) {
     const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);
     const int64_t p1 = bands.first(task % bands.count + 1);
@@ -238,7 +238,7 @@ inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
   const ProductCut cut = cut_product(rows, depth, w.filters, runner.concurrency());
   const int64_t pitch = patch_pitch(g), patches = round_up(cut.tiles.most * pitch, 64);
   parallel<uint8_t>(
-      runner, cut.tasks(), patches + widened_bytes(cut.tiles.most, depth),
+      runner, cut.tasks(), patches + copied_bytes(cut.tiles.most, depth),
       [&](int64_t task, uint8_t* scratch) {
         const int64_t part = task % cut.filter_parts.count, tile = task / cut.filter_parts.count;
         const int64_t first = cut.tiles.first(tile), end = cut.tiles.first(tile + 1);

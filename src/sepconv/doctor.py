@@ -71,6 +71,10 @@ def _version(*distributions: str) -> str | None:
     return None
 
 
+# Those that multiply bytes four at a time, or inherit it.
+_INT8_LEVELS = ("x86-64-v4-vnni", "x86-64-v4-bf16", "neon-dotprod", "neon-i8mm", "neon-bf16")
+
+
 def _bfloat16(level: str) -> str:
     """How a level multiplies bfloat16: levels whose names end so have an instruction for it."""
     if level.endswith("-bf16"):
@@ -79,8 +83,8 @@ def _bfloat16(level: str) -> str:
 
 
 def _int8(level: str) -> str:
-    """How a level multiplies int8: on x86 the two highest have an instruction for it."""
-    if level in ("x86-64-v4-vnni", "x86-64-v4-bf16"):
+    """How a level multiplies int8: some have an instruction for it."""
+    if level in _INT8_LEVELS:
         return "multiplied by an instruction of its own, up to four times float32's rate"
     return f"widened to 16 bits and multiplied in pairs: {level} has no instruction for it"
 

@@ -26,6 +26,7 @@ def test_machine_names_the_kernels_in_use():
     [
         ("x86-64-v4-bf16", "up to twice float32's rate"),
         ("neon-bf16", "an instruction of its own"),
+        ("neon-i8mm", "at its rate: neon-i8mm has no instruction for it"),
         ("x86-64-v4-vnni", "at its rate: x86-64-v4-vnni has no instruction for it"),
         ("x86-64-v4", "multiplied as float32, at its rate: x86-64-v4 has no instruction for it"),
     ],
@@ -43,7 +44,10 @@ def test_the_rate_in_bfloat16_is_the_level_s(level, said, monkeypatch):
         ("x86-64-v4-bf16", "up to four times float32's rate"),
         ("x86-64-v4-vnni", "an instruction of its own"),
         ("x86-64-v4", "in pairs: x86-64-v4 has no instruction for it"),
-        ("neon-bf16", "in pairs: neon-bf16 has no instruction for it"),
+        ("neon", "in pairs: neon has no instruction for it"),
+        ("neon-dotprod", "an instruction of its own"),
+        ("neon-i8mm", "an instruction of its own"),
+        ("neon-bf16", "up to four times float32's rate"),
     ],
 )
 def test_the_rate_in_int8_is_the_level_s(level, said, monkeypatch):

@@ -19,6 +19,8 @@ LEVELS = (
     "x86-64-v4-vnni",
     "x86-64-v4-bf16",
     "neon",
+    "neon-dotprod",
+    "neon-i8mm",
     "neon-bf16",
     "generic",
 )

@@ -5,7 +5,8 @@
 namespace test {
 
 inline constexpr const char* kLevels[] = {
-    "x86-64-v2",      "x86-64-v2-emulated", "x86-64-v3", "x86-64-v4", "x86-64-v4-emulated",
-    "x86-64-v4-vnni", "x86-64-v4-bf16",     "neon",      "generic"};
+    "x86-64-v2",      "x86-64-v2-emulated", "x86-64-v3",     "x86-64-v4", "x86-64-v4-emulated",
+    "x86-64-v4-vnni", "x86-64-v4-bf16",     "neon-emulated", "neon",      "neon-dotprod",
+    "neon-i8mm",      "neon-bf16",          "generic"};
 
 }  // namespace test

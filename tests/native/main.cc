@@ -6,7 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -16,6 +19,19 @@
 #include "sections.h"
 
 namespace {
+
+// A level that runs here and is not in kLevels would never be tested: an error names those that
+// run.
+void check_list(const std::string& error) {
+  const std::string before = "that run here: ";
+  const size_t first = error.find(before) + before.size();
+  std::string names = error.substr(first, error.find(". Received") - first) + ", ";
+  for (size_t end; (end = names.find(", ")) != std::string::npos; names.erase(0, end + 2)) {
+    const std::string name = names.substr(0, end);
+    if (!CHECK(std::ranges::find(test::kLevels, name) != std::end(test::kLevels)))
+      std::fprintf(stderr, "  %s\n", name.c_str());
+  }
+}
 
 // ThreadSanitizer cannot follow threads that a forked child starts, and AddressSanitizer's
 // allocator may be locked by a thread that the child does not have.
@@ -70,6 +86,7 @@ Counts run_level(const char* level, double effort) {
     } catch (const std::invalid_argument& error) {
       CHECK(std::string(error.what()).find("must be one of the levels that run here") !=
             std::string::npos);
+      check_list(error.what());
       counts.runs_here = false;
     }
     if (counts.runs_here) run_sections(effort);

@@ -2,10 +2,10 @@
 // for all that its compiler flags let the compiler use, and for no more.
 #include <cstdio>
 #include <set>
-#include <span>
 #include <string>
 #include <vector>
 
+#include "../../native/arm_features.h"
 #include "../../native/levels.h"
 #include "../../native/x86_features.h"
 #include "check.h"
@@ -82,17 +82,18 @@ std::set<std::string> macros(const std::string& flags) {
 // Of those that a level adds: what says something about a feature that has a macro of its own.
 bool is_derived(const std::string& macro) {
   return macro.starts_with("__FP_FAST_FMA") || macro.starts_with("__EVEX") ||
-         macro.starts_with("__tune_") || macro.ends_with("_MATH__");
+         macro.starts_with("__tune_") || macro.ends_with("_MATH__") ||
+         macro.starts_with("__ARM_BF16_FORMAT") || macro == "__ARM_FEATURE_BF16";
 }
 
-void check_features(const char* flags, const char* flags_below,
-                    std::span<const sepconv::X86Feature> features) {
+template <class Features>
+void check_features(const char* flags, const char* flags_below, const Features& features) {
   std::set<std::string> left = macros(flags);
   const std::set<std::string> below = macros(flags_below);
   if (left.empty() || below.empty()) return;
   for (const std::string& macro : below) left.erase(macro);
   std::erase_if(left, is_derived);
-  for (const sepconv::X86Feature& feature : features) {
+  for (const auto& feature : features) {
     // Older compilers have no macro of these two, and may use them all the same.
     const std::string name = feature.macro;
     const bool optional = name == "__CRC32__" || name == "__LAHF_SAHF__";
@@ -109,11 +110,17 @@ void check_features(const char* flags, const char* flags_below,
 
 void check_levels() {
   check_inheritance();
+#if defined(SEPCONV_X86)
   check_features(SEPCONV_FLAGS_v2, "-march=x86-64", sepconv::kX86V2);
   check_features(SEPCONV_FLAGS_v3, SEPCONV_FLAGS_v2, sepconv::kX86V3);
   check_features(SEPCONV_FLAGS_v4, SEPCONV_FLAGS_v3, sepconv::kX86V4);
   check_features(SEPCONV_FLAGS_v4_vnni, SEPCONV_FLAGS_v4, sepconv::kX86V4Vnni);
   check_features(SEPCONV_FLAGS_v4_bf16, SEPCONV_FLAGS_v4_vnni, sepconv::kX86V4Bf16);
+#else
+  check_features(SEPCONV_FLAGS_neon_dotprod, "-march=armv8-a", sepconv::kArmDotprod);
+  check_features(SEPCONV_FLAGS_neon_i8mm, SEPCONV_FLAGS_neon_dotprod, sepconv::kArmI8mm);
+  check_features(SEPCONV_FLAGS_neon_bf16, SEPCONV_FLAGS_neon_i8mm, sepconv::kArmBf16);
+#endif
 }
 #else
 void check_levels() { check_inheritance(); }
