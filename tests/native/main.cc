@@ -51,6 +51,7 @@ void run_sections(double effort) {
   test::check_values(times(600));
   test::check_halves();
   test::check_conflicts(times(60));
+  test::check_turned(times(100));
   test::check_pointwise(times(300));
   test::check_products(times(300));
   test::check_half_products();

@@ -190,6 +190,35 @@ inline Problem conflicting_problem(uint32_t seed) {
   return p;
 }
 
+// Small planes of many channels that come first: a depthwise step works on copies where they come
+// last.
+inline Problem turned_problem(uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto pick = [&](int64_t low, int64_t high) {
+    return low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1));
+  };
+  Problem p{};
+  const int64_t c = pick(15, 90);
+  const bool few = random() % 3 == 0;
+  const int64_t x[4] = {few ? pick(0, 3) : pick(4, 6), c, pick(1, few ? 4 : 16),
+                        pick(1, few ? 4 : 16)};
+  const int64_t kernel[4] = {pick(1, 5), pick(1, 5), c, 1};
+  p.g = sepconv::resolve({pick(1, 3), pick(1, 3), pick(1, 2), pick(1, 2), 1, 0, 0, 0, 0, 1}, x,
+                         kernel);
+  p.dtype = static_cast<sepconv::DType>(random() % 4);
+  p.separable = random() % 3 == 0;
+  p.filters = p.separable ? pick(1, 40) : 0;
+  p.bias = random() % 2;
+  p.activation = static_cast<sepconv::Activation>(pick(0, 4));
+  p.want_dx = random() % 4 != 0;
+  p.want_ddepthwise = random() % 4 != 0;
+  p.want_dpointwise = p.separable && random() % 2;
+  p.want_dbias = random() % 2;
+  p.numbers = static_cast<Numbers>(random() % 2 ? 0 : pick(0, 4));
+  p.seed = random();
+  return p;
+}
+
 // A 1x1 product, and the convolution by a kernel of one tap that says the same.
 struct Product {
   Problem problem;

@@ -5,7 +5,8 @@ namespace test {
 
 void check_values(int problems);  // random convolutions against plain loops, on every runner
 void check_halves();              // bfloat16 and float16: all their numbers, and batches in parts
-void check_conflicts(int problems);    // channels by the 512: pixels on the same sets of the cache
+void check_conflicts(int problems);
+void check_turned(int problems);       // channels by the 512: pixels on the same sets of the cache
 void check_pointwise(int problems);    // the same for the 1x1 product alone
 void check_products(int problems);     // matrix products of other types than the kernels' own
 void check_half_products();            // 1x1 products of half types, and of pairs of bfloat16

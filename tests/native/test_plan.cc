@@ -144,6 +144,18 @@ const Row kRows[] = {
      64,
      kTiles,
      {16, 2}},
+    {{"small planes", 8, 14, 14, 64, 3, 3, 1, 1, 1, true},
+     {kSmall, kSmall, kSmall},
+     {8, 8, 8},
+     64,
+     kTiles,
+     {8, 2}},
+    {{"small planes of few images", 2, 14, 14, 64, 3, 3, 1, 1, 1, true},
+     {kPlanar, kPlanar, kPlanar},
+     {128, 128, 64},
+     64,
+     kTiles,
+     {4, 2}},
 };
 
 // 1x1 convolutions alone: the forward pass, and the kernel's gradient on two threads.

@@ -104,6 +104,16 @@ void check_conflicts(int problems) {
   }
 }
 
+// Small planes of many channels that come first.
+void check_turned(int problems) {
+  Buffers buffers;
+  EngineThreads engine(2);
+  for (int i = 0; i < problems; ++i) {
+    const Problem p = turned_problem(static_cast<uint32_t>(i));
+    with_type(p.dtype, [&](auto zero) { check_problem<decltype(zero)>(p, buffers, engine); });
+  }
+}
+
 namespace {
 
 template <class T>
