@@ -5,7 +5,10 @@ python benchmarks/torch_networks.py mixnet_s --seconds 20    some, for so long e
 python benchmarks/torch_networks.py --no-compile             without torch.compile, which takes long
 
 Stock is PyTorch in channels_last memory, eager and by torch.compile; ours is the same network after
-`sepconv.accelerate`, eager. Every way has its turn before any has the next. Needs geffnet.
+`sepconv.accelerate`, eager. Every way has its turn before any has the next. The networks are of
+geffnet and timm:
+
+    pip install --no-deps geffnet timm torchvision huggingface_hub safetensors pyyaml
 """
 
 from __future__ import annotations
@@ -13,16 +16,16 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
-import geffnet
 import torch
 from torch import nn
 
 import sepconv
 
-NETWORKS = (
+GEFFNET = (
     "mobilenetv2_100",
     "mobilenetv3_large_100",
     "mnasnet_100",
@@ -32,6 +35,37 @@ NETWORKS = (
     "spnasnet_100",
     "mixnet_s",
 )
+TIMM = ("convnext_tiny", "xception41", "repvit_m1", "fastvit_t8", "mobilenetv4_conv_small")
+
+
+def network(name: str) -> nn.Module:
+    """A network with random weights, without dropout."""
+    torch.manual_seed(0)
+    if name in TIMM:
+        import_torchvision()
+        import timm
+
+        return timm.create_model(name, num_classes=10)
+    import geffnet
+
+    return geffnet.create_model(name, num_classes=10, drop_rate=0.0, drop_connect_rate=0.0)
+
+
+def import_torchvision() -> None:
+    """Imports torchvision, which timm does, also where its operators cannot be loaded.
+
+    The package index has it built for CUDA. Beside PyTorch for CPUs it goes on without operators,
+    but for two whose shapes it describes, and which must be declared then. No network calls them.
+    """
+    try:
+        import torchvision
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision.")]:
+            del sys.modules[name]
+        for operator in ("nms", "qnms"):
+            arguments = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", arguments)
+        import torchvision  # noqa: F401
 
 
 def training_step(module: Callable[..., torch.Tensor], x: torch.Tensor) -> Callable[[], None]:
@@ -75,9 +109,7 @@ def in_turns(ways: dict[str, Callable[[], None]], seconds: float) -> dict[str, f
 
 def measure(name: str, task: str, options: argparse.Namespace) -> float:
     """Prints a line, and gives how many times as fast as eager stock ours is."""
-    torch.manual_seed(0)
-    stock = geffnet.create_model(name, num_classes=10, drop_rate=0.0, drop_connect_rate=0.0)
-    stock = stock.to(memory_format=torch.channels_last)
+    stock = network(name).to(memory_format=torch.channels_last)
     make, shape = (
         (training_step, (options.batch, 3, options.train_pixels, options.train_pixels))
         if task == "training"
@@ -104,7 +136,7 @@ def measure(name: str, task: str, options: argparse.Namespace) -> float:
 def main() -> None:
     """Measures each network at each task, and prints the geometric means."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("networks", nargs="*", help=f"some of {', '.join(NETWORKS)}")
+    parser.add_argument("networks", nargs="*", help=f"some of {', '.join(GEFFNET + TIMM)}")
     parser.add_argument("--tasks", nargs="+", default=["training", "inference"])
     parser.add_argument("--seconds", type=float, default=10.0, help="a network and a task")
     parser.add_argument("--batch", type=int, default=8, help="images of a training step")
@@ -113,7 +145,7 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     for task in options.tasks:
-        factors = [measure(name, task, options) for name in options.networks or NETWORKS]
+        factors = [measure(name, task, options) for name in options.networks or GEFFNET + TIMM]
         print(f"{task}: {statistics.geometric_mean(factors):.2f} times as fast in the mean")
 
 

@@ -383,7 +383,7 @@ def test_explain_imports_modules_too(own, capsys):
     ("name", "message"),
     [
         ("absent", "there is no module absent in "),
-        ("own_layers.py", "Without the ending: --import own_layers"),
+        ("own_layers.py", "Without the ending: own_layers"),
         ("broken", "broken fails with ZeroDivisionError: division by zero"),
         ("needy", "needy fails with ModuleNotFoundError: No module named 'absent'"),
     ],

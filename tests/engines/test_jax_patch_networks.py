@@ -1,6 +1,7 @@
 """Networks and programs that know nothing of us, under `patch_jax`: flax, equinox, plain JAX.
 
-The programs are those of benchmarks/jax_networks.py, small.
+The programs are those of benchmarks/jax_networks.py, small: networks, and what people have reported
+to JAX as slow.
 """
 
 import importlib
@@ -35,16 +36,17 @@ def programs(monkeypatch):
     return importlib.import_module("jax_networks")
 
 
-def record_of(programs, program):
+def record_of(programs, program, ways=2):
     assert programs.difference(program) < 1e-8
     times, record = programs.compare(program, seconds=0, turns=1)
-    assert [len(spent) for spent in times] == [1, 1]
+    assert [len(spent) for spent in times] == [1] * ways
     return record
 
 
 def test_a_training_step_of_mobilenet_in_flax(programs):
+    """Also with our functions in the place of its layers."""
     program = programs.mobilenet(batch=2, size=32, width=8, blocks=[(2, 1), (2, 2)])
-    record = record_of(programs, program)
+    record = record_of(programs, program, ways=3)
     assert record.served == {FORWARD: 3, X: 1, KERNEL: 2, "1x1": 4, "1x1, kernel gradient": 2}
     assert record.handed_on == {ORDINARY: 2}  # the first layer and its kernel's gradient
 
@@ -55,21 +57,70 @@ def test_a_training_step_of_convnext_in_flax(programs):
     assert record.handed_on == {ORDINARY: 2}
 
 
-def test_a_layer_of_flax(programs):
-    assert record_of(programs, programs.layer(channels=16, size=9)).served == {FORWARD: 1}
-
-
-def test_the_gradient_of_a_stack(programs):
-    record = record_of(programs, programs.stack(batch=2, channels=8, steps=16, layers=3))
-    assert record.served == {FORWARD: 2, KERNEL: 1}  # equal layers are compiled once
+def test_a_training_step_of_eegnet_in_flax(programs):
+    record = record_of(programs, programs.eegnet(batch=2, electrodes=4, samples=64, filters=4))
+    assert record.served == {FORWARD: 4, X: 1, KERNEL: 3, "1x1": 2, "1x1, kernel gradient": 1}
     assert not record.handed_on
 
 
-@pytest.mark.parametrize("mapped", [False, True])
-def test_the_gradient_of_a_dilated_convolution(programs, mapped):
-    record = record_of(programs, programs.dilated(mapped, 2, channels=8, steps=32, dilation=2))
-    assert record.served == {FORWARD: 2, KERNEL: 1}
+def test_a_training_step_of_conformer_modules_in_flax(programs):
+    record = record_of(programs, programs.conformer(2, steps=12, channels=8, size=5, blocks=1))
+    assert record.served == {FORWARD: 2, KERNEL: 1, "1x1": 4, "1x1, kernel gradient": 2}
     assert not record.handed_on
+
+
+def test_a_result_that_differs_is_seen(programs):
+    program = programs.layer(channels=8, size=5)
+    wrong = program._replace(called=lambda *arrays: 1.001 * program.function(*arrays))
+    assert programs.difference(program) < 1e-8 < programs.difference(wrong)
+
+
+# --- What people have reported as slow ------------------------------------------------------------
+
+REPORTED = {
+    "layer": lambda programs: programs.layer(channels=16, size=9),
+    "stack": lambda programs: programs.stack(batch=2, channels=8, steps=16, layers=3),
+    **{
+        f"dilated-{way}": lambda programs, way=way: programs.dilated(way, 2, 4, 32, dilation=2)
+        for way in ("groups", "vmap", "slices")
+    },
+}
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_a_program_that_was_reported_as_slow_is_served(name, programs):
+    record = record_of(programs, REPORTED[name](programs))
+    # Equal convolutions are compiled once.
+    assert record.served == ({FORWARD: 1} if name == "layer" else {FORWARD: 2, KERNEL: 1})
+    assert not record.handed_on
+
+
+def gradients_of(function):
+    """The gradients of the sum of the squares of its results."""
+
+    def loss(*arrays):
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(function(*arrays)))
+
+    return lambda *arrays: jax.grad(loss, range(len(arrays)))(*arrays)
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_derivatives_of_a_program_that_was_reported_as_slow(name, programs):
+    """To the second, in float32; all but the layer are gradients already."""
+    program = REPORTED[name](programs)
+    functions = [program.function, gradients_of(program.function)]
+    if name == "layer":
+        functions.append(gradients_of(functions[1]))
+
+    def all_of_them(*arrays):
+        return [function(*arrays) for function in functions]
+
+    expected = jax.jit(all_of_them)(*program.arrays)
+    with sepconv.patch_jax() as record:
+        agree(jax.jit(all_of_them)(*program.arrays), expected)
+    assert {FORWARD, KERNEL} <= set(record.served)
+    # Of a second derivative one is JAX's own: an image as the kernel, or an input dilation.
+    assert record.handed_on.total() == (0 if name == "stack" else 1)
 
 
 def test_the_benchmark_prints_a_row(programs, monkeypatch, capsys):

@@ -20,7 +20,7 @@ _KERAS = ("layers", "models", "explain")
 _WRITES_EXAMPLES = ("engines/documents.py",)
 
 #: Modules for one engine that have not its name.
-_OF_ONE_ENGINE = {"jaxpr": "jax"}
+_OF_ONE_ENGINE = {"jaxpr": "jax", "modules": "torch", "named": "torch"}
 
 
 def _needs(first: str, last: str) -> str | None:

@@ -1,4 +1,4 @@
-"""`sepconv explain`: from a model's name or file, or a program's, to a table and a picture."""
+"""`sepconv explain`: from the name or file of a model, module or program to a table or picture."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ weights, which take the same time; nothing is downloaded.
 Of a program, which `sepconv compile` makes, there is a row a step, with its
 weights' bytes; its floor is that of its arithmetic, and its time is measured
 within the program. No Keras is needed.
+
+PACKAGE:NAME is a PyTorch module, or a class or function that makes one without
+arguments, in a Python module in the current directory or on the Python path,
+which is imported. Its steps are those of its program, as sepconv.optimize
+makes it.
 """
 _EXAMPLES = """\
 examples:
@@ -53,6 +58,7 @@ examples:
   sepconv explain model.keras --batch 8
   sepconv explain fully_convolutional.keras --size 480x640
   sepconv explain model.sepconv
+  sepconv explain geffnet:mixnet_s --shape 3x224x224
 """
 
 
@@ -73,7 +79,8 @@ def add_parsers(commands: Any) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a .keras, .h5 or .sepconv file, or a name in keras.applications",
+        help="a .keras, .h5 or .sepconv file, a name in keras.applications, or PACKAGE:NAME of a "
+        "PyTorch module",
     )
     parser.add_argument(
         "--batch", type=positive_int, metavar="N", help="examples at a time (default: 1)"
@@ -86,6 +93,12 @@ def add_parsers(commands: Any) -> None:
         "keras.applications what the network was published with)",
     )
     parser.add_argument(
+        "--shape",
+        type=_sizes,
+        metavar="CxHxW",
+        help="of a PyTorch module's input, without the batch (default: 3x224x224)",
+    )
+    parser.add_argument(
         "--output", type=Path, metavar="FILE.svg", help="where to draw the picture (default: not)"
     )
     add_force(parser, "the picture if it is there")
@@ -96,9 +109,14 @@ def add_parsers(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carries out the command; returns the exit code, as `sepconv.cli.main` does."""
+    from sepconv.explain.named import is_named
     from sepconv.models.files import FileError, check_target, import_modules, replacing
 
     try:
+        if is_named(options.model):
+            _explain_module(options)
+            return 0
+        _refuse(options, ("shape",), f"for PyTorch modules, and {options.model} is none")
         if Path(options.model).suffix == ".sepconv":
             _explain_program(options)
             return 0
@@ -117,9 +135,9 @@ def run(options: argparse.Namespace) -> int:
     except (FileError, EngineError) as error:
         return fail(str(error), 2)
     except ModuleNotFoundError as error:
-        if error.name not in ("rich", "matplotlib"):
+        if error.name not in ("rich", "matplotlib", "torch"):
             raise
-        return fail(f"explain needs {error.name}: pip install rich matplotlib", 2)
+        return fail(f"explain needs {error.name}: pip install {error.name}", 2)
     except KeyboardInterrupt:
         return fail("stopped; nothing was written.", 130)
     return 0
@@ -172,10 +190,8 @@ def _explain_program(options: argparse.Namespace) -> None:
     from sepconv.explain.programs import example_inputs, explain_program
     from sepconv.models.files import FileError
 
-    for option in ("output", "engine", "imports"):
-        if getattr(options, option):
-            name = "import" if option == "imports" else option
-            raise FileError(f"--{name} is for Keras models, and {options.model} is a program")
+    reason = f"for Keras models, and {options.model} is a program"
+    _refuse(options, ("output", "engine", "imports"), reason)
     console = _console()
     console.print(f"Reading {options.model} ...", markup=False, highlight=False)
     try:
@@ -193,6 +209,43 @@ def _explain_program(options: argparse.Namespace) -> None:
         raise FileError(_of(options.model, error)) from error
     for part in program_table(found):
         console.print(part)
+
+
+def _explain_module(options: argparse.Namespace) -> None:
+    """Explains a PyTorch module and prints the table."""
+    import torch
+
+    from sepconv.explain.modules import explain_module
+    from sepconv.explain.named import named_module
+    from sepconv.explain.program_table import program_table
+    from sepconv.models.files import FileError
+
+    reason = f"for Keras models, and {options.model} is a PyTorch module"
+    _refuse(options, ("output", "engine", "imports"), reason)
+    reason = f"for Keras models and programs; --shape is what {options.model} takes"
+    _refuse(options, ("size",), reason)
+    console = _console()
+    console.print(f"Importing {options.model} ...", markup=False, highlight=False)
+    module = named_module(options.model)
+    console.print("Measuring the machine's limits, then the module ...")
+    example = torch.zeros(options.batch or 1, *(options.shape or (3, 224, 224)))
+    try:
+        explanation = explain_module(module, example)
+    # What the module itself raises for such an input, too.
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise FileError(_of(options.model, error)) from error
+    for part in program_table(explanation.found):
+        console.print(part)
+
+
+def _refuse(options: argparse.Namespace, names: tuple[str, ...], reason: str) -> None:
+    """Raises where one of these options is given."""
+    from sepconv.models.files import FileError
+
+    for name in names:
+        if getattr(options, name):
+            flag = "import" if name == "imports" else name
+            raise FileError(f"--{flag} is {reason}")
 
 
 def _of(name: str, error: Exception) -> str:

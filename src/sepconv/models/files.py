@@ -235,11 +235,12 @@ def _is_known(config: dict[str, Any], name: str) -> bool:
     return any(hasattr(getattr(keras, module), name) for module in _MODULES)
 
 
-def import_modules(names: Sequence[str]) -> None:
+def import_modules(names: Sequence[str], asked_by: str = "--import") -> None:
     """Imports a user's modules, which register the classes that files name.
 
     Args:
         names: modules in the current directory or on the Python path.
+        asked_by: the argument of the command that names them, for errors.
 
     Raises:
         FileError: there is no such module, or it fails.
@@ -248,24 +249,25 @@ def import_modules(names: Sequence[str]) -> None:
     sys.path.insert(0, here)
     try:
         for name in names:
-            _import_module(name)
+            _import_module(name, asked_by)
     finally:
         sys.path.remove(here)
 
 
-def _import_module(name: str) -> None:
+def _import_module(name: str, asked_by: str) -> None:
     try:
         importlib.import_module(name)
     # A user's module may raise anything.
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(f"{missing}.")):
-            hint = f". Without the ending: --import {name[:-3]}" if name.endswith(".py") else ""
+            hint = f". Without the ending: {name[:-3]}" if name.endswith(".py") else ""
             raise FileError(
-                f"--import: there is no module {name} in {os.getcwd()} or on the Python path{hint}"
+                f"{asked_by}: there is no module {name} in {os.getcwd()} or on the Python path"
+                f"{hint}"
             ) from error
         raise FileError(
-            f"--import: {name} fails with {type(error).__name__}: {first_line(error)}"
+            f"{asked_by}: {name} fails with {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
