@@ -21,6 +21,15 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxlib.version import __version__ as jaxlib_version
 
+from sepconv.engines.jax.compat import (
+    aval_like,
+    no_mesh,
+    sharding_rule,
+    sharding_rule_result,
+    typeof,
+    vary,
+    varying_axes,
+)
 from sepconv.fused import Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
@@ -156,20 +165,14 @@ def batch_norm_sums_call(
     )
 
 
-def _varying(aval: Any) -> frozenset[Any]:
-    """The manual mesh axes (of `jax.shard_map`) along which an array differs."""
-    manual = getattr(aval, "mat", None)
-    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying
-
-
 def align(*arrays: Any) -> list[Any]:
     """The arrays, made to vary over the same manual mesh axes, as `jax.shard_map` asks for."""
-    axes = [_varying(jax.typeof(a)) if a is not None else frozenset() for a in arrays]
+    axes = [varying_axes(typeof(a)) if a is not None else frozenset() for a in arrays]
     every = frozenset().union(*axes)
     aligned = []
     for array, own in zip(arrays, axes, strict=True):
         if array is not None and every - own:
-            array = jax.lax.pcast(array, tuple(sorted(every - own)), to="varying")
+            array = vary(array, tuple(sorted(every - own)))
         aligned.append(array)
     return aligned
 
@@ -179,12 +182,7 @@ def output_aval(like: Any, shape: Sequence[int], batch: bool = True) -> Any:
 
     Where `batch` holds, the first axis is the batch, as it is in `like`, and sharded as that is.
     """
-    spec = [None for _ in shape]
-    if batch:
-        spec[0] = like.sharding.spec[0]
-    sharding = NamedSharding(like.sharding.mesh, PartitionSpec(*spec))
-    manual = {"manual_axis_type": like.mat} if hasattr(like, "mat") else {"vma": like.vma}
-    return jax.core.ShapedArray(tuple(shape), like.dtype, sharding=sharding, **manual)
+    return aval_like(like, shape, batch)
 
 
 Call = Callable[..., Any]
@@ -316,7 +314,7 @@ def _partitioned(
 
         def local(*arrays: Any) -> tuple[Any, ...]:
             # One device's program knows no mesh, whichever one the user has set.
-            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+            with no_mesh():
                 return tuple(
                     out if flag or not axes else jax.lax.psum(out, axes)
                     for out, flag in zip(wrapped(*arrays), results, strict=True)
@@ -347,11 +345,11 @@ def _partitioned(
         extra: dict[str, Any] = {"need_replication_factors": tuple(whole)}
         if not any(results):
             extra["reduction_factors"] = ("n",)
-        return text, extra
+        return sharding_rule_result(text, extra)
 
     function = custom_partitioning(wrapped)
     function.def_partition(
-        partition=partition, infer_sharding_from_operands=infer, sharding_rule=rule
+        partition=partition, infer_sharding_from_operands=infer, sharding_rule=sharding_rule(rule)
     )
     if multiple_results:
         return function

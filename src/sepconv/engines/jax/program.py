@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from sepconv.engines.jax.compat import typeof
 from sepconv.engines.jax.transforms import fold_batch, is_zero
 from sepconv.program.embedded import KEY_BYTES, Embedded, no_gradient, shapes_at
 
@@ -158,7 +159,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
     if not all(map(is_zero, tangents)):
         raise no_gradient(params["embedded"].name)
     found = _program.bind(*primals, **params)
-    return found, [ad.Zero(jax.typeof(y).to_tangent_aval()) for y in found]
+    return found, [ad.Zero(typeof(y).to_tangent_aval()) for y in found]
 
 
 _program = Primitive("sepconv_program")
