@@ -7,16 +7,21 @@ before some other do without.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
+
+from sepconv.versions import check
 
 __all__ = ["aval_like", "no_mesh", "sharding_rule", "sharding_rule_result", "trace_state", "typeof"]
 __all__ += ["vary", "varying_axes"]
 
+check("jax", jax.__version__)
 _VERSION = jax.__version_info__
 
 #: The abstract value of an array or a tracer; `jax.typeof` is of JAX 0.6.
@@ -32,6 +37,17 @@ def trace_state() -> Any:
     return get_opaque_trace_state()
 
 
+def register_lowering(primitive: Any, rule: Callable[..., Any]) -> None:
+    """Registers a rule whose result belongs to one call and must not be kept for equal ones.
+
+    Versions that have no such word keep only the results of rules that ask for it.
+    """
+    if "cacheable" in inspect.signature(mlir.register_lowering).parameters:
+        mlir.register_lowering(primitive, rule, cacheable=False)
+    else:
+        mlir.register_lowering(primitive, rule)
+
+
 def varying_axes(aval: Any) -> frozenset[Any]:
     """The manual mesh axes (of `jax.shard_map`) along which an array differs.
 
@@ -45,7 +61,7 @@ def vary(array: Any, axes: tuple[Any, ...]) -> Any:
     """The array, made to vary over more manual mesh axes."""
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(array, axes, to="varying")
-    return jax.lax.pvary(array, axes)  # before JAX 0.9
+    return jax.lax.pvary(array, axes)  # the older name
 
 
 def aval_like(like: Any, shape: Sequence[int], batch: bool) -> Any:

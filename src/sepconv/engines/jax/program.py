@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from sepconv.engines.jax.compat import typeof
+from sepconv.engines.jax.compat import register_lowering, typeof
 from sepconv.engines.jax.transforms import fold_batch, is_zero
 from sepconv.program.embedded import KEY_BYTES, Embedded, no_gradient, shapes_at
 
@@ -166,6 +166,6 @@ _program = Primitive("sepconv_program")
 _program.multiple_results = True
 _program.def_impl(_run)
 _program.def_abstract_eval(_avals)
-mlir.register_lowering(_program, _lowering, cacheable=False)  # each has a call back of its own
+register_lowering(_program, _lowering)  # each has a call back of its own
 ad.primitive_jvps[_program] = _jvp
 batching.primitive_batchers[_program] = _batch
