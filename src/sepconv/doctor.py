@@ -165,7 +165,7 @@ def _with_range(finding: Finding, module: str, distribution: str, version: str) 
     found = f"{finding.found}; {version} is {side} than what is tested: {tested}"
     if finding.state != "ok":
         return finding._replace(found=found)
-    mend = f"To have one that is tested: pip install '{distribution}>={tested.oldest},=={tested}'"
+    mend = f"If it fails, take one that is tested: pip install '{distribution}~={tested.newest}.0'"
     return finding._replace(state="untested", found=found, mend=mend)
 
 

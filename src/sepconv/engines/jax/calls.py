@@ -23,6 +23,7 @@ from jaxlib.version import __version__ as jaxlib_version
 
 from sepconv.engines.jax.compat import (
     aval_like,
+    ffi_version,
     no_mesh,
     sharding_rule,
     sharding_rule_result,
@@ -54,16 +55,25 @@ except ModuleNotFoundError as error:
         "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
     ) from error
 
+
+def _refused() -> ImportError:
+    return ImportError(
+        f"XLA in jaxlib {jaxlib_version} does not take sepconv's operations, which were "
+        f"built for version {'.'.join(map(str, _xla.api_version))} of its FFI. Upgrade jaxlib, "
+        "or build sepconv against the installed one: "
+        "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
+    )
+
+
+# JAX may register handlers later than it is told to, and then an older XLA does not start at all.
+_installed = ffi_version()
+if _installed is not None and tuple(_xla.api_version) > _installed:
+    raise _refused()
 for _name, _handler in _xla.registrations().items():
     try:
         jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
     except Exception as error:
-        raise ImportError(
-            f"XLA in jaxlib {jaxlib_version} does not take sepconv's operations, which were "
-            f"built for version {'.'.join(map(str, _xla.api_version))} of its FFI. Upgrade jaxlib, "
-            "or build sepconv against the installed one: "
-            "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
-        ) from error
+        raise _refused() from error
 
 
 def _integers(values: Sequence[int]) -> np.ndarray:

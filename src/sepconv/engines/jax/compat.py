@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -26,6 +29,20 @@ _VERSION = jax.__version_info__
 
 #: The abstract value of an array or a tracer; `jax.typeof` is of JAX 0.6.
 typeof: Any = jax.typeof if hasattr(jax, "typeof") else jax.core.get_aval
+
+
+def ffi_version() -> tuple[int, int] | None:
+    """The version of the FFI that the installed XLA has, or None where its headers do not say."""
+    header = Path(jaxlib.__file__).parent / "include" / "xla" / "ffi" / "api" / "c_api.h"
+    with contextlib.suppress(OSError):
+        text = header.read_text(encoding="utf-8")
+        numbers = [
+            re.search(rf"#define XLA_FFI_API_{part} (\d+)", text) for part in ("MAJOR", "MINOR")
+        ]
+        if all(numbers):
+            major, minor = (int(number[1]) for number in numbers if number)
+            return major, minor
+    return None
 
 
 def trace_state() -> Any:
