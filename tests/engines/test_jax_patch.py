@@ -181,7 +181,8 @@ def test_a_rule_of_older_versions_is_its_own_entry():
     assert patch._entry(older, convolve) is convolve
     entry = patch._entry(STOCK, convolve)
     assert patch._rule_of(entry) is convolve
-    assert type(entry) is type(STOCK)
+    if jax.__version_info__ >= (0, 8):
+        assert type(entry) is type(STOCK)
 
 
 # --- Programs that are JAX's ----------------------------------------------------------------------

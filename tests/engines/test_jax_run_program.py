@@ -12,6 +12,7 @@ from helpers import programs
 
 jax = pytest.importorskip("jax")
 
+import jax.export  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 import sepconv.jax  # noqa: E402

@@ -303,9 +303,9 @@ def _partitioned(
         out = call(*arrays)
         return tuple(out) if multiple_results else (out,)
 
-    def batch_axes(mesh: Any, arguments: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    def batch_axes(mesh: Any, *sides: tuple[Sequence[bool], Sequence[Any]]) -> Any:
         """The mesh axes along which to cut the batch: those of the first array that is cut."""
-        for flags, arrays in ((operands, arguments), (results, outputs)):
+        for flags, arrays in sides:
             for flag, array in zip(flags, arrays, strict=True):
                 spec = getattr(array.sharding, "spec", None)
                 if flag and spec and spec[0]:
@@ -320,7 +320,7 @@ def _partitioned(
         return tuple(NamedSharding(mesh, cut if flag else PartitionSpec()) for flag in flags)
 
     def partition(mesh: Any, arguments: Any, outputs: Any) -> Any:
-        axes = batch_axes(mesh, arguments, outputs)
+        axes = batch_axes(mesh, (operands, arguments), (results, outputs))
 
         def local(*arrays: Any) -> tuple[Any, ...]:
             # One device's program knows no mesh, whichever one the user has set.
@@ -333,7 +333,7 @@ def _partitioned(
         return mesh, local, shardings(mesh, axes, results), shardings(mesh, axes, operands)
 
     def infer(mesh: Any, arguments: Any, outputs: Any) -> tuple[Any, ...]:
-        return shardings(mesh, batch_axes(mesh, arguments, ()), results)
+        return shardings(mesh, batch_axes(mesh, (operands, arguments)), results)
 
     def rule(mesh: Any, operand_types: Any, result_types: Any) -> Any:
         """Shardy's view of it: the batch is one factor, every other axis one that is not cut."""

@@ -21,8 +21,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from sepconv.versions import check
 
-__all__ = ["aval_like", "no_mesh", "sharding_rule", "sharding_rule_result", "trace_state", "typeof"]
-__all__ += ["vary", "varying_axes"]
+__all__ = [
+    "aval_like",
+    "call_back",
+    "ffi_version",
+    "no_mesh",
+    "register_lowering",
+    "sharding_rule",
+    "sharding_rule_result",
+    "trace_state",
+    "typeof",
+    "vary",
+    "varying_axes",
+]
 
 check("jax", jax.__version__)
 _VERSION = jax.__version_info__
@@ -63,6 +74,20 @@ def register_lowering(primitive: Any, rule: Callable[..., Any]) -> None:
         mlir.register_lowering(primitive, rule, cacheable=False)
     else:
         mlir.register_lowering(primitive, rule)
+
+
+def call_back(
+    context: Any, compute: Callable[..., Sequence[Any]], operands: Sequence[Any]
+) -> Sequence[Any]:
+    """The results of a call of Python's in a program that is being lowered, on NumPy's arrays."""
+    options = {"has_side_effect": False}
+    if "returns_token" in inspect.signature(mlir.emit_python_callback).parameters:
+        options["returns_token"] = False
+    avals = context.avals_in, context.avals_out
+    results, _, _ = mlir.emit_python_callback(
+        context, compute, None, list(operands), *avals, **options
+    )
+    return results
 
 
 def varying_axes(aval: Any) -> frozenset[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from sepconv.engines.jax.compat import register_lowering, typeof
+from sepconv.engines.jax.compat import call_back, register_lowering, typeof
 from sepconv.engines.jax.transforms import fold_batch, is_zero
 from sepconv.program.embedded import KEY_BYTES, Embedded, no_gradient, shapes_at
 
@@ -106,17 +106,7 @@ def _lowering(context: Any, *operands: Any, embedded: Embedded, keyed: bool) -> 
         like = context.avals_out
         return tuple(y.astype(one.dtype, copy=False) for y, one in zip(found, like, strict=True))
 
-    results, _, _ = mlir.emit_python_callback(
-        context,
-        compute,
-        None,
-        list(operands),
-        context.avals_in,
-        context.avals_out,
-        has_side_effect=False,
-        returns_token=False,
-    )
-    return results
+    return call_back(context, compute, operands)
 
 
 def _batch(
