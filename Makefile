@@ -151,25 +151,17 @@ aarch64: ## cross compile the C++ tests for aarch64 and run them in QEMU
 	  -DCMAKE_CXX_COMPILER=$(CROSS)
 	$(QEMU) -L /usr/aarch64-linux-gnu build/aarch64/tests/native/sepconv_native_test 0.2
 
-# --- wheels, and the oldest versions of what they work with ---------------------------------------
+# --- wheels, and older versions of what they work with --------------------------------------------
 
-LOWEST := build/lowest
-
-.PHONY: wheel test-lowest
+.PHONY: wheel test-lowest test-middle
 wheel: $(STAMPS)/venv ## build a wheel for this Python (Linux) and try it in a bare environment
 	tools/wheel.sh
 
-test-lowest: wheel $(TEST_ENGINES:%=test-lowest-%) ## test with the lowest versions that pyproject.toml allows
-	tools/lowest.sh core dependencies
-	cd $(LOWEST)/core && SEPCONV_TEST_ENGINES= bin/python -m pytest $(CURDIR)/tests/core \
-	  -c $(CURDIR)/pyproject.toml --deselect $(CURDIR)/tests/core/test_stress.py
-	@echo "make test-lowest: passed"
+test-lowest: wheel ## test with the lowest versions that pyproject.toml allows
+	@tools/versions.sh lowest $(TEST_ENGINES)
 
-test-lowest-%:
-	tools/lowest.sh $* $*
-	$(LOWEST)/$*/bin/python tests/smoke.py $*
-	SEPCONV_TEST_ENGINES=$* KERAS_BACKEND=$* $(LOWEST)/$*/bin/python -m pytest \
-	  tests/engines/test_$*_values.py tests/engines/test_$*_gradients.py tests/layers
+test-middle: wheel ## test with the versions of requirements/middle.txt, between the lowest and the newest
+	@tools/versions.sh middle $(TEST_ENGINES)
 
 clean: ## remove the environment, the build and all caches
 	rm -rf $(VENV) build dist report.html sepconv-bench .pytest_cache .hypothesis .ruff_cache .mypy_cache

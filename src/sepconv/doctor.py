@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from sepconv._commands import add_command
+from sepconv.versions import TESTED
 
 __all__ = ["Finding", "add_parsers", "cpu_model", "examine", "machine", "main", "probe", "run"]
 
@@ -21,15 +22,16 @@ _ABOUT = """\
 Says what sepconv found here: processor, instruction set, threads, engines and
 versions. On every engine that is installed it computes a tiny convolution and
 holds it against the reference; each in a process of its own, so that a crash
-is shown, too. Ends with exit code 1 if something is broken; an engine that is
-not installed is not broken.
+is shown, too. A version outside of those that sepconv is tested with is called
+untested. Ends with exit code 1 if something is broken; an engine that is not
+installed, or untested, is not broken.
 """
 
-#: Engine -> (the distributions that may bring it, the name that its users know it by).
+#: Engine -> the distributions that may bring it; of each, the first is the one to install.
 ENGINES = {
-    "jax": (("jax",), "JAX"),
-    "torch": (("torch",), "PyTorch"),
-    "tensorflow": (("tensorflow-cpu", "tensorflow"), "TensorFlow"),
+    "jax": ("jax",),
+    "torch": ("torch",),
+    "tensorflow": ("tensorflow-cpu", "tensorflow"),
 }
 
 
@@ -38,7 +40,8 @@ class Finding(NamedTuple):
 
     Attributes:
         what: the thing looked at.
-        state: ``"ok"``, ``"missing"`` (optional, not installed) or ``"broken"``.
+        state: ``"ok"``, ``"missing"`` (optional, not installed), ``"untested"`` (it works, but in
+            another version than those tested) or ``"broken"``.
         found: what was found, for people.
         mend: how to mend it; empty where nothing is to be mended.
     """
@@ -111,8 +114,8 @@ def machine(engine: str | None = None) -> list[tuple[str, str]]:
         ("NumPy", np.__version__),
     ]
     if engine is not None:
-        distributions, name = ENGINES[engine]
-        rows += [(name, _version(*distributions) or "unknown"), ("Keras", _version("keras") or "-")]
+        found = _version(*ENGINES[engine]) or "unknown"
+        rows += [(TESTED[engine].name, found), ("Keras", _version("keras") or "-")]
     return rows
 
 
@@ -157,13 +160,37 @@ def _examine_adapter(engine: str, name: str, found: str, mend: str) -> Finding:
     return Finding(name, "ok", f"{found}; a convolution is right to {error:.0e}")
 
 
+def _with_range(finding: Finding, module: str, distribution: str, version: str) -> Finding:
+    """A finding with the versions that are tested; untested where it is ok, but outside of them."""
+    tested = TESTED[module]
+    place = tested.place(version)
+    if place == 0:
+        return finding._replace(found=f"{finding.found}; tested: {tested}")
+    side = "newer" if place > 0 else "older"
+    found = f"{finding.found}; {version} is {side} than what is tested: {tested}"
+    if finding.state != "ok":
+        return finding._replace(found=found)
+    mend = f"If it fails, take one that is tested: pip install '{distribution}~={tested.newest}.0'"
+    return finding._replace(state="untested", found=found, mend=mend)
+
+
+def _examine_keras() -> Finding:
+    found = _version("keras")
+    if found is None:
+        mend = "Comes with any engine: pip install 'sepconv[jax]'"
+        return Finding("Keras", "missing", "not installed, so no sepconv.layers", mend)
+    return _with_range(Finding("Keras", "ok", found), "keras", "keras", found)
+
+
 def _examine_engine(engine: str) -> Finding:
-    distributions, name = ENGINES[engine]
+    name = TESTED[engine].name
     if importlib.util.find_spec(engine) is None:
         return Finding(name, "missing", "not installed", f"pip install 'sepconv[{engine}]'")
     rebuild = "Install sepconv anew, now that the engine is there: pip install --force-reinstall "
     rebuild += "--no-deps --no-cache-dir sepconv (in a clone: pip install .)"
-    return _examine_adapter(engine, name, _version(*distributions) or "installed", rebuild)
+    found = _version(*ENGINES[engine])
+    finding = _examine_adapter(engine, name, found or "installed", rebuild)
+    return finding if found is None else _with_range(finding, engine, ENGINES[engine][0], found)
 
 
 def examine() -> list[Finding]:
@@ -171,13 +198,7 @@ def examine() -> list[Finding]:
     rows = [Finding(what, "ok", value) for what, value in machine()]
     rebuild = "Install sepconv anew: pip install --force-reinstall --no-deps sepconv"
     rows.append(_examine_adapter("numpy", "NumPy kernels", "loaded", rebuild))
-    keras = _version("keras")
-    if keras is None:
-        mend = "Comes with any engine: pip install 'sepconv[jax]'"
-        rows.append(Finding("Keras", "missing", "not installed, so no sepconv.layers", mend))
-    else:
-        rows.append(Finding("Keras", "ok", keras))
-    return rows + [_examine_engine(engine) for engine in ENGINES]
+    return [*rows, _examine_keras(), *map(_examine_engine, ENGINES)]
 
 
 def add_parsers(commands: Any) -> None:
@@ -207,10 +228,10 @@ def _print(findings: Sequence[Finding]) -> None:
         from rich.text import Text
     except ImportError:
         for what, state, found, mend in findings:
-            print(f"{state:8}{what:16}{found}" + (f"\n{'':24}{mend}" if mend else ""))
+            print(f"{state:9}{what:16}{found}" + (f"\n{'':25}{mend}" if mend else ""))
         return
     shown = Table(box=box.SIMPLE_HEAD, show_header=False)
-    styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    styles = {"ok": "green", "missing": "yellow", "untested": "yellow", "broken": "bold red"}
     for what, state, found, mend in findings:
         text = Text(found)
         if mend:

@@ -6,6 +6,7 @@ import pytest
 
 from sepconv import cli, doctor, isa_name
 from sepconv.doctor import Finding
+from sepconv.versions import TESTED
 
 FINDINGS = [
     Finding("NumPy kernels", "ok", "loaded"),
@@ -82,7 +83,59 @@ def test_an_engine_that_is_not_there_is_missing_and_not_broken(monkeypatch):
     assert finding.mend == "pip install 'sepconv[torch]'"
 
 
-@pytest.mark.parametrize(("findings", "code"), [(FINDINGS, 0), ([*FINDINGS, BROKEN], 1)])
+UNTESTED = [
+    ("keras", "3.9.2", "is older than what is tested: 3.10 to 3.15"),
+    ("keras", "3.16.0", "is newer than what is tested: 3.10 to 3.15"),
+    ("jax", "0.11.0", "is newer than what is tested: 0.5 to 0.10"),
+    ("torch", "2.14.0+cpu", "is newer than what is tested: 2.6 to 2.13"),
+    ("tensorflow-cpu", "2.17.1", "is older than what is tested: 2.18 to 2.21"),
+]
+
+
+def _examine(distribution, version, error, monkeypatch):
+    """What the doctor says where one thing is installed, and computes with an error."""
+    monkeypatch.setattr(doctor, "_version", lambda *names: version)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(doctor, "_probe_apart", lambda engine: (error, "it crashed"))
+    if distribution == "keras":
+        return doctor._examine_keras()
+    return doctor._examine_engine(distribution.removesuffix("-cpu"))
+
+
+@pytest.mark.parametrize(("distribution", "version", "said"), UNTESTED)
+def test_a_version_outside_of_the_tested_ones_is_untested(distribution, version, said, monkeypatch):
+    finding = _examine(distribution, version, 1e-7, monkeypatch)
+    assert finding.state == "untested"
+    assert f"{version} {said}" in finding.found
+    assert f"pip install '{distribution}~={said.rsplit(maxsplit=1)[1]}.0'" in finding.mend
+
+
+@pytest.mark.parametrize("module", TESTED)
+def test_a_tested_version_is_well_and_says_the_range(module, monkeypatch):
+    for version in (TESTED[module].oldest, f"{TESTED[module].newest}.1+cpu"):
+        finding = _examine(module, version, 1e-7, monkeypatch)
+        assert finding.state == "ok"
+        assert finding.found.startswith(version)
+        assert finding.found.endswith(f"; tested: {TESTED[module]}")
+        assert finding.mend == ""
+
+
+def test_a_broken_engine_of_an_untested_version_is_broken(monkeypatch):
+    finding = _examine("jax", "0.11.0", None, monkeypatch)
+    assert finding.state == "broken"
+    assert "it crashed" in finding.found
+    assert "0.11.0 is newer than what is tested" in finding.found
+    assert "pip install" in finding.mend
+
+
+@pytest.mark.parametrize(
+    ("findings", "code"),
+    [
+        (FINDINGS, 0),
+        ([*FINDINGS, BROKEN], 1),
+        ([*FINDINGS, Finding("Keras", "untested", "9.0", "take 3")], 0),
+    ],
+)
 def test_doctor_fails_only_for_what_is_broken(findings, code, monkeypatch, capsys):
     monkeypatch.setattr("sepconv.doctor.examine", lambda: findings)
     assert cli.main(["doctor"]) == code

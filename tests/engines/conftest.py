@@ -15,9 +15,9 @@ DISTRIBUTED = Path(__file__).parents[2] / "examples" / "distributed"
 @pytest.fixture
 def x64() -> Iterator[None]:
     """JAX with 64-bit types."""
-    import jax
+    from helpers import jax_versions
 
-    with jax.enable_x64(True):
+    with jax_versions.x64():
         yield
 
 

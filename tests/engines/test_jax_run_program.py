@@ -6,17 +6,16 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import programs
 
-jax = pytest.importorskip("jax")
-
-import jax.numpy as jnp  # noqa: E402
-
-import sepconv.jax  # noqa: E402
-from sepconv.program.network import Input, Network, Step  # noqa: E402
-from sepconv.program.program import Program  # noqa: E402
+import sepconv.jax
+from sepconv.program.network import Input, Network, Step
+from sepconv.program.program import Program
 
 run = sepconv.jax.run_program
 

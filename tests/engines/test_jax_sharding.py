@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from helpers.jax_versions import since
 
 PRELUDE = """
 import re
 import jax, numpy as np
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 import sepconv, sepconv.jax
 
 jax.config.update("jax_enable_x64", True)
@@ -93,6 +94,7 @@ check(jax.jit(mapped)(dy, x, *weights), gradients)
 """
 
 EXPLICIT = """
+from jax.sharding import AxisType
 with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))):
     xs, dys = put([x, dy], P("data"))
     out = jax.jit(forward)(xs, *weights)
@@ -104,7 +106,12 @@ with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,)
 
 @pytest.mark.parametrize(
     ("script", "batch"),
-    [(BATCH_SHARDED, 4), (UNEVEN, 5), (SHARD_MAP, 4), (EXPLICIT, 4)],
+    [
+        (BATCH_SHARDED, 4),
+        (UNEVEN, 5),
+        pytest.param(SHARD_MAP, 4, marks=since("0.6.1", "jax.shard_map")),
+        pytest.param(EXPLICIT, 4, marks=since("0.7.2", "jax.set_mesh")),
+    ],
     ids=["batch", "uneven", "shard_map", "explicit"],
 )
 def test_two_devices(script, batch):

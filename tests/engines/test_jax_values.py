@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.configurations import TOLERANCE
+from helpers.jax_versions import x64
 from jax import lax
 
 import sepconv
@@ -16,7 +17,7 @@ CONFIGURATIONS = 200
 def _settings():
     # Nearly all the time goes into compiling the stock convolution: for that, no optimizations.
     jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
+    with x64():
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -154,6 +154,6 @@ def float64(engine: str) -> contextlib.AbstractContextManager[Any]:
     """In which float64 is what it says, which JAX must be asked for."""
     if engine != "jax":
         return contextlib.nullcontext()
-    import jax
+    from helpers.jax_versions import x64
 
-    return jax.enable_x64(True)
+    return x64()

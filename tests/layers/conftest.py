@@ -44,9 +44,9 @@ def float64():
     """A context in which float64 is what it says, which JAX must be asked for."""
     if BACKEND != "jax":
         return contextlib.nullcontext
-    import jax
+    from helpers.jax_versions import x64
 
-    return lambda: jax.enable_x64(True)
+    return x64
 
 
 @pytest.fixture

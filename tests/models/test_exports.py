@@ -294,6 +294,7 @@ def test_onnx_from_torch_under_a_patch(model, tmp_path):
 def test_jax_export_under_a_patch(compiled, model, tmp_path):
     """Also of a function that was compiled with our operations before."""
     import jax
+    import jax.export
 
     pytest.importorskip("flatbuffers")  # JAX writes with it what it exports
     expected = values(model)
@@ -312,6 +313,7 @@ def test_jax_export_under_a_patch(compiled, model, tmp_path):
 def test_jax_exports_our_operations_without_a_patch():
     """Where somebody says that they may be in it, as they do for their own."""
     import jax
+    import jax.export
 
     check = jax.export.DisabledSafetyCheck.custom_call("sepconv_forward")
     layer = sepconv.layers.DepthwiseConv2D(3)

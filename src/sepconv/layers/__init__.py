@@ -17,6 +17,7 @@ Example:
     True
 """
 
+import sepconv.layers.oldest  # noqa: F401  # first: an older Keras lacks what the others import
 from sepconv.layers.batch_normalization import BatchNormalization
 from sepconv.layers.conv2d import Conv2D
 from sepconv.layers.depthwise_conv1d import DepthwiseConv1D

@@ -187,20 +187,20 @@ def _as_array(value: Any) -> np.ndarray:
 def _traced(model: Any, inputs: Any, layers: Sequence[Any], by_engine: bool) -> Outcome:
     """Traces the model with JAX and computes the traced program."""
     import jax
-    from jax.extend.core import get_opaque_trace_state
 
+    from sepconv.engines.jax.compat import trace_state
     from sepconv.models.jaxpr import evaluate
 
     arrays = [np.asarray(x) for x in keras.tree.flatten(inputs)]
     seen: list[tuple[Any, int]] = []
 
     def compute(*tensors: Any) -> list[Any]:
-        outer = get_opaque_trace_state()
+        outer = trace_state()
         extra: list[Any] = []
 
         def note(layer: Any, given: Any, output: Any) -> None:
             # Tensors inside a loop cannot be read outside of it.
-            if get_opaque_trace_state() == outer:
+            if trace_state() == outer:
                 leaves = [x for x in keras.tree.flatten(output) if hasattr(x, "dtype")]
                 extra.extend(leaves)
                 seen.append((layer, len(leaves)))

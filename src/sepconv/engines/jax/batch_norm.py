@@ -24,6 +24,7 @@ from sepconv.engines.jax.calls import (
     moments_call,
     output_aval,
 )
+from sepconv.engines.jax.compat import typeof
 from sepconv.engines.jax.composed import shape_of
 from sepconv.engines.jax.transforms import composed_batch, composed_jvp, is_zero, no_cotangents
 
@@ -193,7 +194,7 @@ def _forward_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, params: _Pa
     x, gamma, _ = primals
     moving = map(ad.instantiate_zeros, tangents)
     change = _tangent.bind(x, gamma, mean, variance, *moving, params=params)
-    still = [ad.Zero(jax.typeof(a).to_tangent_aval()) for a in (mean, variance)]
+    still = [ad.Zero(typeof(a).to_tangent_aval()) for a in (mean, variance)]
     return outputs, [change, *still]
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import align, forward_call, make_primitive, output_aval
+from sepconv.engines.jax.compat import typeof
 from sepconv.engines.jax.composed import add_bias, depthwise, mix, ordinary, shape_of
 from sepconv.engines.jax.convolution import tangent, transpose
 from sepconv.engines.jax.transforms import (
@@ -126,7 +127,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, params: _Params) ->
         return composed_jvp(_composed, primals, tangents, params)
     y = _forward.bind(*primals, params=params)
     if still:
-        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
+        return y, ad.Zero(typeof(y).to_tangent_aval())
     return y, tangent(params.block, operands, params.split(tangents), y)
 
 

@@ -21,6 +21,16 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxlib.version import __version__ as jaxlib_version
 
+from sepconv.engines.jax.compat import (
+    aval_like,
+    ffi_version,
+    no_mesh,
+    sharding_rule,
+    sharding_rule_result,
+    typeof,
+    vary,
+    varying_axes,
+)
 from sepconv.fused import Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec
 
@@ -45,16 +55,25 @@ except ModuleNotFoundError as error:
         "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
     ) from error
 
+
+def _refused() -> ImportError:
+    return ImportError(
+        f"XLA in jaxlib {jaxlib_version} does not take sepconv's operations, which were "
+        f"built for version {'.'.join(map(str, _xla.api_version))} of its FFI. Upgrade jaxlib, "
+        "or build sepconv against the installed one: "
+        "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
+    )
+
+
+# JAX may register handlers later than it is told to, and then an older XLA does not start at all.
+_installed = ffi_version()
+if _installed is not None and tuple(_xla.api_version) > _installed:
+    raise _refused()
 for _name, _handler in _xla.registrations().items():
     try:
         jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
     except Exception as error:
-        raise ImportError(
-            f"XLA in jaxlib {jaxlib_version} does not take sepconv's operations, which were "
-            f"built for version {'.'.join(map(str, _xla.api_version))} of its FFI. Upgrade jaxlib, "
-            "or build sepconv against the installed one: "
-            "pip install --force-reinstall --no-deps --no-build-isolation sepconv"
-        ) from error
+        raise _refused() from error
 
 
 def _integers(values: Sequence[int]) -> np.ndarray:
@@ -151,23 +170,17 @@ def batch_norm_sums_call(
     )
 
 
-def _varying(aval: Any) -> frozenset[Any]:
-    """The manual mesh axes (of `jax.shard_map`) along which an array differs."""
-    manual = getattr(aval, "mat", None)
-    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying
-
-
 def align(*arrays: Any) -> list[Any]:
     """The arrays, made to vary over the same manual mesh axes, as `jax.shard_map` asks for."""
     # Only what is traced can vary; an array's type takes JAX 3 us to tell.
     if not any(isinstance(array, jax.core.Tracer) for array in arrays):
         return list(arrays)
-    axes = [_varying(jax.typeof(a)) if a is not None else frozenset() for a in arrays]
+    axes = [varying_axes(typeof(a)) if a is not None else frozenset() for a in arrays]
     every = frozenset().union(*axes)
     aligned = []
     for array, own in zip(arrays, axes, strict=True):
         if array is not None and every - own:
-            array = jax.lax.pcast(array, tuple(sorted(every - own)), to="varying")
+            array = vary(array, tuple(sorted(every - own)))
         aligned.append(array)
     return aligned
 
@@ -177,12 +190,7 @@ def output_aval(like: Any, shape: Sequence[int], batch: bool = True) -> Any:
 
     Where `batch` holds, the first axis is the batch, as it is in `like`, and sharded as that is.
     """
-    spec = [None for _ in shape]
-    if batch:
-        spec[0] = like.sharding.spec[0]
-    sharding = NamedSharding(like.sharding.mesh, PartitionSpec(*spec))
-    manual = {"manual_axis_type": like.mat} if hasattr(like, "mat") else {"vma": like.vma}
-    return jax.core.ShapedArray(tuple(shape), like.dtype, sharding=sharding, **manual)
+    return aval_like(like, shape, batch)
 
 
 Call = Callable[..., Any]
@@ -293,9 +301,9 @@ def _partitioned(
         out = call(*arrays)
         return tuple(out) if multiple_results else (out,)
 
-    def batch_axes(mesh: Any, arguments: Sequence[Any], outputs: Sequence[Any]) -> Any:
+    def batch_axes(mesh: Any, *sides: tuple[Sequence[bool], Sequence[Any]]) -> Any:
         """The mesh axes along which to cut the batch: those of the first array that is cut."""
-        for flags, arrays in ((operands, arguments), (results, outputs)):
+        for flags, arrays in sides:
             for flag, array in zip(flags, arrays, strict=True):
                 spec = getattr(array.sharding, "spec", None)
                 if flag and spec and spec[0]:
@@ -310,11 +318,11 @@ def _partitioned(
         return tuple(NamedSharding(mesh, cut if flag else PartitionSpec()) for flag in flags)
 
     def partition(mesh: Any, arguments: Any, outputs: Any) -> Any:
-        axes = batch_axes(mesh, arguments, outputs)
+        axes = batch_axes(mesh, (operands, arguments), (results, outputs))
 
         def local(*arrays: Any) -> tuple[Any, ...]:
             # One device's program knows no mesh, whichever one the user has set.
-            with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+            with no_mesh():
                 return tuple(
                     out if flag or not axes else jax.lax.psum(out, axes)
                     for out, flag in zip(wrapped(*arrays), results, strict=True)
@@ -323,7 +331,7 @@ def _partitioned(
         return mesh, local, shardings(mesh, axes, results), shardings(mesh, axes, operands)
 
     def infer(mesh: Any, arguments: Any, outputs: Any) -> tuple[Any, ...]:
-        return shardings(mesh, batch_axes(mesh, arguments, ()), results)
+        return shardings(mesh, batch_axes(mesh, (operands, arguments)), results)
 
     def rule(mesh: Any, operand_types: Any, result_types: Any) -> Any:
         """Shardy's view of it: the batch is one factor, every other axis one that is not cut."""
@@ -345,11 +353,11 @@ def _partitioned(
         extra: dict[str, Any] = {"need_replication_factors": tuple(whole)}
         if not any(results):
             extra["reduction_factors"] = ("n",)
-        return text, extra
+        return sharding_rule_result(text, extra)
 
     function = custom_partitioning(wrapped)
     function.def_partition(
-        partition=partition, infer_sharding_from_operands=infer, sharding_rule=rule
+        partition=partition, infer_sharding_from_operands=infer, sharding_rule=sharding_rule(rule)
     )
     if multiple_results:
         return function

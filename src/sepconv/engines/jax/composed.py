@@ -17,6 +17,7 @@ from jax import lax
 from jax.interpreters import ad, batching
 
 from sepconv.engines.jax.calls import backward_call, forward_call, make_primitive, output_aval
+from sepconv.engines.jax.compat import typeof
 from sepconv.engines.jax.transforms import (
     fold,
     fold_batch,
@@ -109,7 +110,7 @@ def _kernel_gradient_on_cpu(
 
 def shape_of(rule: Any, *operands: Any, **params: Any) -> Any:
     """What a primitive's abstract rule says of its result or results, as XLA's calls are told."""
-    avals = rule(*map(jax.typeof, operands), **params)
+    avals = rule(*map(typeof, operands), **params)
     return jax.tree.map(lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype), avals)
 
 

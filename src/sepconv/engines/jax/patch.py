@@ -2,8 +2,8 @@
 
 Whatever calls `lax.conv_general_dilated`, JAX lowers it by one rule of its table for the platform
 "cpu": after differentiation, `vmap` and `scan` have done their part, and for the forms that they
-make. The table is private to JAX, though it has been the same from 0.5 to 0.10. What is not served
-goes to JAX's own rule.
+make. The table is private to JAX, though it has been the same in all versions that are tested. What
+is not served goes to JAX's own rule.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from jax.interpreters import mlir
 
 from sepconv._hold import Hold
 from sepconv.engines.jax.served import Served, serve
+from sepconv.versions import TESTED
 
 __all__ = ["JaxPatch", "patch_jax", "unpatch_jax"]
 
@@ -123,8 +124,8 @@ def _rules() -> dict[Any, Any]:
     if not known:
         raise RuntimeError(
             f"patch_jax() does not know JAX {jax.__version__}, which keeps its rules for "
-            "convolutions in another way than 0.5 to 0.10 do; call the functions of sepconv.jax "
-            "instead, or install one of those versions."
+            f"convolutions in another way than {TESTED['jax']} do; call the functions of "
+            "sepconv.jax instead, or install one of those versions."
         )
     return rules
 

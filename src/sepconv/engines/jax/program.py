@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from sepconv.engines.jax.compat import call_back, register_lowering, typeof
 from sepconv.engines.jax.transforms import fold_batch, is_zero
 from sepconv.program.embedded import KEY_BYTES, Embedded, no_gradient, shapes_at
 
@@ -105,17 +106,7 @@ def _lowering(context: Any, *operands: Any, embedded: Embedded, keyed: bool) -> 
         like = context.avals_out
         return tuple(y.astype(one.dtype, copy=False) for y, one in zip(found, like, strict=True))
 
-    results, _, _ = mlir.emit_python_callback(
-        context,
-        compute,
-        None,
-        list(operands),
-        context.avals_in,
-        context.avals_out,
-        has_side_effect=False,
-        returns_token=False,
-    )
-    return results
+    return call_back(context, compute, operands)
 
 
 def _batch(
@@ -158,13 +149,13 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
     if not all(map(is_zero, tangents)):
         raise no_gradient(params["embedded"].name)
     found = _program.bind(*primals, **params)
-    return found, [ad.Zero(jax.typeof(y).to_tangent_aval()) for y in found]
+    return found, [ad.Zero(typeof(y).to_tangent_aval()) for y in found]
 
 
 _program = Primitive("sepconv_program")
 _program.multiple_results = True
 _program.def_impl(_run)
 _program.def_abstract_eval(_avals)
-mlir.register_lowering(_program, _lowering, cacheable=False)  # each has a call back of its own
+register_lowering(_program, _lowering)  # each has a call back of its own
 ad.primitive_jvps[_program] = _jvp
 batching.primitive_batchers[_program] = _batch
