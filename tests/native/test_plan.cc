@@ -149,13 +149,13 @@ const Row kRows[] = {
      {8, 8, 8},
      64,
      kTiles,
-     {8, 2}},
+     {16, 2}},
     {{"small planes of few images", 2, 14, 14, 64, 3, 3, 1, 1, 1, true},
      {kPlanar, kPlanar, kPlanar},
      {128, 128, 64},
      64,
-     kTiles,
-     {4, 2}},
+     kSteps,
+     {128, 2}},
 };
 
 // 1x1 convolutions alone: the forward pass, and the kernel's gradient on two threads.
