@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from helpers.keras_versions import since
 from helpers.lowering import compare
 from keras import layers as L  # noqa: N812
 from keras import ops
@@ -61,7 +62,11 @@ def test_the_error_says_where_and_what():
         (L.Activation(lambda x: x, name="odd"), "its activation '<lambda>' is not known"),
         (L.Activation("sparsemax", name="odd"), "'sparsemax'"),
         (L.Softmax(axis=(1, 2), name="odd"), "several axes"),
-        (L.RMSNormalization(axis=(1, 2), name="odd"), "not the last one alone"),
+        pytest.param(
+            L.RMSNormalization(axis=(1, 2), name="odd"),
+            "not the last one alone",
+            marks=since("3.14", "axes as a tuple"),
+        ),
         (L.RMSNormalization(axis=1, name="odd"), "not the last one alone"),
         (L.Dense(3, activation=L.Lambda(lambda x: x), name="odd"), "'Lambda' is not known"),
     ],
@@ -112,6 +117,7 @@ def test_errors_name_the_layer_that_is_to_blame_where_layers_are_merged():
         lower(model)
 
 
+@since("3.14", "inputs that nothing is computed of")
 def test_inputs_that_may_be_missing():
     x, y = keras.Input((4,)), keras.Input((4,), optional=True, name="odd")
     refused(keras.Model([x, y], L.Dense(3)(x)), "odd", "it may be missing")

@@ -38,6 +38,13 @@ def _unary(function: str, *attributes: str) -> Write:
     return write
 
 
+def _threshold(call: Call) -> int:
+    names = ("threshold", "default_value")
+    if not hasattr(call.layer, "threshold"):  # before Keras 3.11
+        names = ("threshold_value", "value")
+    return _unary("threshold", *names)(call)
+
+
 def _gelu(call: Call) -> int:
     return call.builder.unary(call.x, "gelu_tanh" if call.layer.approximate else "gelu")
 
@@ -367,7 +374,7 @@ _NN: dict[str, Write] = {
     "LeakyRelu": lambda call: call.builder.relu(call.x, call.layer.negative_slope),
     "Elu": _unary("elu", "alpha"),
     "Celu": _unary("celu", "alpha"),
-    "Threshold": _unary("threshold", "threshold", "default_value"),
+    "Threshold": _threshold,
     "Gelu": _gelu,
     "Glu": lambda call: glu(call.builder, call.x, call.layer.axis),
     "Softmax": _softmax(logarithm=False),
