@@ -4,9 +4,10 @@ python benchmarks/torch_networks.py                          all networks
 python benchmarks/torch_networks.py mixnet_s --seconds 20    some, for so long each
 python benchmarks/torch_networks.py --no-compile             without torch.compile, which takes long
 
-Stock is PyTorch in channels_last memory, eager and by torch.compile; ours is the same network after
-`sepconv.accelerate`, eager. Every way has its turn before any has the next. The networks are of
-geffnet and timm:
+PyTorch itself computes in channels_last memory, eager and by torch.compile (for inference with
+frozen weights). Ours are the same network after `sepconv.accelerate`, and for inference also after
+`sepconv.optimize` and as a program, which NumPy calls. Losses and predictions are compared first;
+then every way has its turn before any has the next. The networks are of geffnet and timm:
 
     pip install --no-deps geffnet timm torchvision huggingface_hub safetensors pyyaml
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import statistics
 import sys
 import time
@@ -36,6 +38,14 @@ GEFFNET = (
     "mixnet_s",
 )
 TIMM = ("convnext_tiny", "xception41", "repvit_m1", "fastvit_t8", "mobilenetv4_conv_small")
+
+
+def installed() -> tuple[str, ...]:
+    """The networks of the packages that are installed; a line for those of the others."""
+    missing = [name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"without the networks of timm, since {' and '.join(missing)} is not installed")
+    return GEFFNET if missing else GEFFNET + TIMM
 
 
 def network(name: str) -> nn.Module:
@@ -68,35 +78,78 @@ def import_torchvision() -> None:
         import torchvision  # noqa: F401
 
 
-def training_step(module: Callable[..., torch.Tensor], x: torch.Tensor) -> Callable[[], None]:
-    """Forward, loss, backward and update, for random labels."""
-    labels = torch.randint(0, 10, (len(x),))
+Run = Callable[[], torch.Tensor]
+
+
+def training_step(module: Callable[..., torch.Tensor], x: torch.Tensor) -> Run:
+    """Forward, loss, backward and update; gives the loss."""
+    labels = torch.arange(len(x)) % 10
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9)
 
-    def run() -> None:
+    def run() -> torch.Tensor:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(module(x), labels).backward()
+        loss = nn.functional.cross_entropy(module(x), labels)
+        loss.backward()
         optimizer.step()
+        return loss.detach()
 
     return run
 
 
-def inference(module: Callable[..., torch.Tensor], x: torch.Tensor) -> Callable[[], None]:
+def inference(module: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> Run:
     """The prediction for images."""
-    module.eval()
 
-    def run() -> None:
-        with torch.inference_mode():
-            module(x)
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return module(x)
 
     return run
 
 
-def in_turns(ways: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+def compiled(module: nn.Module, task: str) -> Callable[..., torch.Tensor]:
+    """The module by torch.compile; for inference with its weights as constants."""
+    torch._dynamo.reset()
+    torch._inductor.config.freezing = task == "inference"
+    return torch.compile(module)
+
+
+def ways_of_training(stock: nn.Module, x: torch.Tensor, compile: bool) -> dict[str, Run]:
+    """A step by PyTorch itself, accelerated, and by torch.compile."""
+    modules: dict[str, Callable[..., torch.Tensor]] = {
+        "eager": copy.deepcopy(stock),
+        "accelerated": sepconv.accelerate(copy.deepcopy(stock)).module,
+    }
+    if compile:
+        modules["compiled"] = compiled(copy.deepcopy(stock), "training")
+    return {way: training_step(module, x) for way, module in modules.items()}
+
+
+def ways_of_inference(stock: nn.Module, x: torch.Tensor, compile: bool) -> dict[str, Run]:
+    """The prediction by PyTorch itself, accelerated, by torch.compile, optimized, by a program."""
+    stock.eval()
+    modules: dict[str, Callable[..., torch.Tensor]] = {
+        "eager": stock,
+        "accelerated": sepconv.accelerate(copy.deepcopy(stock)).module,
+        "optimized": sepconv.optimize(stock, x)[0],
+    }
+    if compile:
+        modules["compiled"] = compiled(stock, "inference")
+    program, image = sepconv.compile(stock, x), x.numpy()
+    ways: dict[str, Run] = {way: inference(module, x) for way, module in modules.items()}
+    return ways | {"program": lambda: torch.from_numpy(program(image))}
+
+
+def check(name: str, outputs: dict[str, torch.Tensor]) -> None:
+    """Raises where a way's predictions are not those of PyTorch itself, or its loss is not."""
+    expected, *others = outputs.values()
+    for way, found in zip(list(outputs)[1:], others, strict=True):
+        apart = float((found - expected).abs().max() / expected.abs().max())
+        if not apart < 1e-4:
+            raise SystemExit(f"{name}: {way} is {apart:.1e} apart from eager")
+
+
+def in_turns(ways: dict[str, Run], seconds: float) -> dict[str, float]:
     """The median time of each way, in milliseconds."""
-    for run in ways.values():
-        run()
-        run()
     times: dict[str, list[float]] = {name: [] for name in ways}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
@@ -107,30 +160,25 @@ def in_turns(ways: dict[str, Callable[[], None]], seconds: float) -> dict[str, f
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def measure(name: str, task: str, options: argparse.Namespace) -> float:
-    """Prints a line, and gives how many times as fast as eager stock ours is."""
+def measure(name: str, task: str, options: argparse.Namespace) -> dict[str, float]:
+    """Prints a line, and gives how many times as fast as eager each way is."""
     stock = network(name).to(memory_format=torch.channels_last)
     make, shape = (
-        (training_step, (options.batch, 3, options.train_pixels, options.train_pixels))
+        (ways_of_training, (options.batch, 3, options.train_pixels, options.train_pixels))
         if task == "training"
-        else (inference, (1, 3, options.pixels, options.pixels))
+        else (ways_of_inference, (1, 3, options.pixels, options.pixels))
     )
-    x = torch.randn(shape).to(memory_format=torch.channels_last)
-    ways = {
-        "stock": make(copy.deepcopy(stock), x),
-        "ours": make(sepconv.accelerate(copy.deepcopy(stock)).module, x),
-    }
-    if options.compile:
-        torch._dynamo.reset()
-        module = copy.deepcopy(stock)
-        if task == "inference":
-            module.eval()
-        ways["compiled"] = make(torch.compile(module), x)
+    ways = make(stock, torch.randn(shape).to(memory_format=torch.channels_last), options.compile)
+    check(name, {way: run() for way, run in ways.items()})
+    for run in ways.values():
+        run()
     medians = in_turns(ways, options.seconds)
-    factor = medians["stock"] / medians["ours"]
-    columns = "  ".join(f"{way} {median:7.1f} ms" for way, median in medians.items())
-    print(f"{name:22} {task:9}  {columns}  {factor:.2f} times as fast as eager", flush=True)
-    return factor
+    factors = {way: medians["eager"] / median for way, median in medians.items()}
+    columns = "  ".join(
+        f"{way} {median:6.1f} ms {factors[way]:.2f}" for way, median in medians.items()
+    )
+    print(f"{name:22} {task:9}  {columns}", flush=True)
+    return factors
 
 
 def main() -> None:
@@ -145,8 +193,10 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     for task in options.tasks:
-        factors = [measure(name, task, options) for name in options.networks or GEFFNET + TIMM]
-        print(f"{task}: {statistics.geometric_mean(factors):.2f} times as fast in the mean")
+        rows = [measure(name, task, options) for name in options.networks or installed()]
+        for way in rows[0]:
+            mean = statistics.geometric_mean(row[way] for row in rows)
+            print(f"{task}: {way} is {mean:.2f} times as fast as eager in the mean")
 
 
 if __name__ == "__main__":

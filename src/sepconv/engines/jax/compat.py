@@ -38,8 +38,12 @@ __all__ = [
 check("jax", jax.__version__)
 _VERSION = jax.__version_info__
 
+# Modules with names of older versions, which the types of newer ones do not tell of.
+_older_core: Any = jax.core
+_older_lax: Any = jax.lax
+
 #: The abstract value of an array or a tracer; `jax.typeof` is of JAX 0.6.
-typeof: Any = jax.typeof if hasattr(jax, "typeof") else jax.core.get_aval
+typeof: Any = jax.typeof if hasattr(jax, "typeof") else _older_core.get_aval
 
 
 def ffi_version() -> tuple[int, int] | None:
@@ -80,7 +84,7 @@ def call_back(
     context: Any, compute: Callable[..., Sequence[Any]], operands: Sequence[Any]
 ) -> Sequence[Any]:
     """The results of a call of Python's in a program that is being lowered, on NumPy's arrays."""
-    options = {"has_side_effect": False}
+    options: dict[str, Any] = {"has_side_effect": False}
     if "returns_token" in inspect.signature(mlir.emit_python_callback).parameters:
         options["returns_token"] = False
     avals = context.avals_in, context.avals_out
@@ -103,7 +107,7 @@ def vary(array: Any, axes: tuple[Any, ...]) -> Any:
     """The array, made to vary over more manual mesh axes."""
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(array, axes, to="varying")
-    return jax.lax.pvary(array, axes)  # the older name
+    return _older_lax.pvary(array, axes)
 
 
 def aval_like(like: Any, shape: Sequence[int], batch: bool) -> Any:
