@@ -13,7 +13,7 @@ import sepconv
 
 _PACKAGE = Path(sepconv.__file__).parent
 _ENGINES = ("jax", "torch", "tensorflow")
-_KERAS = ("layers", "models", "explain")
+_KERAS = ("layers", "models", "explain", "quantization")
 
 
 #: Modules whose examples are those of other modules' functions, and run there.
