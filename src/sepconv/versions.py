@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["TESTED", "Tested", "check"]
+__all__ = ["TESTED", "Versions", "check"]
 
 
-class Tested(NamedTuple):
+class Versions(NamedTuple):
     """The versions of something that sepconv is tested with.
 
     Attributes:
@@ -25,7 +25,7 @@ class Tested(NamedTuple):
         """As in a sentence.
 
         Example:
-            >>> str(Tested("Keras", "3.10", "3.15"))
+            >>> str(Versions("Keras", "3.10", "3.15"))
             '3.10 to 3.15'
         """
         return f"{self.oldest} to {self.newest}"
@@ -36,7 +36,7 @@ class Tested(NamedTuple):
         What a version has beyond the numbers given here does not count: 3.15.1 is of 3.15.
 
         Example:
-            >>> [Tested("Keras", "3.10", "3.15").place(v) for v in ("3.9.2", "3.15.1", "4.0")]
+            >>> [Versions("Keras", "3.10", "3.15").place(v) for v in ("3.9.2", "3.15.1", "4.0")]
             [-1, 0, 1]
         """
         if self.is_older(version):
@@ -47,7 +47,7 @@ class Tested(NamedTuple):
         """Whether a version is older than the oldest one.
 
         Example:
-            >>> Tested("JAX", "0.5", "0.10").is_older("0.4.38")
+            >>> Versions("JAX", "0.5", "0.10").is_older("0.4.38")
             True
         """
         return _numbers(version, self.oldest) < _all(self.oldest)
@@ -55,10 +55,10 @@ class Tested(NamedTuple):
 
 #: By the names by which the engines, and Keras, are imported.
 TESTED = {
-    "keras": Tested("Keras", "3.10", "3.15"),
-    "jax": Tested("JAX", "0.5", "0.10"),
-    "torch": Tested("PyTorch", "2.6", "2.13"),
-    "tensorflow": Tested("TensorFlow", "2.18", "2.21"),
+    "keras": Versions("Keras", "3.10", "3.15"),
+    "jax": Versions("JAX", "0.5", "0.10"),
+    "torch": Versions("PyTorch", "2.6", "2.13"),
+    "tensorflow": Versions("TensorFlow", "2.18", "2.21"),
 }
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sepconv.versions import TESTED, Tested, check
+from sepconv.versions import TESTED, Versions, check
 
 ROOT = Path(__file__).parents[2]
-KERAS = Tested("Keras", "3.10", "3.15")
+KERAS = Versions("Keras", "3.10", "3.15")
 #: Distribution -> the name in `TESTED`.
 MODULES = {"keras": "keras", "jax": "jax", "torch": "torch", "tensorflow-cpu": "tensorflow"}
 
