@@ -9,7 +9,6 @@ import keras
 
 from sepconv.layers.program_layer import ProgramLayer
 from sepconv.models.lowering import lower
-from sepconv.program.program import Program
 from sepconv.quantization.quantize import Quantized, quantize_network
 
 __all__ = ["quantize"]
@@ -40,7 +39,7 @@ def quantize(
     """
     network = lower(model, "float32")
     found = quantize_network(network, calibration, keep, tolerance)
-    layer = ProgramLayer(Program(found.model), name="int8")
+    layer = ProgramLayer(found.program(), name="int8")
     inputs = [
         keras.Input(batch_shape=entry.shape, name=entry.name, dtype="float32")
         for entry in network.inputs

@@ -10,10 +10,11 @@ from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network
 from sepconv.program.program import Program
 from sepconv.quantization.calibration import arrays_of
+from sepconv.quantization.origin import NOTE, Origin, write_origin
 from sepconv.quantization.record import Record
 from sepconv.quantization.search import quantized
 
-__all__ = ["Quantized", "quantize", "quantize_network"]
+__all__ = ["Int8", "Quantized", "quantize", "quantize_network"]
 
 
 class Quantized(NamedTuple):
@@ -84,7 +85,7 @@ def quantize(
                 f"quantize takes programs of float32. Received: a program of {model.dtype}"
             )
         found = quantize_network(model.network, calibration, keep, tolerance)
-        return Quantized(Program(found.model), found.record)
+        return Quantized(found.program(), found.record)
     if is_torch_module(model):
         from sepconv.modules.quantize import quantize as of_module
 
@@ -94,13 +95,31 @@ def quantize(
     return of_model(model, calibration, keep=keep, tolerance=tolerance)
 
 
+class Int8(NamedTuple):
+    """An int8 network.
+
+    Attributes:
+        network: which computes it.
+        origin: what its bytes stand for.
+        record: what became of every block.
+    """
+
+    network: Network
+    origin: Origin
+    record: Record
+
+    def program(self) -> Program:
+        """Its program, with a note of the origin."""
+        return Program(self.network, notes={NOTE: write_origin(self.origin)})
+
+
 def quantize_network(
     network: Network,
     calibration: Any,
     keep: Sequence[str] = (),
     tolerance: float | None = None,
-) -> Quantized:
-    """The int8 network of a float one, as `quantize` makes it; `model` of the result is a network.
+) -> Int8:
+    """The int8 network of a float one, as `quantize` makes it.
 
     Raises:
         TypeError: see `quantize`.
@@ -117,4 +136,5 @@ def quantize_network(
             f"from. Received: values of {' and '.join(dtypes)}"
         )
     arrays = arrays_of(calibration, network.inputs)
-    return Quantized(*quantized(network, arrays, keep, tolerance))
+    made, record = quantized(network, arrays, keep, tolerance)
+    return Int8(made.network, made.origin, record)
