@@ -101,7 +101,7 @@ def test_notes_that_do_not_fit_are_refused(made, change, message):
 
 
 def test_a_network_without_the_note_is_refused(made):
-    with pytest.raises(ValueError, match="it is not an int8 network of sepconv.quantize"):
+    with pytest.raises(ValueError, match="it is not an int8 network of"):
         origin_of(made.network, {"tuning": "{}"}, "it")
     with pytest.raises(ValueError, match="does not fit its"):
         origin_of(made.network, {NOTE: "no JSON"}, "it")

@@ -1,4 +1,4 @@
-"""Where an int8 network comes from: what its bytes stand for, which the network itself does not say.
+"""What the bytes of an int8 network stand for, which the network itself does not say.
 
 An int8 step multiplies sums by a number and looks results up in a table. Which scale a value has,
 and which function a table is of, it need not know. To train the network, or to make a float one of
@@ -39,8 +39,8 @@ class Rounding(NamedTuple):
     function: Mapping[str, Any] | None = None
 
 
-#: Of every step of an int8 network its roundings: two of a separable convolution, none of steps that
-#: compute in float or move bytes.
+#: Of every step of an int8 network its roundings: two of a separable convolution, none of steps
+#: that compute in float or move bytes.
 Origin = Sequence[Sequence[Rounding]]
 
 #: Where a step holds the zero points of its roundings.

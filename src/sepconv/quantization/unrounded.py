@@ -14,6 +14,7 @@ import numpy as np
 
 from sepconv.program.building.tensors import Tensors
 from sepconv.program.network import Network, Step
+from sepconv.quantization.forms import function_of, table_of
 from sepconv.quantization.origin import Origin, Rounding, value_scales
 from sepconv.quantization.ranges import Scale
 
@@ -24,6 +25,7 @@ __all__ = [
     "Product",
     "floats_of",
     "products_of",
+    "tables_of",
     "with_floats",
 ]
 
@@ -200,3 +202,20 @@ def _rounded(product: Product, name: str, arrays: Arrays) -> dict[str, np.ndarra
         product.bias: whole.astype(np.int32),
         product.scale: multiplier,
     }
+
+
+def tables_of(network: Network, origin: Origin) -> dict[tuple[int, str], np.ndarray]:
+    """The tables of an int8 network, by the number of the step and the part."""
+    found = {}
+    for i, (step, roundings) in enumerate(zip(network.steps, origin, strict=True)):
+        parts = [part for part in step.weights if part.endswith("table")]
+        for part in parts:
+            rounding = roundings[0 if part == "depthwise_table" else -1]
+            function = None
+            if rounding.function is not None:
+                function = function_of(Step("unary", step.name, [], rounding.function))
+            table = table_of(rounding.scale, rounding.result, function)
+            if table is None:
+                raise ValueError(f"The function of the block {step.name!r} is not finite")
+            found[i, part] = table
+    return found
