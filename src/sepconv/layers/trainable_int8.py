@@ -123,7 +123,7 @@ class TrainableInt8(NotExported, keras.layers.Layer):
             ValueError: weights are not finite, or so large that sums could leave int32.
         """
         arrays = {
-            key: np.asarray(keras.ops.convert_to_numpy(weight), np.float32)
+            key: np.asarray(keras.ops.convert_to_numpy(weight.value), np.float32)
             for key, weight in self._weights_of.items()
         }
         return with_floats(self._network, self._origin, arrays)

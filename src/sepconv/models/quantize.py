@@ -15,7 +15,7 @@ from sepconv.program.network import Network
 from sepconv.quantization.quantize import Quantized, given, quantize_network
 from sepconv.quantization.record import Record
 
-__all__ = ["quantize", "trainable_layers"]
+__all__ = ["model_of", "quantize", "trainable_layers"]
 
 #: The name of the layer that is the whole network.
 _NAME = "int8"
@@ -58,7 +58,7 @@ def quantize(
         layer = TrainableInt8.of(found.network, found.origin, config, name=_NAME)
     else:
         layer = ProgramLayer(found.program(), name=_NAME)
-    return Quantized(_model(layer, network, f"{model.name}_int8"), found.record)
+    return Quantized(model_of(layer, network, f"{model.name}_int8"), found.record)
 
 
 def trainable_layers(model: Any) -> list[TrainableInt8]:
@@ -68,7 +68,7 @@ def trainable_layers(model: Any) -> list[TrainableInt8]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, TrainableInt8)]
 
 
-def _model(layer: keras.layers.Layer, network: Network, name: str) -> keras.Model:
+def model_of(layer: keras.layers.Layer, network: Network, name: str) -> keras.Model:
     """A model of one layer, with the inputs of a network."""
     inputs = [
         keras.Input(batch_shape=entry.shape, name=entry.name, dtype="float32")

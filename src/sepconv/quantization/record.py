@@ -115,10 +115,10 @@ class Record(Sequence[Block]):
     @classmethod
     def of_trained(cls, config: Mapping[str, Any]) -> Record:
         """The record of a network that was trained since, of what `as_config` gave."""
-        blocks = []
-        for given in config["blocks"]:
-            block = Block(*(math.nan if x is None else x for x in given))
-            blocks.append(block._replace(decibels=math.nan))
+        blocks = [
+            Block._make(math.nan if x is None else x for x in given)._replace(decibels=math.nan)
+            for given in config["blocks"]
+        ]
         done = {name: config[name] for name in _DONE}
         return cls(blocks, error=math.nan, examples=0, trained=True, **done)
 

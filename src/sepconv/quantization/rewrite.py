@@ -16,7 +16,6 @@ from sepconv.program.building.tensors import Tensors
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import shapes
 from sepconv.quantization.atoms import CLAMPS, Atoms, consumers
-from sepconv.quantization.floats import floats_of
 from sepconv.quantization.forms import (
     Finish,
     bounds_of,
@@ -25,6 +24,7 @@ from sepconv.quantization.forms import (
     kind_of,
     table_of,
 )
+from sepconv.quantization.kept import kept_float
 from sepconv.quantization.moments import Moments
 from sepconv.quantization.observe import Seen
 from sepconv.quantization.origin import Origin, Rounding
@@ -117,7 +117,7 @@ class _Writer:
         #: Steps that were written with the one before.
         self._done: set[int] = set()
         #: Blocks that stay float, and why.
-        self.floats = floats_of(atoms, seen, keep)
+        self.floats = kept_float(atoms, seen, keep)
         self._scales = shared(atoms, scales, self.floats)
 
     def _is_int8(self, i: int) -> bool:

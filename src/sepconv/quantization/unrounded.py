@@ -114,7 +114,8 @@ def floats_of(network: Network, origin: Origin) -> dict[tuple[int, str], np.ndar
         >>> floats[1, "kernel"].shape, bool(abs(floats[1, "kernel"] - tensors[0]).max() < 0.01)
         ((2, 1), True)
     """
-    products, arrays = products_of(network, origin), {}
+    products = products_of(network, origin)
+    arrays: dict[tuple[int, str], np.ndarray] = {}
     for i, step in enumerate(network.steps):
         tensors = {part: network.tensors[n] for part, n in step.weights.items()}
         if i in products:
@@ -131,9 +132,8 @@ def _unrounded(
     numbers = _matrix(product, tensors[product.kernel])
     multiplier = tensors[product.scale]
     scale = multiplier * product.ratio
-    bias = np.zeros(len(scale), np.int64)
-    if product.bias in tensors:
-        bias = tensors[product.bias] - product.shift * numbers.astype(np.int64).sum(0)
+    bias = tensors.get(product.bias, np.zeros(len(scale), np.int32)).astype(np.int64)
+    bias = bias - product.shift * numbers.astype(np.int64).sum(0)
     kernel = (numbers * scale).reshape(tensors[product.kernel].shape)
     wide = bias * (scale.astype(np.float64) * product.source.scale)
     found = {product.kernel: kernel, product.bias: wide, product.scale: multiplier}
@@ -150,18 +150,19 @@ def with_floats(network: Network, origin: Origin, arrays: Arrays) -> Network:
     """An int8 network with other weights, which are rounded.
 
     Args:
-        network: the int8 network.
+        network: the int8 network; of its tensors, the dtypes and shapes alone count.
         origin: of it.
         arrays: as `floats_of` gives them.
 
     Raises:
         ValueError: weights are not finite, or so large that sums could leave int32.
     """
-    products, tensors = products_of(network, origin), Tensors()
+    products, tables, tensors = products_of(network, origin), tables_of(network, origin), Tensors()
     steps: list[Step] = []
     for i, step in enumerate(network.steps):
         weights: dict[str, Any] = {part: network.tensors[n] for part, n in step.weights.items()}
-        weights |= {part: arrays[i, part] for part in weights if (i, part) in arrays}
+        for known in (arrays, tables):
+            weights |= {part: known[i, part] for part in weights if (i, part) in known}
         for part, array in weights.items():
             if array.dtype == np.float32 and not np.isfinite(array).all():
                 raise ValueError(

@@ -132,13 +132,13 @@ class Simulation:
         if step.operation in _STEPS:
             scale = self._origin[i][-1].scale if self._origin[i] else self._source(step)
             return _STEPS[step.operation](step.attributes, scale, *inputs)
-        scale = self._scales[len(self._network.inputs) + i]
-        if scale is None:
+        moved = self._scales[len(self._network.inputs) + i]
+        if moved is None:
             return floats.compute(step, weights, inputs)
         if step.operation == "pad":
-            given = {**step.attributes, "value": step.attributes["value"] - scale.zero_point}
+            given = {**step.attributes, "value": step.attributes["value"] - moved.zero_point}
             step = step._replace(attributes=given)
-        return floats.compute(step, weights, inputs, -float(scale.zero_point))
+        return floats.compute(step, weights, inputs, -float(moved.zero_point))
 
     def _source(self, step: Step) -> Scale:
         scale = self._scales[step.inputs[0]]

@@ -10,10 +10,10 @@ from sepconv.quantization.atoms import Atoms
 from sepconv.quantization.forms import kind_of, why_not
 from sepconv.quantization.observe import Seen
 
-__all__ = ["floats_of"]
+__all__ = ["kept_float"]
 
 
-def floats_of(atoms: Atoms, seen: Sequence[Seen], keep: Mapping[int, str]) -> dict[int, str]:
+def kept_float(atoms: Atoms, seen: Sequence[Seen], keep: Mapping[int, str]) -> dict[int, str]:
     """The numbers of the blocks that stay float, and why.
 
     Args:
