@@ -38,7 +38,7 @@ UNARY_FUNCTIONS: dict[str, Callable[[Any, float, float, float], Any]] = {
     "selu": lambda x, a, b, c: ops.selu(x),
     "celu": lambda x, a, b, c: ops.celu(x, a),
     "softplus": lambda x, a, b, c: ops.softplus(x),
-    "softsign": lambda x, a, b, c: ops.soft_sign(x),
+    "softsign": lambda x, a, b, c: ops.softsign(x),
     "mish": lambda x, a, b, c: x * ops.tanh(ops.softplus(x)),
     "exp": lambda x, a, b, c: ops.exp(x),
     "log": lambda x, a, b, c: ops.log(x),
