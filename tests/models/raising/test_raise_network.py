@@ -23,7 +23,7 @@ def check(network, x, kinds=None):
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Layer)]
     assert all(type(layer) is getattr(keras.layers, type(layer).__name__) for layer in layers)
     if kinds is not None:
-        assert [type(layer).__name__ for layer in model.layers[1:]] == kinds
+        assert [type(each).__name__ for each in model.operations[1:]] == kinds
     return model
 
 
@@ -87,7 +87,7 @@ def test_functions_without_a_layer_are_operations():
     y = drawn.unary(drawn.unary(y, "linear", 2.0, 1.0), "sqrt")
     network = drawn.network(y, 0)
     model = check(network, data(network))
-    kinds = {type(layer).__name__ for layer in model.layers}
+    kinds = {type(each).__name__ for each in model.operations}
     assert {"Square", "Divide", "Rescaling", "Sqrt", "Identity"} <= kinds
 
 
