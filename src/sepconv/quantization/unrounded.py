@@ -19,8 +19,6 @@ from sepconv.quantization.origin import Origin, Rounding, value_scales
 from sepconv.quantization.ranges import Scale
 
 __all__ = [
-    "LARGEST_BIAS",
-    "LARGEST_WEIGHT",
     "Arrays",
     "Product",
     "floats_of",
@@ -30,10 +28,10 @@ __all__ = [
 ]
 
 #: Weights beyond this many scales make the scale larger; what is within is rounded to 127 at most.
-LARGEST_WEIGHT = 127.5
+_LARGEST_WEIGHT = 127.5
 
 #: And biases beyond this many of theirs, a little above what `sepconv.quantization.weights` gives.
-LARGEST_BIAS = 1.01 * 2.0**29
+_LARGEST_BIAS = 1.01 * 2.0**29
 
 #: Arrays by the number of their step and their part in it.
 Arrays = Mapping[tuple[int, str], np.ndarray]
@@ -66,6 +64,12 @@ class Product(NamedTuple):
     def ratio(self) -> np.float32:
         """The scale of the kernel's numbers, over what sums are multiplied by."""
         return np.float32(self.rounding.scale.scale / self.source.scale)
+
+    @property
+    def needs(self) -> tuple[np.float32, np.float32]:
+        """The least scale of a kernel's numbers, over the largest weight and the largest bias."""
+        of_bias = 1 / (_LARGEST_BIAS * self.source.scale)
+        return np.float32(1 / _LARGEST_WEIGHT), np.float32(of_bias)
 
     @property
     def zero(self) -> int:
@@ -184,10 +188,8 @@ def _rounded(product: Product, name: str, arrays: Arrays) -> dict[str, np.ndarra
     )
     matrix = _matrix(product, kernel)
     scale, step = multiplier * product.ratio, np.float32(product.source.scale)
-    needed = np.maximum(
-        np.abs(matrix).max(0, initial=0.0) / np.float32(LARGEST_WEIGHT),
-        np.abs(bias) / (np.float32(LARGEST_BIAS) * step),
-    )
+    of_weight, of_bias = product.needs
+    needed = np.maximum(np.abs(matrix).max(0, initial=0.0) * of_weight, np.abs(bias) * of_bias)
     growth = np.maximum(needed / scale, np.float32(1))
     scale, multiplier = scale * growth, multiplier * growth
     numbers = np.clip(np.rint(matrix / scale), -127, 127).astype(np.int64)

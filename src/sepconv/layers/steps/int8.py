@@ -22,8 +22,6 @@ from sepconv.quantization.forms import function_of
 from sepconv.quantization.origin import Origin, Rounding, value_scales
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.unrounded import (
-    LARGEST_BIAS,
-    LARGEST_WEIGHT,
     Product,
     products_of,
     tables_of,
@@ -75,10 +73,10 @@ def rounded_weights(
     outputs = shape[-1] * (shape[-2] if product.depthwise else 1)
     matrix = ops.reshape(kernel, (-1, outputs))
     scale = multiplier * float(product.ratio)
-    needed = ops.maximum(
-        ops.max(ops.absolute(matrix), axis=0) / LARGEST_WEIGHT,
-        ops.absolute(bias) / (LARGEST_BIAS * step),
-    )
+    # Products alone, which compilers leave as they are, so that the frozen network has these bits.
+    of_weight, of_bias = map(float, product.needs)
+    largest = ops.max(ops.absolute(matrix), axis=0)
+    needed = ops.maximum(largest * of_weight, ops.absolute(bias) * of_bias)
     growth = ops.maximum(needed / scale, 1.0)
     scale, multiplier = (ops.stop_gradient(each * growth) for each in (scale, multiplier))
     real = matrix / scale
