@@ -173,7 +173,7 @@ def test_to_stock_has_the_rounded_weights(plain, tmp_path):
         / numbers[np.abs(numbers).argmax(0), range(10)]
     )
     np.testing.assert_allclose(kernel, numbers * scale, rtol=1e-6)
-    images = digits()[0][1024:1152]
+    images = digits()[0][:64]  # others may be clamped at the ends of these ones' ranges
     found, expected = (each.predict(images, verbose=0) for each in (stock, plain.model))
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
     assert np.abs(found - expected).max() > 0
