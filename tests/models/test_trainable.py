@@ -242,13 +242,13 @@ def test_damaged_configs_are_refused(trained):
     assert TrainableInt8.from_config(config).get_config() == config
     assert "NaN" not in json.dumps(config)
     with pytest.raises(ValueError, match="its network is damaged"):
-        TrainableInt8.from_config({**config, "network": "{}"})
+        TrainableInt8(**{**config, "network": "{}"})
     with pytest.raises(ValueError, match="the note 'quantization' beside the network"):
-        TrainableInt8.from_config({**config, "origin": "[]"})
+        TrainableInt8(**{**config, "origin": "[]"})
     network = json.loads(config["network"])
     network["steps"][1]["inputs"] = [99]
     with pytest.raises(ValueError, match="its network is damaged"):
-        TrainableInt8.from_config({**config, "network": json.dumps(network)})
+        TrainableInt8(**{**config, "network": json.dumps(network)})
 
 
 def test_exports_say_what_to_export_instead(trained, tmp_path):
