@@ -254,5 +254,5 @@ def test_damaged_configs_are_refused(trained):
 def test_exports_say_what_to_export_instead(trained, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("only TensorFlow writes SavedModels of models")
-    with pytest.raises(ValueError, match=r"export sepconv\.to_stock\(model\)"):
+    with pytest.raises(ValueError, match=r"sepconv\.to_stock\(model\)"):
         trained[0].export(tmp_path / "model", verbose=False)
