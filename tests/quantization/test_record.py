@@ -55,3 +55,22 @@ def test_it_draws_the_noise(record, tmp_path):
     assert "1.23%" in axes.get_title()
     (bar,) = [bar for bar in axes.patches if bar.get_height()]
     assert bar.get_height() == pytest.approx(31.25)
+
+
+def test_the_record_of_a_trained_network_knows_no_error():
+    import json
+
+    block = Block("conv", "convolution", True, "", 0.0, 6.0, math.inf, 1.0, 0.5)
+    other = Block("soft", "softmax", False, "no form", math.nan, math.nan, 3.0, 0.0, 0.5)
+    how = {"equalised": True, "corrected": False, "adapted": True, "refined": False}
+    record = Record([block, other], error=0.25, examples=8, **how)
+    config = json.loads(json.dumps(record.as_config(), allow_nan=False))
+    trained = Record.of_trained(config)
+    assert trained.trained
+    assert math.isnan(trained.error)
+    assert all(math.isnan(each.decibels) for each in trained)
+    assert trained[0][:6] == block[:6]
+    assert math.isnan(trained[1].least)
+    assert trained.floats == record.floats
+    assert {name: getattr(trained, name) for name in how} == how
+    assert "trained since, so the error is not known" in str(trained)

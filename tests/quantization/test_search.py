@@ -38,13 +38,13 @@ def test_the_record_says_what_became_of_every_block():
     assert sum(block.multiply_adds for block in record) == pytest.approx(1)
     assert sum(block.seconds for block in record) == pytest.approx(1)
     assert record.examples == 16
-    assert record.error == pytest.approx(error(network, made, x), rel=0.3)
+    assert record.error == pytest.approx(error(network, made.network, x), rel=0.3)
     for block in record[:-1]:
         assert 20 < block.decibels < 60
         assert block.least < block.greatest
     assert math.isnan(record[-1].least)
     # The tensors are a quarter of the float ones', but for biases and scales.
-    before, after = (sum(t.nbytes for t in net.tensors) for net in (network, made))
+    before, after = (sum(t.nbytes for t in net.tensors) for net in (network, made.network))
     assert after < before / 2
 
 
@@ -69,7 +69,7 @@ def test_a_tolerance_keeps_the_noisiest_blocks_float():
     why = "its noise is too large for the tolerance"
     floats = [block.name for block in kept if block.why == why]
     assert 0 < len(floats) < 7
-    assert error(network, made, x) <= 0.75 * loose.error * 1.01
+    assert error(network, made.network, x) <= 0.75 * loose.error * 1.01
     _, same = quantized(network, [x], tolerance=2 * loose.error)
     assert same.error == loose.error
     assert not [block for block in same if block.why == why]
@@ -104,7 +104,9 @@ def test_several_inputs_and_outputs():
     x = data(network, 8)
     made, record = quantized(network, [x, x[::-1].copy()])
     assert record.error < 0.05
-    assert [step.operation for step in made.steps].count("quantize") == 2
-    found = values(made, [x, x[::-1]], made.outputs)
-    for number, expected in zip(made.outputs, reference.run(network, x, x[::-1]), strict=True):
+    assert [step.operation for step in made.network.steps].count("quantize") == 2
+    found = values(made.network, [x, x[::-1]], made.network.outputs)
+    for number, expected in zip(
+        made.network.outputs, reference.run(network, x, x[::-1]), strict=True
+    ):
         assert np.abs(found[number] - expected).max() < 0.1 * np.abs(expected).max()

@@ -28,6 +28,7 @@ from sepconv.layers.program_layer import ProgramLayer
 from sepconv.layers.saving import custom_objects, load_model, stock_objects
 from sepconv.layers.separable_conv1d import SeparableConv1D
 from sepconv.layers.separable_conv2d import SeparableConv2D
+from sepconv.layers.trainable_int8 import TrainableInt8
 
 __all__ = [
     "BatchNormalization",
@@ -38,6 +39,7 @@ __all__ = [
     "ProgramLayer",
     "SeparableConv1D",
     "SeparableConv2D",
+    "TrainableInt8",
     "custom_objects",
     "load_model",
     "stock_objects",

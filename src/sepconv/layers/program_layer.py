@@ -16,7 +16,7 @@ from sepconv.layers.exporting import NotExported
 from sepconv.program.embedded import Embedded, bytes_of, open_program, results_of
 from sepconv.program.program import Program
 
-__all__ = ["ProgramLayer"]
+__all__ = ["ProgramLayer", "fitting"]
 
 
 @keras.saving.register_keras_serializable(package="sepconv")
@@ -117,35 +117,14 @@ class ProgramLayer(NotExported, keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """See the class."""
-        tensors = self._flat(inputs)
+        tensors = fitting(self.name, self.signature["inputs"], inputs)
         engine = adapter(keras.backend.backend())
         found = engine.run_program(self._embedded, self.file.value, tensors)
         return found[0] if len(found) == 1 else found
 
-    def _flat(self, inputs: Any) -> list[Any]:
-        tensors = tree.flatten(inputs)
-        wanted = self.signature["inputs"]
-        if len(tensors) != len(wanted):
-            raise ValueError(
-                f"The layer {self.name!r} takes {len(wanted)} inputs: "
-                f"{[name for name, _ in wanted]}. Received: {len(tensors)}"
-            )
-        for tensor, (name, shape) in zip(tensors, wanted, strict=True):
-            given = tuple(tensor.shape)
-            fits = len(given) == len(shape) and all(
-                None in pair or type(pair[1]) is not int or pair[0] == pair[1]
-                for pair in zip(shape, given, strict=True)
-            )
-            if not fits:
-                raise ValueError(
-                    f"The input {name!r} of the layer {self.name!r} must have the shape "
-                    f"{tuple(shape)}, with None for any size. Received: {given}"
-                )
-        return tensors
-
     def compute_output_spec(self, inputs: Any) -> Any:
         """The results' shapes, with None for sizes that follow from open ones."""
-        self._flat(inputs)
+        fitting(self.name, self.signature["inputs"], inputs)
         found = [
             keras.KerasTensor(shape, dtype=dtype) for _, shape, dtype in self.signature["outputs"]
         ]
@@ -182,3 +161,36 @@ def _signature(program: Program, size: int) -> dict[str, Any]:
 
 def _listed(shape: Sequence[int | None]) -> list[int | None]:
     return list(shape)
+
+
+def fitting(
+    layer: str, wanted: Sequence[tuple[str, Sequence[int | None]]], inputs: Any
+) -> list[Any]:
+    """The tensors that a layer is called with, checked.
+
+    Args:
+        layer: its name.
+        wanted: the names and shapes of its inputs, with None for any size.
+        inputs: a tensor, or a structure of several.
+
+    Raises:
+        ValueError: they are more or fewer, or do not fit.
+    """
+    tensors = tree.flatten(inputs)
+    if len(tensors) != len(wanted):
+        raise ValueError(
+            f"The layer {layer!r} takes {len(wanted)} inputs: "
+            f"{[name for name, _ in wanted]}. Received: {len(tensors)}"
+        )
+    for tensor, (name, shape) in zip(tensors, wanted, strict=True):
+        given = tuple(tensor.shape)
+        fits = len(given) == len(shape) and all(
+            None in pair or type(pair[1]) is not int or pair[0] == pair[1]
+            for pair in zip(shape, given, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"The input {name!r} of the layer {layer!r} must have the shape "
+                f"{tuple(shape)}, with None for any size. Received: {given}"
+            )
+    return tensors

@@ -64,6 +64,8 @@ def accelerate(model: Any, *, verify: Any = True) -> Any:
 def to_stock(model: Any, *, verify: Any = True) -> Any:
     """Undoes `accelerate`: a copy of a Keras model, or the same PyTorch module, with stock layers.
 
+    Of an int8 Keras model of `quantize`, it makes a float one with the rounded weights.
+
     See `sepconv.models.stock.to_stock` and `sepconv.modules.stock.to_stock`.
 
     Args:

@@ -6,10 +6,17 @@ from typing import Any
 
 import keras
 
-from sepconv.layers import BatchNormalization, Conv2D
+from sepconv.layers import BatchNormalization, Conv2D, ProgramLayer, TrainableInt8
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import copy_model, named_layers, settle_jit
+from sepconv.models.graph import Graph
+from sepconv.models.quantize import model_of
+from sepconv.models.raising import raise_network
 from sepconv.models.verify import check_copy
+from sepconv.program import file
+from sepconv.program.program import Program
+from sepconv.quantization.dequantized import dequantized
+from sepconv.quantization.origin import origin_of
 
 __all__ = ["to_stock"]
 
@@ -18,7 +25,9 @@ def to_stock(model: keras.Model, *, verify: Any = True) -> keras.Model:
     """Copies a model with Keras' own layers in place of sepconv's, for export or sharing.
 
     The inverse of `accelerate`: classes, names, weights, trainable flags, random states and
-    compilation stay. The copy does not depend on sepconv, so ``to_stock(model).export(path,
+    compilation stay. Of an int8 model that `quantize` made, also one to be trained, it is a new
+    float model, with the rounded weights, each exactly a whole number times its scale, whose values
+    are not rounded. The copy does not depend on sepconv, so ``to_stock(model).export(path,
     format="onnx")``, and ``"litert"``, write the same as for Keras' layers. A file for a machine
     without sepconv needs no copy: see `sepconv.layers.stock_objects`.
 
@@ -41,13 +50,20 @@ def to_stock(model: keras.Model, *, verify: Any = True) -> keras.Model:
         >>> type(sepconv.to_stock(model).layers[0]) is keras.layers.DepthwiseConv2D
         True
     """
+    layer = _int8_layer(model)
+    if layer is not None:
+        return _of_int8(model, layer, verify)
     copy = copy_model(model)
     for name, layer in named_layers(copy):
         if not type(layer).__module__.startswith("sepconv."):
             continue
         if type(layer) not in OURS.values():
+            hint = ""
+            if isinstance(layer, (ProgramLayer, TrainableInt8)):
+                hint = ", but where it is all of a model, as sepconv.quantize makes it"
             raise ValueError(
-                f"The layer {name!r} has no counterpart in Keras. Received: {type(layer).__name__}"
+                f"The layer {name!r} has no counterpart in Keras{hint}. "
+                f"Received: {type(layer).__name__}"
             )
         _check(name, layer)
         layer.become_stock()
@@ -56,6 +72,40 @@ def to_stock(model: keras.Model, *, verify: Any = True) -> keras.Model:
     copy._called = copy.built
     check_copy(model, copy, verify, title="to_stock")
     return copy
+
+
+def _int8_layer(model: Any) -> ProgramLayer | TrainableInt8 | None:
+    """The layer of a model that is an int8 network and nothing else; else None."""
+    if not isinstance(model, keras.Model):
+        return None
+    found = [x for x in model._flatten_layers() if isinstance(x, (ProgramLayer, TrainableInt8))]
+    if len(found) != 1:
+        return None
+    try:
+        graph = Graph(model)
+    except (TypeError, ValueError):  # it cannot be looked into
+        return None
+    if len(graph.steps) != 1:
+        return None
+    (step,) = graph.steps
+    whole = step.inputs == graph.inputs and step.outputs == graph.outputs
+    return found[0] if whole and step.operation is found[0] else None
+
+
+def _of_int8(model: keras.Model, layer: ProgramLayer | TrainableInt8, verify: Any) -> keras.Model:
+    """The float model of an int8 one, held against the program of the same float network."""
+    title = f"The layer {layer.name!r}"
+    if isinstance(layer, TrainableInt8):
+        program = layer.program()
+        network, notes = program.network, program.notes
+    else:
+        network, notes = file.decode(layer.program_file, title)
+    floats = dequantized(network, origin_of(network, notes, title))
+    made = raise_network(floats, model.name)
+    check_copy(
+        model_of(ProgramLayer(Program(floats)), floats, model.name), made, verify, title="to_stock"
+    )
+    return made
 
 
 def _check(name: str, layer: keras.layers.Layer) -> None:

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 from sepconv.modules.lowering import lower
 from sepconv.modules.program_module import ProgramModule
 from sepconv.modules.verify import evaluated
-from sepconv.program.program import Program
 from sepconv.quantization.calibration import gathered
 from sepconv.quantization.quantize import Quantized, quantize_network
 
@@ -55,7 +54,7 @@ def quantize(
     found = quantize_network(network, arrays if len(arrays) > 1 else arrays[0], keep, tolerance)
     with evaluated(module):
         structure = pytree.tree_structure(module(*examples))
-    return Quantized(ProgramModule(Program(found.model), outputs=structure), found.record)
+    return Quantized(ProgramModule(found.program(), outputs=structure), found.record)
 
 
 def _arguments(module: nn.Module) -> list[str]:

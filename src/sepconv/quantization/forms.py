@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sepconv.program.network import Step
 from sepconv.program.reference import UNARY_FUNCTIONS
 from sepconv.program.shapes import Shape
+from sepconv.quantization.origin import Rounding
 from sepconv.quantization.ranges import Scale
 
-__all__ = ["bounds_of", "clamp_of", "function_of", "kind_of", "table_of", "why_not"]
+__all__ = ["Finish", "bounds_of", "clamp_of", "function_of", "kind_of", "table_of", "why_not"]
 
 #: Kinds of int8 steps, by the operation that they stand for.
 _KINDS = {
@@ -30,6 +32,24 @@ _KINDS = {
     "slice": "move",
     "transpose": "move",
 }
+
+
+class Finish(NamedTuple):
+    """What follows a step's sums.
+
+    Attributes:
+        value: the number of the value that it all gives.
+        rounding: of the sums; its scale is not that of the value where there is a table.
+        lower: the least number.
+        upper: the greatest.
+        table: that the numbers are looked up in, or None.
+    """
+
+    value: int
+    rounding: Rounding
+    lower: int = 0
+    upper: int = 255
+    table: np.ndarray | None = None
 
 
 def kind_of(step: Step) -> str | None:

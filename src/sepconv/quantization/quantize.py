@@ -10,10 +10,11 @@ from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network
 from sepconv.program.program import Program
 from sepconv.quantization.calibration import arrays_of
+from sepconv.quantization.origin import NOTE, Origin, write_origin
 from sepconv.quantization.record import Record
 from sepconv.quantization.search import quantized
 
-__all__ = ["Quantized", "quantize", "quantize_network"]
+__all__ = ["Int8", "Quantized", "given", "quantize", "quantize_network"]
 
 
 class Quantized(NamedTuple):
@@ -30,10 +31,11 @@ class Quantized(NamedTuple):
 
 def quantize(
     model: Any,
-    calibration: Any,
+    calibration: Any = None,
     *,
     keep: Sequence[str] = (),
     tolerance: float | None = None,
+    trainable: bool = False,
 ) -> Quantized:
     """Makes an int8 network of one in float, for inference: smaller, and faster on processors.
 
@@ -43,28 +45,38 @@ def quantize(
     says why. Where it lessens the error on the calibration data, channels are equalised across
     layers, and biases make up for the mean error of rounded weights.
 
+    Where that is not close enough, `trainable` gives a Keras model that computes the same in
+    floats, with simulated rounding and gradients that pass straight through it (Jacob et al.,
+    https://arxiv.org/abs/1712.05877). `fit` trains it, and `quantize` of it, without more, freezes
+    it to an int8 model.
+
     Args:
         model: a built Sequential or Functional model of Keras'; a `torch.nn.Module`; or a
             `sepconv.program.program.Program` of float32 that knows its network. It stays as it is.
+            Or a Keras model that was made with `trainable`, to be frozen.
         calibration: examples like those that will be predicted, a hundred or more: an array, as
-            many as there are inputs, or batches, as `fit` takes them; targets are left out.
+            many as there are inputs, or batches, as `fit` takes them; targets are left out. None
+            for a model that is to be frozen: it keeps its scales.
         keep: names of blocks that stay float, as the record has them, or patterns such as
             ``"block_1*"``.
         tolerance: None, or the largest error of the outputs: the root mean square of their
             difference from the float network's over that of the outputs, on examples of the
             calibration data; where an output is a softmax, of what goes into it. As many blocks
             as that needs stay float, those that add the most noise first.
+        trainable: for a Keras model, whether to make one that is trained before it is int8. Batch
+            normalization is folded into the layers before it, and dropout left out.
 
     Returns:
         A named tuple. `model` is a Keras model where one was given, which saves and loads on every
         engine, and of which `sepconv.compile` makes a program; a `sepconv.modules.ProgramModule`
         of a module, whose `program` is one; and a program of a program. `record` is a
-        `sepconv.quantization.record.Record`.
+        `sepconv.quantization.record.Record`. Of a model that was trained it has no error: there is
+        no float network that it could be the error from.
 
     Raises:
         TypeError: the model or the calibration data is of another kind.
-        ValueError: the model does not compile, see `sepconv.compile`; the data does not fit it; or
-            a name of `keep` is of no block.
+        ValueError: the model does not compile, see `sepconv.compile`; the data does not fit it; a
+            name of `keep` is of no block; or a trained model's weights cannot be rounded.
 
     Example:
         >>> import keras, numpy as np, sepconv
@@ -77,21 +89,68 @@ def quantize(
         [True, True, True]
         >>> small.predict(pictures, verbose=0).shape
         (64, 3)
+
+        Trained with simulated rounding, and frozen:
+
+        >>> simulated, _ = sepconv.quantize(model, pictures, trainable=True)
+        >>> simulated.compile("adam", "mse")
+        >>> _ = simulated.fit(pictures, np.ones((64, 3)), verbose=0)
+        >>> small, record = sepconv.quantize(simulated)
+        >>> expected = simulated.predict(pictures, verbose=0)
+        >>> bool(np.allclose(small.predict(pictures, verbose=0), expected, atol=0.02))
+        True
     """
     if isinstance(model, Program):
         if model.dtype != "float32":
             raise ValueError(
                 f"quantize takes programs of float32. Received: a program of {model.dtype}"
             )
-        found = quantize_network(model.network, calibration, keep, tolerance)
-        return Quantized(Program(found.model), found.record)
+        _refuse_training(trainable, "a program")
+        found = quantize_network(model.network, given(calibration), keep, tolerance)
+        return Quantized(found.program(), found.record)
     if is_torch_module(model):
         from sepconv.modules.quantize import quantize as of_module
 
-        return of_module(model, calibration, keep=keep, tolerance=tolerance)
+        _refuse_training(trainable, f"a PyTorch module, {type(model).__name__}")
+        return of_module(model, given(calibration), keep=keep, tolerance=tolerance)
     from sepconv.models.quantize import quantize as of_model
 
-    return of_model(model, calibration, keep=keep, tolerance=tolerance)
+    return of_model(model, calibration, keep=keep, tolerance=tolerance, trainable=trainable)
+
+
+def _refuse_training(trainable: bool, what: str) -> None:
+    if trainable:
+        raise TypeError(
+            f"trainable=True makes a model that fit trains, of a Keras model. Received: {what}"
+        )
+
+
+def given(calibration: Any) -> Any:
+    """Calibration data, which may be missing only where a trained model is frozen."""
+    if calibration is None:
+        raise TypeError(
+            "quantize needs calibration, examples like those that will be predicted; only a Keras "
+            "model that was made with trainable=True is quantised without. Received: None"
+        )
+    return calibration
+
+
+class Int8(NamedTuple):
+    """An int8 network.
+
+    Attributes:
+        network: which computes it.
+        origin: what its bytes stand for.
+        record: what became of every block.
+    """
+
+    network: Network
+    origin: Origin
+    record: Record
+
+    def program(self) -> Program:
+        """Its program, with a note of the origin."""
+        return Program(self.network, notes={NOTE: write_origin(self.origin)})
 
 
 def quantize_network(
@@ -99,8 +158,8 @@ def quantize_network(
     calibration: Any,
     keep: Sequence[str] = (),
     tolerance: float | None = None,
-) -> Quantized:
-    """The int8 network of a float one, as `quantize` makes it; `model` of the result is a network.
+) -> Int8:
+    """The int8 network of a float one, as `quantize` makes it.
 
     Raises:
         TypeError: see `quantize`.
@@ -117,4 +176,5 @@ def quantize_network(
             f"from. Received: values of {' and '.join(dtypes)}"
         )
     arrays = arrays_of(calibration, network.inputs)
-    return Quantized(*quantized(network, arrays, keep, tolerance))
+    made, record = quantized(network, arrays, keep, tolerance)
+    return Int8(made.network, made.origin, record)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 __all__ = ["Block", "Record"]
 
+_DONE = ("equalised", "corrected", "adapted", "refined")
 _LAST_COLUMNS = ("noise dB", "% of work", "% of time", "")
 
 
@@ -53,6 +54,8 @@ class Record(Sequence[Block]):
         adapted: whether weights were rounded so that their errors cancel out, which lessened it.
         refined: whether values' ranges were chosen by what they do to the outputs, which lessened
             it.
+        trained: whether the network was trained since, as an int8 one: the error and the noise are
+            not known then, and NaN.
 
     Example:
         >>> block = Block("conv", "convolution", True, "", 0.0, 6.0, 40.0, 1.0, 1.0)
@@ -75,11 +78,13 @@ class Record(Sequence[Block]):
         corrected: bool,
         adapted: bool,
         refined: bool,
+        trained: bool = False,
     ) -> None:
         self._blocks = tuple(blocks)
         self.error, self.examples = error, examples
         self.equalised, self.corrected = equalised, corrected
         self.adapted, self.refined = adapted, refined
+        self.trained = trained
 
     @overload
     def __getitem__(self, index: int) -> Block: ...
@@ -99,12 +104,33 @@ class Record(Sequence[Block]):
         """The names of the blocks that stay float, with why."""
         return {block.name: block.why for block in self if not block.int8}
 
+    def as_config(self) -> dict[str, Any]:
+        """Itself as JSON has it."""
+        blocks = [
+            [None if isinstance(x, float) and not math.isfinite(x) else x for x in block]
+            for block in self
+        ]
+        return {"blocks": blocks, **{name: getattr(self, name) for name in _DONE}}
+
+    @classmethod
+    def of_trained(cls, config: Mapping[str, Any]) -> Record:
+        """The record of a network that was trained since, of what `as_config` gave."""
+        blocks = [
+            Block._make(math.nan if x is None else x for x in given)._replace(decibels=math.nan)
+            for given in config["blocks"]
+        ]
+        done = {name: config[name] for name in _DONE}
+        return cls(blocks, error=math.nan, examples=0, trained=True, **done)
+
     def __str__(self) -> str:
         count = sum(block.int8 for block in self)
         work = sum(block.multiply_adds for block in self if block.int8)
+        error = f"error {self.error:.1%} on {self.examples} examples"
+        if self.trained:
+            error = "trained since, so the error is not known"
         lines = [
             f"quantize: {count} of {len(self)} blocks in int8, {work:.0%} of the multiply-adds; "
-            f"error {self.error:.1%} on {self.examples} examples".replace("%", " %")
+            f"{error}".replace("%", " %")
         ]
         done = [
             text

@@ -6,27 +6,30 @@ Values exist as bytes, as floats or both: a step that is written asks for what i
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sepconv.program.building.tensors import Tensors
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import shapes
 from sepconv.quantization.atoms import CLAMPS, Atoms, consumers
 from sepconv.quantization.forms import (
+    Finish,
     bounds_of,
     clamp_of,
     function_of,
     kind_of,
     table_of,
-    why_not,
 )
+from sepconv.quantization.kept import kept_float
 from sepconv.quantization.moments import Moments
 from sepconv.quantization.observe import Seen
+from sepconv.quantization.origin import Origin, Rounding
 from sepconv.quantization.ranges import Scale
+from sepconv.quantization.scales import shared
 from sepconv.quantization.weights import Weights, fit, kernel_of
 
 __all__ = ["Rewritten", "rewrite"]
@@ -42,11 +45,13 @@ class Rewritten(NamedTuple):
         floats: why a block stays float, by its number.
         values: where a value of the atoms is: the number of the new network's value, and its scale
             where that is quantised. A value that is inside of a step is missing.
+        origin: of the new network's steps.
     """
 
     network: Network
     floats: Mapping[int, str]
     values: Mapping[int, tuple[int, Scale | None]]
+    origin: Origin
 
 
 def rewrite(
@@ -76,7 +81,7 @@ def rewrite(
         except _NotQuantizedError as error:
             floats[error.block] = error.why
         else:
-            return Rewritten(writer.network(), writer.floats, writer.where())
+            return Rewritten(writer.network(), writer.floats, writer.where(), writer.origin)
 
 
 class _NotQuantizedError(Exception):
@@ -85,22 +90,6 @@ class _NotQuantizedError(Exception):
     def __init__(self, block: int, why: str) -> None:
         super().__init__(why)
         self.block, self.why = block, why
-
-
-class _Tensors:
-    """Tensors of a network that is being written; equal ones are kept once."""
-
-    def __init__(self) -> None:
-        self.arrays: list[np.ndarray] = []
-        self._known: dict[tuple[Any, ...], int] = {}
-
-    def add(self, array: np.ndarray) -> int:
-        dense = np.ascontiguousarray(array).reshape(array.shape)
-        key = dense.dtype.str, dense.shape, hashlib.blake2b(dense.data).digest()
-        if key not in self._known:
-            self._known[key] = len(self.arrays)
-            self.arrays.append(dense)
-        return self._known[key]
 
 
 class _Writer:
@@ -119,60 +108,17 @@ class _Writer:
         self._shapes = shapes(self._float)
         self._consumers = consumers(self._float)
         self._steps: list[Step] = []
-        self._tensors = _Tensors()
+        self._tensors = Tensors()
+        #: Of every step that was written.
+        self.origin: list[Sequence[Rounding]] = []
         self._bytes: dict[int, int] = {}
         self._floats: dict[int, int] = {i: i for i in range(self._first)}
-        self._scales = list(scales)
-        self._middles: dict[int, tuple[dict[str, Any], dict[str, np.ndarray], int]] = {}
+        self._middles: dict[int, tuple[dict[str, Any], dict[str, np.ndarray], int, Rounding]] = {}
         #: Steps that were written with the one before.
         self._done: set[int] = set()
         #: Blocks that stay float, and why.
-        self.floats = dict(keep)
-        self._decide()
-        self._share()
-
-    def _decide(self) -> None:
-        """Finds the blocks that stay float."""
-        of_block: dict[int, list[int]] = {}
-        for i, block in enumerate(self._blocks):
-            of_block.setdefault(block, []).append(i)
-        natural = set(range(self._first))  # values that are there as bytes
-        for block, members in of_block.items():
-            if block not in self.floats:
-                why = next(filter(None, map(self._why_float, members)), None)
-                if why is None and not self._pays(members, natural):
-                    why = "what it takes is float"
-                if why is not None:
-                    self.floats[block] = why
-            if block not in self.floats:
-                natural |= {self._first + i for i in members}
-
-    def _why_float(self, i: int) -> str | None:
-        step = self._float.steps[i]
-        why = why_not(step, [self._shapes[value] for value in step.inputs])
-        values = [*step.inputs, self._first + i]
-        if why is None and not all(self._seen[value].finite for value in values):
-            return "its numbers are not all finite"
-        return why
-
-    def _pays(self, members: Sequence[int], natural: set[int]) -> bool:
-        """Whether a block computes enough to be quantised for, or takes what is."""
-        steps = [self._float.steps[i] for i in members]
-        if any(kind_of(step) == "weights" for step in steps):
-            return True
-        return any(value in natural for step in steps for value in step.inputs)
-
-    def _share(self) -> None:
-        """Gives what is only concatenated the scale of the whole."""
-        for i in reversed(range(len(self._float.steps))):
-            step, value = self._float.steps[i], self._first + i
-            if step.operation != "concatenate" or not self._is_int8(i):
-                continue
-            for each in step.inputs:
-                j = each - self._first
-                computed = j >= 0 and self._is_int8(j) and self._kind(j) != "move"
-                if computed and len(set(self._consumers[each])) == 1:
-                    self._scales[each] = self._scales[value]
+        self.floats = kept_float(atoms, seen, keep)
+        self._scales = shared(atoms, scales, self.floats)
 
     def _is_int8(self, i: int) -> bool:
         return self._blocks[i] not in self.floats
@@ -223,7 +169,9 @@ class _Writer:
         inputs: Sequence[int],
         attributes: Mapping[str, Any] | None = None,
         weights: Mapping[str, np.ndarray] | None = None,
+        roundings: Sequence[Rounding] = (),
     ) -> int:
+        self.origin.append(roundings)
         parts = {part: self._tensors.add(array) for part, array in (weights or {}).items()}
         self._steps.append(Step(operation, name, list(inputs), dict(attributes or {}), parts))
         return self._first + len(self._steps) - 1
@@ -234,10 +182,17 @@ class _Writer:
 
     def _as_bytes(self, value: int) -> int:
         if value not in self._bytes:
-            scale, zero_point = self._scales[value]
-            given = {"multiplier": float(1 / np.float32(scale)), "zero_point": zero_point}
+            scale = self._scales[value]
+            given = {
+                "multiplier": float(1 / np.float32(scale.scale)),
+                "zero_point": scale.zero_point,
+            }
             self._bytes[value] = self._emit(
-                "quantize", self._name(value), [self._floats[value]], given
+                "quantize",
+                self._name(value),
+                [self._floats[value]],
+                given,
+                roundings=[Rounding(scale, scale)],
             )
         return self._bytes[value]
 
@@ -274,30 +229,32 @@ class _Writer:
 
     # ---- steps with weights
 
-    def _activation(self, i: int) -> tuple[int, Scale, int, int, np.ndarray | None]:
-        """What follows a step: the value it all gives, rounding, bounds and table.
-
-        The rounding's scale is not that of the value where there is a table.
-        """
+    def _finish(self, i: int) -> Finish:
+        """What follows a step that gives sums: rounding, and maybe a clamp or a table."""
         step, value = self._float.steps[i], self._first + i
         activation = step.attributes.get("activation", "none")
         if activation != "none":
             largest = CLAMPS[activation]
             assert largest is not None
-            return value, self._scales[value], *bounds_of(self._scales[value], (0.0, largest)), None
-        follower = self._next(value)
+            return self._clamped(value, (0.0, largest))
+        scale, follower = self._scales[value], self._next(value)
         if follower is not None and self._kind(follower) == "unary":
             other, result = self._float.steps[follower], self._first + follower
             clamp = clamp_of(other)
             if clamp is not None:
                 self._done.add(follower)
-                return result, self._scales[result], *bounds_of(self._scales[result], clamp), None
+                return self._clamped(result, clamp)
             if kind_of(step) == "weights":
-                table = table_of(self._scales[value], self._scales[result], function_of(other))
+                table = table_of(scale, self._scales[result], function_of(other))
                 if table is not None:
                     self._done.add(follower)
-                    return result, self._scales[value], 0, 255, table
-        return value, self._scales[value], 0, 255, None
+                    rounding = Rounding(scale, self._scales[result], function=other.attributes)
+                    return Finish(result, rounding, table=table)
+        return Finish(value, Rounding(scale, scale))
+
+    def _clamped(self, value: int, clamp: tuple[float, float]) -> Finish:
+        scale = self._scales[value]
+        return Finish(value, Rounding(scale, scale, clamp), *bounds_of(scale, clamp))
 
     def _fitted(self, i: int, step: Step, part: str) -> Weights:
         value = step.inputs[0]
@@ -337,22 +294,24 @@ class _Writer:
 
     def _write_dense(self, i: int, step: Step) -> None:
         made = self._fitted(i, step, "kernel")
-        result, scale, lower, upper, table = self._activation(i)
+        result, rounding, lower, upper, table = self._finish(i)
         given = {
             "input_zero_point": self._scales[step.inputs[0]].zero_point,
-            "output_zero_point": scale.zero_point,
+            "output_zero_point": rounding.scale.zero_point,
             "lower": lower,
             "upper": upper,
         }
         weights = {
             "kernel": made.kernel,
             "bias": made.bias,
-            "scale": self._multipliers(made, step.inputs[0], scale),
+            "scale": self._multipliers(made, step.inputs[0], rounding.scale),
         }
         if table is not None:
             weights["table"] = table
         x = self._as_bytes(step.inputs[0])
-        self._bytes[result] = self._emit("quantized_dense", step.name, [x], given, weights)
+        self._bytes[result] = self._emit(
+            "quantized_dense", step.name, [x], given, weights, [rounding]
+        )
 
     def _write_scale(self, i: int, step: Step) -> None:
         """A number a channel, as a depthwise convolution of one tap."""
@@ -367,11 +326,11 @@ class _Writer:
         self._write_depthwise(i, step._replace(attributes={"spec": spec}), made)
 
     def _write_depthwise(self, i: int, step: Step, made: Weights) -> None:
-        result, scale, lower, upper, table = self._activation(i)
+        result, rounding, lower, upper, table = self._finish(i)
         given = {
             "spec": tuple(step.attributes["spec"]),
             "input_zero_point": self._scales[step.inputs[0]].zero_point,
-            "depthwise_zero_point": scale.zero_point,
+            "depthwise_zero_point": rounding.scale.zero_point,
             "depthwise_lower": lower,
             "depthwise_upper": upper,
             "output_zero_point": 0,
@@ -383,7 +342,7 @@ class _Writer:
         weights = {
             "depthwise_kernel": made.kernel,
             "depthwise_bias": made.bias,
-            "depthwise_scale": self._multipliers(made, step.inputs[0], scale),
+            "depthwise_scale": self._multipliers(made, step.inputs[0], rounding.scale),
         }
         if table is not None:
             weights["depthwise_table"] = table
@@ -391,15 +350,16 @@ class _Writer:
         follower = self._next(result)
         if follower is not None and self._blocks[follower] == self._blocks[i]:
             # The first part of a separable convolution: written with the second one.
-            self._middles[result] = given, weights, x
+            self._middles[result] = given, weights, x, rounding
         else:
             self._bytes[result] = self._emit(
-                "quantized_convolution", step.name, [x], given, weights
+                "quantized_convolution", step.name, [x], given, weights, [rounding]
             )
 
     def _write_ordinary(self, i: int, step: Step) -> None:
         made = self._fitted(i, step, "pointwise_kernel")
-        result, scale, lower, upper, table = self._activation(i)
+        result, rounding, lower, upper, table = self._finish(i)
+        scale, roundings = rounding.scale, [rounding]
         source = step.inputs[0]
         given: dict[str, Any] = {
             "spec": tuple(step.attributes["spec"]),
@@ -411,7 +371,8 @@ class _Writer:
         bias = made.bias
         weights: dict[str, np.ndarray] = {}
         if source in self._middles:
-            given, weights, x = self._middles[source]
+            given, weights, x, middle = self._middles[source]
+            roundings = [middle, rounding]
             # The product centers what it takes by the zero point of the rounding; a table's results
             # have another one.
             apart = given["depthwise_zero_point"] - self._scales[source].zero_point
@@ -442,12 +403,15 @@ class _Writer:
         }
         if table is not None:
             weights["table"] = table
-        self._bytes[result] = self._emit("quantized_convolution", step.name, inputs, given, weights)
+        self._bytes[result] = self._emit(
+            "quantized_convolution", step.name, inputs, given, weights, roundings
+        )
 
     # ---- steps without
 
     def _write_binary(self, i: int, step: Step) -> None:
-        result, scale, lower, upper, _ = self._activation(i)
+        result, rounding, lower, upper, _ = self._finish(i)
+        scale = rounding.scale
         a, b = (self._scales[value] for value in step.inputs)
         function = step.attributes["function"]
         factors = (a.scale / scale.scale, b.scale / scale.scale)
@@ -466,20 +430,25 @@ class _Writer:
             "upper": upper,
         }
         inputs = [self._as_bytes(value) for value in step.inputs]
-        self._bytes[result] = self._emit("quantized_binary", step.name, inputs, given)
+        self._bytes[result] = self._emit(
+            "quantized_binary", step.name, inputs, given, roundings=[rounding]
+        )
 
     def _write_unary(self, i: int, step: Step) -> None:
         value, (source,) = self._first + i, step.inputs
-        table = table_of(self._scales[source], self._scales[value], function_of(step))
+        rounding = Rounding(self._scales[source], self._scales[value], function=step.attributes)
+        table = table_of(rounding.scale, rounding.result, function_of(step))
         if table is None:
             self._fail(i, f"{step.attributes['function']} is not finite on all of its range")
             return
-        self._bytes[value] = self._looked_up(step.name, self._as_bytes(source), table)
+        self._bytes[value] = self._looked_up(step.name, self._as_bytes(source), table, rounding)
 
-    def _looked_up(self, name: str, x: int, table: np.ndarray) -> int:
-        if (table == np.arange(256)).all():
+    def _looked_up(self, name: str, x: int, table: np.ndarray, rounding: Rounding) -> int:
+        # A table may leave bytes as they are and yet change what they stand for.
+        alike = math.isclose(rounding.scale.scale, rounding.result.scale, rel_tol=0.01)
+        if alike and (table == np.arange(256)).all():
             return x
-        return self._emit("lookup", name, [x], {}, {"table": table})
+        return self._emit("lookup", name, [x], {}, {"table": table}, [rounding])
 
     def _write_move(self, i: int, step: Step) -> None:
         value, given = self._first + i, dict(step.attributes)
@@ -489,7 +458,8 @@ class _Writer:
             for k, each in enumerate(step.inputs):
                 table = table_of(self._scales[each], target)
                 assert table is not None
-                inputs[k] = self._looked_up(step.name, inputs[k], table)
+                rounding = Rounding(self._scales[each], target)
+                inputs[k] = self._looked_up(step.name, inputs[k], table, rounding)
         else:
             self._scales[value] = self._scales[step.inputs[0]]
         if step.operation == "pad":
@@ -511,14 +481,18 @@ class _Writer:
             "input_zero_point": before.zero_point,
             "output_zero_point": after.zero_point,
         }
-        x = self._as_bytes(source)
+        x, roundings = self._as_bytes(source), [Rounding(after, after)]
         ratio = before.scale / after.scale
         if step.operation == "pool":
             given |= {key: step.attributes[key] for key in ("window", "spec")}
             given["scale"] = float(np.float32(ratio))
-            self._bytes[value] = self._emit("quantized_average_pool", step.name, [x], given)
+            self._bytes[value] = self._emit(
+                "quantized_average_pool", step.name, [x], given, roundings=roundings
+            )
             return
         sizes = [self._shapes[source][axis] or 1 for axis in step.attributes["axes"]]
         given |= {key: step.attributes[key] for key in ("axes", "keepdims")}
         given["scale"] = float(np.float32(ratio / math.prod(sizes)))
-        self._bytes[value] = self._emit("quantized_mean", step.name, [x], given)
+        self._bytes[value] = self._emit(
+            "quantized_mean", step.name, [x], given, roundings=roundings
+        )

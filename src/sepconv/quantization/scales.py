@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from sepconv.program.network import Network
 from sepconv.program.shapes import shapes
@@ -11,7 +11,7 @@ from sepconv.quantization.forms import clamp_of, function_of, kind_of
 from sepconv.quantization.observe import Seen
 from sepconv.quantization.ranges import Scale, best
 
-__all__ = ["channel_axes", "logits", "scales_of"]
+__all__ = ["channel_axes", "logits", "scales_of", "shared"]
 
 
 def channel_axes(network: Network) -> dict[int, int]:
@@ -49,6 +49,30 @@ def scales_of(atoms: Atoms, seen: Sequence[Seen]) -> list[Scale]:
             best(numbers.histogram, function, extremes=value in last) if usable else Scale(1.0, 0)
         )
     return scales
+
+
+def shared(atoms: Atoms, scales: Sequence[Scale], floats: Container[int]) -> list[Scale]:
+    """The scales of values, with what is only concatenated given the scale of the whole.
+
+    Args:
+        atoms: of a float network.
+        scales: of each of their values.
+        floats: blocks that stay float.
+    """
+    network, result = atoms.network, list(scales)
+    first, users = len(network.inputs), consumers(network)
+    for i in reversed(range(len(network.steps))):
+        step = network.steps[i]
+        if step.operation != "concatenate" or atoms.blocks[i] in floats:
+            continue
+        for each in step.inputs:
+            j = each - first
+            computed = (
+                j >= 0 and atoms.blocks[j] not in floats and kind_of(network.steps[j]) != "move"
+            )
+            if computed and len(set(users[each])) == 1:
+                result[each] = result[first + i]
+    return result
 
 
 def logits(network: Network) -> list[int]:

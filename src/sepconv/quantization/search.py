@@ -114,7 +114,7 @@ def quantized(
     arrays: Sequence[np.ndarray],
     keep: Sequence[str] = (),
     tolerance: float | None = None,
-) -> tuple[Network, Record]:
+) -> tuple[Rewritten, Record]:
     """The int8 network of a float one, and the record of it.
 
     Args:
@@ -153,7 +153,7 @@ def quantized(
         adapted=bool(way.moments),
         refined=is_finer,
     )
-    return made.network, record
+    return made, record
 
 
 def blocks_named(network: Network, keep: Sequence[str]) -> list[int]:

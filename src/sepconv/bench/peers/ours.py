@@ -131,7 +131,7 @@ def int8_network(case: Case, inputs: Arrays) -> Network:
     """
     from sepconv.quantization.quantize import quantize_network
 
-    network: Network = quantize_network(_network(case, inputs), inputs["x"]).model
+    network: Network = quantize_network(_network(case, inputs), inputs["x"]).network
     if "quantized_convolution" not in [step.operation for step in network.steps]:
         raise ValueError("the layer has no int8 form")
     return network

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sepconv.program.building.tensors import Tensors
 from sepconv.program.network import OPERATIONS, Input, Step
 from sepconv.program.shapes import Shape, shape_of
 
@@ -35,9 +35,9 @@ class Builder:
         self.dtype, self.inputs = dtype, inputs
         self.steps: list[Step] = []
         self.shapes: list[Shape] = [tuple(entry.shape) for entry in inputs]
-        self.tensors: list[np.ndarray] = []
+        self._tensors = Tensors()
+        self.tensors = self._tensors.arrays
         self.name = ""
-        self._known: dict[tuple[Any, ...], int] = {}
 
     def tensor(self, array: Any, dtype: Any = None) -> int:
         """The number of a tensor, rounded to a dtype, the network's by default.
@@ -45,11 +45,7 @@ class Builder:
         Equal ones are kept once.
         """
         dense = np.ascontiguousarray(array, dtype or self.dtype).reshape(np.shape(array))
-        key = dense.dtype, dense.shape, hashlib.blake2b(dense.data).digest()
-        if key not in self._known:
-            self._known[key] = len(self.tensors)
-            self.tensors.append(dense)
-        return self._known[key]
+        return self._tensors.add(dense)
 
     def emit(
         self,

@@ -1,0 +1,1 @@
+"""The steps of networks in Keras' operations, differentiable, on every engine."""
