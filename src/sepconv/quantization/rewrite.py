@@ -335,6 +335,11 @@ class _Writer:
     def _multipliers(self, made: Weights, value: int, scale: Scale) -> np.ndarray:
         return (made.scale * self._scales[value].scale / scale.scale).astype(np.float32)
 
+    def _unit(self, scale: Scale, result: int, table: np.ndarray | None) -> np.ndarray:
+        """What sums are rounded to, and what a table makes of them."""
+        scales = [scale] if table is None else [scale, self._scales[result]]
+        return np.float32([each.scale for each in scales])
+
     def _write_dense(self, i: int, step: Step) -> None:
         made = self._fitted(i, step, "kernel")
         result, scale, lower, upper, table = self._activation(i)
@@ -348,6 +353,7 @@ class _Writer:
             "kernel": made.kernel,
             "bias": made.bias,
             "scale": self._multipliers(made, step.inputs[0], scale),
+            "unit": self._unit(scale, result, table),
         }
         if table is not None:
             weights["table"] = table
@@ -384,6 +390,7 @@ class _Writer:
             "depthwise_kernel": made.kernel,
             "depthwise_bias": made.bias,
             "depthwise_scale": self._multipliers(made, step.inputs[0], scale),
+            "depthwise_unit": self._unit(scale, result, table),
         }
         if table is not None:
             weights["depthwise_table"] = table
@@ -439,6 +446,7 @@ class _Writer:
             "pointwise_kernel": made.kernel,
             "bias": bias,
             "scale": self._multipliers(made, source, scale),
+            "unit": self._unit(scale, result, table),
         }
         if table is not None:
             weights["table"] = table
@@ -474,12 +482,15 @@ class _Writer:
         if table is None:
             self._fail(i, f"{step.attributes['function']} is not finite on all of its range")
             return
-        self._bytes[value] = self._looked_up(step.name, self._as_bytes(source), table)
+        self._bytes[value] = self._looked_up(
+            step.name, self._as_bytes(source), table, self._scales[value]
+        )
 
-    def _looked_up(self, name: str, x: int, table: np.ndarray) -> int:
+    def _looked_up(self, name: str, x: int, table: np.ndarray, scale: Scale) -> int:
         if (table == np.arange(256)).all():
             return x
-        return self._emit("lookup", name, [x], {}, {"table": table})
+        weights = {"table": table, "unit": np.float32([scale.scale])}
+        return self._emit("lookup", name, [x], {}, weights)
 
     def _write_move(self, i: int, step: Step) -> None:
         value, given = self._first + i, dict(step.attributes)
@@ -489,7 +500,7 @@ class _Writer:
             for k, each in enumerate(step.inputs):
                 table = table_of(self._scales[each], target)
                 assert table is not None
-                inputs[k] = self._looked_up(step.name, inputs[k], table)
+                inputs[k] = self._looked_up(step.name, inputs[k], table, target)
         else:
             self._scales[value] = self._scales[step.inputs[0]]
         if step.operation == "pad":
