@@ -61,6 +61,7 @@ _LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.dispatch",
     "compile": "sepconv.models.dispatch",
+    "export_onnx": "sepconv.models.export_onnx",
     "factorize": "sepconv.models.dispatch",
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.dispatch",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from sepconv.geometry import ConvSpec
-from sepconv.onnx.graph import Graph, permutation
+from sepconv.onnx_file.graph import Graph, permutation
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import Shape
 from sepconv.quantization.ranges import Scale

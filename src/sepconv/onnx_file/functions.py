@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sepconv.onnx.call import Call
+from sepconv.onnx_file.call import Call
 
 __all__ = ["BINARY", "activated", "clipped", "unary"]
 

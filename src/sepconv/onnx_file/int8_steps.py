@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sepconv.onnx.call import Call, Written
-from sepconv.onnx.float_steps import averaged, mean
-from sepconv.onnx.functions import clipped, unary
-from sepconv.onnx.scales import rounding_scale
-from sepconv.onnx.tables import function_of_table
-from sepconv.onnx.windows import arranged, convolution
+from sepconv.onnx_file.call import Call, Written
+from sepconv.onnx_file.float_steps import averaged, mean
+from sepconv.onnx_file.functions import clipped, unary
+from sepconv.onnx_file.scales import rounding_scale
+from sepconv.onnx_file.tables import function_of_table
+from sepconv.onnx_file.windows import arranged, convolution
 from sepconv.quantization.ranges import Scale
 
 __all__ = ["INT8_STEPS"]
@@ -117,7 +117,7 @@ def _as_image(call: Call, made: _Bytes) -> Written:
 def _recentered(
     call: Call, scale: Scale, kernel: np.ndarray, bias: np.ndarray | None
 ) -> tuple[Scale, np.ndarray | None]:
-    """Between the parts of a convolution: what the product is to take the bytes for, and its biases.
+    """What the product of a separable convolution is to take the bytes for, and its biases.
 
     A table's results may have another zero point than the one that the product subtracts, with the
     difference in the biases.

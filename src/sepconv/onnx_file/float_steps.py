@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from sepconv.onnx.call import Call, Written
-from sepconv.onnx.functions import BINARY, activated, unary
-from sepconv.onnx.windows import arranged, convolution, window
+from sepconv.onnx_file.call import Call, Written
+from sepconv.onnx_file.functions import BINARY, activated, unary
+from sepconv.onnx_file.windows import arranged, convolution, window
 
 __all__ = ["FLOAT_STEPS", "averaged", "mean"]
 

@@ -45,9 +45,7 @@ class Graph:
         ranks: the number of axes of every value of the network.
     """
 
-    def __init__(
-        self, inputs: Sequence[str], outputs: Sequence[str], ranks: Sequence[int]
-    ) -> None:
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str], ranks: Sequence[int]) -> None:
         #: ONNX's nodes and initializers.
         self.nodes: list[Any] = []
         self.constants: list[Any] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sepconv.onnx.call import Call
+from sepconv.onnx_file.call import Call
 from sepconv.program.shapes import Shape
 
 __all__ = ["arranged", "convolution", "window"]

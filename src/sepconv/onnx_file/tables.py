@@ -45,9 +45,7 @@ FUNCTIONS: Mapping[str, Step] = {
 }
 
 
-def function_of_table(
-    table: np.ndarray, source: Scale, scale: float
-) -> tuple[Step, Scale] | None:
+def function_of_table(table: np.ndarray, source: Scale, scale: float) -> tuple[Step, Scale] | None:
     """The function that gives a table, to the last number.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sepconv.onnx.call import Call, Written
-from sepconv.onnx.float_steps import FLOAT_STEPS
-from sepconv.onnx.graph import Graph
-from sepconv.onnx.int8_steps import INT8_STEPS
-from sepconv.onnx.scales import scales_of
+from sepconv.onnx_file.call import Call, Written
+from sepconv.onnx_file.float_steps import FLOAT_STEPS
+from sepconv.onnx_file.graph import Graph
+from sepconv.onnx_file.int8_steps import INT8_STEPS
+from sepconv.onnx_file.scales import scales_of
 from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import Shape, shapes
@@ -27,7 +27,8 @@ _STEPS = {**FLOAT_STEPS, **INT8_STEPS}
 _WINDOWS = ("convolution", "pool", "quantized_convolution", "quantized_average_pool")
 
 #: Steps that compute in the order of axes that they are asked for.
-_EITHER = ("unary", "binary", "scale", "concatenate", "pad", "slice") + (
+_EITHER = (
+    *("unary", "binary", "scale", "concatenate", "pad", "slice"),
     *("quantize", "dequantize", "quantized_binary", "lookup"),
 )
 
