@@ -8,7 +8,6 @@ from helpers import onnx_files
 from helpers.int8_steps import DRAWN, Drawn
 
 from sepconv.program import quantized_reference
-from sepconv.program.network import Input, Network, Step
 from sepconv.program.program import Program
 
 pytest.importorskip("onnx")

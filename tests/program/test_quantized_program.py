@@ -12,6 +12,7 @@ from sepconv.program import quantized_reference, reference
 from sepconv.program.network import QUANTIZED_OPERATIONS, Input, Network, Step
 from sepconv.program.program import Program, Tuning
 
+
 def test_every_step_is_tested() -> None:
     assert {*DRAWN, "quantize", "dequantize"} == QUANTIZED_OPERATIONS.keys()
 

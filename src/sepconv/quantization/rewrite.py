@@ -338,7 +338,7 @@ class _Writer:
     def _unit(self, scale: Scale, result: int, table: np.ndarray | None) -> np.ndarray:
         """What sums are rounded to, and what a table makes of them."""
         scales = [scale] if table is None else [scale, self._scales[result]]
-        return np.float32([each.scale for each in scales])
+        return np.array([each.scale for each in scales], np.float32)
 
     def _write_dense(self, i: int, step: Step) -> None:
         made = self._fitted(i, step, "kernel")
@@ -489,7 +489,7 @@ class _Writer:
     def _looked_up(self, name: str, x: int, table: np.ndarray, scale: Scale) -> int:
         if (table == np.arange(256)).all():
             return x
-        weights = {"table": table, "unit": np.float32([scale.scale])}
+        weights = {"table": table, "unit": np.array([scale.scale], np.float32)}
         return self._emit("lookup", name, [x], {}, weights)
 
     def _write_move(self, i: int, step: Step) -> None:
