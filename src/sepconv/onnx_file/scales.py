@@ -169,7 +169,8 @@ def rounding_scale(
         scale = (unit[0] if unit else 1.0) if inside else value
         return scale, scale
     ratio = step.attributes.get("residual_scale", 0)
-    added = residual is not None and ratio > 0 and not inside
-    told = residual / ratio if added else 1.0
+    told = 1.0
+    if residual is not None and ratio > 0 and not inside:
+        told = residual / ratio
     scale = unit[0] if unit else float(np.float32(told))
     return scale, (unit[-1] if unit else 1.0) if inside else value
