@@ -8,6 +8,7 @@ import numpy as np
 
 from sepconv.onnx_file.call import Call, Written
 from sepconv.onnx_file.functions import BINARY, activated, unary
+from sepconv.onnx_file.graph import permutation
 from sepconv.onnx_file.windows import arranged, convolution, window
 
 __all__ = ["FLOAT_STEPS", "averaged", "mean"]
@@ -161,8 +162,20 @@ def _slice(call: Call) -> Written:
 
 
 def _transpose(call: Call) -> Written:
-    order = list(call.given["permutation"])
+    order, rank = list(call.given["permutation"]), len(call.shape())
+    # An image with its channels moved is the same array, seen in the other order.
+    for first in (True, False):
+        if rank in (3, 4) and order == permutation(rank, not first):
+            return _seen(call, first)
     return Written(call.node("Transpose", call.real(), perm=order))
+
+
+def _seen(call: Call, first: bool) -> Written:
+    """An input with channels last, or first, as the other one in a value's own order."""
+    graph, value = call.graph, call.step.inputs[0]
+    if graph.quantized(value):
+        return Written(graph.whole(value, not first), first, graph.scale(value), whole=True)
+    return Written(call.real(0, not first), first)
 
 
 def _reshape(call: Call) -> Written:
