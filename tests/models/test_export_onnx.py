@@ -75,7 +75,7 @@ def test_every_product_is_between_pairs_of_the_networks_scales(quantized, tmp_pa
     made = onnx.load(tmp_path / "small.onnx")
     tensors, makers = _tensors(made), _makers(made)
     products = [node for node in made.graph.node if node.op_type in ("Conv", "Gemm")]
-    assert len(products) == 9
+    assert len(products) == 10
     for node in products:
         x, weights, bias = (makers[name] for name in node.input)
         assert {x.op_type, weights.op_type, bias.op_type} == {"DequantizeLinear"}

@@ -119,7 +119,7 @@ def explain_program(
         profiles.append(program.profile(*arrays))
     rows, peaks = [], {False: machine.peak}
     if any(report.operation in _OF_BYTES for report in profiles[0]):
-        peaks[True] = measure_peak(machine.threads, min(seconds, 0.3), "int8")
+        peaks[True] = measure_peak(machine.threads, min(max(seconds, 0.01), 0.3), "int8")
     for reports in zip(*profiles, strict=True):
         one = reports[0]
         # Two operations a multiply-add.

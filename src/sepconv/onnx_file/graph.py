@@ -70,17 +70,20 @@ class Graph:
         self._names.add(name)
         return name
 
-    def constant(self, array: Any, suffix: str, dtype: Any = np.float32) -> str:
-        """The name of a constant; equal ones are kept once."""
+    def constant(
+        self, array: Any, suffix: str, dtype: Any = np.float32, *, shared: bool = True
+    ) -> str:
+        """The name of a constant; equal ones are kept once, unless it is not to be shared."""
         from onnx import numpy_helper
 
         whole = np.asarray(array, dtype)
         dense = np.ascontiguousarray(whole).reshape(whole.shape)
         key = dense.dtype.str, dense.shape, dense.tobytes()
-        if key not in self._known:
-            self._known[key] = self._name(suffix)
-            self.constants.append(numpy_helper.from_array(dense, self._known[key]))
-        return self._known[key]
+        if shared and key in self._known:
+            return self._known[key]
+        name = self._name(suffix)
+        self.constants.append(numpy_helper.from_array(dense, name))
+        return self._known.setdefault(key, name) if shared else name
 
     def node(self, operation: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node of one output, whose name this gives."""
@@ -167,11 +170,15 @@ class Graph:
         return self.node("DequantizeLinear", name, *self._quantization(scale))
 
     def weights(self, array: np.ndarray, scales: np.ndarray, axis: int, suffix: str) -> str:
-        """Weights of int8 or int32 with a scale a channel, as numbers."""
-        return self.node(
-            "DequantizeLinear",
-            self.constant(array, suffix, array.dtype),
-            self.constant(scales, f"{suffix}_scale"),
-            self.constant(np.zeros(len(scales)), f"{suffix}_zero_point", array.dtype),
-            axis=axis,
+        """Weights of int8 or int32 with a scale a channel, as numbers.
+
+        Their constants are of this node alone: ONNX Runtime makes unsigned ones of them where it is
+        to be precise, and fails on what has been made already.
+        """
+        operands = (
+            (array, suffix, array.dtype),
+            (scales, f"{suffix}_scale", np.float32),
+            (np.zeros(len(scales)), f"{suffix}_zero_point", array.dtype),
         )
+        names = [self.constant(*operand, shared=False) for operand in operands]
+        return self.node("DequantizeLinear", *names, axis=axis)
