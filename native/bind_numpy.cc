@@ -15,7 +15,9 @@
 #include <string>
 #include <tuple>
 
+#include "bind_buffer.h"
 #include "bind_program.h"
+#include "bind_quantized.h"
 #include "dispatch.h"
 #include "gil.h"
 #include "prepared.h"
@@ -26,65 +28,7 @@ using namespace nb::literals;
 
 namespace {
 
-// A view of one argument, released with the object.
-class Buffer {
- public:
-  Buffer(const char* name, nb::handle object, int64_t elements, sepconv::DType dtype,
-         bool writable) {
-    if (object.is_none()) return;
-    if (PyLong_Check(object.ptr())) {
-      address_ = PyLong_AsVoidPtr(object.ptr());
-      if (PyErr_Occurred()) throw nb::python_error();
-      return;
-    }
-    nb::object plain = nb::borrow(object);
-    if (dtype == sepconv::DType::bf16) plain = integers(object);
-    const int flags = PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(plain.ptr(), &view_, flags) != 0) throw nb::python_error();
-    held_ = true;
-    address_ = view_.buf;
-    const auto expected = static_cast<Py_ssize_t>(elements * sepconv::itemsize(dtype));
-    if (view_.len != expected) {
-      const std::string message = std::string(name) + ": a buffer of " + std::to_string(expected) +
-                                  " bytes was expected. Received: " + std::to_string(view_.len) +
-                                  " bytes.";
-      PyBuffer_Release(&view_);
-      throw std::invalid_argument(message);
-    }
-  }
-  ~Buffer() {
-    if (held_) PyBuffer_Release(&view_);
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  void* get() const { return address_; }
-  // Refuses inputs that lie where this, an output, does. Bare addresses are the caller's business.
-  void check_apart(std::initializer_list<const Buffer*> inputs) const {
-    if (!held_) return;
-    const char* const begin = static_cast<const char*>(address_);
-    for (const Buffer* input : inputs) {
-      const char* const other = static_cast<const char*>(input->address_);
-      if (input->held_ && other < begin + view_.len && begin < other + input->view_.len)
-        throw std::invalid_argument("out must not share memory with an input.");
-    }
-  }
-
- private:
-  // The buffer protocol has no bfloat16, so its arrays are seen as ones of integers. NumPy would
-  // take longer to read the name of that dtype than to make the view.
-  static nb::object integers(nb::handle array) {
-    static PyObject* const name = PyUnicode_InternFromString("view");
-    static PyObject* const dtype =
-        nb::object(nb::module_::import_("numpy").attr("dtype")("uint16")).release().ptr();
-    PyObject* const view = PyObject_CallMethodOneArg(array.ptr(), name, dtype);
-    if (view == nullptr) throw nb::python_error();
-    return nb::steal(view);
-  }
-
-  Py_buffer view_{};
-  bool held_ = false;
-  void* address_ = nullptr;
-};
+using sepconv::Buffer;
 
 std::array<int64_t, 4> four(nb::tuple values) {
   if (values.size() != 4) throw std::invalid_argument("A shape of 4 sizes was expected.");
@@ -416,6 +360,7 @@ NB_MODULE(_native, m) {
   // process ends: nanobind would report that as leaks at every exit.
   nb::set_leak_warnings(false);
   bind_program(m);
+  bind_quantized(m);
   nb::class_<sepconv::Geometry>(m, "Geometry")
       .def("__init__",
            [](sepconv::Geometry* self, nb::tuple spec, nb::tuple x_shape, nb::tuple kernel_shape) {

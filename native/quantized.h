@@ -33,6 +33,9 @@ class SEPCONV_API PreparedQuantized {
   void forward(const Geometry& g, const uint8_t* x, const uint8_t* residual, uint8_t* y,
                Runner& runner) const;
 
+  // How it goes on so many threads.
+  QuantizedPlan plan(const Geometry& g, int threads) const;
+
   // Without its tensors, which were packed.
   const QuantizedWeights& weights() const { return weights_; }
   int64_t bytes() const { return bytes_; }

@@ -54,6 +54,21 @@ struct QuantizedForward {
   uint8_t* y = nullptr;
 };
 
+// How a convolution goes, to look at: what runs over tasks at once, in one step or two.
+struct QuantizedPlan {
+  enum class Kind : int32_t { depthwise, product, tiles, patches };
+  enum class Kernel : int32_t { none, small, loops, table };  // of the depthwise step
+  struct Step {
+    Kind kind;
+    Kernel kernel;
+    int64_t tile_rows, tile_columns;  // outputs that a small kernel's sums in registers are of
+    int64_t tasks;
+    int64_t rows, filters;  // the most of a task; of products pixels, else rows of outputs
+  };
+  Step steps[2];
+  int64_t count;
+};
+
 // y = clamp(round half to even(x * multiplier), -zero_point, 255 - zero_point) + zero_point; NaN
 // becomes the zero point.
 struct QuantizeStep {

@@ -19,7 +19,7 @@ run "formatting of C++" $CLANG_FORMAT
 run "style" "$PY" -m ruff check .
 run "types" "$PY" -m mypy
 run "core, commands and documents" "$PY" $PYTEST \
-  tests/core tests/cli tests/bench tests/demo tests/explain tests/program tests/quantization tests/docs
+  tests/core tests/cli tests/bench tests/demo tests/explain tests/program tests/onnx_file tests/quantization tests/docs
 case " $* " in
   *" torch "*) run "PyTorch's modules" SEPCONV_TEST_ENGINES=torch "$PY" $PYTEST tests/modules ;;
 esac

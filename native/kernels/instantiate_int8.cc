@@ -19,6 +19,7 @@ void replace_int8(Int8Table& table) {
   table = {.packed_bytes = &packed_int8_bytes,
            .pack = &pack_int8,
            .forward = &forward_int8,
+           .plan = &plan_int8,
            .quantize = &quantize_bytes,
            .dequantize = &dequantize_bytes,
            .lookup = &lookup_bytes,

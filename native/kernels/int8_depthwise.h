@@ -375,13 +375,36 @@ inline void depthwise_rows(const Geometry& g, const QuantizedWeights& w, const D
   if (pack.table != nullptr) look_up(pack.table, y, (p1 - p0) * g.wo * w.middle(), y);
 }
 
+// How its rows are cut into tasks, those of an image.
+inline Cut depthwise_bands(const Geometry& g, const QuantizedWeights& w) {
+  const int64_t unit = tile_rows(w);
+  const int64_t tasks = range_tasks(g.n * ceil_div(g.ho, unit), unit * g.wo * g.c * g.m * g.kh);
+  const int64_t each = min_of(ceil_div(tasks, g.n), ceil_div(g.ho, unit));
+  return cut_into(g.ho, max_of(1, each), unit);
+}
+
+// As a step of a plan, over bands of rows.
+inline QuantizedPlan::Step plan_depthwise_bytes(const Geometry& g, const QuantizedWeights& w,
+                                                const Cut& bands) {
+  using Kernel = QuantizedPlan::Kernel;
+  const bool table = is_looked_up(w), small = !table && is_tiled(w);
+  const int rows = tile_rows(w), columns = rows == 2 ? kTileOutputs<2> : kTileOutputs<1>;
+  return {QuantizedPlan::Kind::depthwise,
+          table   ? Kernel::table
+          : small ? Kernel::small
+                  : Kernel::loops,
+          small ? rows : 0,
+          small ? columns : 0,
+          g.n * bands.count,
+          min_of(bands.most, g.ho),
+          0};
+}
+
 // The depthwise step over whole arrays.
 inline void depthwise_bytes(const Geometry& g, const QuantizedWeights& w, const DepthwisePack& pack,
                             const uint8_t* x, uint8_t* y, Runner& runner) {
-  const int64_t middle = g.c * g.m, out = g.ho * g.wo * middle, unit = tile_rows(w);
-  const int64_t tasks = range_tasks(g.n * ceil_div(g.ho, unit), unit * g.wo * middle * g.kh);
-  const int64_t each = min_of(ceil_div(tasks, g.n), ceil_div(g.ho, unit));
-  const Cut bands = cut_into(g.ho, max_of(1, each), unit);
+  const int64_t middle = g.c * g.m, out = g.ho * g.wo * middle;
+  const Cut bands = depthwise_bands(g, w);
   parallel<uint8_t>(
       runner, g.n * bands.count, depthwise_scratch(g, w), [&](int64_t task, uint8_t* scratch) {
         const int64_t n = task / bands.count, p0 = bands.first(task % bands.count);

@@ -112,6 +112,22 @@ inline ProductPack product_pack(const QuantizedWeights& w, const void* packed) {
 
 // ---- both steps
 
+// How rows of outputs are cut into tasks where the depthwise step feeds the product, those of an
+// image; and whether there are enough of them, or one step goes after the other.
+struct SeparableCut {
+  Cut bands;
+  bool fused;
+};
+inline SeparableCut cut_separable(const Geometry& g, const QuantizedWeights& w, int64_t threads) {
+  const int64_t unit = tile_rows(w);
+  const int64_t wanted = max_of(unit, tuning::kTilePixels / g.wo / unit * unit);
+  int64_t count = ceil_div(g.ho, wanted);
+  if (g.n * count < 4 * threads) count = ceil_div(round_up(g.n * count, threads), g.n);
+  // Bands of single rows where there are few rows.
+  const Cut bands = cut_into(g.ho, min_of(count, g.ho), count > ceil_div(g.ho, unit) ? 1 : unit);
+  return {bands, g.n * bands.count >= threads || g.n * g.ho * g.wo <= 1};
+}
+
 // A band of the depthwise result at a time, which stays in a cache for the product; where there are
 // fewer bands than threads, one step after the other.
 inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
@@ -119,13 +135,9 @@ inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
   const int64_t middle = w.middle(), pixels = g.ho * g.wo, threads = runner.concurrency();
   const DepthwisePack depthwise = depthwise_pack(w, args.packed);
   const ProductPack product = product_pack(w, args.packed);
-  const int64_t unit = tile_rows(w);
-  const int64_t wanted = max_of(unit, tuning::kTilePixels / g.wo / unit * unit);
-  int64_t count = ceil_div(g.ho, wanted);
-  if (g.n * count < 4 * threads) count = ceil_div(round_up(g.n * count, threads), g.n);
-  // Bands of single rows where there are few rows.
-  const Cut bands = cut_into(g.ho, min_of(count, g.ho), count > ceil_div(g.ho, unit) ? 1 : unit);
-  if (g.n * bands.count < threads && g.n * pixels > 1) {
+  const SeparableCut cut = cut_separable(g, w, threads);
+  const Cut& bands = cut.bands;
+  if (!cut.fused) {
     Workspace<uint8_t> between(g.n * pixels * middle);
     depthwise_bytes(g, w, depthwise, args.x, between.get(), runner);
     product_bytes(w, product, g.n * pixels, between.get(), args.residual, args.y, runner);
@@ -226,12 +238,17 @@ inline void copy_patches_bytes(const Geometry& g, const uint8_t* image, const ui
   }
 }
 
+// Whether it is the product of each pixel's channels with a matrix.
+inline bool is_product(const Geometry& g) {
+  return g.kh == 1 && g.kw == 1 && g.sh == 1 && g.sw == 1 && g.h == g.ho && g.w == g.wo &&
+         g.pt == 0 && g.pl == 0;
+}
+
 inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
                            const QuantizedForward& args, Runner& runner) {
   const ProductPack product = product_pack(w, args.packed);
   const int64_t pixels = g.ho * g.wo, rows = g.n * pixels, depth = w.depth();
-  if (g.kh == 1 && g.kw == 1 && g.sh == 1 && g.sw == 1 && g.h == g.ho && g.w == g.wo && g.pt == 0 &&
-      g.pl == 0) {
+  if (is_product(g)) {
     product_bytes(w, product, rows, args.x, args.residual, args.y, runner);
     return;
   }
@@ -266,6 +283,31 @@ inline void forward_channels_last(const Geometry& g, const QuantizedWeights& w,
     separable_bytes(g, w, args, runner);
   else
     depthwise_bytes(g, w, depthwise_pack(w, args.packed), args.x, args.y, runner);
+}
+
+// How forward_int8() goes.
+inline QuantizedPlan plan_int8(const Geometry& g, const QuantizedWeights& w, int threads) {
+  using Kind = QuantizedPlan::Kind;
+  const int64_t pixels = g.n * g.ho * g.wo;
+  const auto product = [&](Kind kind) -> QuantizedPlan::Step {
+    const ProductCut cut = cut_product(pixels, w.depth(), w.filters, threads);
+    return {kind,
+            QuantizedPlan::Kernel::none,
+            0,
+            0,
+            cut.tasks(),
+            min_of(cut.tiles.most, pixels),
+            min_of(cut.filter_parts.most, w.filters)};
+  };
+  if (!w.is_depthwise()) return {{product(is_product(g) ? Kind::product : Kind::patches)}, 1};
+  if (!w.mixes()) return {{plan_depthwise_bytes(g, w, depthwise_bands(g, w))}, 1};
+  const SeparableCut cut = cut_separable(g, w, threads);
+  if (!cut.fused)
+    return {{plan_depthwise_bytes(g, w, depthwise_bands(g, w)), product(Kind::product)}, 2};
+  QuantizedPlan::Step step = plan_depthwise_bytes(g, w, cut.bands);
+  step.kind = Kind::tiles;
+  step.filters = w.filters;
+  return {{step}, 1};
 }
 
 inline void forward_int8(const Geometry& g, const QuantizedWeights& w, const QuantizedForward& args,

@@ -11,6 +11,7 @@ struct Int8Table {
   void (*pack)(const QuantizedWeights&, void* packed) = nullptr;
   void (*forward)(const Geometry&, const QuantizedWeights&, const QuantizedForward&,
                   Runner&) = nullptr;
+  QuantizedPlan (*plan)(const Geometry&, const QuantizedWeights&, int threads) = nullptr;
   void (*quantize)(const QuantizeStep&, Runner&) = nullptr;
   void (*dequantize)(const DequantizeStep&, Runner&) = nullptr;
   void (*lookup)(const LookupStep&, Runner&) = nullptr;

@@ -9,6 +9,10 @@
 namespace sepconv::program {
 namespace {
 
+std::string counted(int64_t count, const char* what) {
+  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
+
 class ConvolutionCall : public Call {
  public:
   ConvolutionCall(const PreparedQuantized& prepared, const Geometry& g, bool residual, int rank)
@@ -20,6 +24,25 @@ class ConvolutionCall : public Call {
     const int64_t pixels = g.n * g.ho * g.wo;
     multiply_adds = pixels * ((w.is_depthwise() ? w.middle() * g.kh * g.kw : 0) +
                               (w.mixes() ? w.depth() * w.filters : 0));
+  }
+  std::string plan_text(int threads) const override {
+    constexpr const char* kKinds[] = {"depthwise", "product", "tiles", "patches"};
+    constexpr const char* kKernels[] = {"", " small", " loops", " table"};
+    const QuantizedPlan plan = prepared_.plan(g_, threads);
+    std::string text;
+    for (int64_t i = 0; i < plan.count; ++i) {
+      const QuantizedPlan::Step& step = plan.steps[i];
+      const auto kind = static_cast<size_t>(step.kind), kernel = static_cast<size_t>(step.kernel);
+      text += (i == 0 ? "" : ", then ") + std::string(kKinds[kind]) + kKernels[kernel];
+      if (step.tile_rows > 0)
+        text += " of " + std::to_string(step.tile_rows) + "x" + std::to_string(step.tile_columns);
+      text += " in " + counted(step.tasks, "task") + " of ";
+      if (step.kernel != QuantizedPlan::Kernel::none)
+        text += counted(step.rows, "row");
+      else
+        text += counted(step.rows, "pixel") + " by " + counted(step.filters, "filter");
+    }
+    return text;
   }
   void run(const void* const* inputs, void* output, Runner& runner) const override {
     apply(g_, inputs[0], residual_ ? inputs[1] : nullptr, 0, output, runner);

@@ -28,6 +28,7 @@ from sepconv.functional import (
 from sepconv.fused import fused_conv2d
 from sepconv.pointwise import pointwise_conv2d, pointwise_conv2d_grad
 from sepconv.prepared import PreparedConv2D, prepare_conv2d
+from sepconv.quantized import PreparedQuantizedConv2D, Quantization
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,8 @@ __all__ = [
     "DepthwiseGrads",
     "PointwiseGrads",
     "PreparedConv2D",
+    "PreparedQuantizedConv2D",
+    "Quantization",
     "SeparableGrads",
     "__version__",
     "depthwise_conv1d",
@@ -61,6 +64,7 @@ _LAZY = ("jax", "torch", "tensorflow", "layers", "modules")
 _MODELS: dict[str, str] = {
     "accelerate": "sepconv.models.dispatch",
     "compile": "sepconv.models.dispatch",
+    "export_onnx": "sepconv.models.export_onnx",
     "factorize": "sepconv.models.dispatch",
     "load": "sepconv.program.load",
     "optimize": "sepconv.models.dispatch",

@@ -133,6 +133,34 @@ def prepare(
     activation: int,
 ) -> PreparedConvolution: ...
 
+class PreparedQuantized:
+    """Copies of the weights of a convolution of int8, in the order in which kernels read them."""
+
+    def forward(self, geometry: Geometry, x: Any, residual: Any, y: Any) -> None: ...
+
+def prepare_quantized(
+    sizes: tuple[int, int, int, int, int],
+    steps: tuple[int, int, int, int],
+    depthwise_kernel: Any,
+    depthwise_bias: Any,
+    depthwise_scale: Any,
+    depthwise_table: Any,
+    depthwise_rounding: tuple[int, int, int],
+    pointwise_kernel: Any,
+    bias: Any,
+    scale: Any,
+    table: Any,
+    rounding: tuple[int, int, int],
+    input_zero_point: int,
+    residual_zero_point: int,
+    residual_scale: float,
+) -> PreparedQuantized:
+    """A depthwise kernel alone, one that mixes channels alone, or both.
+
+    `sizes` has the height, width, channels and depth multiplier of the kernel, and filters or 0;
+    `steps` strides and dilations; a rounding is a zero point and two bounds.
+    """
+
 class PlanStep(TypedDict):
     """What runs over tasks at once; numbers as in native/plan.h."""
 

@@ -11,13 +11,13 @@ from sepconv.bench import command as bench
 from sepconv.demo import command as demo
 from sepconv.explain import command as explain
 from sepconv.models import command as models
-from sepconv.models import quantize_command
+from sepconv.models import export_command, quantize_command
 from sepconv.program import command as program
 
 __all__ = ["main"]
 
 #: The modules of the commands, in the order in which the help lists them.
-_COMMANDS = (demo, bench, doctor, explain, models, quantize_command, program)
+_COMMANDS = (demo, bench, doctor, explain, models, quantize_command, program, export_command)
 
 _ABOUT = """\
 Fast depthwise and depthwise-separable convolution on CPUs.
@@ -35,6 +35,7 @@ and of Keras models in files:
   sepconv factorize   approximates ordinary convolutions by separable ones
   sepconv quantize    makes an int8 model, with examples to go by
   sepconv compile     makes one native call of a whole model, a program
+  sepconv export      writes an ONNX file of a model or a program
 
 and of programs, which need no Keras:
 

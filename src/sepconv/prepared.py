@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from sepconv.arguments import Padding, Sizes
 from sepconv.arrays import as_array, dtype_code, output_array
 from sepconv.fused import Operands, block_spec, check_block, is_ordinary, strided
 from sepconv.geometry import ConvSpec, check_rank, conv_spec, plan
+from sepconv.quantized import PreparedQuantizedConv2D, Quantization
+from sepconv.quantized import prepare as prepare_quantized
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
 
@@ -100,6 +102,7 @@ class PreparedConv2D:
         return y
 
 
+@overload
 def prepare_conv2d(
     depthwise_kernel: np.ndarray | None = None,
     pointwise_kernel: np.ndarray | None = None,
@@ -112,7 +115,37 @@ def prepare_conv2d(
     padding: Padding = "valid",
     dilation_rate: Sizes = 1,
     data_format: str = "channels_last",
-) -> PreparedConv2D:
+    quantization: None = None,
+) -> PreparedConv2D: ...
+@overload
+def prepare_conv2d(
+    depthwise_kernel: np.ndarray | None = None,
+    pointwise_kernel: np.ndarray | None = None,
+    *,
+    depthwise_bias: np.ndarray | None = None,
+    depthwise_activation: str | None = None,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    quantization: Quantization,
+) -> PreparedQuantizedConv2D: ...
+def prepare_conv2d(
+    depthwise_kernel: np.ndarray | None = None,
+    pointwise_kernel: np.ndarray | None = None,
+    *,
+    depthwise_bias: np.ndarray | None = None,
+    depthwise_activation: str | None = None,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    strides: Sizes = 1,
+    padding: Padding = "valid",
+    dilation_rate: Sizes = 1,
+    data_format: str = "channels_last",
+    quantization: Quantization | None = None,
+) -> PreparedConv2D | PreparedQuantizedConv2D:
     """Makes a convolution of fixed weights, for calling it again and again.
 
     It computes what `sepconv.fused_conv2d` does with the same arguments: a depthwise convolution,
@@ -135,12 +168,17 @@ def prepare_conv2d(
         padding: ``"valid"``, ``"same"`` or ``((top, bottom), (left, right))``.
         dilation_rate: a positive integer, or two.
         data_format: ``"channels_last"`` or ``"channels_first"``.
+        quantization: None; or, for a convolution of int8, a `sepconv.Quantization` of what its
+            bytes stand for. Kernels are then int8, of -127 to 127, and biases int32, of the scale
+            of the sums; the input is uint8. `sepconv.reference.quantized_conv2d` is what it
+            computes, to the bit.
 
     Returns:
         A function of an input, and of a residual and an ``out`` if need be.
 
     Raises:
-        ValueError: an argument is out of range, or shapes do not fit.
+        ValueError: an argument is out of range, shapes do not fit, or sums of int8 could leave
+            int32.
         TypeError: a dtype is none of these, or dtypes differ.
 
     Example:
@@ -150,6 +188,8 @@ def prepare_conv2d(
     """
     spec = conv_spec(strides, padding, dilation_rate, data_format)
     given = Operands(None, depthwise_kernel, depthwise_bias, pointwise_kernel, bias)
+    if quantization is not None:
+        return prepare_quantized(given, spec, (depthwise_activation, activation), quantization)
     ordinary = is_ordinary(given)
     block, steps = block_spec(given, spec, depthwise_activation, activation, ordinary=ordinary)
     dtype = None

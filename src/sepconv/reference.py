@@ -17,9 +17,11 @@ import numpy as np
 from sepconv._types import DepthwiseGrads, SeparableGrads
 
 __all__ = [
+    "activate",
     "depthwise_conv2d",
     "depthwise_conv2d_grad",
     "fused_conv2d",
+    "quantized_conv2d",
     "separable_conv2d",
     "separable_conv2d_grad",
 ]
@@ -112,7 +114,13 @@ class _Taps:
         return x.transpose(0, 2, 3, 1) if self.channels_first else x
 
 
-def _activate(y: np.ndarray, activation: str | None) -> np.ndarray:
+def activate(y: np.ndarray, activation: str | None) -> np.ndarray:
+    """An activation of an array, by its name.
+
+    Example:
+        >>> activate(np.array([-1.0, 7.0]), "relu6")
+        array([0., 6.])
+    """
     if activation == "relu":
         return np.maximum(y, 0)
     if activation == "relu6":
@@ -120,7 +128,8 @@ def _activate(y: np.ndarray, activation: str | None) -> np.ndarray:
     if activation in ("hard_silu", "hard_swish"):
         return y * np.clip(y + 3, 0, 6) / 6
     if activation in ("silu", "swish"):
-        return y / (1 + np.exp(-y))
+        with np.errstate(over="ignore"):  # then it is 0
+            return y / (1 + np.exp(-y))
     return y
 
 
@@ -164,7 +173,7 @@ def depthwise_conv2d(
     y = y.reshape(*y.shape[:3], channels * multiplier)
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
-    return taps.to_layout(_activate(y, activation))
+    return taps.to_layout(activate(y, activation))
 
 
 def separable_conv2d(
@@ -200,7 +209,7 @@ def separable_conv2d(
     y = np.moveaxis(_between(middle, x), axis, 3) @ np.asarray(pointwise_kernel, np.float64)[0, 0]
     if bias is not None:
         y = y + np.asarray(bias, np.float64)
-    return np.ascontiguousarray(np.moveaxis(_activate(y, activation), 3, axis))
+    return np.ascontiguousarray(np.moveaxis(activate(y, activation), 3, axis))
 
 
 def fused_conv2d(
@@ -253,7 +262,116 @@ def fused_conv2d(
     y = np.moveaxis(y, 3, axis)
     if residual is not None:
         y = y + np.asarray(residual, np.float64)
-    return np.ascontiguousarray(_activate(y, activation))
+    return np.ascontiguousarray(activate(y, activation))
+
+
+def quantized_conv2d(
+    x: np.ndarray,
+    depthwise_kernel: np.ndarray | None = None,
+    pointwise_kernel: np.ndarray | None = None,
+    *,
+    quantization: Any,
+    depthwise_bias: np.ndarray | None = None,
+    depthwise_activation: str | None = None,
+    bias: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    activation: str | None = None,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[Sequence[int]] = "valid",
+    dilation_rate: int | Sequence[int] = 1,
+    data_format: str = "channels_last",
+) -> np.ndarray:
+    """What `sepconv.prepare_conv2d` computes with a `sepconv.Quantization`, to the bit.
+
+    Sums are whole numbers, which float64 holds exactly; what follows them is float32.
+
+    Example:
+        >>> from sepconv import Quantization
+        >>> of = Quantization(input=(0.5, 10), output=(2.0, 0), kernel_scale=0.02)
+        >>> kernel = np.full((1, 1, 2, 1), 100, "int8")
+        >>> x = np.full((1, 1, 1, 2), 18, "uint8")
+        >>> quantized_conv2d(x, None, kernel, quantization=of)
+        array([[[[8]]]], dtype=uint8)
+    """
+    options: dict[str, Any] = {
+        "strides": strides,
+        "padding": padding,
+        "dilation_rate": dilation_rate,
+        "data_format": data_format,
+    }
+    of, axis = quantization, 1 if data_format == "channels_first" else 3
+    source, factors = of.input, of.kernel_scale
+    y = np.asarray(x, np.float64) - source[1]
+    if depthwise_kernel is not None:
+        both = pointwise_kernel is not None
+        y = depthwise_conv2d(y, depthwise_kernel, depthwise_bias if both else bias, **options)
+        if both:
+            scales = np.float64(np.float32(of.depthwise_kernel_scale)) * np.float32(source[0])
+            middle = _rounded(
+                np.moveaxis(y, axis, 3),
+                scales,
+                depthwise_activation,
+                of.before_depthwise_activation,
+                of.between,
+            )
+            source = of.between
+            y = np.moveaxis(middle.astype(np.float64) - source[1], 3, axis)
+            options = {"data_format": data_format}
+    if pointwise_kernel is not None:
+        y = fused_conv2d(y, None, pointwise_kernel, bias=bias, **options)
+    added = None
+    if residual is not None:
+        added = np.moveaxis(np.asarray(residual, np.float32) - of.residual[1], axis, 3)
+    scales = np.float64(np.float32(factors)) * np.float32(source[0])
+    q = _rounded(
+        np.moveaxis(y, axis, 3),
+        scales,
+        activation,
+        of.before_activation,
+        of.output,
+        None if added is None else (added, of.residual[0]),
+    )
+    q = np.ascontiguousarray(np.moveaxis(q, 3, axis))
+    if of.dtype == "uint8":
+        return q
+    return (q.astype(np.float32) - np.float32(of.output[1])) * np.float32(of.output[0])
+
+
+def _rounded(
+    sums: np.ndarray,
+    scales: Any,
+    activation: str | None,
+    before: Any,
+    after: Any,
+    added: Any = None,
+) -> np.ndarray:
+    """Sums of whole numbers, channels last, as bytes, with the one rounding.
+
+    Args:
+        sums: the sums.
+        scales: their scale in float64, a number or one a channel.
+        activation: what follows.
+        before: the scale and zero point that sums are rounded to, where a table follows.
+        after: those of the result.
+        added: a residual less its zero point, and its scale.
+    """
+    table = activation not in (None, "linear", "relu", "relu6")
+    scale, zero = before if table else after
+    scale = np.float64(np.float32(scale))
+    t = sums.astype(np.float32) * (scales / scale).astype(np.float32)
+    if added is not None:
+        t = t + added[0] * np.float32(np.float64(np.float32(added[1])) / scale)
+    lower, upper = 0, 255
+    if activation in ("relu", "relu6"):
+        lower = zero
+        upper = 255 if activation == "relu" else min(zero + round(6 / float(scale)), 255)
+    q = np.clip(np.rint(t), np.float32(lower - zero), np.float32(upper - zero)) + np.float32(zero)
+    q = q.astype(np.uint8)
+    if not table:
+        return q
+    y = activate(scale * (q.astype(np.float64) - zero), activation)
+    last = np.float64(np.float32(after[0]))
+    return np.clip(np.rint(y / last) + after[1], 0, 255).astype(np.uint8)
 
 
 def depthwise_conv2d_grad(

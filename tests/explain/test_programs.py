@@ -1,5 +1,7 @@
 """`sepconv explain` of a program: the numbers, the table, what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers import programs
@@ -9,6 +11,7 @@ from sepconv import cli
 from sepconv.explain.programs import example_inputs, explain_program
 from sepconv.program import file
 from sepconv.program.network import Input, Network, Step
+from sepconv.program.program import Program
 
 
 @pytest.fixture
@@ -65,6 +68,42 @@ def test_it_prints_a_table(path, capsys, monkeypatch):
     assert "weights KiB" in shown
     assert f"of {sepconv.isa_name()}." in shown
     assert "MiB of packed weights" in shown
+
+
+def test_steps_of_int8_say_how_they_go(machine):
+    program = Program(programs.quantized())
+    found = explain_program("int8", program, [np.ones((2, 12, 10, 3), "float32")], machine, 0.0)
+    plans = {row.operation: row.plan for row in found.rows}
+    products = [row for row in found.rows if row.multiply_adds]
+    ordinary, separable, depthwise, dense = products
+    assert re.fullmatch(r"patches in \d+ tasks? of \d+ pixels? by 16 filters", ordinary.plan)
+    cut = r"x\d+ in (\d+) tasks? of (\d+) rows?"
+    assert re.fullmatch(f"tiles small of 2{cut}", separable.plan)
+    found_rows = re.fullmatch(rf"depthwise small of (\d+){cut}", depthwise.plan)
+    assert found_rows is not None
+    rows, tasks, most = map(int, found_rows.groups())
+    assert (rows, tasks * most >= 2 * 6) == (1, True)
+    assert re.fullmatch(r"product in \d+ tasks? of 2 pixels by 7 filters", dense.plan)
+    assert plans["lookup"] == plans["dequantize"] == ""
+    # Their floor is of int8's arithmetic.
+    rates = [row.floor / row.multiply_adds for row in products]
+    assert rates == pytest.approx([rates[0]] * 4)
+    assert dense.floor != 2 * dense.multiply_adds / machine.peak
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_that_is_a_program_is_shown_as_one(keras, tmp_path, capsys):
+    program = Program(programs.quantized())
+    inputs = keras.Input((12, 10, 3))
+    model = keras.Model(inputs, sepconv.layers.ProgramLayer(program)(inputs))
+    model.save(tmp_path / "int8.keras")
+    assert cli.main(["explain", str(tmp_path / "int8.keras"), "--batch", "2"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "a program, on 2x12x10x3" in shown
+    assert "tiles small of 2x" in shown
+    picture = ["--output", str(tmp_path / "a.svg")]
+    assert cli.main(["explain", str(tmp_path / "int8.keras"), *picture]) == 2
+    assert "--output is for models of layers" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")

@@ -43,8 +43,11 @@ they are Keras' own, one step a row:
 weights, which take the same time; nothing is downloaded.
 
 Of a program, which `sepconv compile` makes, there is a row a step, with its
-weights' bytes; its floor is that of its arithmetic, and its time is measured
-within the program. No Keras is needed.
+weights' bytes; its floor is that of its arithmetic, of int8 where the step is
+one, and its time is measured within the program. No Keras is needed. A second
+table says how convolutions go: the kernel, of int8 with the outputs that it has
+in registers, and the tasks with the most rows, or pixels and filters, of one.
+A Keras model that is a program, as `sepconv quantize` makes it, is shown alike.
 
 PACKAGE:NAME is a PyTorch module, or a class or function that makes one without
 arguments, in a Python module in the current directory or on the Python path,
@@ -126,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         use_engine(options.engine)
         import_modules(options.imports)
         found = _explain(options)
-        if options.output is not None:
+        if found is not None and options.output is not None:
             from sepconv.explain.plot import picture
 
             with replacing(options.output, options.force) as draft:
@@ -144,7 +147,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> Any:
-    """Explains under a progress bar and prints the table."""
+    """Explains under a progress bar and prints the table; None of a model that is a program."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from sepconv.bench import roofline
@@ -156,6 +159,12 @@ def _explain(options: argparse.Namespace) -> Any:
     console = _console()
     console.print(f"Reading {options.model} ...", markup=False, highlight=False)
     model = _model(options.model, options.size)
+    program = _whole_program(model)
+    if program is not None:
+        if options.output is not None:
+            raise FileError(f"--output is for models of layers, and {options.model} is a program")
+        _show_program(options, program, console)
+        return None
     console.print("Measuring the machine's limits ...")
     machine = roofline.measure(available_threads(), 0.3)
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
@@ -185,9 +194,6 @@ def _console() -> Any:
 def _explain_program(options: argparse.Namespace) -> None:
     """Explains a program and prints the table."""
     import sepconv
-    from sepconv.bench import roofline
-    from sepconv.explain.program_table import program_table
-    from sepconv.explain.programs import example_inputs, explain_program
     from sepconv.models.files import FileError
 
     reason = f"for Keras models, and {options.model} is a program"
@@ -196,14 +202,38 @@ def _explain_program(options: argparse.Namespace) -> None:
     console.print(f"Reading {options.model} ...", markup=False, highlight=False)
     try:
         program = sepconv.load(options.model)
-        arrays = example_inputs(program, options.batch, options.size)
     except OSError as error:
         raise FileError(f"{options.model} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise FileError(_of(options.model, error)) from error
+    _show_program(options, program, console)
+
+
+def _whole_program(model: Any) -> Any:
+    """The program of a model that is one and nothing else, as of int8; None of others."""
+    from sepconv.models.graph import Graph
+    from sepconv.models.lowering.programs import whole_network
+    from sepconv.program.program import Program
+
+    try:
+        network = whole_network(Graph(model), None)
+    except (TypeError, ValueError):  # no such model, which is said where it is explained
+        return None
+    return None if network is None else Program(network)
+
+
+def _show_program(options: argparse.Namespace, program: Any, console: Any) -> None:
+    """Measures a program and prints its table."""
+    import sepconv
+    from sepconv.bench import roofline
+    from sepconv.explain.program_table import program_table
+    from sepconv.explain.programs import example_inputs, explain_program
+    from sepconv.models.files import FileError
+
     console.print("Measuring the machine's limits, then the program ...")
     machine = roofline.measure(sepconv.num_threads(), 0.3)
     try:
+        arrays = example_inputs(program, options.batch, options.size)
         found = explain_program(options.model, program, arrays, machine)
     except ValueError as error:
         raise FileError(_of(options.model, error)) from error

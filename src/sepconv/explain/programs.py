@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sepconv import _native
-from sepconv.bench.roofline import Machine
+from sepconv.bench.roofline import Machine, measure_peak
 
 __all__ = ["ProgramExplanation", "StepRow", "example_inputs", "explain_program"]
+
+#: Steps whose multiply-adds are of bytes.
+_OF_BYTES = ("quantized_convolution", "quantized_dense")
 
 
 class StepRow(NamedTuple):
@@ -25,7 +28,8 @@ class StepRow(NamedTuple):
         shape: of its output.
         multiply_adds: of its convolution or product, else 0.
         weight_bytes: of its weights.
-        floor: seconds that its multiply-adds take at least on this machine.
+        floor: seconds that its multiply-adds take at least on this machine, in int8 where the
+            step is one of int8.
         seconds: what it took, as a part of the whole; the median of several runs.
         plan: how it went, in a few words.
     """
@@ -98,7 +102,7 @@ def explain_program(
         name: what to call it.
         program: a `sepconv.program.program.Program`.
         arrays: what to run it on.
-        machine: the limits to compare with.
+        machine: the limits to compare with; those of int8 are measured here, where steps are of it.
         seconds: how long to measure, of whole calls and of steps each.
 
     Raises:
@@ -113,11 +117,13 @@ def explain_program(
         program(*arrays)
         calls.append(time.perf_counter() - start)
         profiles.append(program.profile(*arrays))
-    rows = []
+    rows, peaks = [], {False: machine.peak}
+    if any(report.operation in _OF_BYTES for report in profiles[0]):
+        peaks[True] = measure_peak(machine.threads, min(max(seconds, 0.01), 0.3), "int8")
     for reports in zip(*profiles, strict=True):
         one = reports[0]
         # Two operations a multiply-add.
-        floor = 2 * one.multiply_adds / machine.peak
+        floor = 2 * one.multiply_adds / peaks[one.operation in _OF_BYTES]
         median = statistics.median(report.seconds for report in reports)
         rows.append(
             StepRow(

@@ -286,7 +286,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def carry_out(
-    options: argparse.Namespace, suffix: str, convert: Callable[[argparse.Namespace], int]
+    options: argparse.Namespace,
+    suffix: str,
+    convert: Callable[[argparse.Namespace], int],
+    *,
+    keras: bool = True,
 ) -> int:
     """Carries out a command that makes one file of another, and tells what went wrong.
 
@@ -294,6 +298,7 @@ def carry_out(
         options: those of `add_conversion` among them.
         suffix: what the target's name must end in.
         convert: makes the file, and returns the exit code.
+        keras: whether that needs Keras.
 
     Returns:
         The exit code.
@@ -304,8 +309,9 @@ def carry_out(
         if options.target.suffix != suffix:
             raise FileError(f"{options.target}: the file to write must end in {suffix}")
         check_target(options.target, options.force, options.source)
-        use_engine(options.engine)
-        import_modules(options.imports)
+        if keras:
+            use_engine(options.engine)
+            import_modules(options.imports)
         with terminable():
             return convert(options)
     except (FileError, EngineError) as error:

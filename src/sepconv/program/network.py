@@ -21,6 +21,7 @@ __all__ = [
     "OPERATIONS",
     "QUANTIZED_OPERATIONS",
     "UNARY",
+    "UNITS",
     "Field",
     "Input",
     "Network",
@@ -121,7 +122,15 @@ _ACTIVATION = Field("activation", "choice", ACTIVATIONS)
 
 _POINTS = Field("input_zero_point", "int"), Field("output_zero_point", "int")
 _BOUNDS = Field("lower", "int"), Field("upper", "int")
-_DEPTHWISE = ("depthwise_kernel", "depthwise_bias", "depthwise_scale", "depthwise_table")
+
+#: Parts that say what a step's bytes stand for, and change no result: the scale that sums are
+#: rounded to, and that of what a table makes of them. Programs do without; other formats do not.
+UNITS = ("unit", "depthwise_unit")
+
+_DEPTHWISE = (
+    *("depthwise_kernel", "depthwise_bias", "depthwise_scale", "depthwise_table"),
+    "depthwise_unit",
+)
 
 #: Steps of int8 inference: a value of uint8 stands for scale * (q - zero_point). Their meaning, to
 #: the bit, is in `sepconv.program.quantized_reference`.
@@ -144,10 +153,13 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
             Field("residual_zero_point", "int"),
             Field("residual_scale", "float"),
         ),
-        (*_DEPTHWISE, "pointwise_kernel", "bias", "scale", "table"),
+        (*_DEPTHWISE, "pointwise_kernel", "bias", "scale", "table", "unit"),
     ),
     "quantized_dense": Operation(
-        (1, 1), (*_POINTS, *_BOUNDS), ("kernel", "bias", "scale", "table"), ("kernel", "scale")
+        (1, 1),
+        (*_POINTS, *_BOUNDS),
+        ("kernel", "bias", "scale", "table", "unit"),
+        ("kernel", "scale"),
     ),
     "quantized_binary": Operation(
         (2, 2),
@@ -162,7 +174,7 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
         ),
     ),
     # Any function of a quantised value, by its 256 results.
-    "lookup": Operation((1, 1), (), ("table",), ("table",)),
+    "lookup": Operation((1, 1), (), ("table", "unit"), ("table",)),
     "quantized_mean": Operation(
         (1, 1),
         (

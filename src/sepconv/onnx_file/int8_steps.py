@@ -1,0 +1,240 @@
+"""Steps of int8 as ONNX nodes: in floats, between a DequantizeLinear and a QuantizeLinear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from sepconv.onnx_file.call import Call, Written
+from sepconv.onnx_file.float_steps import averaged, mean
+from sepconv.onnx_file.functions import clipped, unary
+from sepconv.onnx_file.scales import rounding_scale
+from sepconv.onnx_file.tables import function_of_table
+from sepconv.onnx_file.windows import arranged, convolution
+from sepconv.quantization.ranges import Scale
+
+__all__ = ["INT8_STEPS"]
+
+_INT32 = np.iinfo(np.int32)
+
+
+class _Bytes(NamedTuple):
+    """Bytes in the graph, and what they stand for."""
+
+    name: str
+    scale: Scale
+
+
+def _bounded(call: Call, x: str, scale: Scale, prefix: str) -> str:
+    """Numbers between the bounds of a step, where rounding alone does not keep them there."""
+    lower, upper = (call.given[f"{prefix}{bound}"] for bound in ("lower", "upper"))
+    least = -math.inf if lower == 0 else (lower - scale.zero_point) * scale.scale
+    greatest = math.inf if upper == 255 else (upper - scale.zero_point) * scale.scale
+    return x if (lower, upper) == (0, 255) else clipped(call, x, least, greatest)
+
+
+def _looked_up(call: Call, x: _Bytes, table: np.ndarray, scale: float) -> _Bytes:
+    """Bytes by a table: as the function that it is of, or else as they are looked up."""
+    found = function_of_table(table, x.scale, scale)
+    if found is None:
+        index = call.node("Cast", x.name, to=_INT32_TYPE)
+        name = call.node("Gather", call.constant(table, "table", np.uint8), index, axis=0)
+        return _Bytes(name, Scale(scale, 0))
+    step, target = found
+    given = step.attributes
+    y = call.graph.dequantized(x.name, x.scale)
+    y = unary(call, y, given["function"], given["a"], given["b"], given["c"])
+    return _Bytes(call.graph.rounded(y, target), target)
+
+
+#: ONNX's number of int32, as in TensorProto.
+_INT32_TYPE = 6
+
+
+def _rounded(call: Call, y: str, rounding: Scale, result: float, prefix: str) -> _Bytes:
+    """What follows the sums of a part: bounds, rounding and maybe a table."""
+    bounded = _bounded(call, y, rounding, prefix)
+    made = _Bytes(call.graph.rounded(bounded, rounding), rounding)
+    table = call.tensor(f"{prefix}table")
+    return made if table is None else _looked_up(call, made, table, result)
+
+
+def _scales(call: Call, prefix: str) -> tuple[float, float]:
+    residual = call.scales[call.step.inputs[1]] if len(call.step.inputs) > 1 else None
+    return rounding_scale(call.network, call.step, prefix, call.scales[call.value], residual)
+
+
+def _weights(
+    call: Call, prefix: str, kernel: np.ndarray, axis: int, x: float, y: float
+) -> tuple[str, np.ndarray]:
+    """Weights as numbers, and the scales of the sums, of which biases are."""
+    multipliers = call.tensor(f"{prefix}scale")
+    assert multipliers is not None
+    scales = (multipliers.astype(np.float64) * y / x).astype(np.float32)
+    suffix = f"{prefix}kernel"
+    return call.graph.weights(kernel, scales, axis, suffix), scales * np.float32(x)
+
+
+def _convolution(call: Call) -> Written:
+    given, kernel = call.given, call.tensor("pointwise_kernel")
+    source = call.scale_of(0, given["input_zero_point"])
+    x = call.image(0, source)
+    middle: _Bytes | None = None
+    if "depthwise_kernel" in call.step.weights:
+        rounding, result = _scales(call, "depthwise_")
+        target = Scale(rounding, given["depthwise_zero_point"])
+        array = call.tensor("depthwise_kernel")
+        assert array is not None
+        bias = call.tensor("depthwise_bias")
+        y = _filtered(call, x, "depthwise_", array, bias, source.scale, rounding)
+        middle = _rounded(call, y, target, result, "depthwise_")
+        if kernel is None:
+            return _as_image(call, middle)
+    assert kernel is not None
+    bias = call.tensor("bias")
+    if middle is not None:
+        source, bias = _recentered(call, middle.scale, kernel, bias)
+        x = call.graph.dequantized(middle.name, source)
+    rounding, result = _scales(call, "")
+    y = _filtered(call, x, "", kernel, bias, source.scale, rounding, plain=middle is not None)
+    if len(call.step.inputs) > 1:
+        factor = given["residual_scale"]
+        if factor < 0:
+            call.refuse(f"its residual_scale is negative, {factor}")
+        added = _near(call, 1, factor * rounding, given["residual_zero_point"])
+        y = call.node("Add", y, call.image(1, added))
+    target = Scale(rounding, given["output_zero_point"])
+    return _as_image(call, _rounded(call, y, target, result, ""))
+
+
+def _as_image(call: Call, made: _Bytes) -> Written:
+    return call.written_image(made.name, made.scale)._replace(whole=True)
+
+
+def _recentered(
+    call: Call, scale: Scale, kernel: np.ndarray, bias: np.ndarray | None
+) -> tuple[Scale, np.ndarray | None]:
+    """What the product of a separable convolution is to take the bytes for, and its biases.
+
+    A table's results may have another zero point than the one that the product subtracts, with the
+    difference in the biases.
+    """
+    own = call.given["depthwise_zero_point"]
+    apart = scale.zero_point - own
+    if not apart:
+        return scale, bias
+    whole = (0 if bias is None else bias.astype(np.int64)) + apart * kernel[0, 0].astype(
+        np.int64
+    ).sum(0)
+    if whole.min() < _INT32.min or whole.max() > _INT32.max:
+        return scale._replace(zero_point=own), bias
+    return scale, whole.astype(np.int32)
+
+
+def _filtered(
+    call: Call,
+    x: str,
+    prefix: str,
+    kernel: np.ndarray,
+    bias: np.ndarray | None,
+    source: float,
+    rounding: float,
+    *,
+    plain: bool = False,
+) -> str:
+    """The sums of a part of a convolution, as numbers."""
+    depthwise = bool(prefix)
+    flat = arranged(kernel, depthwise, len(call.shape()))
+    weights, scales = _weights(call, prefix, flat, 0, source, rounding)
+    biases = None if bias is None else call.graph.weights(bias, scales, 0, f"{prefix}bias")
+    return convolution(call, x, weights, biases, kernel.shape, depthwise=depthwise, plain=plain)
+
+
+def _near(call: Call, index: int, scale: float, zero_point: int) -> Scale:
+    """What an input is taken for: the scale that it was rounded to, where that is the same."""
+    own = call.scales[call.step.inputs[index]]
+    same = abs(scale - own) <= 1e-5 * own
+    return Scale(own if same else float(np.float32(scale)), zero_point)
+
+
+def _dense(call: Call) -> Written:
+    kernel, bias = call.tensor("kernel"), call.tensor("bias")
+    assert kernel is not None
+    source = call.scale_of(0, call.given["input_zero_point"])
+    rounding, result = _scales(call, "")
+    weights, scales = _weights(call, "", kernel, 1, source.scale, rounding)
+    added = [] if bias is None else [call.graph.weights(bias, scales, 0, "bias")]
+    x = call.real(0, False, source)
+    if len(call.shape()) == 2:
+        y = call.node("Gemm", x, weights, *added)
+    else:
+        y = call.node("MatMul", x, weights)
+        y = call.node("Add", y, *added) if added else y
+    made = _rounded(call, y, Scale(rounding, call.given["output_zero_point"]), result, "")
+    return Written(made.name, False, made.scale, whole=True)
+
+
+def _binary(call: Call) -> Written:
+    given, first = call.given, call.goes_first()
+    target = Scale(call.scales[call.value], given["output_zero_point"])
+    points = given["a_zero_point"], given["b_zero_point"]
+    if given["function"] == "multiply":
+        operation = "Mul"
+        b = call.scale_of(1, points[1])
+        a = _near(call, 0, given["a_scale"] * target.scale / b.scale, points[0])
+    else:
+        operation = "Sub" if given["b_scale"] < 0 else "Add"
+        a = _near(call, 0, given["a_scale"] * target.scale, points[0])
+        b = _near(call, 1, abs(given["b_scale"]) * target.scale, points[1])
+    if given["a_scale"] < 0:
+        call.refuse(f"its a_scale is negative, {given['a_scale']}")
+    y = call.node(operation, call.real(0, first, a), call.real(1, first, b))
+    return Written(_bounded(call, y, target, ""), first, target)
+
+
+def _lookup(call: Call) -> Written:
+    table, value = call.tensor("table"), call.step.inputs[0]
+    assert table is not None
+    first = call.goes_first()
+    x = _Bytes(call.graph.whole(value, first), call.graph.scale(value))
+    made = _looked_up(call, x, table, call.scales[call.value])
+    return Written(made.name, first, made.scale, whole=True)
+
+
+def _mean(call: Call) -> Written:
+    target = Scale(call.scales[call.value], call.given["output_zero_point"])
+    return mean(call, call.given["input_zero_point"])._replace(scale=target)
+
+
+def _average_pool(call: Call) -> Written:
+    target = Scale(call.scales[call.value], call.given["output_zero_point"])
+    x = call.image(0, call.scale_of(0, call.given["input_zero_point"]))
+    return call.written_image(averaged(call, x), target)
+
+
+def _quantize(call: Call) -> Written:
+    first = call.goes_first()
+    target = Scale(call.scales[call.value], call.given["zero_point"])
+    return Written(call.real(0, first), first, target)
+
+
+def _dequantize(call: Call) -> Written:
+    first = call.goes_first()
+    source = Scale(float(np.float32(call.given["scale"])), call.given["zero_point"])
+    return Written(call.real(0, first, source), first)
+
+
+#: What writes a step, by its operation.
+INT8_STEPS: Mapping[str, Callable[[Call], Written]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "quantized_convolution": _convolution,
+    "quantized_dense": _dense,
+    "quantized_binary": _binary,
+    "lookup": _lookup,
+    "quantized_mean": _mean,
+    "quantized_average_pool": _average_pool,
+}

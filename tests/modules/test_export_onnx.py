@@ -1,0 +1,45 @@
+"""`sepconv.export_onnx` of PyTorch modules, of float32 and of int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import onnx_files
+from torch import nn
+
+import sepconv
+from sepconv.models.export_onnx import network_of
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def _module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU6()),
+        *(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Hardswish()),
+        *(nn.Conv2d(8, 16, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
+    ).eval()
+
+
+def test_modules_of_float32_and_int8(tmp_path: Path) -> None:
+    module, x = _module(), torch.randn(32, 3, 12, 10)
+    with pytest.raises(TypeError, match="needs example_inputs for a PyTorch module"):
+        sepconv.export_onnx(module, tmp_path / "a.onnx")
+    sepconv.export_onnx(module, tmp_path / "float.onnx", x[:1])
+    (found,) = onnx_files.run(str(tmp_path / "float.onnx"), x.numpy())
+    np.testing.assert_allclose(found, module(x).detach().numpy(), atol=1e-5)
+
+    small = sepconv.quantize(module, x).model
+    sepconv.export_onnx(small, tmp_path / "int8.onnx")
+    (found,) = onnx_files.run(str(tmp_path / "int8.onnx"), x.numpy())
+    (last,) = (s for s in network_of(small).steps if s.operation == "dequantize")
+    steps = np.abs(found - small(x).numpy()) / last.attributes["scale"]
+    assert np.mean(steps < 1.5) > 0.99
+    nodes = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    # Channels are first already, so that nothing is transposed.
+    assert (nodes.count("Conv"), nodes.count("Transpose")) == (3, 0)
