@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sepconv._commands import fail, tell_step
+from sepconv._commands import add_command, add_force, fail, tell_step
 from sepconv.models.command import DiffersError, add_engine, add_imports, carry_out
 
 if TYPE_CHECKING:
@@ -40,18 +40,18 @@ examples:
 
 def add_parsers(commands: Any) -> None:
     """Adds the command to an `argparse` parser's subparsers."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "export",
-        help="write a model or a program as an ONNX file",
-        description=_ABOUT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="write a model or a program as an ONNX file",
+        about=_ABOUT,
+        examples=_EXAMPLES,
     )
     parser.add_argument(
         "source", type=Path, metavar="IN", help="the file to read, .keras, .h5 or .sepconv"
     )
     parser.add_argument("target", type=Path, metavar="OUT.onnx", help="the file to write")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it is there")
+    add_force(parser, "OUT if it is there")
     add_engine(parser)
     add_imports(parser)
     parser.set_defaults(run=run)
