@@ -38,12 +38,12 @@ __all__ = [
 check("jax", jax.__version__)
 _VERSION = jax.__version_info__
 
-# Modules with names of older versions, which the types of newer ones do not tell of.
-_older_core: Any = jax.core
-_older_lax: Any = jax.lax
+# No one version has all the names that are asked for here.
+_core: Any = jax.core
+_lax: Any = jax.lax
 
 #: The abstract value of an array or a tracer; `jax.typeof` is of JAX 0.6.
-typeof: Any = jax.typeof if hasattr(jax, "typeof") else _older_core.get_aval
+typeof: Any = jax.typeof if hasattr(jax, "typeof") else _core.get_aval
 
 
 def ffi_version() -> tuple[int, int] | None:
@@ -65,7 +65,7 @@ def trace_state() -> Any:
     try:
         from jax.extend.core import get_opaque_trace_state
     except ImportError:  # before JAX 0.10, with an argument that had no effect
-        return jax.core.get_opaque_trace_state("sepconv")
+        return _core.get_opaque_trace_state("sepconv")
     return get_opaque_trace_state()
 
 
@@ -105,9 +105,9 @@ def varying_axes(aval: Any) -> frozenset[Any]:
 
 def vary(array: Any, axes: tuple[Any, ...]) -> Any:
     """The array, made to vary over more manual mesh axes."""
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(array, axes, to="varying")
-    return _older_lax.pvary(array, axes)
+    if hasattr(_lax, "pcast"):
+        return _lax.pcast(array, axes, to="varying")
+    return _lax.pvary(array, axes)  # the older name
 
 
 def aval_like(like: Any, shape: Sequence[int], batch: bool) -> Any:
