@@ -16,9 +16,10 @@ ROOT = Path(sepconv.__file__).parent
 LAYERS = (
     ("_native", "_xla", "_types", "_commands", "_hold", "versions"),
     ("arrays", "arguments", "geometry", "reference"),
-    ("convolution", "functional", "fused", "pointwise", "prepared"),
+    ("convolution", "functional", "fused", "pointwise", "prepared", "quantized"),
     ("program",),
     ("quantization",),
+    ("onnx_file",),
     ("engines",),
     ENGINES,
     ("layers",),
