@@ -48,6 +48,21 @@ def test_numbers_that_are_none_and_bytes_are_told():
     assert not observe(network, [np.float32([[1, 2, 300]])])[0].histogram.whole
 
 
+def test_numbers_that_hardly_differ():
+    """Fewer float32 numbers are between the extremes than there are bins."""
+    step = Step("unary", "s", [0], {"function": "abs", "a": 0.0, "b": 0.0, "c": 0.0})
+    network = Network("float32", [Input("x", (None, 3))], [step], [1], ["y"], [])
+    one = np.float32(1)
+    x = np.array([[one, one, np.nextafter(one, np.float32(2))], [one, 0, one]], np.float32)
+    x = np.where(x == 0, np.nextafter(one, np.float32(0)), x)
+    seen = observe(network, [x])[1].histogram
+    assert (seen.least, seen.greatest) == (float(x.min()), float(x.max()))
+    # 1 lies a third of the way: the distance of float32 numbers doubles there.
+    places = np.flatnonzero(seen.counts)
+    np.testing.assert_allclose(places, [0, len(seen.counts) / 3, len(seen.counts) - 1], atol=1)
+    assert seen.counts[places].tolist() == [1, 4, 1]
+
+
 def test_a_fixed_batch_is_kept():
     step = Step("unary", "s", [0], {"function": "square", "a": 0.0, "b": 0.0, "c": 0.0})
     network = Network("float32", [Input("x", (2, 3))], [step], [1], ["y"], [])

@@ -104,6 +104,15 @@ class _Extremes:
         return Channels(self._sums[0] / self._count, self._sums[1] / self._count, self._sums[2])
 
 
+def _binned(numbers: np.ndarray, least: float, greatest: float) -> np.ndarray:
+    """How many numbers are in each of `BINS` bins between two that they lie between.
+
+    In float64: NumPy's histogram refuses float32 numbers of which fewer than bins differ.
+    """
+    places = (numbers.astype(np.float64) - least) * (BINS / (greatest - least))
+    return np.bincount(np.minimum(places.astype(np.int64), BINS - 1), minlength=BINS)
+
+
 def spread(x: np.ndarray, most: int) -> np.ndarray:
     """As many rows of an array at most, evenly apart."""
     if len(x) <= most:
@@ -186,7 +195,7 @@ def observe(
             if seen.finite and seen.least < seen.greatest:
                 numbers = spread(x.reshape(-1), _MOST_COUNTED)
                 numbers = numbers[numbers != 0]
-                counts[value] += np.histogram(numbers, BINS, (seen.least, seen.greatest))[0]
+                counts[value] += _binned(numbers, seen.least, seen.greatest)
     return [
         Seen(
             Histogram(seen.least, seen.greatest, counts[i], seen.whole), seen.channels, seen.finite
