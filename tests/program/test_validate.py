@@ -107,24 +107,6 @@ def test_what_is_wrong_is_named(network, message):
         validate(network)
 
 
-@pytest.mark.parametrize(
-    ("unit", "wanted"),
-    [
-        ((0.5, 0.5), r"\(1,\)"),
-        ((0.0,), "above 0"),
-        ((np.inf,), "finite"),
-        ((np.nan,), "finite"),
-    ],
-)
-def test_units_are_scales(unit, wanted):
-    network, i = NUMBERS["lookup"]
-    weights = {**network.steps[i].weights, "unit": len(network.tensors)}
-    made = with_step("lookup", weights=weights)
-    validate(made._replace(tensors=(*network.tensors, np.float32([0.5]))))
-    with pytest.raises(ValueError, match=f"unit must be of the shape .*{wanted}"):
-        validate(made._replace(tensors=(*network.tensors, np.float32(unit))))
-
-
 def test_counts_are_bounded():
     many = NETWORK.steps[:1] * 40000
     with pytest.raises(ValueError, match="steps must have 0 to 32768 elements"):

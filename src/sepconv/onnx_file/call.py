@@ -11,6 +11,7 @@ from sepconv.geometry import ConvSpec
 from sepconv.onnx_file.graph import Graph, permutation
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import Shape
+from sepconv.quantization.origin import Rounding
 from sepconv.quantization.ranges import Scale
 
 __all__ = ["Call", "Written"]
@@ -41,7 +42,8 @@ class Call(NamedTuple):
         step: the step.
         value: the number of what it gives.
         sizes: the shapes of all values.
-        scales: of all values of bytes.
+        scales: of all values; None of floats.
+        roundings: of the step's results, in the order of its parts.
         wants_first: whether what it gives is best with channels first.
     """
 
@@ -50,7 +52,8 @@ class Call(NamedTuple):
     step: Step
     value: int
     sizes: Sequence[Shape]
-    scales: Mapping[int, float]
+    scales: Sequence[Scale | None]
+    roundings: Sequence[Rounding]
     wants_first: bool
 
     @property
@@ -77,7 +80,9 @@ class Call(NamedTuple):
 
     def scale_of(self, index: int, zero_point: int) -> Scale:
         """What the bytes of an input are to the step, which says their zero point itself."""
-        return Scale(self.scales[self.step.inputs[index]], zero_point)
+        own = self.scales[self.step.inputs[index]]
+        assert own is not None  # since the step takes bytes
+        return own._replace(zero_point=zero_point)
 
     @property
     def spec(self) -> ConvSpec:

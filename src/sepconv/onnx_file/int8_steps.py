@@ -11,9 +11,9 @@ import numpy as np
 from sepconv.onnx_file.call import Call, Written
 from sepconv.onnx_file.float_steps import averaged, mean
 from sepconv.onnx_file.functions import clipped, unary
-from sepconv.onnx_file.scales import rounding_scale
 from sepconv.onnx_file.tables import function_of_table
 from sepconv.onnx_file.windows import arranged, convolution
+from sepconv.quantization.origin import Rounding
 from sepconv.quantization.ranges import Scale
 
 __all__ = ["INT8_STEPS"]
@@ -36,35 +36,31 @@ def _bounded(call: Call, x: str, scale: Scale, prefix: str) -> str:
     return x if (lower, upper) == (0, 255) else clipped(call, x, least, greatest)
 
 
-def _looked_up(call: Call, x: _Bytes, table: np.ndarray, scale: float) -> _Bytes:
+def _looked_up(call: Call, x: str, table: np.ndarray, rounding: Rounding) -> _Bytes:
     """Bytes by a table: as the function that it is of, or else as they are looked up."""
-    found = function_of_table(table, x.scale, scale)
-    if found is None:
-        index = call.node("Cast", x.name, to=_INT32_TYPE)
+    step = function_of_table(table, rounding)
+    if step is None:
+        index = call.node("Cast", x, to=_INT32_TYPE)
         name = call.node("Gather", call.constant(table, "table", np.uint8), index, axis=0)
-        return _Bytes(name, Scale(scale, 0))
-    step, target = found
+        return _Bytes(name, rounding.result)
     given = step.attributes
-    y = call.graph.dequantized(x.name, x.scale)
+    y = call.graph.dequantized(x, rounding.scale)
     y = unary(call, y, given["function"], given["a"], given["b"], given["c"])
-    return _Bytes(call.graph.rounded(y, target), target)
+    return _Bytes(call.graph.rounded(y, rounding.result), rounding.result)
 
 
 #: ONNX's number of int32, as in TensorProto.
 _INT32_TYPE = 6
 
 
-def _rounded(call: Call, y: str, rounding: Scale, result: float, prefix: str) -> _Bytes:
+def _rounded(call: Call, y: str, rounding: Rounding, prefix: str) -> _Bytes:
     """What follows the sums of a part: bounds, rounding and maybe a table."""
-    bounded = _bounded(call, y, rounding, prefix)
-    made = _Bytes(call.graph.rounded(bounded, rounding), rounding)
+    bounded = _bounded(call, y, rounding.scale, prefix)
+    name = call.graph.rounded(bounded, rounding.scale)
     table = call.tensor(f"{prefix}table")
-    return made if table is None else _looked_up(call, made, table, result)
-
-
-def _scales(call: Call, prefix: str) -> tuple[float, float]:
-    residual = call.scales[call.step.inputs[1]] if len(call.step.inputs) > 1 else None
-    return rounding_scale(call.network, call.step, prefix, call.scales[call.value], residual)
+    if table is None:
+        return _Bytes(name, rounding.scale)
+    return _looked_up(call, name, table, rounding)
 
 
 def _weights(
@@ -84,13 +80,12 @@ def _convolution(call: Call) -> Written:
     x = call.image(0, source)
     middle: _Bytes | None = None
     if "depthwise_kernel" in call.step.weights:
-        rounding, result = _scales(call, "depthwise_")
-        target = Scale(rounding, given["depthwise_zero_point"])
+        rounding = call.roundings[0]
         array = call.tensor("depthwise_kernel")
         assert array is not None
         bias = call.tensor("depthwise_bias")
-        y = _filtered(call, x, "depthwise_", array, bias, source.scale, rounding)
-        middle = _rounded(call, y, target, result, "depthwise_")
+        y = _filtered(call, x, "depthwise_", array, bias, source.scale, rounding.scale.scale)
+        middle = _rounded(call, y, rounding, "depthwise_")
         if kernel is None:
             return _as_image(call, middle)
     assert kernel is not None
@@ -98,16 +93,16 @@ def _convolution(call: Call) -> Written:
     if middle is not None:
         source, bias = _recentered(call, middle.scale, kernel, bias)
         x = call.graph.dequantized(middle.name, source)
-    rounding, result = _scales(call, "")
-    y = _filtered(call, x, "", kernel, bias, source.scale, rounding, plain=middle is not None)
+    rounding = call.roundings[-1]
+    sums = rounding.scale.scale
+    y = _filtered(call, x, "", kernel, bias, source.scale, sums, plain=middle is not None)
     if len(call.step.inputs) > 1:
         factor = given["residual_scale"]
         if factor < 0:
             call.refuse(f"its residual_scale is negative, {factor}")
-        added = _near(call, 1, factor * rounding, given["residual_zero_point"])
+        added = _near(call, 1, factor * sums, given["residual_zero_point"])
         y = call.node("Add", y, call.image(1, added))
-    target = Scale(rounding, given["output_zero_point"])
-    return _as_image(call, _rounded(call, y, target, result, ""))
+    return _as_image(call, _rounded(call, y, rounding, ""))
 
 
 def _as_image(call: Call, made: _Bytes) -> Written:
@@ -155,17 +150,17 @@ def _filtered(
 
 def _near(call: Call, index: int, scale: float, zero_point: int) -> Scale:
     """What an input is taken for: the scale that it was rounded to, where that is the same."""
-    own = call.scales[call.step.inputs[index]]
-    same = abs(scale - own) <= 1e-5 * own
-    return Scale(own if same else float(np.float32(scale)), zero_point)
+    own = call.scale_of(index, zero_point)
+    same = abs(scale - own.scale) <= 1e-5 * own.scale
+    return own if same else Scale(float(np.float32(scale)), zero_point)
 
 
 def _dense(call: Call) -> Written:
     kernel, bias = call.tensor("kernel"), call.tensor("bias")
     assert kernel is not None
     source = call.scale_of(0, call.given["input_zero_point"])
-    rounding, result = _scales(call, "")
-    weights, scales = _weights(call, "", kernel, 1, source.scale, rounding)
+    (rounding,) = call.roundings
+    weights, scales = _weights(call, "", kernel, 1, source.scale, rounding.scale.scale)
     added = [] if bias is None else [call.graph.weights(bias, scales, 0, "bias")]
     x = call.real(0, False, source)
     if len(call.shape()) == 2:
@@ -173,13 +168,12 @@ def _dense(call: Call) -> Written:
     else:
         y = call.node("MatMul", x, weights)
         y = call.node("Add", y, *added) if added else y
-    made = _rounded(call, y, Scale(rounding, call.given["output_zero_point"]), result, "")
+    made = _rounded(call, y, rounding, "")
     return Written(made.name, False, made.scale, whole=True)
 
 
 def _binary(call: Call) -> Written:
-    given, first = call.given, call.goes_first()
-    target = Scale(call.scales[call.value], given["output_zero_point"])
+    given, first, target = call.given, call.goes_first(), call.roundings[0].scale
     points = given["a_zero_point"], given["b_zero_point"]
     if given["function"] == "multiply":
         operation = "Mul"
@@ -199,26 +193,23 @@ def _lookup(call: Call) -> Written:
     table, value = call.tensor("table"), call.step.inputs[0]
     assert table is not None
     first = call.goes_first()
-    x = _Bytes(call.graph.whole(value, first), call.graph.scale(value))
-    made = _looked_up(call, x, table, call.scales[call.value])
+    made = _looked_up(call, call.graph.whole(value, first), table, call.roundings[0])
     return Written(made.name, first, made.scale, whole=True)
 
 
 def _mean(call: Call) -> Written:
-    target = Scale(call.scales[call.value], call.given["output_zero_point"])
+    target = call.roundings[0].scale
     return mean(call, call.given["input_zero_point"])._replace(scale=target)
 
 
 def _average_pool(call: Call) -> Written:
-    target = Scale(call.scales[call.value], call.given["output_zero_point"])
     x = call.image(0, call.scale_of(0, call.given["input_zero_point"]))
-    return call.written_image(averaged(call, x), target)
+    return call.written_image(averaged(call, x), call.roundings[0].scale)
 
 
 def _quantize(call: Call) -> Written:
     first = call.goes_first()
-    target = Scale(call.scales[call.value], call.given["zero_point"])
-    return Written(call.real(0, first), first, target)
+    return Written(call.real(0, first), first, call.roundings[0].scale)
 
 
 def _dequantize(call: Call) -> Written:

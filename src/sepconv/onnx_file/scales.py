@@ -1,23 +1,26 @@
-"""The scale of every value of bytes of an int8 network.
+"""What the bytes of an int8 network stand for, by its steps alone, where no note says it.
 
 Steps say the ratios of scales: of a sum's to its summands', and so on. The scales themselves are
-known at the ends, and where a step holds its `unit`, as those of `sepconv.quantize` do. Where
-neither says anything, any scale computes the same, and 1 is taken.
+known at the ends. Where nothing is said, any scale computes the same, and 1 is taken. Functions are
+those that tables are found to be of.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sepconv.onnx_file.tables import rounding_of_table
 from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import Shape, shapes
+from sepconv.quantization.origin import Origin, Rounding, zero_points
+from sepconv.quantization.ranges import Scale
 
-__all__ = ["rounding_scale", "scales_of", "size_of"]
+__all__ = ["origin_by_ratios", "scales_of", "size_of"]
 
 
 class _Ratios:
@@ -74,7 +77,7 @@ def scales_of(network: Network) -> dict[int, float]:
     ratios = _Ratios(len(dtypes))
     for i, step in enumerate(network.steps):
         if dtypes[first + i] == "uint8" or step.operation == "dequantize":
-            _read(ratios, network, step, first + i, sizes)
+            _read(ratios, step, first + i, sizes)
     for i, step in enumerate(network.steps):
         if step.operation == "quantized_binary" and step.attributes["function"] == "multiply":
             a, b = (ratios.of(value) for value in step.inputs)
@@ -84,7 +87,7 @@ def scales_of(network: Network) -> dict[int, float]:
     return {value: float(np.float32(math.exp(ratios.of(value)))) for value in bytes_}
 
 
-def _read(ratios: _Ratios, network: Network, step: Step, y: int, sizes: Sequence[Shape]) -> None:
+def _read(ratios: _Ratios, step: Step, y: int, sizes: Sequence[Shape]) -> None:
     """Takes down what a step says of its value's and its inputs' scales."""
 
     def say(i: int, j: int, ratio: Any) -> None:
@@ -105,14 +108,10 @@ def _read(ratios: _Ratios, network: Network, step: Step, y: int, sizes: Sequence
         if given["function"] == "add":
             say(x, y, given["a_scale"])
             say(others[0], y, given["b_scale"])
-    elif step.operation in ("quantized_convolution", "quantized_dense", "lookup"):
-        prefix = _last_part(step)
-        unit = _unit(network, step, prefix)
-        if unit:
-            say(y, ratios.one, unit[-1])
+    elif step.operation == "quantized_convolution":
         if others and "table" not in step.weights:
             say(others[0], y, given["residual_scale"])
-    else:
+    elif step.operation not in ("quantized_dense", "lookup"):
         for each in step.inputs:
             ratios.say(each, y, 0.0)
 
@@ -133,44 +132,65 @@ def size_of(step: Step, x: Shape) -> int:
     return math.prod(size for size in sizes if size is not None)
 
 
-def _last_part(step: Step) -> str:
-    """What the names of the tensors begin with from which a step's value is."""
-    depthwise = "depthwise_kernel" in step.weights and "pointwise_kernel" not in step.weights
-    return "depthwise_" if depthwise else ""
+def origin_by_ratios(network: Network) -> Origin:
+    """What the bytes of a network stand for, as a note of `sepconv.quantize` would say it.
 
+    A table that is of no known function has none, and its results the zero point 0.
 
-def _unit(network: Network, step: Step, prefix: str) -> list[float]:
-    """The scales that a step says its sums are rounded to, and then looked up; maybe none."""
-    part = f"{prefix}unit"
-    if part not in step.weights:
-        return []
-    numbers: list[float] = network.tensors[step.weights[part]].tolist()
-    return numbers
+    Raises:
+        ValueError: see `scales_of`.
 
-
-def rounding_scale(
-    network: Network, step: Step, prefix: str, value: float, residual: float | None = None
-) -> tuple[float, float]:
-    """The scale that the sums of a part of a step are rounded to, and that of its result.
-
-    Args:
-        network: which has the step.
-        step: with weights.
-        prefix: of the part's tensors, "depthwise_" or nothing.
-        value: the scale of the step's value.
-        residual: that of what is added.
-
-    Returns:
-        Both; they are the same where no table follows.
+    Example:
+        >>> from sepconv.program.network import Input
+        >>> steps = [Step("quantize", "begin", [0], {"multiplier": 4.0, "zero_point": 3}),
+        ...          Step("reshape", "rows", [1], {"shape": [0, -1]})]
+        >>> network = Network("float32", [Input("x", (None, 2, 3))], steps, [], [], [])
+        >>> [[rounding.scale for rounding in each] for each in origin_by_ratios(network)]
+        [[Scale(scale=0.25, zero_point=3)], []]
     """
-    unit = _unit(network, step, prefix)
-    inside = prefix != _last_part(step)
-    if f"{prefix}table" not in step.weights:
-        scale = (unit[0] if unit else 1.0) if inside else value
-        return scale, scale
+    scales, first = scales_of(network), len(network.inputs)
+    origin: list[list[Rounding]] = []
+    points = [0] * first  # of all values, of which those of floats mean nothing
+    for i, step in enumerate(network.steps):
+        found = _roundings(network, step, first + i, scales, points)
+        moved = points[step.inputs[0]] if step.inputs else 0
+        points.append(found[-1].result.zero_point if found else moved)
+        origin.append(found)
+    return origin
+
+
+def _roundings(
+    network: Network, step: Step, y: int, scales: Mapping[int, float], points: Sequence[int]
+) -> list[Rounding]:
+    """Those of a step, whose value is `y`; zero points are known of the values before it."""
+    if step.operation == "lookup":
+        (x,) = step.inputs
+        table = network.tensors[step.weights["table"]]
+        return [rounding_of_table(table, Scale(scales[x], points[x]), scales[y])]
+    if step.operation == "constant" and y in scales:
+        return [_plain(Scale(scales[y], 0))]
+    found: list[Rounding] = []
+    own = zero_points(step)
+    for k, point in enumerate(own):
+        last = k == len(own) - 1
+        prefix = "depthwise_" if k == 0 and "depthwise_kernel" in step.weights else ""
+        part, result = f"{prefix}table", scales[y] if last else 1.0
+        if part in step.weights:
+            sums = Scale(_before_table(step, scales) if last else 1.0, point)
+            table = network.tensors[step.weights[part]]
+            found.append(rounding_of_table(table, sums, result))
+        else:
+            found.append(_plain(Scale(result, point)))
+    return found
+
+
+def _before_table(step: Step, scales: Mapping[int, float]) -> float:
+    """The scale of sums that are looked up: what is added to them says it, or nothing does."""
     ratio = step.attributes.get("residual_scale", 0)
-    told = 1.0
-    if residual is not None and ratio > 0 and not inside:
-        told = residual / ratio
-    scale = unit[0] if unit else float(np.float32(told))
-    return scale, (unit[-1] if unit else 1.0) if inside else value
+    if len(step.inputs) > 1 and ratio > 0:
+        return float(np.float32(scales[step.inputs[1]] / ratio))
+    return 1.0
+
+
+def _plain(scale: Scale) -> Rounding:
+    return Rounding(scale, scale)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from sepconv.program.network import Step
-from sepconv.quantization.forms import function_of
+from sepconv.quantization.forms import function_of, table_of
+from sepconv.quantization.origin import Rounding
 from sepconv.quantization.ranges import Scale
 
-__all__ = ["FUNCTIONS", "function_of_table"]
+__all__ = ["FUNCTIONS", "function_of_table", "rounding_of_table"]
 
 
 def _unary(function: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Step:
@@ -45,8 +46,8 @@ FUNCTIONS: Mapping[str, Step] = {
 }
 
 
-def function_of_table(table: np.ndarray, source: Scale, scale: float) -> tuple[Step, Scale] | None:
-    """The function that gives a table, to the last number.
+def rounding_of_table(table: np.ndarray, source: Scale, scale: float) -> Rounding:
+    """What a table stands for: the function that gives it, to the last number.
 
     Args:
         table: 256 numbers of uint8.
@@ -54,15 +55,14 @@ def function_of_table(table: np.ndarray, source: Scale, scale: float) -> tuple[S
         scale: that of the result.
 
     Returns:
-        The function, as a step, and the result's scale with its zero point; None where none of
-        `FUNCTIONS` has this table.
+        A rounding with the function and the result's zero point; without a function, and with the
+        zero point 0, where none of `FUNCTIONS` has this table.
 
     Example:
-        >>> from sepconv.quantization.forms import table_of
         >>> source, target = Scale(0.1, 100), Scale(0.05, 6)
         >>> table = table_of(source, target, function_of(FUNCTIONS["silu"]))
-        >>> step, found = function_of_table(table, source, 0.05)
-        >>> step.name, found
+        >>> rounding = rounding_of_table(table, source, 0.05)
+        >>> rounding.function["function"], rounding.result
         ('silu', Scale(scale=0.05, zero_point=6))
     """
     x = source.real(np.arange(256))
@@ -75,5 +75,34 @@ def function_of_table(table: np.ndarray, source: Scale, scale: float) -> tuple[S
         for point in np.unique(table - whole):
             target = Scale(scale, int(point))
             if 0 <= point <= 255 and (target.quantized(y) == table).all():
-                return step, target
-    return None
+                return Rounding(source, target, function=step.attributes)
+    return Rounding(source, Scale(scale, 0))
+
+
+def function_of_table(table: np.ndarray, rounding: Rounding) -> Step | None:
+    """The function that is written for a table: the one that its rounding names, if it gives it.
+
+    Args:
+        table: 256 numbers of uint8.
+        rounding: of what is looked up; without a function, the table changes the scale alone.
+
+    Returns:
+        The function, as a step; None where the table has other numbers than it, or where it jumps
+        between numbers that are the same in float32, in which ONNX computes.
+
+    Example:
+        >>> rounding = Rounding(Scale(0.1, 100), Scale(0.2, 50))
+        >>> table = table_of(rounding.scale, rounding.result)
+        >>> function_of_table(table, rounding).name
+        'linear'
+        >>> function_of_table(table[::-1], rounding)
+    """
+    step = FUNCTIONS["the same"]
+    if rounding.function is not None:
+        step = step._replace(attributes=rounding.function)
+    function = function_of(step)
+    made = table_of(rounding.scale, rounding.result, function)
+    near = table_of(rounding.scale, rounding.result, lambda x: function(x.astype(np.float32)))
+    if made is None or near is None or (made != table).any():
+        return None
+    return step if np.abs(near.astype(int) - table).max() <= 1 else None

@@ -9,11 +9,11 @@ from sepconv.onnx_file.call import Call, Written
 from sepconv.onnx_file.float_steps import FLOAT_STEPS
 from sepconv.onnx_file.graph import Graph
 from sepconv.onnx_file.int8_steps import INT8_STEPS
-from sepconv.onnx_file.scales import scales_of
+from sepconv.onnx_file.scales import origin_by_ratios
 from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network, Step
 from sepconv.program.shapes import Shape, shapes
-from sepconv.quantization.ranges import Scale
+from sepconv.quantization.origin import Origin, value_scales
 
 __all__ = ["OPSET", "model_of"]
 
@@ -33,12 +33,12 @@ _EITHER = (
 )
 
 
-def model_of(network: Network, name: str = "network") -> Any:
+def model_of(network: Network, origin: Origin | None = None) -> Any:
     """The `onnx.ModelProto` of a network.
 
     Args:
         network: of float32, with steps of int8 or without.
-        name: of the graph.
+        origin: what its bytes stand for; None for what its steps alone say of that.
 
     Raises:
         ValueError: a step cannot be written; the message names it.
@@ -54,11 +54,12 @@ def model_of(network: Network, name: str = "network") -> Any:
     sizes, dtypes = shapes(network), value_dtypes(network)
     inputs, names = [entry.name for entry in network.inputs], _output_names(network)
     graph = Graph(inputs, names, [len(size) for size in sizes])
-    scales, wanted = scales_of(network), _wanted(network, sizes)
+    known = origin_by_ratios(network) if origin is None else origin
+    scales, wanted = value_scales(network, known), _wanted(network, sizes)
     for i, step in enumerate(network.steps):
         value = len(network.inputs) + i
         graph.prefix = step.name or step.operation
-        call = Call(graph, network, step, value, sizes, scales, wanted[value])
+        call = Call(graph, network, step, value, sizes, scales, known[i], wanted[value])
         if step.operation not in _STEPS:
             call.refuse(f"there is no {step.operation} for it")
         if dtypes[value] == "bfloat16":
@@ -75,7 +76,7 @@ def model_of(network: Network, name: str = "network") -> Any:
 
     made = helper.make_graph(
         graph.nodes,
-        name,
+        "network",
         described(inputs, sizes[: len(inputs)]),
         described(names, [sizes[value] for value in network.outputs]),
         graph.constants,
@@ -97,8 +98,8 @@ def _give(graph: Graph, call: Call, written: Written, dtype: str) -> None:
         return
     if scale is None:
         # Moved bytes are of the scale that they were of.
-        inputs = call.step.inputs
-        scale = graph.scale(inputs[0]) if inputs else Scale(call.scales[call.value], 0)
+        scale = call.scales[call.value]
+        assert scale is not None
     graph.give_bytes(call.value, name if whole else graph.rounded(name, scale), scale, first)
 
 

@@ -59,7 +59,6 @@ _OF_INT8 = {
     "bias": "int32",
     "scale": "float32",
     "table": "uint8",
-    "unit": "float32",
 }
 
 #: What steps give where it is not of their first input's dtype.

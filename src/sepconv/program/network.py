@@ -21,7 +21,6 @@ __all__ = [
     "OPERATIONS",
     "QUANTIZED_OPERATIONS",
     "UNARY",
-    "UNITS",
     "Field",
     "Input",
     "Network",
@@ -123,14 +122,7 @@ _ACTIVATION = Field("activation", "choice", ACTIVATIONS)
 _POINTS = Field("input_zero_point", "int"), Field("output_zero_point", "int")
 _BOUNDS = Field("lower", "int"), Field("upper", "int")
 
-#: Parts that say what a step's bytes stand for, and change no result: the scale that sums are
-#: rounded to, and that of what a table makes of them. Programs do without; other formats do not.
-UNITS = ("unit", "depthwise_unit")
-
-_DEPTHWISE = (
-    *("depthwise_kernel", "depthwise_bias", "depthwise_scale", "depthwise_table"),
-    "depthwise_unit",
-)
+_DEPTHWISE = ("depthwise_kernel", "depthwise_bias", "depthwise_scale", "depthwise_table")
 
 #: Steps of int8 inference: a value of uint8 stands for scale * (q - zero_point). Their meaning, to
 #: the bit, is in `sepconv.program.quantized_reference`.
@@ -153,12 +145,12 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
             Field("residual_zero_point", "int"),
             Field("residual_scale", "float"),
         ),
-        (*_DEPTHWISE, "pointwise_kernel", "bias", "scale", "table", "unit"),
+        (*_DEPTHWISE, "pointwise_kernel", "bias", "scale", "table"),
     ),
     "quantized_dense": Operation(
         (1, 1),
         (*_POINTS, *_BOUNDS),
-        ("kernel", "bias", "scale", "table", "unit"),
+        ("kernel", "bias", "scale", "table"),
         ("kernel", "scale"),
     ),
     "quantized_binary": Operation(
@@ -174,7 +166,7 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
         ),
     ),
     # Any function of a quantised value, by its 256 results.
-    "lookup": Operation((1, 1), (), ("table", "unit"), ("table",)),
+    "lookup": Operation((1, 1), (), ("table",), ("table",)),
     "quantized_mean": Operation(
         (1, 1),
         (

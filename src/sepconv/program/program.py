@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from sepconv import _native
-from sepconv.program.network import OPERATIONS, UNITS, Input, Network, Step
+from sepconv.program.network import OPERATIONS, Input, Network, Step
 from sepconv.program.shapes import shapes as shapes_of
 from sepconv.program.validate import validate
 
@@ -306,6 +306,5 @@ def _flat(step: Step) -> tuple[Any, ...]:
             integers += [_TO_THE_END if item is None else item for item in value]
         else:
             integers.append(int(value))
-    parts = (part for part in operation.weights if part not in UNITS)
-    tensors = [step.weights.get(part) for part in parts]
+    tensors = [step.weights.get(part) for part in operation.weights]
     return step.operation, step.name, list(step.inputs), integers, floats, tensors

@@ -18,7 +18,6 @@ from sepconv.program.network import (
     MOST_INPUTS,
     OPERATIONS,
     QUANTIZED_OPERATIONS,
-    UNITS,
     Field,
     Input,
     Network,
@@ -77,8 +76,6 @@ _RANKS = {
     "depthwise_scale": 1,
     "depthwise_table": 1,
     "table": 1,
-    "unit": 1,
-    "depthwise_unit": 1,
     "kernel": 2,
     "bias": 1,
     "scale": 1,
@@ -209,8 +206,6 @@ def _check_step(where: str, step: Any, dtypes: Sequence[str], tensors: Sequence[
         if tensors[tensor].ndim != rank:
             shape = tensors[tensor].shape
             raise ValueError(f"{where}: {part} must have {rank} axes. Received: shape {shape}")
-        if part in UNITS:
-            _check_unit(f"{where}: {part}", part, step, tensors[tensor])
     complaint = _RULES.get(step.operation, _no_rule)(step)
     if complaint is not None:
         raise ValueError(f"{where}: {complaint}")
@@ -219,14 +214,6 @@ def _check_step(where: str, step: Any, dtypes: Sequence[str], tensors: Sequence[
         return dtype_of(step, parts, [dtypes[value] for value in step.inputs])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-
-
-def _check_unit(where: str, part: str, step: Step, tensor: np.ndarray) -> None:
-    """Raises unless it is a scale, or two where sums are rounded and then looked up."""
-    rounds = step.operation != "lookup"
-    count = 1 + int(rounds and part.replace("unit", "table") in step.weights)
-    if tensor.shape != (count,) or not all(0 < scale < math.inf for scale in tensor.tolist()):
-        _fail(where, f"of the shape {(count,)}, with finite numbers above 0", tensor)
 
 
 def _check_keys(where: str, value: Any, known: Sequence[str], required: Sequence[str]) -> None:
@@ -310,7 +297,7 @@ def _finite_rule(step: Step) -> str | None:
 def _quantized_convolution_rule(step: Step) -> str | None:
     weights = set(step.weights)
     for kernel, prefix in (("depthwise_kernel", "depthwise_"), ("pointwise_kernel", "")):
-        parts = {f"{prefix}{part}" for part in ("bias", "scale", "table", "unit")}
+        parts = {f"{prefix}{part}" for part in ("bias", "scale", "table")}
         if kernel in weights and f"{prefix}scale" not in weights:
             return f"weights must have '{prefix}scale' for {kernel!r}, which is missing"
         for part in sorted(parts & weights):

@@ -16,7 +16,16 @@ from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import UNARY, Network, Step
 from sepconv.quantization.ranges import Scale
 
-__all__ = ["NOTE", "Origin", "Rounding", "origin_of", "value_scales", "write_origin"]
+__all__ = [
+    "NOTE",
+    "Origin",
+    "Rounding",
+    "notes_of_bytes",
+    "origin_of",
+    "value_scales",
+    "write_origin",
+    "zero_points",
+]
 
 #: The name of the note.
 NOTE = "quantization"
@@ -80,6 +89,16 @@ def _number(value: float) -> float | str:
     return float(value)
 
 
+def notes_of_bytes(notes: Mapping[str, str]) -> dict[str, str]:
+    """Those of a file's notes that go with its network into another file: the origin, or none.
+
+    Example:
+        >>> notes_of_bytes({"quantization": "[[],[]]", "tuning": "{}"})
+        {'quantization': '[[],[]]'}
+    """
+    return {name: text for name, text in notes.items() if name == NOTE}
+
+
 def origin_of(network: Network, notes: Mapping[str, str], name: str) -> Origin:
     """The origin of an int8 network, from the notes of its file.
 
@@ -102,6 +121,7 @@ def origin_of(network: Network, notes: Mapping[str, str], name: str) -> Origin:
             raise ValueError(f"it is of {len(found)}")
         for step, roundings in zip(network.steps, found, strict=True):
             _check(step, roundings)
+        value_scales(network, found)
     # Whatever a note of a stranger's may have in the place of lists and numbers.
     except (
         ArithmeticError,
@@ -143,29 +163,41 @@ def _scale(scale: float, zero_point: int) -> Scale:
 def _check(step: Step, roundings: Sequence[Rounding]) -> None:
     """Raises unless roundings are those of a step."""
     found = [rounding.scale.zero_point for rounding in roundings]
-    wanted = found
-    if step.operation in _POINTS:
-        wanted = [step.attributes[_POINTS[step.operation]]]
-    elif step.operation == "quantized_convolution":
-        depthwise = "depthwise_kernel" in step.weights, "depthwise_zero_point"
-        ordinary = "pointwise_kernel" in step.weights, "output_zero_point"
-        wanted = [step.attributes[point] for there, point in (depthwise, ordinary) if there]
-    elif step.operation == "lookup":
+    wanted = zero_points(step)
+    if step.operation == "lookup":  # which says none
         wanted = found[:1] or [0]
-    elif roundings:
-        wanted = []
     if found != wanted:
         raise ValueError(f"the step {step.name!r} has other zero points than {found}")
 
 
+def zero_points(step: Step) -> list[int]:
+    """The zero points that a step says itself, of its roundings in their order.
+
+    Example:
+        >>> zero_points(Step("quantize", "begin", [0], {"multiplier": 4.0, "zero_point": 3}))
+        [3]
+    """
+    if step.operation == "quantized_convolution":
+        depthwise = "depthwise_kernel" in step.weights, "depthwise_zero_point"
+        ordinary = "pointwise_kernel" in step.weights, "output_zero_point"
+        return [step.attributes[point] for there, point in (depthwise, ordinary) if there]
+    return [step.attributes[_POINTS[step.operation]]] if step.operation in _POINTS else []
+
+
 def value_scales(network: Network, origin: Origin) -> list[Scale | None]:
-    """The scales of all values of an int8 network; None of those that are floats."""
+    """The scales of all values of an int8 network; None of those that are floats.
+
+    Raises:
+        ValueError: a step makes bytes of nothing, and the origin does not say what they are.
+    """
     scales: list[Scale | None] = [None] * len(network.inputs)
     dtypes = value_dtypes(network)[len(network.inputs) :]
     for step, roundings, dtype in zip(network.steps, origin, dtypes, strict=True):
         if roundings:
             scales.append(roundings[-1].result)
         else:
+            if dtype == "uint8" and not step.inputs:
+                raise ValueError(f"nothing says what the bytes of the step {step.name!r} are")
             # What only moves bytes leaves them as they are.
             scales.append(scales[step.inputs[0]] if dtype == "uint8" else None)
     return scales

@@ -292,11 +292,6 @@ class _Writer:
     def _multipliers(self, made: Weights, value: int, scale: Scale) -> np.ndarray:
         return (made.scale * self._scales[value].scale / scale.scale).astype(np.float32)
 
-    def _unit(self, scale: Scale, result: int, table: np.ndarray | None) -> np.ndarray:
-        """What sums are rounded to, and what a table makes of them."""
-        scales = [scale] if table is None else [scale, self._scales[result]]
-        return np.array([each.scale for each in scales], np.float32)
-
     def _write_dense(self, i: int, step: Step) -> None:
         made = self._fitted(i, step, "kernel")
         result, rounding, lower, upper, table = self._finish(i)
@@ -310,7 +305,6 @@ class _Writer:
             "kernel": made.kernel,
             "bias": made.bias,
             "scale": self._multipliers(made, step.inputs[0], rounding.scale),
-            "unit": self._unit(rounding.scale, result, table),
         }
         if table is not None:
             weights["table"] = table
@@ -349,7 +343,6 @@ class _Writer:
             "depthwise_kernel": made.kernel,
             "depthwise_bias": made.bias,
             "depthwise_scale": self._multipliers(made, step.inputs[0], rounding.scale),
-            "depthwise_unit": self._unit(rounding.scale, result, table),
         }
         if table is not None:
             weights["depthwise_table"] = table
@@ -407,7 +400,6 @@ class _Writer:
             "pointwise_kernel": made.kernel,
             "bias": bias,
             "scale": self._multipliers(made, source, scale),
-            "unit": self._unit(scale, result, table),
         }
         if table is not None:
             weights["table"] = table
@@ -456,8 +448,7 @@ class _Writer:
         alike = math.isclose(rounding.scale.scale, rounding.result.scale, rel_tol=0.01)
         if alike and (table == np.arange(256)).all():
             return x
-        weights = {"table": table, "unit": np.array([rounding.result.scale], np.float32)}
-        return self._emit("lookup", name, [x], {}, weights, [rounding])
+        return self._emit("lookup", name, [x], {}, {"table": table}, [rounding])
 
     def _write_move(self, i: int, step: Step) -> None:
         value, given = self._first + i, dict(step.attributes)
