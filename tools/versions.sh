@@ -52,8 +52,8 @@ engine() {
   run "$1, $versions versions: a convolution and its gradients" $python tests/smoke.py "$1"
   run "$1, $versions versions: values and gradients, layers, programs, optimize, accelerate, patches, saving" \
     SEPCONV_TEST_ENGINES="$1" KERAS_BACKEND="$1" $python -m pytest \
-    tests/engines/test_"$1"_values.py tests/engines/test_"$1"_gradients.py tests/engines/test_"$1"_fused.py \
-    tests/engines/test_"$1"_run_program.py $(ls tests/engines/test_"$1"_patch.py 2>/dev/null) tests/layers \
+    tests/engines/test_${1}_values.py tests/engines/test_${1}_gradients.py tests/engines/test_${1}_fused.py \
+    tests/engines/test_${1}_run_program.py $(ls tests/engines/test_${1}_patch.py 2>/dev/null) tests/layers \
     tests/models/lowering tests/models/test_accelerate.py tests/models/test_compile.py \
     tests/models/test_optimize.py tests/models/test_patch.py tests/models/test_stock.py
 }
