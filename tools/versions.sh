@@ -21,7 +21,7 @@ install() {
   folder=build/$versions/$1
   rm -rf "$folder"
   "$PYTHON" -m venv "$folder" || return 1
-  "$PY" tools/requirements.py dependencies "$2" >"$folder/wanted.txt" || return 1
+  "$PY" tools/requirements.py "$2" >"$folder/wanted.txt" || return 1
   case $versions in
     lowest)
       sed -e 's/>=/==/' ${TORCH:+-e "s/^torch==.*/torch==$TORCH/"} "$folder/wanted.txt" >"$folder/pinned.txt"

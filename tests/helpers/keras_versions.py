@@ -6,7 +6,12 @@ import keras
 import pytest
 
 
+def is_since(version: str) -> bool:
+    """Whether Keras is of a version or of a later one."""
+    installed, needed = (tuple(map(int, v.split(".")[:2])) for v in (keras.__version__, version))
+    return installed >= needed
+
+
 def since(version: str, what: str) -> pytest.MarkDecorator:
     """Skips a test with the versions of Keras that came before something that it needs."""
-    installed, needed = (tuple(map(int, v.split(".")[:2])) for v in (keras.__version__, version))
-    return pytest.mark.skipif(installed < needed, reason=f"{what}: Keras {version}")
+    return pytest.mark.skipif(not is_since(version), reason=f"{what}: Keras {version}")

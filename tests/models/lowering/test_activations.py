@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+from helpers.keras_versions import is_since
 from helpers.lowering import compare, compare_each, randomized
 from keras import layers as L  # noqa: N812
 from keras.src.activations import ALL_OBJECTS
@@ -81,10 +82,11 @@ def test_operations():
         "threshold": lambda x: ops.threshold(x, 0.5, 3.0),
         "gelu": lambda x: ops.gelu(x, approximate=False),
         "gelu_tanh": ops.gelu,
-        "glu": lambda x: ops.glu(x, 1),
         "softmax": lambda x: ops.softmax(x, 1),
         "log_softmax": ops.log_softmax,
     }
+    if is_since("3.12"):  # before, Keras itself gives glu's result a wrong shape
+        branches["glu"] = lambda x: ops.glu(x, 1)
     compare_each((6, 8), branches, X)
 
 
