@@ -15,7 +15,11 @@ import sepconv
 from sepconv import cli
 from sepconv.models import export_command
 from sepconv.models import export_onnx as module
+from sepconv.models.export_onnx import contents_of
 from sepconv.program.network import Network
+from sepconv.program.program import Program
+from sepconv.quantization.origin import NOTE, origin_of
+from sepconv.quantization.ranges import Scale
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -70,7 +74,7 @@ def test_onnx_runtime_is_within_one_step(quantized, tmp_path: Path) -> None:
 
 
 def test_every_product_is_between_pairs_of_the_networks_scales(quantized, tmp_path: Path) -> None:
-    model, _, network = quantized
+    model, _, _ = quantized
     sepconv.export_onnx(model, tmp_path / "small.onnx")
     made = onnx.load(tmp_path / "small.onnx")
     tensors, makers = _tensors(made), _makers(made)
@@ -85,20 +89,16 @@ def test_every_product_is_between_pairs_of_the_networks_scales(quantized, tmp_pa
         scale = tensors[weights.input[1]] * tensors[x.input[1]]
         np.testing.assert_array_equal(tensors[bias.input[1]], scale)
         assert not tensors[weights.input[2]].any()
-    # The scales that the network says, and no others, are those of what is rounded.
-    units = {
-        float(scale)
-        for step in network.steps
-        for part, number in step.weights.items()
-        if part.endswith("unit")
-        for scale in network.tensors[number]
-    }
+    # The scales and zero points that the note says, and no others, are those of what is rounded.
+    network, notes = contents_of(model)
+    roundings = [each for step in origin_of(network, notes, "it") for each in step]
+    told = {scale for each in roundings for scale in (each.scale, each.result)}
     rounded = {
-        float(tensors[node.input[1]])
+        Scale(float(tensors[node.input[1]]), int(tensors[node.input[2]]))
         for node in made.graph.node
         if node.op_type == "QuantizeLinear"
     }
-    assert units <= rounded
+    assert rounded == told
     # Tables are the functions that they are of.
     found = {node.op_type for node in made.graph.node}
     assert {"Sigmoid", "HardSwish", "Erf"} <= found
@@ -114,6 +114,23 @@ def test_programs_files_and_modules_are_the_same(quantized, tmp_path: Path) -> N
         sepconv.export_onnx(source, tmp_path / f"{i}.onnx")
         written.append((tmp_path / f"{i}.onnx").read_bytes())
     assert written[0] == written[1] == written[2]
+
+
+def test_without_the_note_it_is_what_steps_say(quantized, tmp_path: Path) -> None:
+    model, pictures, network = quantized
+    path = str(tmp_path / "small.onnx")
+    sepconv.export_onnx(Program(network), path)
+    (last,) = (step for step in network.steps if step.operation == "dequantize")
+    (found,) = onnx_files.run(path, pictures)
+    steps = np.abs(found - model.predict(pictures, verbose=0)) / last.attributes["scale"]
+    assert np.mean(steps < 1.5) > 0.99
+
+
+def test_a_note_of_another_network_is_refused(quantized, tmp_path: Path) -> None:
+    _, _, network = quantized
+    with pytest.raises(ValueError, match=r"does not fit its \d+ steps"):
+        sepconv.export_onnx(Program(network, notes={NOTE: "[]"}), tmp_path / "small.onnx")
+    assert not list(tmp_path.glob("*.onnx"))
 
 
 def test_a_float_model_is_written_too(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from helpers import onnx_files
 from torch import nn
 
 import sepconv
-from sepconv.models.export_onnx import network_of
+from sepconv.models.export_onnx import contents_of
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -37,7 +37,7 @@ def test_modules_of_float32_and_int8(tmp_path: Path) -> None:
     small = sepconv.quantize(module, x).model
     sepconv.export_onnx(small, tmp_path / "int8.onnx")
     (found,) = onnx_files.run(str(tmp_path / "int8.onnx"), x.numpy())
-    (last,) = (s for s in network_of(small).steps if s.operation == "dequantize")
+    (last,) = (s for s in contents_of(small).network.steps if s.operation == "dequantize")
     steps = np.abs(found - small(x).numpy()) / last.attributes["scale"]
     assert np.mean(steps < 1.5) > 0.99
     nodes = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]

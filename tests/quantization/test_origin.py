@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from helpers import programs
 from helpers.float_networks import Drawn, data, values
 
 from sepconv.program import reference
+from sepconv.program.network import Step
 from sepconv.quantization.atoms import split
 from sepconv.quantization.observe import observe
 from sepconv.quantization.origin import NOTE, Rounding, origin_of, value_scales, write_origin
@@ -105,6 +107,14 @@ def test_a_network_without_the_note_is_refused(made):
         origin_of(made.network, {"tuning": "{}"}, "it")
     with pytest.raises(ValueError, match="does not fit its"):
         origin_of(made.network, {NOTE: "no JSON"}, "it")
+
+
+def test_bytes_of_which_nothing_is_said_are_refused():
+    network = programs.quantized()
+    bare = Step("constant", "numbers", (), {}, {"value": 0})
+    network = network._replace(steps=(bare,), tensors=(np.uint8([1]),), outputs=(0,))
+    with pytest.raises(ValueError, match="nothing says what the bytes of the step 'numbers' are"):
+        origin_of(network, {NOTE: "[[]]"}, "it")
 
 
 def test_infinite_numbers_are_strict_json():

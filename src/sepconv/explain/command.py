@@ -212,14 +212,14 @@ def _explain_program(options: argparse.Namespace) -> None:
 def _whole_program(model: Any) -> Any:
     """The program of a model that is one and nothing else, as of int8; None of others."""
     from sepconv.models.graph import Graph
-    from sepconv.models.lowering.programs import whole_network
+    from sepconv.models.lowering.programs import whole_program
     from sepconv.program.program import Program
 
     try:
-        network = whole_network(Graph(model), None)
+        found = whole_program(Graph(model), None)
     except (TypeError, ValueError):  # no such model, which is said where it is explained
         return None
-    return None if network is None else Program(network)
+    return None if found is None else Program(found.network)
 
 
 def _show_program(options: argparse.Namespace, program: Any, console: Any) -> None:

@@ -16,12 +16,11 @@ from sepconv.models.comparing import (
     roundings,
     within,
 )
-from sepconv.models.lowering import NotLowered, lower
+from sepconv.models.lowering import NotLowered, lowered
 from sepconv.models.partial import PartialProgram, partial_program
 from sepconv.models.running import run, without_collecting
 from sepconv.models.verify import first_run
 from sepconv.program.comparing import changed_outputs
-from sepconv.program.network import Network
 from sepconv.program.program import Program, as_list
 from sepconv.program.tune import tuned
 
@@ -103,14 +102,16 @@ def compile(
         >>> [part.kind for part in partial.parts]
         ['program', 'keras', 'program']
     """
-    compiled: Callable[[Network], Program] = tuned if tune else Program
+    compiled: Callable[..., Program] = tuned if tune else Program
+    program: Program | PartialProgram
     try:
-        network = lower(model, dtype)
+        found = lowered(model, dtype)
     except NotLowered:
         if not partial:
             raise
-        network = None
-    program = partial_program(model, dtype, compiled) if network is None else compiled(network)
+        program = partial_program(model, dtype, compiled)
+    else:
+        program = compiled(found.network, notes=found.notes)
     _check(model, program, verify, dtype)
     return program
 

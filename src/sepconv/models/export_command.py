@@ -71,19 +71,20 @@ def run(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from sepconv.models import files
-    from sepconv.models.export_onnx import export_onnx, network_of
+    from sepconv.models.export_onnx import contents_of, export_onnx
     from sepconv.program.program import Program
 
     begun = time.perf_counter()
     tell_step(begun, f"Reading {options.source}")
     try:
         of_program = options.source.suffix == ".sepconv"
-        network = network_of(options.source if of_program else files.read(options.source))
+        source = options.source if of_program else files.read(options.source)
+        network, notes = contents_of(source)
     except (ValueError, TypeError) as error:
         raise files.FileError(f"{options.source}: {error}") from error
     except OSError as error:
         raise files.FileError(f"{options.source}: {error.strerror or error}") from error
-    program = Program(network)
+    program = Program(network, notes=notes)
     with files.replacing(options.target, options.force) as draft:
         tell_step(begun, f"Writing {options.target}")
         try:

@@ -10,10 +10,10 @@ from typing import Any
 from sepconv.models.dispatch import is_torch_module
 from sepconv.models.files import replacing
 from sepconv.program import file
-from sepconv.program.network import Network
 from sepconv.program.program import Program
+from sepconv.quantization.origin import NOTE, origin_of
 
-__all__ = ["export_onnx", "network_of", "require_onnx"]
+__all__ = ["contents_of", "export_onnx", "require_onnx"]
 
 #: Files are messages of Protocol Buffers, which have less than 2 GiB.
 _MOST_BYTES = 2**31 - 2**20
@@ -24,8 +24,10 @@ def export_onnx(model: Any, path: str | os.PathLike[str], example_inputs: Any = 
 
     Of an int8 network, as `sepconv.quantize` makes one, every int8 step is between a
     DequantizeLinear and a QuantizeLinear of its scales and zero points. Weights are int8 with a
-    scale an output channel, biases int32 of the scale of the sums. Of a float32 network, the file
-    has what `sepconv.compile` makes of it: batch normalization folded, and no training.
+    scale an output channel, biases int32 of the scale of the sums. What the network does not say of
+    its scales and functions is in a note beside it; without one, as of another tool's network, it
+    is found out as far as steps tell. Of a float32 network, the file has what `sepconv.compile`
+    makes of it: batch normalization folded, and no training.
 
     The file takes and gives float32 arrays in the model's own order of axes; its version of ONNX's
     operations is 17. A file that is there is replaced once the new one is whole.
@@ -41,7 +43,8 @@ def export_onnx(model: Any, path: str | os.PathLike[str], example_inputs: Any = 
         ImportError: the package ``onnx`` is not installed.
         TypeError: the model is none of these.
         ValueError: the model does not compile, see `sepconv.compile`; it computes in another dtype
-            than float32 and int8; or a step cannot be written. The message names it.
+            than float32 and int8; the note beside it is not of this network; or a step cannot be
+            written. The message names it.
         OSError: the file cannot be written.
 
     Example:
@@ -66,13 +69,14 @@ def export_onnx(model: Any, path: str | os.PathLike[str], example_inputs: Any = 
 
     from sepconv.onnx_file.write import model_of
 
-    network = network_of(model, example_inputs)
+    network, notes = contents_of(model, example_inputs)
     size = sum(tensor.nbytes for tensor in network.tensors)
     if size > _MOST_BYTES:
         raise ValueError(
             f"An ONNX file has less than 2 GiB. Received: a network with {size} bytes of weights"
         )
-    made = model_of(network)
+    origin = origin_of(network, notes, "The model to export") if NOTE in notes else None
+    made = model_of(network, origin)
     onnx.checker.check_model(made, full_check=True)
     with replacing(Path(path), force=True) as draft:
         onnx.save(made, draft)
@@ -91,8 +95,8 @@ def require_onnx() -> None:
         )
 
 
-def network_of(model: Any, example_inputs: Any = None) -> Network:
-    """The network of a model, as `export_onnx` takes it.
+def contents_of(model: Any, example_inputs: Any = None) -> file.Contents:
+    """The network of a model, as `export_onnx` takes it, and the notes beside it.
 
     Raises:
         TypeError: see there.
@@ -101,7 +105,7 @@ def network_of(model: Any, example_inputs: Any = None) -> Network:
     Example:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        >>> [step.operation for step in network_of(model).steps]
+        >>> [step.operation for step in contents_of(model).network.steps]
         ['dense']
     """
     if is_torch_module(model):
@@ -112,20 +116,20 @@ def network_of(model: Any, example_inputs: Any = None) -> Network:
             f"Received: model of the class {type(model).__name__}"
         )
     if isinstance(model, Program):
-        return model.network
+        return file.Contents(model.network, model.notes)
     if isinstance(model, str | os.PathLike):
-        return file.read(model).network
-    from sepconv.models.lowering import lower
+        return file.read(model)
+    from sepconv.models.lowering import lowered
 
-    return lower(model)
+    return lowered(model)
 
 
-def _of_module(module: Any, example_inputs: Any) -> Network:
-    from sepconv.modules.lowering import lower
-    from sepconv.modules.lowering.programs import whole_network
+def _of_module(module: Any, example_inputs: Any) -> file.Contents:
+    from sepconv.modules.lowering import lowered
+    from sepconv.modules.lowering.programs import whole_program
     from sepconv.modules.verify import as_arguments
 
-    whole = whole_network(module, None)
+    whole = whole_program(module, None)
     if whole is not None:
         return whole
     if example_inputs is None:
@@ -133,4 +137,4 @@ def _of_module(module: Any, example_inputs: Any) -> Network:
             "export_onnx needs example_inputs for a PyTorch module: a tensor, or a tuple of what "
             "it is called with, such as torch.zeros(1, 3, 224, 224). Received: None"
         )
-    return lower(module, as_arguments(example_inputs))
+    return lowered(module, as_arguments(example_inputs))

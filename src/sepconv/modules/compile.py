@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sepconv.modules.lowering import lower
+from sepconv.modules.lowering import lowered
 from sepconv.modules.verify import as_arguments, outputs_of
 from sepconv.program.comparing import (
     allowed,
@@ -20,7 +20,6 @@ from sepconv.program.comparing import (
     roundings,
     within,
 )
-from sepconv.program.network import Network
 from sepconv.program.program import Program, as_list
 from sepconv.program.tune import tuned
 
@@ -79,9 +78,9 @@ def compile(
             "what it is called with, such as torch.zeros(1, 3, 224, 224). Received: None"
         )
     examples = as_arguments(example_inputs)
-    network = lower(module, examples, dynamic_shapes=dynamic_shapes, dtype=dtype)
-    make: Callable[[Network], Program] = tuned if tune else Program
-    program = make(network)
+    found = lowered(module, examples, dynamic_shapes=dynamic_shapes, dtype=dtype)
+    make: Callable[..., Program] = tuned if tune else Program
+    program = make(found.network, notes=found.notes)
     if verify is not False:
         precise = _HALF_EPSILON if dtype == "bfloat16" else _EPSILON
         _check(module, program, examples, dynamic_shapes is None, verify, precise)

@@ -36,12 +36,13 @@ class _Candidate(NamedTuple):
     seconds: list[float]
 
 
-def tuned(network: Network, rounds: int = 15) -> Program:
+def tuned(network: Network, rounds: int = 15, *, notes: Mapping[str, str] | None = None) -> Program:
     """The fastest program of a network on this machine, for one image of its own size.
 
     Args:
         network: what it computes.
         rounds: how often each way is timed, in turns.
+        notes: as of `Program`.
     """
     shapes = [
         tuple(
@@ -51,7 +52,9 @@ def tuned(network: Network, rounds: int = 15) -> Program:
     ]
     rng = np.random.default_rng(0)
     inputs = [rng.normal(size=shape).astype(network.dtype) for shape in shapes]
-    ways = [_Candidate(Program(network, tuning=t), t, []) for t in (None, *_CANDIDATES)]
+    ways = [
+        _Candidate(Program(network, tuning=t, notes=notes), t, []) for t in (None, *_CANDIDATES)
+    ]
     first = ways[0].program(*inputs)
     for way in ways:
         if not _same(way.program(*inputs), first):

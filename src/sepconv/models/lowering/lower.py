@@ -7,16 +7,18 @@ from typing import Any
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.call import Call, refusal
 from sepconv.models.lowering.checks import DTYPES, check_steps, own_dtype
-from sepconv.models.lowering.programs import whole_network
+from sepconv.models.lowering.programs import whole_program
 from sepconv.models.lowering.table import find
 from sepconv.models.optimize import fused_graph
 from sepconv.program.building.builder import Builder
 from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
 from sepconv.program.building.simplify import simplify
+from sepconv.program.file import Contents
 from sepconv.program.network import Input, Network
+from sepconv.quantization.origin import notes_of_bytes
 
-__all__ = ["lower"]
+__all__ = ["lower", "lowered"]
 
 
 def lower(model: Any, dtype: str | None = None) -> Network:
@@ -49,15 +51,27 @@ def lower(model: Any, dtype: str | None = None) -> Network:
         >>> [step.operation for step in lower(model).steps]
         ['convolution', 'reduce']
     """
+    return lowered(model, dtype).network
+
+
+def lowered(model: Any, dtype: str | None = None) -> Contents:
+    """The network of a model as `lower` gives it, and the note of what its bytes stand for.
+
+    There is one where the model is an int8 program and nothing else.
+
+    Raises:
+        TypeError: see `lower`.
+        ValueError: see there.
+    """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(
             f"dtype must be {', '.join(map(repr, DTYPES))} or None for the model's own. Received: "
             f"dtype={dtype!r}"
         )
     graph = Graph(model)
-    whole = whole_network(graph, dtype)
+    whole = whole_program(graph, dtype)
     if whole is not None:
-        return whole
+        return Contents(whole.network, notes_of_bytes(whole.notes))
     own = own_dtype(graph)
     check_steps(graph, own)  # before layers are merged
     names = list(graph.model.output_names)
@@ -81,9 +95,9 @@ def lower(model: Any, dtype: str | None = None) -> Network:
     )
     simple = simplify(network)
     if not halves:
-        return simple
+        return Contents(simple, {})
     wide = {step.name for step in graph.steps if any(v.dtype == "float32" for v in step.outputs)}
-    return narrowed(simple, wide if own == "bfloat16" else ())
+    return Contents(narrowed(simple, wide if own == "bfloat16" else ()), {})
 
 
 def _lower_step(builder: Builder, step: Step, numbers: dict[Value, int]) -> None:

@@ -12,9 +12,8 @@ from sepconv.models.graph import Graph
 from sepconv.models.lowering.call import Call
 from sepconv.program import file
 from sepconv.program.dtypes import value_dtypes
-from sepconv.program.network import Network
 
-__all__ = ["LAYERS", "whole_network"]
+__all__ = ["LAYERS", "whole_program"]
 
 
 def _program(call: Call) -> Any:
@@ -22,7 +21,7 @@ def _program(call: Call) -> Any:
     given = keras.tree.flatten(args)
     if given != call.step.inputs or any(value not in (None, False) for value in kwargs.values()):
         call.refuse("it is called with something else than a list of tensors")
-    network = _network(call.layer)
+    network = _contents(call.layer).network
     others = sorted(set(value_dtypes(network)) - {network.dtype})
     if others:
         call.refuse(f"its program has values of {', '.join(others)}, as only a whole program may")
@@ -36,12 +35,12 @@ def _program(call: Call) -> Any:
     return [numbers[i] for i in network.outputs]
 
 
-def _network(layer: ProgramLayer) -> Network:
-    return file.decode(layer.program_file, f"The layer {layer.name!r}").network
+def _contents(layer: ProgramLayer) -> file.Contents:
+    return file.decode(layer.program_file, f"The layer {layer.name!r}")
 
 
-def whole_network(graph: Graph, dtype: str | None) -> Network | None:
-    """The network of a model that is one such layer and nothing else, as it is; else None.
+def whole_program(graph: Graph, dtype: str | None) -> file.Contents | None:
+    """The file of a model that is one such layer and nothing else, as it is; else None.
 
     Args:
         graph: of the model.
@@ -52,8 +51,8 @@ def whole_network(graph: Graph, dtype: str | None) -> Network | None:
     (step,) = graph.steps
     if step.inputs != graph.inputs or step.outputs != graph.outputs:
         return None
-    network = _network(step.operation)
-    return network if dtype in (None, network.dtype) else None
+    contents = _contents(step.operation)
+    return contents if dtype in (None, contents.network.dtype) else None
 
 
 LAYERS: dict[type, Callable[[Call], Any]] = {ProgramLayer: _program}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sepconv.modules.lowering.lower import lower
+from sepconv.modules.lowering.lower import lower, lowered
 
-__all__ = ["lower"]
+__all__ = ["lower", "lowered"]

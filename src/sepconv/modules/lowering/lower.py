@@ -18,10 +18,12 @@ from sepconv.program.building.builder import Builder
 from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
 from sepconv.program.building.simplify import simplify
+from sepconv.program.file import Contents
 from sepconv.program.network import Input, Network
 from sepconv.program.shapes import Shape
+from sepconv.quantization.origin import notes_of_bytes
 
-__all__ = ["lower"]
+__all__ = ["lower", "lowered"]
 
 _TABLE = {
     **convolutions.OPERATIONS,
@@ -77,19 +79,36 @@ def lower(
         >>> network.inputs[0].shape
         (None, 3, 8, 8)
     """
+    return lowered(module, example_inputs, dynamic_shapes=dynamic_shapes, dtype=dtype).network
+
+
+def lowered(
+    module: nn.Module,
+    example_inputs: Sequence[Tensor],
+    *,
+    dynamic_shapes: Any = None,
+    dtype: str | None = None,
+) -> Contents:
+    """The network of a module as `lower` gives it, and the note of what its bytes stand for.
+
+    There is one where the module is an int8 program and nothing else.
+
+    Raises:
+        ValueError: see `lower`.
+    """
     if dtype not in (None, "bfloat16", *_DTYPES.values()):
         raise ValueError(
             "dtype must be 'float32', 'float64', 'bfloat16' or None for the module's own. "
             f"Received: dtype={dtype!r}"
         )
     program = _exported(module, tuple(example_inputs), dynamic_shapes)
-    whole = programs.whole_network(module, dtype)
+    whole = programs.whole_program(module, dtype)
     if whole is not None:
-        return whole
+        return Contents(whole.network, notes_of_bytes(whole.notes))
     halves = dtype == "bfloat16"
     reader = _Reader(program, "float32" if halves else dtype, dynamic_shapes is None)
     simple = simplify(reader.network())
-    return narrowed(simple) if halves else simple
+    return Contents(narrowed(simple) if halves else simple, {})
 
 
 def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:

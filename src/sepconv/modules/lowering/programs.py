@@ -12,17 +12,16 @@ from sepconv.modules.lowering.values import Value
 from sepconv.modules.program_module import ProgramModule
 from sepconv.program import file
 from sepconv.program.dtypes import value_dtypes
-from sepconv.program.network import Network
 
-__all__ = ["OPERATIONS", "whole_network"]
+__all__ = ["OPERATIONS", "whole_program"]
 
 
-def whole_network(module: nn.Module, dtype: str | None) -> Network | None:
-    """The network of a module that is a program and nothing else, as it is; else None."""
+def whole_program(module: nn.Module, dtype: str | None) -> file.Contents | None:
+    """The file of a module that is a program and nothing else, as it is; else None."""
     if type(module) is not ProgramModule:
         return None
-    network = file.decode(array_of(module.file), "The module's program").network
-    return network if dtype in (None, network.dtype) else None
+    contents = file.decode(array_of(module.file), "The module's program")
+    return contents if dtype in (None, contents.network.dtype) else None
 
 
 def _program(call: Call) -> list[Value]:
