@@ -12,6 +12,7 @@ from keras import layers
 import sepconv
 from sepconv.layers import ProgramLayer, TrainableInt8
 from sepconv.program import file
+from sepconv.program.building.refusal import NotLowered
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -135,6 +136,11 @@ def test_a_layer_within_a_model_is_frozen(trained):
     images = digits()[0][:32]
     found, expected = (each.predict(images, verbose=0) for each in (frozen, around))
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_it_is_frozen_before_it_is_compiled(trained):
+    with pytest.raises(NotLowered, match=r"TrainableInt8 .* freeze the model first"):
+        sepconv.compile(trained[0])
 
 
 def test_several_inputs_and_outputs():

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from keras.src.backend import standardize_dtype
 
+from sepconv.layers.trainable_int8 import TrainableInt8
 from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.activations import unknown_activation
 from sepconv.models.lowering.call import refusal
@@ -104,6 +105,8 @@ def obstacle(step: Step, own: str, integers: set[Value]) -> str:
         integers: the values before the step that may hold no floats.
     """
     operation = step.operation
+    if isinstance(operation, TrainableInt8):
+        return "it simulates int8 to be trained; freeze the model first, by sepconv.quantize(model)"
     if find(operation) is None:
         return "it is not known"
     if not {"call", "__call__", "convolution_op"}.isdisjoint(vars(operation)):
