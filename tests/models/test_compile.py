@@ -10,6 +10,8 @@ from keras import layers
 
 import sepconv
 from sepconv.models import compile as compiling
+from sepconv.models.lowering import lower
+from sepconv.program.file import Contents
 from sepconv.program.program import Program
 
 
@@ -100,7 +102,7 @@ def test_the_model_stays_as_it_is(model):
 
 def test_a_program_that_predicts_something_else_is_refused(model, monkeypatch):
     """Zeroing the weights of any one step fails the check."""
-    network = compiling.lower(model)
+    network = lower(model)
     for number, step in enumerate(network.steps):
         if not step.weights:
             continue
@@ -112,7 +114,7 @@ def test_a_program_that_predicts_something_else_is_refused(model, monkeypatch):
         steps = list(network.steps)
         steps[number] = step._replace(weights=zeroed)
         wrong = network._replace(steps=tuple(steps), tensors=tuple(tensors))
-        monkeypatch.setattr(compiling, "lower", lambda model, dtype, wrong=wrong: wrong)
+        monkeypatch.setattr(compiling, "lowered", lambda *_, wrong=wrong: Contents(wrong, {}))
         with pytest.raises(ValueError, match="does not predict what the model does"):
             compiling.compile(model)
         assert isinstance(compiling.compile(model, verify=False), Program)

@@ -11,6 +11,7 @@ import sepconv
 from sepconv import cli
 from sepconv.layers import ProgramLayer
 from sepconv.models import files, quantize_command
+from sepconv.quantization.origin import NOTE, origin_of
 
 
 def network(size=12):
@@ -73,8 +74,13 @@ def test_it_saves_loads_and_compiles(made, tmp_path):
     np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
     program = sepconv.compile(again)
     np.testing.assert_array_equal(program(x), expected)
+    # The note of what its bytes stand for is kept, and belongs to the network.
+    assert list(program.notes) == [NOTE]
+    origin_of(program.network, program.notes, "it")
+    assert sepconv.compile(again, tune=True, verify=False).notes == program.notes
     program.save(tmp_path / "small.sepconv")
     loaded = sepconv.load(tmp_path / "small.sepconv")
+    assert loaded.notes == program.notes
     np.testing.assert_array_equal(loaded(x), expected)
     before = sepconv.num_threads()
     try:

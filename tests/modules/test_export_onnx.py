@@ -12,6 +12,7 @@ from torch import nn
 
 import sepconv
 from sepconv.models.export_onnx import contents_of
+from sepconv.quantization.origin import NOTE
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -40,6 +41,11 @@ def test_modules_of_float32_and_int8(tmp_path: Path) -> None:
     (last,) = (s for s in contents_of(small).network.steps if s.operation == "dequantize")
     steps = np.abs(found - small(x).numpy()) / last.attributes["scale"]
     assert np.mean(steps < 1.5) > 0.99
+    # A program of it says the same of its bytes.
+    program = sepconv.compile(small, x[:1], verify=False)
+    sepconv.export_onnx(program, tmp_path / "program.onnx")
+    assert (tmp_path / "program.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes()
+    assert list(program.notes) == [NOTE]
     nodes = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
     # Channels are first already, so that nothing is transposed.
     assert (nodes.count("Conv"), nodes.count("Transpose")) == (3, 0)
