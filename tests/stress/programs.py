@@ -70,6 +70,8 @@ def trained(name: str, x: np.ndarray) -> Any:
                 layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
             if layer.center:
                 layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+        elif type(layer).__name__ == "LayerScale":  # which begins at 1e-6, too little to matter
+            layer.gamma.assign(rng.uniform(0.2, 0.6, layer.gamma.shape))
         elif hasattr(getattr(layer, "bias", None), "assign"):
             layer.bias.assign(rng.normal(0, 0.1, layer.bias.shape))
     model(x[:4], training=True)
