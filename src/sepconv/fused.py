@@ -28,6 +28,7 @@ from sepconv.geometry import (
 
 __all__ = [
     "BLOCK_ACTIVATIONS",
+    "BlockPlans",
     "BlockSpec",
     "Operands",
     "block_spec",
@@ -213,6 +214,46 @@ def check_block(shapes: Operands, spec: ConvSpec) -> tuple[Any, ...]:
                 f"Received: residual.shape={received}"
             )
     return shape
+
+
+class BlockPlan(NamedTuple):
+    """The plan of a call, which depends on the input's shape, and the output's shape."""
+
+    geometry: _native.Geometry
+    shape: tuple[int, ...]
+
+
+class BlockPlans(dict[tuple[int, ...], BlockPlan]):
+    """The plans of a block of fixed weights, by the input's shape, each made when first asked for.
+
+    Args:
+        shapes: of the block's weights.
+        spec: of its first convolution.
+
+    Raises:
+        ValueError: an input of that shape does not fit; at the look-up.
+
+    Example:
+        >>> plans = BlockPlans(Operands(None, pointwise_kernel=(1, 1, 2, 5)), conv_spec())
+        >>> plans[3, 8, 8, 2].shape
+        (3, 8, 8, 5)
+    """
+
+    #: The most shapes whose plans are kept.
+    most = 64
+
+    def __init__(self, shapes: Operands, spec: ConvSpec) -> None:
+        super().__init__()
+        self._shapes, self._spec = shapes, spec
+
+    def __missing__(self, x_shape: tuple[int, ...]) -> BlockPlan:
+        shape = check_block(self._shapes._replace(x=x_shape), self._spec)
+        kernels = self._shapes.depthwise_kernel, self._shapes.pointwise_kernel
+        made = BlockPlan(plan(self._spec, x_shape, *kernels)[0], shape)
+        if len(self) >= self.most:
+            self.clear()
+        self[x_shape] = made
+        return made
 
 
 def fused_conv2d(

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 
 from sepconv import _native
 from sepconv.arguments import Padding, Sizes
 from sepconv.arrays import as_array, dtype_code, output_array
-from sepconv.fused import Operands, block_spec, check_block, is_ordinary, strided
-from sepconv.geometry import ConvSpec, check_rank, conv_spec, plan
+from sepconv.fused import BlockPlans, Operands, block_spec, check_block, is_ordinary, strided
+from sepconv.geometry import ConvSpec, check_rank, conv_spec
 from sepconv.quantized import PreparedQuantizedConv2D, Quantization
 from sepconv.quantized import prepare as prepare_quantized
 
 __all__ = ["PreparedConv2D", "prepare_conv2d"]
-
-#: The most input shapes for which a prepared convolution keeps plans.
-_MOST_PLANS = 64
-
-
-class _Plan(NamedTuple):
-    """The plan of a call, which depends on the input's shape."""
-
-    geometry: _native.Geometry
-    shape: tuple[int, ...]
 
 
 class PreparedConv2D:
@@ -51,17 +41,8 @@ class PreparedConv2D:
     ) -> None:
         self._shapes = operands.shapes()
         self._spec, self._steps, self._native = spec, steps, native
-        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._plans = BlockPlans(self._shapes, spec)
         self.dtype: np.dtype = next(a.dtype for a in operands if a is not None)
-
-    def _plan(self, x_shape: tuple[int, ...]) -> _Plan:
-        shape = check_block(self._shapes._replace(x=x_shape), self._spec)
-        kernels = self._shapes.depthwise_kernel, self._shapes.pointwise_kernel
-        made = _Plan(plan(self._spec, x_shape, *kernels)[0], shape)
-        if len(self._plans) >= _MOST_PLANS:
-            self._plans.clear()
-        self._plans[x_shape] = made
-        return made
 
     def __call__(
         self,
@@ -89,7 +70,7 @@ class PreparedConv2D:
         if self._steps != (1, 1):
             check_rank("x", x.shape, 4, "(batch, height, width, channels)")
             x = as_array("x", strided(x, self._steps, self._spec), self.dtype)
-        geometry, shape = self._plans.get(x.shape) or self._plan(x.shape)
+        geometry, shape = self._plans[x.shape]
         if residual is not None:
             residual = as_array("residual", residual, self.dtype)
             if self._shapes.pointwise_kernel is None or residual.shape != shape:

@@ -10,16 +10,13 @@ import numpy as np
 
 from sepconv import _native
 from sepconv.arrays import empty
-from sepconv.fused import Operands, block_spec, check_block, is_ordinary
-from sepconv.geometry import ConvSpec, check_bias, plan
+from sepconv.fused import BlockPlans, Operands, block_spec, check_block, is_ordinary
+from sepconv.geometry import ConvSpec, check_bias
 
 __all__ = ["PreparedQuantizedConv2D", "Quantization", "Rounding", "prepare", "rounding_of"]
 
 #: Activations that bound a result, with where they end; others are looked up.
 _ENDS = {None: None, "linear": None, "relu": math.inf, "relu6": 6.0}
-
-#: The most input shapes for which a prepared convolution keeps geometries.
-_MOST_PLANS = 64
 
 _INT32 = np.iinfo(np.int32)
 
@@ -186,10 +183,10 @@ class PreparedQuantizedConv2D:
         native: _native.PreparedQuantized,
         quantization: Quantization,
     ) -> None:
-        self._shapes, self._spec, self._native = shapes, spec, native
+        self._native = native
         self._output = _point("output", quantization.output)
         self._has_residual = quantization.residual is not None
-        self._plans: dict[tuple[int, ...], tuple[_native.Geometry, tuple[int, ...]]] = {}
+        self._plans = BlockPlans(shapes, spec)
         self.dtype = np.dtype(quantization.dtype)
 
     def __call__(
@@ -213,7 +210,7 @@ class PreparedQuantizedConv2D:
             TypeError: a dtype is another.
         """
         x = _whole("x", x, np.uint8)
-        geometry, shape = self._plans.get(x.shape) or self._plan(x.shape)
+        geometry, shape = self._plans[x.shape]
         if residual is not None:
             residual = _whole("residual", residual, np.uint8)
             if residual.shape != shape or not self._has_residual:
@@ -230,15 +227,6 @@ class PreparedQuantizedConv2D:
             np.subtract(whole, np.float32(zero_point), out=y)
             np.multiply(y, np.float32(scale), out=y)
         return y
-
-    def _plan(self, x_shape: tuple[int, ...]) -> tuple[_native.Geometry, tuple[int, ...]]:
-        shape = check_block(self._shapes._replace(x=x_shape), self._spec)
-        kernels = self._shapes.depthwise_kernel, self._shapes.pointwise_kernel
-        made = plan(self._spec, x_shape, *kernels)[0], shape
-        if len(self._plans) >= _MOST_PLANS:
-            self._plans.clear()
-        self._plans[x_shape] = made
-        return made
 
     def _result(self, out: np.ndarray | None, shape: tuple[int, ...], x: np.ndarray) -> np.ndarray:
         if out is None:
