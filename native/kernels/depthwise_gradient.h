@@ -266,19 +266,20 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
   const int64_t channels = g.c * g.m, taps = g.kh * g.kw, size = taps * channels;
   const Cut& bands = plan.bands;
   const int64_t units = g.n * bands.count, groups = plan.groups, parts = plan.channel_parts;
-  Workspace<T> partials(groups * size);
-  fill_zero(partials.get(), groups * size);
+  const GroupSums<T> partials(groups, size, dk);
   const int64_t sums = taps * kLanes<T>;
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const int64_t part = task % parts, group = task / parts;
     const Range c = channel_part<T>(channels, parts, part);
+    T* const dk_here = partials.of(group);
+    for (int64_t tap = 0; tap < taps; ++tap)
+      fill_zero(dk_here + tap * channels + c.first, c.last - c.first);
     const int64_t last = part_start(units, groups, group + 1);
     for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
       const int64_t n = unit / bands.count, band = unit % bands.count;
       const int64_t p0 = bands.first(band);
       const int64_t p1 = bands.first(band + 1);
       const S* const image = x + n * g.h * g.w * g.c;
-      T* const dk_here = partials.get() + group * size;
       Vec<T>* const of_taps = reinterpret_cast<Vec<T>*>(scratch);
       T* const window = scratch + sums;
       if constexpr (kIsHalf<S>) {
@@ -310,7 +311,7 @@ void kernel_gradient_channelwise(const Geometry& g, const DepthwisePlan& plan, c
       }
     }
   });
-  add_partials(partials.get(), groups, size, dk, runner);
+  partials.add_up(runner);
 }
 
 template <class S>
@@ -321,18 +322,19 @@ void kernel_gradient_flat(const Geometry& g, const DepthwisePlan& plan, const S*
   const int64_t channels = g.c * g.m, size = g.kh * g.kw * channels;
   const Cut& bands = plan.bands;
   const int64_t units = g.n * bands.count, groups = plan.groups;
-  Workspace<T> partials(groups * size);
-  fill_zero(partials.get(), groups * size);
+  const GroupSums<T> partials(groups, size, dk);
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t group, T* scratch) {
+    T* const sums = partials.of(group);
+    fill_zero(sums, size);
     const int64_t last = part_start(units, groups, group + 1);
     for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
       const int64_t n = unit / bands.count, band = unit % bands.count;
       const int64_t p0 = bands.first(band);
       add_flat_gradient(sizes, x + n * g.h * g.w * g.c, dy + (n * g.ho + p0) * g.wo * channels, p0,
-                        bands.first(band + 1), partials.get() + group * size, scratch);
+                        bands.first(band + 1), sums, scratch);
     }
   });
-  add_partials(partials.get(), groups, size, dk, runner);
+  partials.add_up(runner);
 }
 
 template <class S>
@@ -343,11 +345,11 @@ void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const 
   const Cut& bands = plan.bands;
   const Planar<T> planar(g, plan.band.rows);
   const int64_t units = g.n * bands.count, groups = plan.groups;
-  Workspace<T> partials(groups * size);
-  fill_zero(partials.get(), groups * size);
+  const GroupSums<T> partials(groups, size, dk);
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* phases) {
     const int64_t c = task % g.c, group = task / g.c;
-    T* sums = partials.get() + group * size;
+    T* const sums = partials.of(group);
+    for (int64_t tap = 0; tap < taps; ++tap) fill_zero(sums + tap * channels + c * g.m, g.m);
     const int64_t last = part_start(units, groups, group + 1);
     for (int64_t unit = part_start(units, groups, group); unit < last; ++unit) {
       const int64_t n = unit / bands.count, band = unit % bands.count;
@@ -362,7 +364,7 @@ void kernel_gradient_planar(const Geometry& g, const DepthwisePlan& plan, const 
       }
     }
   });
-  add_partials(partials.get(), groups, size, dk, runner);
+  partials.add_up(runner);
 }
 
 template <class S>

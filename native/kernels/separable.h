@@ -224,10 +224,11 @@ void separable_forward(const Geometry& g, const Forward& args, Runner& runner) {
     separable_in_tiles(g, plan, call, runner);
 }
 
-// The pointwise kernel's gradient, its depthwise tiles computed anew.
-template <class S>
+// The pointwise kernel's gradient, its depthwise tiles computed anew; as numbers to compute with,
+// or rounded.
+template <class S, class Stored>
 void recomputed_pointwise_gradient(const Geometry& g, const S* x, const Real<S>* kernel,
-                                   const S* dy, int64_t filters, Real<S>* dpointwise,
+                                   const S* dy, int64_t filters, Stored* dpointwise,
                                    Runner& runner) {
   using T = Real<S>;
   using M = Multiplied<S>;
@@ -244,7 +245,7 @@ void recomputed_pointwise_gradient(const Geometry& g, const S* x, const Real<S>*
   const DepthwiseTiles<S> tiles(g, plan.tiles, plan.band, x, kernel);
   const int64_t units = tiles.tiles.count(g), most = tiles.tiles.pixels(g);
   const int64_t groups = plan.groups, parts = plan.channel_parts;
-  const GroupSums<T> sums(groups, size, dpointwise);
+  const GroupSums<T, Stored> sums(groups, size, dpointwise);
   parallel<T>(runner, plan.tasks, plan.scratch, [&](int64_t task, T* scratch) {
     const Range c = channel_part<T>(channels, parts, task % parts);
     const int64_t group = task / parts, width = c.last - c.first;
@@ -275,8 +276,8 @@ void recomputed_pointwise_gradient(const Geometry& g, const S* x, const Real<S>*
   sums.add_up(runner);
 }
 
-// The gradients of one part of the batch; those of weights and biases in Real<S>. Null ones are not
-// wanted.
+// The gradients of one part of the batch; those of weights and biases in Real<S>, or, where the
+// part is the whole batch, the pointwise kernel's rounded. Null ones are not wanted.
 template <class S>
 struct BackwardPart {
   const S* x;
@@ -286,6 +287,7 @@ struct BackwardPart {
   int64_t filters;  // 0: the depthwise step alone
   S* dx;
   Real<S>*ddepthwise, *dpointwise, *dbias;
+  S* rounded_dpointwise;
 };
 
 template <class S>
@@ -317,9 +319,12 @@ void backward_part(const Geometry& g, const BackwardPart<S>& args, Runner& runne
     depthwise_backward<S>(g, args, args.dy, runner);
     return;
   }
-  if (args.dpointwise != nullptr)
-    recomputed_pointwise_gradient<S>(g, args.x, args.kernel, args.dy, filters, args.dpointwise,
-                                     runner);
+  const auto pointwise_gradient = [&](auto* to) {
+    if (to != nullptr)
+      recomputed_pointwise_gradient<S>(g, args.x, args.kernel, args.dy, filters, to, runner);
+  };
+  pointwise_gradient(args.dpointwise);
+  if constexpr (kIsHalf<S>) pointwise_gradient(args.rounded_dpointwise);
   if (args.dx == nullptr && args.ddepthwise == nullptr) return;
   Workspace<S> dmiddle(g.n * pixels * channels);
   pointwise_product<S>(g.n, pixels, g.channels_first,
@@ -328,17 +333,22 @@ void backward_part(const Geometry& g, const BackwardPart<S>& args, Runner& runne
   depthwise_backward<S>(g, args, dmiddle.get(), runner);
 }
 
-// A gradient that is summed over the parts of a batch in Real<S>, and rounded once.
+// A gradient that is summed over the parts of a batch in Real<S>, and rounded once. Of a half type
+// and with a single part (`alone`), what sums it up can round it on the way: no array is between.
 template <class S>
 class BatchSum {
  public:
-  BatchSum(void* total, int64_t size)
-      : total_(static_cast<S*>(total), size), sum_(total_.get(), size) {}
+  BatchSum(void* total, int64_t size, bool alone = false)
+      : rounded_(kIsHalf<S> && alone ? static_cast<S*>(total) : nullptr),
+        total_(rounded_ == nullptr ? static_cast<S*>(total) : nullptr, size),
+        sum_(total_.get(), size) {}
   Real<S>* get(bool first_part) const { return sum_.get(first_part); }
+  S* rounded() const { return rounded_; }
   void add(bool first_part, Runner& runner) const { sum_.add(first_part, runner); }
   void write(Runner& runner) const { total_.write(runner); }
 
  private:
+  S* rounded_;
   RealResult<S> total_;
   PartSum<Real<S>> sum_;
 };
@@ -353,25 +363,25 @@ void backward_all(const Geometry& g, const Backward& args, Runner& runner) {
   const int64_t in = g.h * g.w * g.c, out = pixels * filters;
   const RealValues<S> kernel(static_cast<const S*>(args.depthwise_kernel), taps);
   const BatchSum<S> ddepthwise(args.ddepthwise, taps);
-  const BatchSum<S> dpointwise(args.dpointwise, args.separable() ? channels * filters : 0);
+  const int64_t together = images_backward<Real<S>>(g, args.filters);
+  const BatchSum<S> dpointwise(args.dpointwise, args.separable() ? channels * filters : 0,
+                               g.n <= together);
   const BatchSum<S> dbias(args.dbias, filters);
   const BatchSum<S>* const sums[] = {&ddepthwise, &dpointwise, &dbias};
   Geometry part = g;
-  each_part(g.n, images_backward<Real<S>>(g, args.filters),
-            [&](int64_t first, int64_t count, bool first_part) {
-              part.n = count;
-              const auto at = [&](const void* all, int64_t size) {
-                return all == nullptr ? nullptr : static_cast<const S*>(all) + first * size;
-              };
-              S* const dx = args.dx == nullptr ? nullptr : static_cast<S*>(args.dx) + first * in;
-              backward_part<S>(
-                  part,
-                  {at(args.x, in), kernel.get(), static_cast<const S*>(args.pointwise_kernel),
-                   at(args.dy, out), args.filters, dx, ddepthwise.get(first_part),
-                   dpointwise.get(first_part), dbias.get(first_part)},
-                  runner);
-              for (const BatchSum<S>* sum : sums) sum->add(first_part, runner);
-            });
+  each_part(g.n, together, [&](int64_t first, int64_t count, bool first_part) {
+    part.n = count;
+    const auto at = [&](const void* all, int64_t size) {
+      return all == nullptr ? nullptr : static_cast<const S*>(all) + first * size;
+    };
+    S* const dx = args.dx == nullptr ? nullptr : static_cast<S*>(args.dx) + first * in;
+    backward_part<S>(part,
+                     {at(args.x, in), kernel.get(), static_cast<const S*>(args.pointwise_kernel),
+                      at(args.dy, out), args.filters, dx, ddepthwise.get(first_part),
+                      dpointwise.get(first_part), dbias.get(first_part), dpointwise.rounded()},
+                     runner);
+    for (const BatchSum<S>* sum : sums) sum->add(first_part, runner);
+  });
   for (const BatchSum<S>* sum : sums) sum->write(runner);
 }
 

@@ -18,6 +18,11 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 inline constexpr int kSmallRows = kRegisters == 32 ? 2 : 1;
 inline constexpr int kSmallColumns = kRegisters == 32 ? 7 : 4;
 
+// The columns of inputs at either side of a tile that may be outside the image, of those that it
+// sees. Wider tiles, whose every check costs, make do with what padding to the same size needs.
+template <int KW, int STRIDE, int COLUMNS>
+inline constexpr int kEdge = COLUMNS == kSmallColumns ? KW / 2 : (COLUMNS - 1) * STRIDE + KW;
+
 // Rows and columns are counted in the input pixels that the tile's taps see: those in [row_first,
 // row_last) x [column_first, column_last) are inside the image.
 template <class S, class Out>
@@ -40,6 +45,7 @@ void small_tile(const SmallTile<S, Out>& a) {
   constexpr int kVec = kLanes<T>;
   // The weights in registers: all of them, or a row of taps for each row of outputs.
   constexpr bool kAll = KH * KW <= 9;
+  constexpr int kSeen = (COLUMNS - 1) * STRIDE + KW, kChecked = kEdge<KW, STRIDE, COLUMNS>;
   for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it.
     const int64_t c = min_of(begin, a.channels - kVec);
@@ -69,8 +75,9 @@ void small_tile(const SmallTile<S, Out>& a) {
       }
       const S* from = row;
 #pragma GCC unroll 32
-      for (int t = 0; t < (COLUMNS - 1) * STRIDE + KW; ++t, from += a.in_column) {
-        if (t < a.column_first || t >= a.column_last) continue;
+      for (int t = 0; t < kSeen; ++t, from += a.in_column) {
+        if (t < kChecked && t < a.column_first) continue;
+        if (t >= kSeen - kChecked && t >= a.column_last) continue;
         const Vec<T> v = load_real(from);
 #pragma GCC unroll 4
         for (int p = 0; p < ROWS; ++p) {
@@ -109,13 +116,31 @@ void small_tile(const SmallTile<S, Out>& a) {
   }
 }
 
+// The sizes of tiles: 1, 3 and kSmallColumns columns.
+inline constexpr int64_t kTileColumns[3] = {1, 3, kSmallColumns};
+
+// The columns of inputs that a tile sees, from column q of the outputs on, and those of them inside
+// the image.
+struct SeenColumns {
+  int64_t left;
+  Range inside;
+};
+inline SeenColumns seen_columns(const Correlation& g, int64_t q, int size) {
+  const int64_t left = q * g.sw - g.pl;
+  return {left, taps_inside(left, (kTileColumns[size] - 1) * g.sw + g.kw, g.dw, g.in_w)};
+}
+
+// Whether a tile of the largest size leaves out no more columns than it checks.
+inline bool fits_largest(const Correlation& g, const Range& inside) {
+  const int64_t edge = g.kw / 2;
+  return inside.first <= edge && inside.last >= (kSmallColumns - 1) * g.sw + g.kw - edge;
+}
+
 // The functions of one kernel size and stride, by the size of the tile.
 template <class S, class Out>
 struct SmallFunctions {
   using Function = void (*)(const SmallTile<S, Out>&);
-  Function by_rows[2][3];  // one row and kSmallRows; 1, 3 and kSmallColumns columns
-
-  static constexpr int64_t kColumns[3] = {1, 3, kSmallColumns};
+  Function by_rows[2][3];  // one row and kSmallRows; kTileColumns
 };
 
 template <class S, class Out, int KH, int KW, int STRIDE>
@@ -262,22 +287,24 @@ void correlate_pixels(const SmallFunctions<S, Out>& functions, const Correlation
     const int64_t high = several ? kSmallRows : 1;
     for (int64_t b = 0; b < min_of(g.dw, q1 - q0); ++b) {
       const int64_t columns = ceil_div(q1 - q0 - b, g.dw);
-      const int size = columns >= kSmallColumns ? 2 : columns >= 3 ? 1 : 0;
-      const int64_t wide = SmallFunctions<S, Out>::kColumns[size];
+      const int largest = columns >= kSmallColumns ? 2 : columns >= 3 ? 1 : 0;
       for (int64_t r = 0; r < rows; r += high) {
         const int64_t p = a + min_of(r, rows - high) * g.dh;  // the last tile overlaps
         const int64_t top = (p0 + p) * g.sh - g.pt;
         const Range inside_rows = taps_inside(top, (high - 1) * g.sh + g.kh, g.dh, g.in_h);
         tile.row_first = inside_rows.first;
         tile.row_last = inside_rows.last;
-        for (int64_t s = 0; s < columns; s += wide) {
-          const int64_t q = b + min_of(s, columns - wide) * g.dw;
-          const int64_t left = (q0 + q) * g.sw - g.pl;
-          const Range inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
-          tile.column_first = inside.first;
-          tile.column_last = inside.last;
-          tile.in = pixels.at(top, left);
-          tile.out = out + p * out_row + q * out_pixel;
+        for (int64_t s = 0, wide = 0; s < columns; s += wide) {
+          int size = largest;
+          const auto first = [&] { return b + min_of(s, columns - kTileColumns[size]) * g.dw; };
+          SeenColumns seen = seen_columns(g, q0 + first(), size);
+          if (size == 2 && !fits_largest(g, seen.inside))
+            seen = seen_columns(g, q0 + first(), size = 1);
+          wide = kTileColumns[size];
+          tile.column_first = seen.inside.first;
+          tile.column_last = seen.inside.last;
+          tile.in = pixels.at(top, seen.left);
+          tile.out = out + p * out_row + first() * out_pixel;
           functions.by_rows[several][size](tile);
           // A tile that overlaps this one stores all of its sums again.
           if constexpr (!kIsHalf<S>) {

@@ -31,6 +31,7 @@ template <class S, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
 void small_gradient_tile(const SmallGradientTile<S>& a) {
   using T = Real<S>;
   constexpr int kVec = kLanes<T>;
+  constexpr int kSeen = (COLUMNS - 1) * STRIDE + KW, kChecked = kEdge<KW, STRIDE, COLUMNS>;
   for (int64_t begin = 0; begin < a.channels; begin += kVec) {
     // The last vector of channels overlaps the one before it: those lanes are already counted.
     const int64_t c = min_of(begin, a.channels - kVec);
@@ -50,8 +51,9 @@ void small_gradient_tile(const SmallGradientTile<S>& a) {
       if (r < a.row_first || r >= a.row_last) return;
       const S* from = in + r * a.in_row;
 #pragma GCC unroll 32
-      for (int t = 0; t < (COLUMNS - 1) * STRIDE + KW; ++t, from += a.in_column) {
-        if (t < a.column_first || t >= a.column_last) continue;
+      for (int t = 0; t < kSeen; ++t, from += a.in_column) {
+        if (t < kChecked && t < a.column_first) continue;
+        if (t >= kSeen - kChecked && t >= a.column_last) continue;
         f(load_real(from), t);
       }
     };
@@ -173,14 +175,14 @@ void add_pixels_gradient(const SmallGradientFunctions<S>& functions, const Corre
         const int64_t columns = ceil_div(g.out_w - b, g.dw);
         for (int64_t s = 0, wide = 0; s < columns; s += wide) {
           const int64_t left_over = columns - s;
-          const int size = left_over >= kSmallColumns ? 2 : left_over >= 3 ? 1 : 0;
-          wide = SmallFunctions<S, S>::kColumns[size];
+          int size = left_over >= kSmallColumns ? 2 : left_over >= 3 ? 1 : 0;
           const int64_t q = b + s * g.dw;
-          const int64_t left = q * g.sw - g.pl;
-          const Range inside = taps_inside(left, (wide - 1) * g.sw + g.kw, g.dw, g.in_w);
-          tile.column_first = inside.first;
-          tile.column_last = inside.last;
-          tile.in = pixels.at(top, left);
+          SeenColumns seen = seen_columns(g, q, size);
+          if (size == 2 && !fits_largest(g, seen.inside)) seen = seen_columns(g, q, size = 1);
+          wide = kTileColumns[size];
+          tile.column_first = seen.inside.first;
+          tile.column_last = seen.inside.last;
+          tile.in = pixels.at(top, seen.left);
           tile.dy = dy + (p * g.out_w + q) * g.channels;
           functions.by_rows[several][size](tile);
         }
