@@ -20,10 +20,9 @@ class Buffer {
       if (PyErr_Occurred()) throw nanobind::python_error();
       return;
     }
-    nanobind::object plain = nanobind::borrow(object);
-    if (dtype == DType::bf16) plain = integers(object);
+    // The format is not asked for: the protocol has none for bfloat16.
     const int flags = PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(plain.ptr(), &view_, flags) != 0) throw nanobind::python_error();
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nanobind::python_error();
     held_ = true;
     address_ = view_.buf;
     const auto expected = static_cast<Py_ssize_t>(elements * itemsize(dtype));
@@ -53,19 +52,6 @@ class Buffer {
   }
 
  private:
-  // The buffer protocol has no bfloat16, so its arrays are seen as ones of integers. NumPy would
-  // take longer to read the name of that dtype than to make the view.
-  static nanobind::object integers(nanobind::handle array) {
-    static PyObject* const name = PyUnicode_InternFromString("view");
-    static PyObject* const dtype =
-        nanobind::object(nanobind::module_::import_("numpy").attr("dtype")("uint16"))
-            .release()
-            .ptr();
-    PyObject* const view = PyObject_CallMethodOneArg(array.ptr(), name, dtype);
-    if (view == nullptr) throw nanobind::python_error();
-    return nanobind::steal(view);
-  }
-
   Py_buffer view_{};
   bool held_ = false;
   void* address_ = nullptr;
