@@ -36,6 +36,19 @@ struct BFloat16 {
         _mm512_maskz_permutexvar_epi16(0xaaaaaaaau, reinterpret_cast<__m512i>(kPlaces),
                                        _mm512_castsi256_si512(reinterpret_cast<__m256i>(halves))));
   }
+#elif defined(__AVX2__)
+  // One instruction beside a load that fills both halves of a register; zeros come of places that
+  // are none.
+  static Vec<float> widen(Halves halves) {
+    typedef uint8_t Places __attribute__((vector_size(32)));
+    constexpr uint8_t kNone = 128;
+    static constexpr Places kPlaces = {
+        kNone, kNone, 0, 1, kNone, kNone, 2,  3,  kNone, kNone, 4,  5,  kNone, kNone, 6,  7,
+        kNone, kNone, 8, 9, kNone, kNone, 10, 11, kNone, kNone, 12, 13, kNone, kNone, 14, 15};
+    return reinterpret_cast<Vec<float>>(
+        _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(reinterpret_cast<__m128i>(halves)),
+                            reinterpret_cast<__m256i>(kPlaces)));
+  }
 #else
   static Vec<float> widen(Halves halves) {
     return floats_of(__builtin_convertvector(halves, Words) << 16);
@@ -45,23 +58,41 @@ struct BFloat16 {
   // The instruction takes denormal numbers for zeros; these are rare.
   static Halves narrow(Vec<float> v) {
     constexpr int kDenormal = 0x20;
-    if (__builtin_expect(_mm512_fpclass_ps_mask(v, kDenormal) != 0, 0)) return narrow_bits(v);
+    if (__builtin_expect(_mm512_fpclass_ps_mask(v, kDenormal) != 0, 0))
+      return upper_halves(carried(v));
     return reinterpret_cast<Halves>(_mm512_maskz_cvtneps_pbh(static_cast<__mmask16>(0xffff), v));
   }
+  static Halves narrow_sum(Vec<float> v) { return narrow(v); }
 #else
-  static Halves narrow(Vec<float> v) { return narrow_bits(v); }
+  static Halves narrow(Vec<float> v) { return upper_halves(carried(v)); }
+  static Halves narrow_sum(Vec<float> v) { return upper_halves(carried_sum(v)); }
 #endif
   // The number that is stored.
   static Vec<float> rounded(Vec<float> v) { return floats_of(carried(v) & 0xffff0000u); }
+  static Vec<float> rounded_sum(Vec<float> v) { return floats_of(carried_sum(v) & 0xffff0000u); }
 
  private:
-  static Halves narrow_bits(Vec<float> v) {
-    return __builtin_convertvector(carried(v) >> 16, Halves);
-  }
   // Words whose upper halves are rounded.
-  static Words carried(Vec<float> v) {
+  static Words carried(Vec<float> v) { return v != v ? words_of(v) | 0x400000u : carried_sum(v); }
+  // Of sums of products of bfloat16 numbers. If one is NaN, its lower half is 0, as that of its
+  // operands and of the processor's own NaN is, so that no carry makes another number of it.
+  static Words carried_sum(Vec<float> v) {
     const Words bits = words_of(v);
-    return v != v ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
+    return bits + 0x7fffu + ((bits >> 16) & 1u);
+  }
+  static Halves upper_halves(Words words) {
+#if defined(__AVX512BW__)
+    typedef uint16_t All __attribute__((vector_size(SEPCONV_VECTOR_BYTES)));
+    const All halves = reinterpret_cast<All>(words);
+    return __builtin_shufflevector(halves, halves, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25,
+                                   27, 29, 31);
+#elif defined(__AVX2__)
+    const auto upper = reinterpret_cast<__m256i>(words >> 16);
+    return reinterpret_cast<Halves>(
+        _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1)));
+#else
+    return __builtin_convertvector(words >> 16, Halves);
+#endif
   }
 };
 
@@ -70,6 +101,8 @@ struct Float16 {
   uint16_t bits;
 
   static Vec<float> rounded(Vec<float> v) { return widen(narrow(v)); }
+  static Halves narrow_sum(Vec<float> v) { return narrow(v); }
+  static Vec<float> rounded_sum(Vec<float> v) { return rounded(v); }
 // These instructions neither consult nor obey a flush to zero.
 #if defined(__AVX512F__)
   static Vec<float> widen(Halves halves) {
@@ -201,6 +234,17 @@ inline void store_rounded(Out* p, Vec<Real<S>> v) {
     store_real(p, v);
   else
     store(p, S::rounded(v));
+}
+
+// The same of sums of products of numbers of S, which are rounded with fewer instructions.
+template <class S, class Out>
+inline void store_sum(Out* p, Vec<Real<S>> v) {
+  if constexpr (!kIsHalf<S>)
+    store(p, v);
+  else if constexpr (kSame<S, Out>)
+    *reinterpret_cast<LooseHalves*>(p) = S::narrow_sum(v);
+  else
+    store(p, S::rounded_sum(v));
 }
 
 // One element.

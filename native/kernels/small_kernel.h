@@ -91,13 +91,6 @@ void small_tile(const SmallTile<S, Out>& a) {
         }
       }
     }
-    const auto put = [&](auto&& value) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-      for (int p = 0; p < ROWS; ++p)
-#pragma GCC unroll 8
-        for (int q = 0; q < COLUMNS; ++q)
-          store_rounded<S>(a.out + p * a.out_row + q * a.out_column + c, value(p, q));
-    };
     if constexpr (kIsHalf<S>) {
       if (is_late(a.activation)) {
         T sums[ROWS * COLUMNS * kVec];
@@ -106,13 +99,21 @@ void small_tile(const SmallTile<S, Out>& a) {
 #pragma GCC unroll 8
           for (int q = 0; q < COLUMNS; ++q) store(sums + (p * COLUMNS + q) * kVec, acc[p][q]);
         activate_late(sums, 1, 0, ROWS * COLUMNS * kVec, a.activation);
-        put([&](int p, int q)
-                __attribute__((always_inline)) { return load(sums + (p * COLUMNS + q) * kVec); });
+#pragma GCC unroll 4
+        for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+          for (int q = 0; q < COLUMNS; ++q)
+            store_rounded<S>(a.out + p * a.out_row + q * a.out_column + c,
+                             load(sums + (p * COLUMNS + q) * kVec));
         continue;
       }
     }
-    put([&](int p, int q)
-            __attribute__((always_inline)) { return activate<T>(acc[p][q], a.activation); });
+#pragma GCC unroll 4
+    for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+      for (int q = 0; q < COLUMNS; ++q)
+        store_sum<S>(a.out + p * a.out_row + q * a.out_column + c,
+                     activate<T>(acc[p][q], a.activation));
   }
 }
 
