@@ -75,7 +75,7 @@ struct Epilogue {
       each([](Vec<T>& sum, int, int) { sum = not_below<T>(sum, zero<T>()); });
     if (activation == Activation::relu6)
       each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
-    each([&](Vec<T>& sum, int i, int v) { store_real(out.row(i) + v * kVec, sum); });
+    each([&](Vec<T>& sum, int i, int v) { store_sum<Stored>(out.row(i) + v * kVec, sum); });
   }
 
   [[gnu::noinline]] void put_partial(int rows, int64_t columns, const T* sums, int sums_row,

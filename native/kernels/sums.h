@@ -14,12 +14,16 @@ void add_partials(const T* partials, int64_t count, int64_t size, Stored* total,
   const int64_t tasks = min_of(tuning::kTasks, parts(size * count, tuning::kPlainTaskElements));
   parallel<T>(runner, tasks, 0, [&](int64_t task, T*) {
     const int64_t last = part_start(size, tasks, task + 1);
-    for (int64_t i = part_start(size, tasks, task); i < last; i += kVec) {
-      const int64_t lanes = min_of(kVec, last - i);
-      Vec<T> value = zero<T>();
-      for (int64_t k = 0; k < count; ++k) value += load_first(partials + k * size + i, lanes);
-      store_real_first(total + i, value, lanes);
+    int64_t i = part_start(size, tasks, task);
+    for (; i + kVec <= last; i += kVec) {
+      Vec<T> value = load(partials + i);
+      for (int64_t k = 1; k < count; ++k) value += load(partials + k * size + i);
+      store_real(total + i, value);
     }
+    if (i == last) return;
+    Vec<T> value = load_first(partials + i, last - i);
+    for (int64_t k = 1; k < count; ++k) value += load_first(partials + k * size + i, last - i);
+    store_real_first(total + i, value, last - i);
   });
 }
 
