@@ -249,7 +249,7 @@ inline constexpr int64_t kChainPartsAThread = 2;
 
 // Pixels of a plane, at most, for which a depthwise step of tensors with the channels first works
 // on copies with the channels last; and so for a batch of fewer images than these. On two cores of
-// an AMD EPYC of Zen 5, a batch of 8 with planes of 4 x 4 took a fifth of the time so, one with
+// an AMD EPYC of Zen 4, a batch of 8 with planes of 4 x 4 took a fifth of the time so, one with
 // planes of 14 x 14 two thirds, and one of 32 x 32 as long. Results depend on it in their last
 // bits.
 //   benchmarks/torch_networks.py, in contiguous memory

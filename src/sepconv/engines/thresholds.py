@@ -21,7 +21,7 @@ LEAST_CHANNELS = 8
 
 #: The fewest elements of a tensor for which our batch normalization is faster in training than
 #: PyTorch's own. And the most channels, where they lie last in memory: with more, PyTorch's is as
-#: fast or up to 1.4 times faster, on an AMD EPYC of Zen 5; with the channels second ours is 1.1 to
+#: fast or up to 1.4 times faster, on an AMD EPYC of Zen 4; with the channels second ours is 1.1 to
 #: 1.8 times as fast.
 LEAST_NORMALIZED = 1 << 17
 MOST_NORMALIZED = 40
