@@ -55,7 +55,8 @@ engine() {
     tests/engines/test_${1}_values.py tests/engines/test_${1}_gradients.py tests/engines/test_${1}_fused.py \
     tests/engines/test_${1}_run_program.py $(ls tests/engines/test_${1}_patch.py 2>/dev/null) tests/layers \
     tests/models/lowering tests/models/test_accelerate.py tests/models/test_compile.py \
-    tests/models/test_optimize.py tests/models/test_patch.py tests/models/test_stock.py
+    tests/models/test_optimize.py tests/models/test_patch.py tests/models/test_stock.py \
+    $(case $1 in jax) echo tests/models/test_jaxpr.py ;; torch) echo tests/modules ;; esac)
 }
 
 if install core dependencies; then core; else failed=yes; fi

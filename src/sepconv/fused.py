@@ -124,7 +124,9 @@ def is_ordinary(operands: Operands) -> bool:
 
 def is_product(kernel_shape: Sequence[Any], spec: ConvSpec) -> bool:
     """Whether an ordinary convolution is the product of each pixel's channels with a matrix."""
-    return tuple(kernel_shape[:2]) == (1, 1) == spec[:2] and not any(spec[5:9])
+    pads = spec.pad_top, spec.pad_bottom, spec.pad_left, spec.pad_right
+    strides = spec.stride_h, spec.stride_w
+    return tuple(kernel_shape[:2]) == (1, 1) == strides and not any(pads)
 
 
 def block_spec(

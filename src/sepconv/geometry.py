@@ -71,6 +71,16 @@ class ConvSpec(NamedTuple):
         """The axis of channels in a 4-D array."""
         return 1 if self.channels_first else 3
 
+    def for_channels_last(self) -> ConvSpec:
+        """The same for images with channels last.
+
+        Example:
+            >>> ConvSpec(2, 2, 1, 1, 1, 0, 0, 0, 0, channels_first=1).for_channels_last()[-1]
+            0
+        """
+        # Of a plain tuple: torch.compile of PyTorch 2.6 cannot follow a slice of a named one.
+        return ConvSpec(*(*self,)[:9], 0)
+
 
 def _data_format(value: Any) -> int:
     if value not in ("channels_last", "channels_first"):

@@ -50,19 +50,28 @@ def test_an_older_version_is_refused():
         check("jax", "0.4.38")
 
 
-def test_importing_the_layers_says_so_before_anything_else_fails():
-    code = """
+@pytest.mark.parametrize(
+    ("module", "version", "ours"),
+    [
+        ("keras", "2.15.0", "sepconv.layers"),
+        ("torch", "2.5.1+cpu", "sepconv.torch"),
+        ("tensorflow", "2.17.0", "sepconv.tensorflow"),
+    ],
+)
+def test_importing_says_so_before_anything_else_fails(module, version, ours):
+    code = f"""
 import sys, types
-sys.modules["keras"] = keras = types.ModuleType("keras")
-keras.__version__, keras.__path__ = "2.15.0", []
+sys.modules["{module}"] = fake = types.ModuleType("{module}")
+fake.__version__, fake.__path__ = "{version}", []
 import sepconv
 try:
-    import sepconv.layers
+    import {ours}
 except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"sepconv needs Keras {TESTED['keras'].oldest} or newer" in done.stdout
+    tested = TESTED[module]
+    assert f"sepconv needs {tested.name} {tested.oldest} or newer" in done.stdout
 
 
 def test_every_extra_asks_for_the_oldest_tested():

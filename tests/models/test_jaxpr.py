@@ -124,6 +124,10 @@ def test_looking_up():
     agree(lambda x: x[1, :, np.array([0, 3, 5])], X)
 
 
+def test_a_place_does_not_matter():
+    assert "device_put" in agree(lambda x: jax.device_put(x) + 1, X)
+
+
 def test_sepconvs_own_operations():
     depthwise, pointwise = numbers(3, 3, 6, 2, seed=1), numbers(1, 1, 12, 5, seed=2)
     bias = numbers(5, seed=3)

@@ -87,7 +87,9 @@ def test_compile_under_the_patch():
 
     with sepconv.patch_torch():
         y = torch.compile(module, fullgraph=True, backend=backend)(x)
-    assert "sepconv.forward.default" in seen
+    # PyTorch 2.6 does not tell whether it compiles or exports.
+    ours = hasattr(torch.compiler, "is_exporting")
+    assert ("sepconv.forward.default" in seen) == ours, seen
     assert_close([y], [expected])
 
 

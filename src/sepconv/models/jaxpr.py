@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from sepconv.engines.jax.compat import binding
 from sepconv.models import jaxpr_rules
 
 __all__ = ["evaluate"]
@@ -133,8 +134,7 @@ def _apply(equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
 
 def _apply_by_jax(equation: core.JaxprEqn, operands: list[Any]) -> list[Any]:
     primitive = equation.primitive
-    bind = functools.partial(primitive.bind, **primitive.get_bind_params(equation.params))
-    results = jax.jit(bind)(*operands)
+    results = jax.jit(binding(primitive, equation.params))(*operands)
     return [_as_numpy(r) for r in (results if primitive.multiple_results else [results])]
 
 

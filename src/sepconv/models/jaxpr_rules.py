@@ -345,6 +345,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "convert_element_type": lambda params, x: x.astype(params["new_dtype"]),
     "cumprod": _cumulative(np.cumprod),
     "cumsum": _cumulative(np.cumsum),
+    "device_put": lambda params, x: x,
     "dot_general": _dot_general,
     "dynamic_slice": _dynamic_slice,
     "expand_dims": lambda params, x: np.expand_dims(x, params["dimensions"]),
@@ -387,6 +388,7 @@ def _converts(params: Params, operands: Sequence[Any]) -> bool:
 _LIMITS: dict[str, Callable[[Params, Sequence[Any]], bool]] = {
     "conv_general_dilated": lambda params, _: params["batch_group_count"] == 1,
     "convert_element_type": _converts,
+    "device_put": lambda params, operands: len(operands) == 1,
     "gather": _gathers_slices,
     "reduce_and": _is_bool,
     "reduce_or": _is_bool,

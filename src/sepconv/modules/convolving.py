@@ -212,7 +212,7 @@ def _depthwise(
     rest = kernel, None, bias
     if nhwc is None:
         return _forward(x.contiguous(), *rest, list(spec), ACTIVATIONS[None])
-    spec = eager.without_channels_first(spec)
+    spec = spec.for_channels_last()
     return _forward(nhwc, *rest, list(spec), ACTIVATIONS[None]).permute(0, 3, 1, 2)
 
 

@@ -33,7 +33,6 @@ __all__ = [
     "depthwise_kernel",
     "is_eager",
     "normalize",
-    "without_channels_first",
 ]
 
 _NONE = ACTIVATIONS[None]
@@ -72,11 +71,6 @@ def depthwise_kernel(weight: Tensor, channels: int) -> Tensor:
     """A kernel [filters, 1, height, width] as [height, width, channels, multiplier], a view."""
     filters, _, height, width = weight.shape
     return weight.reshape(channels, filters // channels, height, width).permute(2, 3, 0, 1)
-
-
-def without_channels_first(spec: ConvSpec) -> ConvSpec:
-    """A convolution's spec for images with channels last."""
-    return ConvSpec(*spec[:9], 0)
 
 
 def _is_dense(shape: Sequence[int], stride: Sequence[int], last: bool) -> bool:
@@ -147,7 +141,7 @@ class Plan:
         self.last = stride[1] == 1
         self.dense = _is_dense(shape, stride, self.last)
         self.dtype, self.groups, self.depthwise = dtype, groups, depthwise
-        self.spec = without_channels_first(spec) if self.last else spec
+        self.spec = spec.for_channels_last() if self.last else spec
         self.order = torch.channels_last if self.last else torch.contiguous_format
         batch, channels, height, width = shape
         filters = kernel[0]

@@ -17,6 +17,8 @@ __all__ = ["TorchPatch", "patch_torch", "unpatch_torch"]
 
 _PLAIN = (Tensor, nn.Parameter)
 _ORIGINAL: Any = functional.conv2d
+#: PyTorch 2.6 does not tell a graph that is exported from one that is compiled.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 _lock = threading.Lock()
 _open: set[TorchPatch] = set()
 
@@ -28,9 +30,9 @@ def patch_torch() -> TorchPatch:
     `torch.nn.Conv2d`, classes derived from it and code that calls ``F.conv2d``: depthwise
     convolutions and 1x1 ones, as `sepconv.modules.Conv2d` computes them. Not served are
     ``torch.conv2d``, names imported before the patch, and graphs that were traced or exported. In
-    traces (`torch.export`, `torch.jit.trace`, `torch.fx`) PyTorch's own operations stay;
-    ``torch.jit.script`` needs `unpatch_torch` first. A call that PyTorch computes takes about half
-    a microsecond more.
+    traces (`torch.export`, `torch.jit.trace`, `torch.fx`) PyTorch's own operations stay, with
+    PyTorch 2.6 under `torch.compile`, too; ``torch.jit.script`` needs `unpatch_torch` first. A call
+    that PyTorch computes takes about half a microsecond more.
 
     Returns:
         A context manager that undoes this call at its end. It need not be entered.
@@ -97,7 +99,7 @@ def _conv2d(
 def _served(
     x: Tensor, weight: Tensor, bias: Any, options: tuple[Any, Any, Any], groups: Any
 ) -> Tensor | None:
-    if torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None:
+    if _is_exporting() or torch._C._get_tracing_state() is not None:
         return None
     stride, padding, dilation = options
     steps, holes = _pair(stride), _pair(dilation)

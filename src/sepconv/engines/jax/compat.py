@@ -7,6 +7,7 @@ before some other do without.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from sepconv.versions import check
 
 __all__ = [
     "aval_like",
+    "binding",
     "call_back",
     "ffi_version",
     "no_mesh",
@@ -78,6 +80,16 @@ def register_lowering(primitive: Any, rule: Callable[..., Any]) -> None:
         mlir.register_lowering(primitive, rule, cacheable=False)
     else:
         mlir.register_lowering(primitive, rule)
+
+
+def binding(primitive: Any, params: Mapping[str, Any]) -> Callable[..., Any]:
+    """What applies a primitive to operands, with the parameters that it has in a traced program.
+
+    JAX 0.7.2 and older give the programs among the parameters apart from the others.
+    """
+    found = primitive.get_bind_params(params)
+    programs, others = found if isinstance(found, tuple) else ((), found)
+    return functools.partial(primitive.bind, *programs, **others)
 
 
 def call_back(

@@ -195,7 +195,7 @@ def fuse(operands: Operands, block: BlockSpec) -> Tensor:
     if spec.channels_first and not x.is_contiguous():
         permuted = x.permute(0, 2, 3, 1).is_contiguous()
         if permuted:
-            spec = ConvSpec(*spec[:9], 0)
+            spec = spec.for_channels_last()
             images = Operands(operands.x, residual=operands.residual)
             images = images.map(lambda a: a.permute(0, 2, 3, 1))
             operands = operands._replace(x=images.x, residual=images.residual)

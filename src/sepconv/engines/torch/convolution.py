@@ -309,7 +309,7 @@ def convolve(
         nhwc = x.permute(0, 2, 3, 1)
         permuted = bool(spec.channels_first) and nhwc.is_contiguous()
         if permuted:
-            x, spec = nhwc, ConvSpec(*spec[:9], 0)
+            x, spec = nhwc, spec.for_channels_last()
         else:
             x = x.contiguous()
     y = _forward(x, depthwise_kernel, pointwise_kernel, bias, spec, ACTIVATIONS[activation])

@@ -73,7 +73,8 @@ def _padded(
             around[axis] = total // 2, total - total // 2
     if any(map(any, around)):
         image = ops.pad(image, [(0, 0), *around, (0, 0)], constant_values=outside)
-    return image, ConvSpec(*spec[:4], 0, 0, 0, 0, 0, 0)
+    stride_h, stride_w, dilation_h, dilation_w, *_ = spec
+    return image, ConvSpec(stride_h, stride_w, dilation_h, dilation_w, 0, 0, 0, 0, 0, 0)
 
 
 def sums(image: Any, window: Sequence[int], spec: ConvSpec) -> tuple[Any, Any]:

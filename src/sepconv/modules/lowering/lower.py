@@ -129,7 +129,8 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -
         part.__class__ = _STOCK.get(kind, kind)
     try:
         with torch.no_grad():
-            found = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)
+            # By running it, as newer versions do unasked; older ones would read its bytecode.
+            found = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             # With an empty table, operations stay what the module called, but for those in place.
             return found.run_decompositions({})
     except Exception as error:
