@@ -121,9 +121,11 @@ fuzz: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/ex
 	$(MAKE) fuzz-native
 	for engine in numpy $(TEST_ENGINES); do \
 	  $(PY) tests/fuzz/api.py --engine $$engine --seconds $(SECONDS) || exit 1; \
+	  $(PY) tests/fuzz/half.py --engine $$engine --seconds $(SECONDS) || exit 1; \
 	done
 	$(PY) tests/fuzz/program_file.py --seconds $(SECONDS)
 	$(if $(filter jax,$(TEST_ENGINES)),$(PY) tests/fuzz/convolutions.py)
+	$(if $(filter jax,$(TEST_ENGINES)),$(PY) tests/fuzz/convolutions.py --dtype bfloat16)
 
 .PHONY: fuzz-native
 fuzz-native:
@@ -133,6 +135,7 @@ fuzz-native:
 MODELS ?= 1000
 fuzz-models: $(STAMPS)/package-strict $(STAMPS)/extra-dev $(TEST_ENGINES:%=$(STAMPS)/extra-%) ## random Keras models through every function on models, MODELS an engine; goes on where it ended
 	@tools/each_engine.sh "$(TEST_ENGINES)" nice $(PY) tests/fuzz/models.py --models $(MODELS)
+	@tools/each_engine.sh "$(TEST_ENGINES)" nice $(PY) tests/fuzz/models.py --models $(MODELS) --narrow
 
 stress: $(STAMPS)/package-strict $(STAMPS)/extra-torch $(STAMPS)/geffnet ## threads, fork(), a million calls, ends of the interpreter: minutes each
 	$(PY) tests/stress/stress.py threads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import hostile, hostile_engines
+from helpers import half, hostile, hostile_engines
 from helpers.selection import selected
 from hypothesis import HealthCheck, given, seed, settings
 
@@ -43,6 +43,13 @@ def test_calls_that_make_no_sense(engine, few):
         hostile.check_arbitrary(engine, call)
 
     holds()
+
+
+@pytest.mark.skipif("bfloat16" not in half.HALF, reason="ml_dtypes gives NumPy bfloat16")
+def test_products_and_normalization_of_half_types(name):
+    engine = half.MAKERS[name]()
+    for number in range(3 if name == "jax" else 20):
+        half.check(engine, number)
 
 
 @pytest.mark.parametrize("kind", ["depthwise", "separable"])

@@ -1,6 +1,7 @@
 """Random Keras models through every function on models: see `tests/generated_models`.
 
 KERAS_BACKEND=jax python tests/fuzz/models.py --models 1000
+KERAS_BACKEND=jax python tests/fuzz/models.py --narrow    # compiled and optimized in half types
 
 What was found is in build/fuzz-models/<engine>.json after each model, and a run goes on from there.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from generated_models import cases, checks
+from generated_models import cases, checks, narrow
 from helpers import quick
 
 #: The first seed: those before it are in the suite.
@@ -36,10 +37,10 @@ TRAINED, COMPILED = {"jax": (10, 40), "tensorflow": (5, 20)}.get(
 _NUMBERS = re.compile(r"\d[\d.e+-]*")
 
 
-def fuzz_one(seed: int) -> dict[str, object]:
-    """What came of a model, as something to write into a file."""
+def fuzz_one(seed: int, half: bool = False) -> dict[str, object]:
+    """What came of a model, as something to write into a file; `half`: of half types alone."""
     started = time.monotonic()
-    train, compiled = seed % TRAINED == 0, seed % COMPILED == 0
+    train, compiled = seed % TRAINED == 0 and not half, seed % COMPILED == 0
     eager = contextlib.nullcontext() if compiled else quick.eager()
     with warnings.catch_warnings(), eager, tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
@@ -47,7 +48,7 @@ def fuzz_one(seed: int) -> dict[str, object]:
             case = cases.make(seed, train)
         except RuntimeError as error:
             return {"failures": [("generator", "no model", str(error)[:1000])], "driven": []}
-        outcome = checks.check(case, folder, train)
+        outcome = narrow.check(case, folder) if half else checks.check(case, folder, train)
     return {
         "failures": outcome.failures,
         "refusals": outcome.refusals,
@@ -86,22 +87,24 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz-models"))
     parser.add_argument("--seed", type=int, help="this one alone, said in full")
+    parser.add_argument("--narrow", action="store_true", help="compile and optimize in half types")
     options = parser.parse_args()
     with quick.short_compilations(), quick.one_thread():
         if options.seed is not None:
-            result = fuzz_one(options.seed)
+            result = fuzz_one(options.seed, options.narrow)
             print(json.dumps(result, indent=1))
             return bool(result["failures"])
-        return _all(options.folder / f"{cases.keras.backend.backend()}.json", options.models)
+        name = f"{cases.keras.backend.backend()}{'-narrow' * options.narrow}.json"
+        return _all(options.folder / name, options.models, options.narrow)
 
 
-def _all(path: Path, models: int) -> int:
+def _all(path: Path, models: int, half: bool) -> int:
     results = json.loads(path.read_text()) if path.exists() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(FIRST, FIRST + models):
         if str(seed) in results:
             continue
-        result = results[str(seed)] = fuzz_one(seed)
+        result = results[str(seed)] = fuzz_one(seed, half)
         new = path.with_suffix(".new")
         new.write_text(json.dumps(results))
         new.replace(path)

@@ -70,36 +70,36 @@ def check(case, folder, train=True):
     outcome = Outcome()
     before = Snapshot(case)
     results = {}
-    fast = _call(outcome, case, "accelerate", lambda: sepconv.accelerate(case.model).model)
+    fast = drive(outcome, case, "accelerate", lambda: sepconv.accelerate(case.model).model)
     if fast is not None:
         _check_copy(outcome, case, "accelerate", fast, before)
         results["accelerate"] = fast
-        stock = _call(outcome, case, "to_stock", lambda: sepconv.to_stock(fast))
+        stock = drive(outcome, case, "to_stock", lambda: sepconv.to_stock(fast))
         if stock is not None:
             _check_copy(outcome, case, "to_stock", stock, before)
             results["to_stock"] = stock
     goal = {"rank": 1} if case.seed % 3 else {"energy": 0.9999}
-    small = _call(outcome, case, "factorize", lambda: sepconv.factorize(case.model, **goal))
+    small = drive(outcome, case, "factorize", lambda: sepconv.factorize(case.model, **goal))
     if small is not None:
         _check_factorized(outcome, case, *small, before)
         results["factorize"] = small.model
-    served = _call(outcome, case, "optimize", lambda: sepconv.optimize(case.model).model)
+    served = drive(outcome, case, "optimize", lambda: sepconv.optimize(case.model).model)
     if served is not None:
         _check_predictions(outcome, case, "optimize", "predictions", served, before.predictions)
         _check_apart(outcome, case, "optimize", served)
         results["optimize"] = served
-    program = _call(outcome, case, "compile", lambda: sepconv.compile(case.model, verify=False))
+    program = drive(outcome, case, "compile", lambda: sepconv.compile(case.model, verify=False))
     if program is not None:
         _check_program(outcome, case, program, before.predictions, Path(folder))
     for name, model in results.items():
-        _check_file(outcome, case, name, model, Path(folder))
+        check_file(outcome, case, name, model, Path(folder))
     before.check_unchanged(outcome, case)
     if train and case.model.compiled:
         _check_training(outcome, case, {n: results[n] for n in FUNCTIONS[:2] if n in results})
     return outcome
 
 
-def _call(outcome, case, function, call):
+def drive(outcome, case, function, call):
     """The result of a function of sepconv; None where it raises."""
     try:
         with warnings.catch_warnings():
@@ -200,19 +200,19 @@ def _check_program(outcome, case, program, expected, folder):
     before = sepconv.num_threads()
     path = folder / "program.sepconv"
     try:
-        found = _outputs(program, flat)
+        found = outputs_of(program, flat)
         apart = distance(wanted, [y.astype("float64") for y in found])
         outcome.expect("compile", "predictions", apart <= case.bound, f"{apart:.2e} apart")
         sepconv.set_num_threads(1 + case.seed % 5)
         program.save(path)
         for other in (program, sepconv.load(path)):
-            outcome.expect("compile", "bits", _same_bits(_outputs(other, flat), found))
+            outcome.expect("compile", "bits", same_bits(outputs_of(other, flat), found))
         if any(one.shape[0] is not None for one in program.inputs):
             return
-        first = _outputs(program, [x[:1] for x in flat])
+        first = outputs_of(program, [x[:1] for x in flat])
         apart = distance([y[:1] for y in wanted], [y.astype("float64") for y in first])
         outcome.expect("compile", "one of the batch", apart <= case.bound, f"{apart:.2e} apart")
-        shapes = [y.shape for y in _outputs(program, [x[:0] for x in flat])]
+        shapes = [y.shape for y in outputs_of(program, [x[:0] for x in flat])]
         none = [(0, *y.shape[1:]) for y in found]
         outcome.expect("compile", "an empty batch", shapes == none, shapes)
     except Exception as error:
@@ -222,12 +222,12 @@ def _check_program(outcome, case, program, expected, folder):
         path.unlink(missing_ok=True)
 
 
-def _outputs(program, inputs):
+def outputs_of(program, inputs):
     outputs = program(*inputs)
     return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
-def _same_bits(a, b):
+def same_bits(a, b):
     return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
@@ -313,7 +313,7 @@ def paths(model, prefix=""):
         yield from paths(part, f"{prefix}{part.name}/")
 
 
-def _check_file(outcome, case, function, model, folder):
+def check_file(outcome, case, function, model, folder):
     """It can be saved and loaded, unless Keras cannot do that with the original either."""
     error = _file_error(case, model, folder / f"{function}.keras")
     if error is None:

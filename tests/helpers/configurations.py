@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-#: How far results may be from float64's, relative in norm.
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+#: How far results may be from float64's, relative in norm. Of the half types twice what rounding
+#: costs at the most: what is between two steps may round to the number beside the reference's.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12, "bfloat16": 2.0**-7, "float16": 2.0**-10}
 
 
 @dataclass(frozen=True)

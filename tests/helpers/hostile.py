@@ -50,6 +50,11 @@ def _unaligned(a: np.ndarray) -> np.ndarray:
     return view
 
 
+def _swapped(a: np.ndarray) -> np.ndarray:
+    """In the other byte order; NumPy has none of bfloat16."""
+    return a if a.dtype.kind == "V" else a.astype(a.dtype.newbyteorder())
+
+
 def _read_only(a: np.ndarray) -> np.ndarray:
     a = a.copy()
     a.flags.writeable = False
@@ -67,7 +72,7 @@ MEMORY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "reversed": _reversed,
     "Fortran": np.asfortranarray,
     "transposed": lambda a: np.ascontiguousarray(a.T).T,
-    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "byte-swapped": _swapped,
     "unaligned": _unaligned,
     "read-only": _read_only,
     "broadcast": _broadcast,
@@ -79,7 +84,7 @@ MEMORY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 NUMBERS = {
     "ordinary": (),
     "nonfinite": (np.inf, -np.inf, np.nan, 0.0),
-    "denormal": (5e-324, 1e-310, 1e-42, -1e-42, -0.0),
+    "denormal": (5e-324, 1e-310, 1e-42, -1e-42, 1e-39, -6e-8, -0.0),
 }
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
 
 from helpers.configurations import configurations
 from helpers.hostile import Engine
+
+#: That arrays are of but compute in float32.
+HALF = ("float16", "bfloat16") if importlib.util.find_spec("ml_dtypes") else ("float16",)
+if "bfloat16" in HALF:
+    importlib.import_module("ml_dtypes")  # so that NumPy knows the name
 
 
 def numpy_engine() -> Engine:
@@ -22,7 +28,8 @@ def numpy_engine() -> Engine:
         return getattr(sepconv, f"{kind}_conv2d")(*arrays.values(), **options)
 
     # MemoryError: the result of a padding of 2**40 fits no machine.
-    return Engine(forward, gradients, ("float32", "float64"), (ValueError, TypeError, MemoryError))
+    errors = (ValueError, TypeError, MemoryError)
+    return Engine(forward, gradients, ("float32", "float64", *HALF), errors)
 
 
 def jax_engine() -> Engine:
@@ -48,7 +55,7 @@ def jax_engine() -> Engine:
         return [np.asarray(g) for g in pull(jax.numpy.asarray(dy.astype(values[0].dtype)))]
 
     errors = (ValueError, TypeError, jax.errors.JaxRuntimeError)  # where memory runs out
-    return Engine(forward, gradients, ("float32",), errors)
+    return Engine(forward, gradients, ("float32", *HALF), errors)
 
 
 def torch_engine() -> Engine:
@@ -61,20 +68,29 @@ def torch_engine() -> Engine:
         # PyTorch itself takes neither byte-swapped arrays nor negative strides.
         if not array.dtype.isnative or any(s < 0 for s in array.strides):
             array = array.astype(array.dtype.newbyteorder("="), order="C")
+        if array.dtype.name == "bfloat16":
+            return torch.as_tensor(array.view(np.int16)).view(torch.bfloat16)
         return torch.as_tensor(array)
 
+    def numpy(tensor: Any) -> np.ndarray:
+        if tensor.dtype == torch.bfloat16:
+            return tensor.detach().view(torch.int16).numpy().view("bfloat16")
+        return tensor.detach().numpy()
+
     def forward(kind: str, arrays: Any, options: Any) -> Any:
-        tensors = [tensor(a) if a.dtype.kind in "fibc" else a for a in arrays.values()]
-        return getattr(sepconv.torch, f"{kind}_conv2d")(*tensors, **options).numpy()
+        numeric = (a.dtype.kind in "fibc" or a.dtype.name == "bfloat16" for a in arrays.values())
+        tensors = [tensor(a) if ok else a for a, ok in zip(arrays.values(), numeric, strict=True)]
+        return numpy(getattr(sepconv.torch, f"{kind}_conv2d")(*tensors, **options))
 
     def gradients(kind: str, arrays: Any, dy: Any, options: Any) -> Any:
         tensors = [tensor(a).requires_grad_() for a in arrays.values()]
         y = getattr(sepconv.torch, f"{kind}_conv2d")(*tensors, **options)
         grads = torch.autograd.grad(y, tensors, tensor(dy), allow_unused=True)
-        return [g.numpy() for g in grads if g is not None]
+        return [numpy(g) for g in grads if g is not None]
 
     # RuntimeError: PyTorch's own, for overlapping memory or dtypes without gradients.
-    return Engine(forward, gradients, ("float32", "float64"), (ValueError, TypeError, RuntimeError))
+    errors = (ValueError, TypeError, RuntimeError)
+    return Engine(forward, gradients, ("float32", "float64", *HALF), errors)
 
 
 def tensorflow_engine() -> Engine:
@@ -97,7 +113,7 @@ def tensorflow_engine() -> Engine:
 
     refused = tf.errors.InvalidArgumentError, tf.errors.UnimplementedError
     errors = (ValueError, TypeError, *refused, tf.errors.ResourceExhaustedError)
-    return Engine(forward, gradients, ("float32", "float64"), errors)
+    return Engine(forward, gradients, ("float32", "float64", *HALF), errors)
 
 
 MAKERS = {

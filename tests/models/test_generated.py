@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from generated_models import cases, checks
+from generated_models import cases, checks, narrow
 from helpers import quick
 
 JAX = keras.backend.backend() == "jax"
@@ -29,6 +29,13 @@ def test_what_sepconv_makes_of_a_model(seed, tmp_path):
     train = seed % TRAINED == 0
     case = cases.make(seed, train)
     outcome = checks.check(case, tmp_path, train)
+    assert not outcome.failures, f"{case}\n" + "\n".join(map(str, outcome.failures[:8]))
+
+
+@pytest.mark.parametrize("seed", SEEDS[::8], ids=lambda seed: f"seed{seed}")
+def test_what_sepconv_makes_of_a_model_in_a_half_type(seed, tmp_path):
+    case = cases.make(seed, train=False)
+    outcome = narrow.check(case, tmp_path)
     assert not outcome.failures, f"{case}\n" + "\n".join(map(str, outcome.failures[:8]))
 
 

@@ -233,6 +233,52 @@ def test_layers_that_are_called_twice_stay():
     assert note == "it is called more than once"
 
 
+@pytest.mark.parametrize("kind", ["conv", "norm", "relu", "pad", "dropout"])
+def test_a_layer_that_was_given_a_call_of_its_own_stays(kind):
+    made = {
+        "pad": L.ZeroPadding2D(1, name="pad"),
+        "conv": L.Conv2D(8, 3, name="conv"),
+        "norm": L.BatchNormalization(name="norm"),
+        "dropout": L.Dropout(0.5, name="dropout"),
+        "relu": L.ReLU(name="relu"),
+    }
+    layer = made[kind]
+    stock = layer.call
+    layer.call = lambda x, **options: 2 * stock(x, **options) + 1
+    model = functional(lambda x: keras.Sequential(list(made.values()))(x))
+    _, record = check(model)
+    (found,) = [change for change in record if change.layer.endswith(kind)]
+    assert (found.done, found.note) == (False, "it was given a way of its own to compute")
+
+
+def test_normalisation_before_a_biased_depthwise_step():
+    """Whatever was merged first: a bias between the two steps is not scaled."""
+    from sepconv.models.folding import Affine, lower
+
+    rng = np.random.default_rng(0)
+    steps = [layers.DepthwiseConv2D(3), layers.Conv2D(4, 1)]
+    for step in steps:
+        step.build((None, 12, 12, 8))
+        step.set_weights([rng.normal(size=w.shape) for w in step.get_weights()])
+    block, second = (lower(step, 4) for step in steps)
+    block.append(second)
+    x = rng.normal(size=(1, 5, 5, 8))
+    affine = Affine(rng.uniform(0.5, 2, 8), rng.normal(size=8))
+
+    def computed(x):
+        return sepconv.fused_conv2d(
+            x,
+            block.depthwise,
+            block.pointwise,
+            depthwise_bias=block.depthwise_bias,
+            bias=block.bias,
+        )
+
+    expected = computed(x * affine.scale + affine.shift)
+    block.fold_before(affine)
+    np.testing.assert_allclose(computed(x), expected, rtol=1e-10)
+
+
 def test_what_two_layers_use_stays():
     def build(x):
         y = L.Conv2D(8, 1, name="conv")(x)

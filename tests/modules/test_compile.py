@@ -111,6 +111,8 @@ def test_arguments_for_the_other_kind():
         sepconv.compile(block(), torch.zeros(1, 3, 6, 6), partial=True)
     with pytest.raises(TypeError, match="for PyTorch modules"):
         sepconv.compile("no model", torch.zeros(1, 3, 6, 6))
+    with pytest.raises(ValueError, match=r"'0\.weight' is on the device meta"):
+        sepconv.compile(nn.Sequential(nn.Conv2d(3, 8, 3)).to("meta"), torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match="half precision"):
         sepconv.compile(block().half(), torch.zeros(1, 3, 6, 6).half())
     with pytest.raises(ValueError, match="dtype must be"):

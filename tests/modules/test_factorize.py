@@ -150,6 +150,33 @@ def test_a_network_that_differs_is_put_back(monkeypatch):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+def test_a_network_that_uses_a_weight_is_put_back():
+    class Uses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3)
+
+        def forward(self, x):
+            return self.conv(x.to(self.conv.weight.dtype))
+
+    net = Uses()
+    with pytest.raises(ValueError, match="uses a convolution's weight: AttributeError: 'Separable"):
+        sepconv.factorize(net, pictures(1), rank=1)
+    assert type(net.conv) is nn.Conv2d
+
+
+def test_sizes_are_those_of_the_weight_and_of_the_attributes_as_they_are():
+    """As where a first layer was given a weight for other pictures, and then dilated."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 16, 3, padding=1)
+    conv.weight = nn.Parameter(torch.randn(16, 8, 3, 3))
+    conv.padding = conv.dilation = (2, 2)
+    net, report = sepconv.factorize(nn.Sequential(conv), pictures(2, 8), rank=2)
+    assert report.changed == 1
+    assert net[0].depthwise.in_channels == 8
+    assert report.verification.startswith("verified")
+
+
 def test_the_result_is_stock_again_and_compiles():
     net, x = Net(), pictures(2)
     net.hooked = nn.Identity()
@@ -185,11 +212,23 @@ def test_what_is_left_alone_says_why():
         "computed from others": parametrized,
         "pads by 'reflect'": nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"),
         "lazy": nn.LazyConv2d(8, 3),
+        "has hooks": nn.Conv2d(3, 8, 3),
+        "buffers": nn.Conv2d(3, 8, 3),
+        "device meta": nn.Conv2d(3, 8, 3, device="meta"),
+        "that PyTorch refuses": nn.Conv2d(3, 8, 3),
     }
+    cases["has hooks"].weight.register_hook(torch.zeros_like)
+    cases["buffers"].register_buffer("mask", torch.ones(3))
+    cases["that PyTorch refuses"].stride = (0, 1)
     for why, conv in cases.items():
         _, report = sepconv.factorize(nn.Sequential(conv), rank=1)
         assert report.changed == 0
         assert why in report[0].note
+    tied = nn.Sequential(nn.Conv2d(8, 8, 3), nn.ConvTranspose2d(8, 8, 3))
+    tied[1].weight = tied[0].weight
+    _, report = sepconv.factorize(tied, rank=1)
+    assert "another module has its weight" in report[0].note
+    assert tied[1].weight is tied[0].weight
 
 
 def test_no_keras_is_needed():

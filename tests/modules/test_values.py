@@ -92,6 +92,37 @@ def test_convolutions_1d(kind, last):
     assert_close([ours(x[0])], [stock(x[0])], 1e-5)  # without a batch, which is PyTorch's
 
 
+@pytest.mark.parametrize(
+    ("kind", "made", "set_later"),
+    [
+        (nn.Conv2d, {"padding": 1}, {"padding": (2, 2), "dilation": (2, 2)}),
+        (nn.Conv2d, {"padding": 1}, {"padding": 2, "dilation": 2, "stride": 2}),
+        (nn.Conv2d, {"padding": 1}, {"padding": [0, 2], "stride": [2, 1], "dilation": [1, 1]}),
+        (nn.Conv2d, {"padding": "same"}, {"dilation": (3, 1)}),
+        (nn.Conv2d, {"padding": 1}, {"padding": "same"}),
+        (nn.Conv2d, {"padding": 1}, {"padding": "valid"}),
+        (nn.Conv1d, {"padding": 1}, {"padding": (2,), "dilation": (2,)}),
+        (nn.Conv1d, {"padding": 1}, {"padding": 2, "dilation": 2, "stride": 2}),
+        (nn.Conv1d, {"padding": "same"}, {"dilation": [3]}),
+    ],
+    ids=str,
+)
+def test_attributes_that_are_set_after_the_module(kind, made, set_later):
+    """As networks for segmentation do with a backbone of a library."""
+    torch.manual_seed(0)
+    stock = kind(8, 8, 3, groups=8, **made)
+    before, record = sepconv.accelerate(copy.deepcopy(stock))
+    assert record.changed == 1
+    for module in (stock, before):
+        for name, value in set_later.items():
+            setattr(module, name, value)
+    x = torch.randn(2, 8, *(9, 7)[: len(stock.weight.shape) - 2])
+    after, record = sepconv.accelerate(copy.deepcopy(stock), verify=x)
+    assert record.changed == 1
+    for ours in (before, after):
+        assert_close(step(ours, x), step(stock, x), 1e-5)
+
+
 def test_part_of_the_channels_stays_in_channels_last_memory():
     stock = nn.Conv2d(8, 8, 3, groups=8)
     ours, _ = sepconv.accelerate(copy.deepcopy(stock))
@@ -127,6 +158,23 @@ def test_batch_norm(options, memory_format):
     stock.eval()
     ours.eval()
     assert_close(step(ours, x), step(stock, x), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "set_later", [{"track_running_stats": False}, {"running_mean": None, "running_var": None}]
+)
+def test_batch_norm_that_stops_tracking(set_later):
+    stock = nn.BatchNorm2d(6)
+    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
+    x = torch.randn(3, 6, 5, 4) + 1
+    for norm in (stock, ours):
+        norm(x)
+        for name, value in set_later.items():
+            setattr(norm, name, value)
+    assert_close(step(ours, x + 1), step(stock, x + 1), 1e-5)
+    assert list(ours.state_dict()) == list(stock.state_dict())
+    for name, buffer in stock.named_buffers():
+        torch.testing.assert_close(ours.get_buffer(name), buffer)
 
 
 @pytest.mark.parametrize(

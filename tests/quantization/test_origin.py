@@ -102,6 +102,25 @@ def test_notes_that_do_not_fit_are_refused(made, change, message):
         origin_of(made.network, {NOTE: json.dumps(steps)}, "it")
 
 
+def test_scales_that_steps_do_not_multiply_by_are_refused(made):
+    """Each step that says a ratio finds out a note whose scale of it is another one."""
+    found = set()
+    for i, step in enumerate(made.network.steps):
+        if not made.origin[i]:
+            continue
+        given = json.loads(write_origin(made.origin))
+        for kind in ("scale", "result"):
+            given[i][-1][kind][0] *= 1.01
+        try:
+            origin_of(made.network, {NOTE: json.dumps(given)}, "it")
+        except ValueError as error:
+            assert "multiplies by" in str(error)  # noqa: PT017
+            found.add(step.operation)
+    assert found == {
+        step.operation for step, each in zip(made.network.steps, made.origin, strict=True) if each
+    }
+
+
 def test_a_network_without_the_note_is_refused(made):
     with pytest.raises(ValueError, match="it is not an int8 network of"):
         origin_of(made.network, {"tuning": "{}"}, "it")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from sepconv import layers
+from sepconv.models.graph import OTHERWISE, computes_otherwise
 
 __all__ = ["Affine", "Convolution", "FusedConvolution", "Stock", "affine_of", "lower", "obstacle"]
 
@@ -133,7 +134,8 @@ class FusedConvolution(Convolution):
             self.pointwise = self.pointwise * affine.scale[:, None]
             return
         shift = (self.depthwise.sum((0, 1)) * affine.shift[:, None]).reshape(-1)
-        if self.pointwise is not None and self.depthwise_activation is None:
+        plain = self.depthwise_activation is None and self.depthwise_bias is None
+        if self.pointwise is not None and plain:
             self.add_to_bias(shift @ self.pointwise[0, 0])
             scale = np.repeat(affine.scale, self.depthwise.shape[3])
             self.pointwise = self.pointwise * scale[:, None]
@@ -250,8 +252,8 @@ def obstacle(layer: Any) -> str | None:
         return "it is quantised"
     if isinstance(layer.activation, keras.layers.Layer):
         return "its activation is a layer"
-    if not {"call", "convolution_op", "__call__"}.isdisjoint(vars(layer)):
-        return "it was given a way of its own to compute"
+    if computes_otherwise(layer):
+        return OTHERWISE
     return None if layer.autocast else "it takes inputs of any dtype, without a cast"
 
 

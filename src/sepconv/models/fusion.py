@@ -141,7 +141,7 @@ def normalisation_before(graph: Graph, step: Step) -> str | None:
     if producer is None or type(producer.operation) not in _NORMALISATIONS:
         return ""
     layer = producer.operation
-    if id(layer) in graph.shared or not producer.takes_one() or not convolution.unpadded:
+    if id(layer) in graph.kept or not producer.takes_one() or not convolution.unpadded:
         return ""
     if not _alike(layer, convolution.layer):
         return ""
@@ -202,7 +202,7 @@ def padding_before(graph: Graph, step: Step) -> str | None:
     if producer is None or type(producer.operation) is not keras.layers.ZeroPadding2D:
         return ""
     layer = producer.operation
-    if id(layer) in graph.shared or layer.data_format != convolution.data_format:
+    if id(layer) in graph.kept or layer.data_format != convolution.data_format:
         return ""
     pads = layer.padding
     if isinstance(convolution, Stock):

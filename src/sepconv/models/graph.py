@@ -14,7 +14,10 @@ from keras import tree
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.models.functional import Functional
 
-__all__ = ["Graph", "Step", "Value", "connect"]
+__all__ = ["OTHERWISE", "Graph", "Step", "Value", "computes_otherwise", "connect"]
+
+#: Why a layer for which `computes_otherwise` holds is left alone.
+OTHERWISE = "it was given a way of its own to compute"
 
 
 class Value:
@@ -111,8 +114,11 @@ class Graph:
             if producer is not None and producer.operation is not None:
                 producer.name = name
         calls = Counter(id(step.operation) for step in self.steps)
-        #: Ids of the layers and operations that are called more than once.
-        self.shared = {key for key, count in calls.items() if count > 1}
+        #: Why layers and operations stay as they are, by their ids.
+        self.kept = {key: "it is called more than once" for key, n in calls.items() if n > 1}
+        for step in self.steps:
+            if computes_otherwise(step.operation):
+                self.kept[id(step.operation)] = OTHERWISE
 
     def _trace(self, model: Any, inputs: list[Value], path: tuple[str, ...]) -> list[Value]:
         values = {id(tensor): v for tensor, v in zip(model.inputs, inputs, strict=True)}
@@ -235,6 +241,18 @@ def connect(
         for value, tensor in zip(step.outputs, results, strict=True):
             tensors[value] = tensor
     return names
+
+
+def computes_otherwise(operation: Any) -> bool:
+    """Whether a layer or operation was given a way to compute that is not its class'.
+
+    Example:
+        >>> layer = keras.layers.ReLU()
+        >>> layer.call = lambda x: x
+        >>> computes_otherwise(layer)
+        True
+    """
+    return not {"call", "convolution_op", "__call__"}.isdisjoint(vars(operation))
 
 
 def _functional(model: Any) -> Any:

@@ -146,8 +146,8 @@ def fused_graph(model: Any) -> Graph:
 def _fuse(graph: Graph, report: _Report) -> None:
     """Turns convolutions into arrays, and applies the rules as long as one applies."""
     for step in graph.steps:
-        if id(step.operation) in graph.shared:
-            report.leave(step.label, "it is called more than once")
+        if id(step.operation) in graph.kept:
+            report.leave(step.label, graph.kept[id(step.operation)])
         elif step.takes_one():
             _lower(step, report)
     while _apply_rules(graph, report):
@@ -172,7 +172,7 @@ def _apply_rules(graph: Graph, report: _Report) -> bool:
     """Applies every rule to every step once; returns whether one applied."""
     changed = False
     for step in list(graph.steps):
-        if step not in graph.steps or id(step.operation) in graph.shared:
+        if step not in graph.steps or id(step.operation) in graph.kept:
             continue
         for rule in RULES:
             why = rule(graph, step)

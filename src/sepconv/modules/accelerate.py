@@ -92,7 +92,7 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     else:
         try:
             record.verification = check_outputs(before, outputs_of(module, arguments))
-        except ValueError:
+        except BaseException:
             for part, kind in changed:
                 part.__class__ = kind
             raise

@@ -38,7 +38,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         # From the dictionaries, since an attribute of a module takes as long as an operation.
         weight, bias = self._parameters.get("weight"), self._parameters.get("bias")
         buffers, momentum = self._buffers, self.momentum
-        running_mean, running_var = buffers.get("running_mean"), buffers.get("running_var")
+        running_mean = running_var = None
+        if self.track_running_stats:  # which may be set after the module was made
+            running_mean, running_var = buffers.get("running_mean"), buffers.get("running_var")
         if weight is None or bias is None or momentum is None:
             return super().forward(input)
         if not _is_served(input, weight, bias, running_mean, running_var):
@@ -54,8 +56,8 @@ class BatchNorm2d(nn.BatchNorm2d):
             # PyTorch keeps the variance of a sample.
             unbiased = momentum * count / (count - 1)
             running_var.mul_(1 - momentum).add_(variance, alpha=unbiased)
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
+        if self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         return y
 
 

@@ -6,21 +6,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sepconv.modules.convolving import Pads, convolve_image
+from sepconv.modules.convolving import Geometry, convolve_image, geometry
 
-__all__ = ["Conv1d", "Conv2d", "pads_of"]
+__all__ = ["Conv1d", "Conv2d", "geometry_of"]
 
 
-def pads_of(conv: nn.Conv1d | nn.Conv2d) -> Pads:
-    """The zeros around an image, for which a 1-D convolution has one row.
+def geometry_of(conv: nn.Conv1d | nn.Conv2d) -> Geometry | None:
+    """A convolution's stride, pads and dilation, of images; None where PyTorch may raise.
+
+    They are made of the attributes each time, as PyTorch's own `forward` does, since these may be
+    set after the module was made. A 1-D convolution is one of images of one row.
 
     Example:
-        >>> pads_of(nn.Conv2d(4, 4, (3, 4), padding="same"))
-        ((1, 1), (1, 2))
+        >>> conv = nn.Conv2d(4, 4, 3, padding=1)
+        >>> conv.padding = conv.dilation = (2, 2)
+        >>> geometry_of(conv)
+        ((1, 1), ((2, 2), (2, 2)), (2, 2))
     """
-    # PyTorch keeps them from the last axis to the first.
-    left, right, *rows = conv._reversed_padding_repeated_twice
-    return (tuple(rows) if rows else (0, 0), (left, right))  # type: ignore[return-value]
+    return _geometry(conv, conv.weight)
+
+
+def _geometry(conv: nn.Conv1d | nn.Conv2d, weight: Tensor) -> Geometry | None:
+    stride, padding, dilation, kernel = conv.stride, conv.padding, conv.dilation, weight.shape[2:]
+    if len(kernel) == 2:
+        return geometry(stride, padding, dilation, kernel)
+    along = padding if isinstance(padding, str) else _in_a_row(padding, 0)
+    return geometry(_in_a_row(stride, 1), along, _in_a_row(dilation, 1), (1, *kernel))
+
+
+def _in_a_row(value: Any, down: int) -> Any:
+    """A number of the one axis of a sequence as two, of an image of one row."""
+    (right,) = value if isinstance(value, tuple | list) and len(value) == 1 else (value,)
+    return down, right
 
 
 class Conv2d(nn.Conv2d):
@@ -45,15 +62,8 @@ class Conv2d(nn.Conv2d):
             weight, bias = own.get("weight"), own.get("bias")
             if weight is None or "bias" not in own:  # computed from others, as by weight norm
                 weight, bias = self.weight, self.bias
-            y = convolve_image(
-                input,
-                weight,
-                bias,
-                self.stride,  # type: ignore[arg-type]
-                pads_of(self),
-                self.dilation,  # type: ignore[arg-type]
-                self.groups,
-            )
+            found = _geometry(self, weight)
+            y = None if found is None else convolve_image(input, weight, bias, *found, self.groups)
             if y is not None:
                 return y
         return super().forward(input)
@@ -74,15 +84,11 @@ class Conv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of `input`."""
         if isinstance(input, Tensor) and input.dim() == 3 and self.padding_mode == "zeros":
-            y = convolve_image(
-                input[:, :, None],
-                self.weight[:, :, None],
-                self.bias,
-                (1, *self.stride),  # type: ignore[arg-type]
-                pads_of(self),
-                (1, *self.dilation),  # type: ignore[arg-type]
-                self.groups,
-            )
+            weight, found = self.weight, geometry_of(self)
+            y = None
+            if found is not None:
+                image, kernel = input[:, :, None], weight[:, :, None]
+                y = convolve_image(image, kernel, self.bias, *found, self.groups)
             if y is not None:
                 return y[:, :, 0]
         return super().forward(input)

@@ -20,8 +20,10 @@ from sepconv.geometry import ACTIVATIONS, ConvSpec, build_spec
 from sepconv.modules import eager
 
 __all__ = [
+    "Geometry",
     "Pads",
     "convolve_image",
+    "geometry",
     "is_depthwise",
     "kernels_refusal",
     "on_cpu",
@@ -29,6 +31,9 @@ __all__ = [
 
 #: (top, bottom), (left, right).
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+#: Stride, pads and dilation.
+Geometry = tuple[tuple[int, int], Pads, tuple[int, int]]
 
 _POINTWISE_DTYPES = (torch.float32, torch.float64)
 
@@ -46,6 +51,45 @@ def is_depthwise(kernel_shape: Sequence[Any], groups: int) -> bool:
         (True, False)
     """
     return kernel_shape[1] == 1 and kernel_shape[0] % groups == 0
+
+
+def geometry(stride: Any, padding: Any, dilation: Any, kernel: Sequence[int]) -> Geometry | None:
+    """What `torch.nn.functional.conv2d` makes of its arguments; None where it may raise.
+
+    Args:
+        stride: an integer, or one or two.
+        padding: likewise, or ``"same"`` or ``"valid"``.
+        dilation: as `stride`.
+        kernel: (height, width).
+
+    Example:
+        >>> geometry(1, "same", (2, 1), (3, 4))
+        ((1, 1), ((2, 2), (1, 2)), (2, 1))
+    """
+    steps, holes = _pair(stride), _pair(dilation)
+    if steps is None or holes is None or min(steps) < 1 or min(holes) < 1:
+        return None
+    if padding == "same":
+        if steps != (1, 1):
+            return None
+        down, right = holes[0] * (kernel[0] - 1), holes[1] * (kernel[1] - 1)
+        return steps, ((down // 2, down - down // 2), (right // 2, right - right // 2)), holes
+    around = (0, 0) if padding == "valid" else _pair(padding)
+    if around is None or min(around) < 0:
+        return None
+    rows, columns = around
+    return steps, ((rows, rows), (columns, columns)), holes
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    """One integer, or two; None for anything else."""
+    if type(value) is int:
+        return value, value
+    if isinstance(value, tuple | list) and len(value) in (1, 2):
+        first, last = value[0], value[-1]
+        if type(first) is int and type(last) is int:
+            return first, last
+    return None
 
 
 def kernels_refusal(

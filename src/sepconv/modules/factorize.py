@@ -7,6 +7,7 @@ The mathematics, the goals and the report are those of Keras' models: `sepconv.m
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from sepconv.models.factorize_report import LayerReport, Report
 from sepconv.models.goals import Goal, choose, goal_of, options_of, passes, progress, row_of
 from sepconv.models.lowrank import Factors, Moments, full_rank
 from sepconv.models.ranks import Option
-from sepconv.modules.convolution import Conv2d, pads_of
+from sepconv.modules.convolution import Conv2d, geometry_of
 from sepconv.modules.separable import SeparableConv2d
 from sepconv.modules.verify import as_arguments, check_outputs, evaluated, outputs_of
 
@@ -57,7 +58,9 @@ class _Candidate(Factorizable):
     @classmethod
     def of(cls, conv: nn.Conv2d, path: str) -> _Candidate:
         kernel = conv.weight.detach().double().cpu().numpy().transpose(2, 3, 1, 0)
-        spec = conv_spec(conv.stride, pads_of(conv), conv.dilation, "channels_first")
+        found = geometry_of(conv)
+        assert found is not None  # or it would have been refused
+        spec = conv_spec(*found, "channels_first")
         biased = conv.bias is not None
         return cls(path, kernel, spec, biased, biased, conv=conv)
 
@@ -66,9 +69,9 @@ class _Candidate(Factorizable):
         conv: nn.Conv2d = self.conv
         weight, bias = conv.weight, conv.bias
         new = SeparableConv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
+            weight.shape[1],
+            weight.shape[0],
+            tuple(weight.shape[2:]),
             conv.stride,
             conv.padding,
             conv.dilation,
@@ -222,9 +225,12 @@ def _find(module: nn.Module) -> tuple[list[_Candidate], list[tuple[str, nn.Conv2
     """The convolutions to factorize, and (path, module, reason) of the others."""
     found: list[_Candidate] = []
     kept: list[tuple[str, nn.Conv2d, str]] = []
+    owners = Counter(id(p) for part in module.modules() for p in part.parameters(recurse=False))
     for path, part in module.named_modules():
         if isinstance(part, nn.Conv2d):
             reason = _refusal(part)
+            if reason is None and any(owners[id(p)] > 1 for p in part.parameters()):
+                reason = "another module has its weight or bias, too, and the two would part"
             if reason is None:
                 found.append(_Candidate.of(part, path))
             else:
@@ -244,11 +250,25 @@ def _refusal(conv: nn.Conv2d) -> str | None:
         return f"grouped (groups={conv.groups}): a separable convolution cannot express it"
     if conv.padding_mode != "zeros":
         return f"pads by {conv.padding_mode!r}, not by zeros"
-    if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks:
+    if _has_hooks(conv):
         return "it has hooks, which would be lost"
+    if set(conv._parameters) - {"weight", "bias"} or conv._buffers or conv._modules:
+        return "it holds parameters, buffers or modules besides its own, which would be lost"
     if not conv.weight.is_floating_point():
         return f"its weight is {conv.weight.dtype}"
+    if conv.weight.is_meta:
+        return "on the device meta, where its weight has no values"
+    if geometry_of(conv) is None:
+        return "of a stride, padding or dilation that PyTorch refuses"
     return None
+
+
+def _has_hooks(conv: nn.Conv2d) -> bool:
+    """Whether anything is to be called with the module, its state or its parameters' gradients."""
+    own = (value for name, value in vars(conv).items() if name.endswith(("_hooks", "_pre_hooks")))
+    of_gradients = (p._backward_hooks for p in conv.parameters())
+    after = (getattr(p, "_post_accumulate_grad_hooks", None) for p in conv.parameters())
+    return any(map(bool, (*own, *of_gradients, *after)))
 
 
 def _full_rank(conv: Any) -> int:
@@ -357,8 +377,16 @@ def _replaced(
         expected = outputs_of(module, inputs)
     changed, undo = _put(module, pairs)
     try:
-        said = check_outputs(expected, outputs_of(changed, inputs), "factorize")
-    except ValueError:
+        try:
+            after = outputs_of(changed, inputs)
+        except Exception as error:  # code of the network's own may raise anything
+            raise ValueError(
+                "factorize: the network does not compute with separable convolutions in the place "
+                "of its own, as where its code uses a convolution's weight: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        said = check_outputs(expected, after, "factorize")
+    except BaseException:
         for owner, name, old in undo:
             owner._modules[name] = old
         raise

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sepconv._hold import Hold
-from sepconv.modules.convolving import Pads, convolve_image
+from sepconv.modules.convolving import convolve_image, geometry
 
 __all__ = ["TorchPatch", "patch_torch", "unpatch_torch"]
 
@@ -101,29 +101,7 @@ def _served(
 ) -> Tensor | None:
     if _is_exporting() or torch._C._get_tracing_state() is not None:
         return None
-    stride, padding, dilation = options
-    steps, holes = _pair(stride), _pair(dilation)
-    pads: Pads | None
-    if padding == "same" and holes is not None:
-        totals = [hole * (size - 1) for hole, size in zip(holes, weight.shape[2:], strict=True)]
-        up, left = (total // 2 for total in totals)
-        pads = (up, totals[0] - up), (left, totals[1] - left)
-        if steps != (1, 1):
-            return None  # PyTorch raises
-    else:
-        around = (0, 0) if padding == "valid" else _pair(padding)
-        pads = None if around is None else ((around[0], around[0]), (around[1], around[1]))
-    if steps is None or holes is None or pads is None or type(groups) is not int or groups < 1:
+    found = geometry(*options, weight.shape[2:])
+    if found is None or type(groups) is not int or groups < 1:
         return None
-    if min(steps) < 1 or min(holes) < 1 or min(*pads[0], *pads[1]) < 0:
-        return None
-    return convolve_image(x, weight, bias, steps, pads, holes, groups)
-
-
-def _pair(value: Any) -> tuple[int, int] | None:
-    """One integer, or two; None for anything else."""
-    if type(value) is int:
-        return value, value
-    if isinstance(value, tuple | list) and all(type(each) is int for each in value):
-        return (value[0], value[-1]) if len(value) in (1, 2) else None
-    return None
+    return convolve_image(x, weight, bias, *found, groups)

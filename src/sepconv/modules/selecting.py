@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from sepconv.modules.batch_norm import BatchNorm2d
-from sepconv.modules.convolution import Conv1d, Conv2d, pads_of
+from sepconv.modules.convolution import Conv1d, Conv2d, geometry_of
 from sepconv.modules.convolving import kernels_refusal
 
 __all__ = ["OURS", "refusal"]
@@ -53,7 +53,10 @@ def _convolution_refusal(conv: nn.Conv1d | nn.Conv2d) -> str | None:
         return f"pads by {conv.padding_mode!r}, not by zeros"
     shape = tuple(weight.shape)
     shape = shape if len(shape) == 4 else (*shape[:2], 1, *shape[2:])
-    return kernels_refusal(shape, conv.groups, pads_of(conv), weight.dtype)
+    found = geometry_of(conv)
+    if found is None:
+        return "of a stride, padding or dilation that PyTorch refuses"
+    return kernels_refusal(shape, conv.groups, found[1], weight.dtype)
 
 
 def _normalization_refusal(norm: nn.BatchNorm2d) -> str | None:

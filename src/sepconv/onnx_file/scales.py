@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from sepconv.onnx_file.tables import rounding_of_table
 from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import Network, Step
-from sepconv.program.shapes import Shape, shapes
+from sepconv.program.shapes import shapes
 from sepconv.quantization.origin import Origin, Rounding, zero_points
 from sepconv.quantization.ranges import Scale
+from sepconv.quantization.ratios import said_ratios
 
-__all__ = ["origin_by_ratios", "scales_of", "size_of"]
+__all__ = ["origin_by_ratios", "scales_of"]
 
 
 class _Ratios:
@@ -77,7 +77,9 @@ def scales_of(network: Network) -> dict[int, float]:
     ratios = _Ratios(len(dtypes))
     for i, step in enumerate(network.steps):
         if dtypes[first + i] == "uint8" or step.operation == "dequantize":
-            _read(ratios, step, first + i, sizes)
+            for ratio in said_ratios(step, first + i, sizes):
+                pair = (ratios.one if v is None else v for v in (ratio.first, ratio.second))
+                ratios.say(*pair, math.log(ratio.times))
     for i, step in enumerate(network.steps):
         if step.operation == "quantized_binary" and step.attributes["function"] == "multiply":
             a, b = (ratios.of(value) for value in step.inputs)
@@ -85,51 +87,6 @@ def scales_of(network: Network) -> dict[int, float]:
             ratios.say(first + i, ratios.one, a + b - math.log(ratio))
     bytes_ = [value for value, dtype in enumerate(dtypes) if dtype == "uint8"]
     return {value: float(np.float32(math.exp(ratios.of(value)))) for value in bytes_}
-
-
-def _read(ratios: _Ratios, step: Step, y: int, sizes: Sequence[Shape]) -> None:
-    """Takes down what a step says of its value's and its inputs' scales."""
-
-    def say(i: int, j: int, ratio: Any) -> None:
-        # Of nothing, no scale follows.
-        if ratio != 0:
-            ratios.say(i, j, math.log(abs(ratio)))
-
-    given, (x, *others) = step.attributes, step.inputs or [y]
-    if step.operation == "quantize":
-        say(ratios.one, y, given["multiplier"])
-    elif step.operation == "dequantize":
-        say(x, ratios.one, given["scale"])
-    elif step.operation == "quantized_mean":
-        say(x, y, given["scale"] * size_of(step, sizes[x]))
-    elif step.operation == "quantized_average_pool":
-        say(x, y, given["scale"])
-    elif step.operation == "quantized_binary":
-        if given["function"] == "add":
-            say(x, y, given["a_scale"])
-            say(others[0], y, given["b_scale"])
-    elif step.operation == "quantized_convolution":
-        if others and "table" not in step.weights:
-            say(others[0], y, given["residual_scale"])
-    elif step.operation not in ("quantized_dense", "lookup"):
-        for each in step.inputs:
-            ratios.say(each, y, 0.0)
-
-
-def size_of(step: Step, x: Shape) -> int:
-    """Of how many numbers a step takes the mean.
-
-    Raises:
-        ValueError: that is open.
-    """
-    sizes = [x[axis] for axis in step.attributes["axes"]]
-    if None in sizes:
-        raise ValueError(
-            f"The step {step.name!r} ({step.operation}) takes a mean over sizes that are open, "
-            f"which has no scale. Received: inputs of the shape {x}, axes="
-            f"{tuple(step.attributes['axes'])}"
-        )
-    return math.prod(size for size in sizes if size is not None)
 
 
 def origin_by_ratios(network: Network) -> Origin:

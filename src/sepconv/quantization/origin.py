@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 from sepconv.program.dtypes import value_dtypes
 from sepconv.program.network import UNARY, Network, Step
+from sepconv.program.shapes import Shape, shapes
 from sepconv.quantization.ranges import Scale
+from sepconv.quantization.ratios import said_ratios
 
 __all__ = [
     "NOTE",
@@ -60,6 +62,10 @@ _POINTS = {
     "quantized_mean": "output_zero_point",
     "quantized_average_pool": "output_zero_point",
 }
+
+
+#: How far a ratio of scales may be from the float32 that a step multiplies by, relative to it.
+_APART = 1e-4
 
 
 def write_origin(origin: Origin) -> str:
@@ -121,7 +127,7 @@ def origin_of(network: Network, notes: Mapping[str, str], name: str) -> Origin:
             raise ValueError(f"it is of {len(found)}")
         for step, roundings in zip(network.steps, found, strict=True):
             _check(step, roundings)
-        value_scales(network, found)
+        _check_ratios(network, found)
     # Whatever a note of a stranger's may have in the place of lists and numbers.
     except (
         ArithmeticError,
@@ -168,6 +174,44 @@ def _check(step: Step, roundings: Sequence[Rounding]) -> None:
         wanted = found[:1] or [0]
     if found != wanted:
         raise ValueError(f"the step {step.name!r} has other zero points than {found}")
+
+
+def _check_ratios(network: Network, origin: Origin) -> None:
+    """Raises where scales are not those that the steps themselves multiply by."""
+    scales, sizes = value_scales(network, origin), shapes(network)
+    for y, (step, roundings) in enumerate(
+        zip(network.steps, origin, strict=True), len(network.inputs)
+    ):
+        if scales[y] is None and step.operation != "dequantize":
+            continue
+        if step.operation == "quantized_mean" and _is_open(step, sizes[step.inputs[0]]):
+            continue
+        for a, b, times in said_ratios(step, y, sizes):
+            first, second = (1.0 if i is None else _known(scales[i]).scale for i in (a, b))
+            _check_ratio(step, first / second, times)
+        if step.operation == "quantized_convolution" and len(step.inputs) > 1:
+            # Of the sums, whose scale is not the value's where they are looked up.
+            added, times = _known(scales[step.inputs[1]]), abs(step.attributes["residual_scale"])
+            _check_ratio(step, added.scale / roundings[-1].scale.scale, times)
+
+
+def _is_open(step: Step, x: Shape) -> bool:
+    """Whether a step takes a mean over sizes that are not known yet."""
+    return any(x[axis] is None for axis in step.attributes["axes"])
+
+
+def _known(scale: Scale | None) -> Scale:
+    if scale is None:
+        raise ValueError("it takes floats for bytes")
+    return scale
+
+
+def _check_ratio(step: Step, found: float, wanted: float) -> None:
+    # Steps have them in float32.
+    if wanted and abs(found - wanted) > _APART * wanted:
+        raise ValueError(
+            f"the step {step.name!r} multiplies by {wanted:.6g}, where its scales give {found:.6g}"
+        )
 
 
 def zero_points(step: Step) -> list[int]:

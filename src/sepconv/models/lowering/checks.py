@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from keras.src.backend import standardize_dtype
 
 from sepconv.layers.trainable_int8 import TrainableInt8
-from sepconv.models.graph import Graph, Step, Value
+from sepconv.models.graph import OTHERWISE, Graph, Step, Value, computes_otherwise
 from sepconv.models.lowering.activations import unknown_activation
 from sepconv.models.lowering.call import refusal
 from sepconv.models.lowering.table import find, is_operation, makes_floats, moves
@@ -109,8 +109,8 @@ def obstacle(step: Step, own: str, integers: set[Value]) -> str:
         return "it simulates int8 to be trained; freeze the model first, by sepconv.quantize(model)"
     if find(operation) is None:
         return "it is not known"
-    if not {"call", "__call__", "convolution_op"}.isdisjoint(vars(operation)):
-        return "it was given a way of its own to compute"
+    if computes_otherwise(operation):
+        return OTHERWISE
     if getattr(operation, "quantization_mode", None) is not None:
         return "it is quantised"
     why = unknown_activation(getattr(operation, "activation", None))

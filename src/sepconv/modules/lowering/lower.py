@@ -113,6 +113,12 @@ def lowered(
 
 def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
     """The graph of a module in evaluation mode, in which no operation changes a tensor in place."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise ValueError(
+                f"compile: {name!r} is on the device meta, where it has no values. Give the module "
+                "its weights first, as by to_empty and load_state_dict."
+            )
     # torch.export takes one tensor that is given twice for one input.
     inputs = torch.utils._pytree.tree_map_only(Tensor, torch.clone, inputs)
     if dynamic_shapes is None:
