@@ -194,6 +194,7 @@ TRAINING = {"use_running_average": False}
 
 HANDED_ON = {
     "layer": (linen.LayerNorm(), X, {}, FEATURES),
+    "rows": (linen.LayerNorm(), random(40, 120), {}, FEATURES),
     "group": (linen.GroupNorm(4), X, {}, FEATURES),
     "two axes": (linen.BatchNorm(axis=(1, 3), **TRAINING), X, {}, FEATURES),
     "small": (linen.BatchNorm(**TRAINING), X[:1, :3], {}, "fewer than 4096 elements"),

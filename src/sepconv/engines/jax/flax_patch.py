@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -46,7 +47,7 @@ Report = Callable[[str | None], None]
 
 
 class FlaxPatch:
-    """Replaces flax's functions, at once or when flax is imported; for one caller at a time.
+    """Replaces flax's functions, at once or when flax is imported.
 
     Args:
         report: hears of each normalization: None where it is ours, or why it is not.
@@ -54,27 +55,34 @@ class FlaxPatch:
 
     def __init__(self, report: Report) -> None:
         self._report = report
+        self._lock = threading.RLock()  # of the patch's caller and of a thread that imports flax
         self._on = False
         self._replaced: dict[tuple[str, str], tuple[Any, Any]] = {}  # flax's function and ours
 
     def put(self) -> None:
         """Replaces the functions of what is imported, and of the rest when it is."""
-        self._on = True
-        flax_functions.report_to(self._report)
-        for name in _KNOWN:
-            when_imported(name, functools.partial(self._put_in, name))
+        with self._lock:
+            self._on = True
+            flax_functions.report_to(self._report)
+            for name in _KNOWN:
+                when_imported(name, functools.partial(self._put_in, name))
 
     def take(self) -> None:
         """Puts flax's functions back, but for those that someone else has replaced since."""
-        self._on = False
-        flax_functions.report_to(None)
-        for (name, attribute), (original, ours) in self._replaced.items():
-            module = sys.modules.get(name)
-            if getattr(module, attribute, None) is ours:
-                setattr(module, attribute, original)
-        self._replaced.clear()
+        with self._lock:
+            self._on = False
+            flax_functions.report_to(None)
+            for (name, attribute), (original, ours) in self._replaced.items():
+                module = sys.modules.get(name)
+                if getattr(module, attribute, None) is ours:
+                    setattr(module, attribute, original)
+            self._replaced.clear()
 
     def _put_in(self, name: str) -> None:
+        with self._lock:
+            self._replace(name)
+
+    def _replace(self, name: str) -> None:
         module = sys.modules.get(name)
         if module is None or not self._on or (name, "_normalize") in self._replaced:
             return
@@ -179,11 +187,11 @@ def _normalized(x: Any, vectors: list[Any], axis: int, epsilon: float) -> Any:
 
 
 def _channel_axis(x: Any, axes: Any) -> int | None:
-    """The one axis that is not reduced, if it is one of several."""
+    """The one axis that is not reduced, if there is one; the first, of the batch, is none."""
     rank = getattr(x, "ndim", 0)
     reduced = {int(axis) % rank for axis in (axes if isinstance(axes, Iterable) else (axes,))}
     left = set(range(rank)) - reduced
-    return left.pop() if len(left) == 1 and rank > 1 else None
+    return left.pop() if len(left) == 1 and left != {0} else None
 
 
 def _normalize_refusal(

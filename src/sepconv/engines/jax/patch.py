@@ -1,5 +1,7 @@
 """Replaces JAX's rule for lowering convolutions on the CPU by ours while a patch is on.
 
+Flax's batch normalization goes with it, by `flax_patch`.
+
 Whatever calls `lax.conv_general_dilated`, JAX lowers it by one rule of its table for the platform
 "cpu": after differentiation, `vmap` and `scan` have done their part, and for the forms that they
 make. The table is private to JAX, though it has been the same in all versions that are tested. What
@@ -45,6 +47,9 @@ def patch_jax() -> JaxPatch:
     dtypes, or with a `preferred_element_type` of another kind than its operands'. Axes of images
     must lie as in NHWC or NCHW; those of kernels may lie anyhow.
 
+    Of flax, `flax.nnx.BatchNorm` and `flax.linen.BatchNorm` are served too, in float32 and float64:
+    their sums over pixels, forward and in gradients.
+
     All functions are compiled again at their next call, now and when the patch is undone, for JAX
     keeps what it has compiled: this clears its caches (`jax.clear_caches()`). Only what has been
     compiled ahead of time (``jax.jit(f).lower(x).compile()``) keeps what it was compiled with.
@@ -55,6 +60,10 @@ def patch_jax() -> JaxPatch:
 
     Raises:
         RuntimeError: this version of JAX keeps its rules in another way than those known.
+
+    Warns:
+        RuntimeWarning: this version of flax has other functions than those known; it normalizes as
+            without the patch.
 
     Example:
         >>> import jax, jax.numpy as jnp, sepconv
