@@ -401,8 +401,8 @@ def test_the_record_tells_of_normalizations():
     ]
 
 
-def test_a_function_that_others_put_over_ours_stays(monkeypatch):
-    (module, _) = modules()
+def test_a_function_that_others_put_over_ours_stays_and_reaches_flax():
+    module, state = modules()[0], state_of(LAYER)
     with sepconv.patch_jax():
         ours = module._normalize
 
@@ -413,6 +413,7 @@ def test_a_function_that_others_put_over_ours_stays(monkeypatch):
         module._normalize = theirs
     try:
         assert module._normalize is theirs
+        assert "sepconv" not in jax.jit(training(LAYER)).lower(state, X).as_text()
     finally:
         module._normalize = stock
 

@@ -110,6 +110,8 @@ class FlaxPatch:
 
         @functools.wraps(original)
         def function(*args: Any, **kwargs: Any) -> Any:
+            if not self._on:  # someone else has kept ours
+                return original(*args, **kwargs)
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             return ours(original, bound.arguments, self._report)
