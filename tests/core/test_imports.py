@@ -14,7 +14,7 @@ ROOT = Path(sepconv.__file__).parent
 
 #: From the lowest to the highest; a file may import its own layer and lower ones.
 LAYERS = (
-    ("_native", "_xla", "_types", "_commands", "_hold", "versions"),
+    ("_native", "_xla", "_types", "_commands", "_hold", "_imports", "versions"),
     ("arrays", "arguments", "geometry", "reference"),
     ("convolution", "functional", "fused", "pointwise", "prepared", "quantized"),
     ("program",),

@@ -131,7 +131,9 @@ def test_the_record_counts_what_is_compiled_in_its_time():
         "    1  depthwise\n"
         "    1  by JAX's own rule: dtype int32"
     )
-    assert repr(inner) == "JaxPatch(served={'depthwise': 1}, handed_on={'dtype int32': 1})"
+    assert repr(inner) == (
+        "JaxPatch(served={'depthwise': 1}, handed_on={'dtype int32': 1}, normalizations={})"
+    )
 
 
 def test_a_rule_that_others_put_over_ours_stays_and_reaches_jax():

@@ -1,5 +1,7 @@
 """Replaces JAX's rule for lowering convolutions on the CPU by ours while a patch is on.
 
+Flax's batch normalization goes with it, by `flax_patch`.
+
 Whatever calls `lax.conv_general_dilated`, JAX lowers it by one rule of its table for the platform
 "cpu": after differentiation, `vmap` and `scan` have done their part, and for the forms that they
 make. The table is private to JAX, though it has been the same in all versions that are tested. What
@@ -19,10 +21,14 @@ from jax import lax
 from jax.interpreters import mlir
 
 from sepconv._hold import Hold
+from sepconv.engines.jax.flax_patch import FlaxPatch
+from sepconv.engines.jax.refusal import refusal
 from sepconv.engines.jax.served import Served, serve
 from sepconv.versions import TESTED
 
 __all__ = ["JaxPatch", "patch_jax", "unpatch_jax"]
+
+_SERVED = "served"
 
 
 def patch_jax() -> JaxPatch:
@@ -41,6 +47,9 @@ def patch_jax() -> JaxPatch:
     dtypes, or with a `preferred_element_type` of another kind than its operands'. Axes of images
     must lie as in NHWC or NCHW; those of kernels may lie anyhow.
 
+    Of flax, `flax.nnx.BatchNorm` and `flax.linen.BatchNorm` are served too, in float32 and float64:
+    their sums over pixels, forward and in gradients.
+
     All functions are compiled again at their next call, now and when the patch is undone, for JAX
     keeps what it has compiled: this clears its caches (`jax.clear_caches()`). Only what has been
     compiled ahead of time (``jax.jit(f).lower(x).compile()``) keeps what it was compiled with.
@@ -51,6 +60,10 @@ def patch_jax() -> JaxPatch:
 
     Raises:
         RuntimeError: this version of JAX keeps its rules in another way than those known.
+
+    Warns:
+        RuntimeWarning: this version of flax has other functions than those known; it normalizes as
+            without the patch.
 
     Example:
         >>> import jax, jax.numpy as jnp, sepconv
@@ -87,11 +100,13 @@ class JaxPatch(Hold):
     Attributes:
         served: for each kind of convolution, how many our kernels compute.
         handed_on: for each reason, how many JAX's own rule computes.
+        normalizations: for "served" and for each reason why not, how many of flax's.
     """
 
     def __init__(self) -> None:
         self.served: Counter[str] = Counter()
         self.handed_on: Counter[str] = Counter()
+        self.normalizations: Counter[str] = Counter()
         super().__init__()
 
     def _acquire(self) -> int:
@@ -106,10 +121,18 @@ class JaxPatch(Hold):
         lines += [f"  {count:3}  {kind}" for kind, count in self.served.most_common()]
         for reason, count in self.handed_on.most_common():
             lines.append(f"  {count:3}  by JAX's own rule: {reason}")
+        if self.normalizations:
+            count, total = self.normalizations[_SERVED], self.normalizations.total()
+            lines.append(f"{count} of {total} normalizations of flax served")
+            reasons = self.normalizations - Counter({_SERVED: count})
+            lines += [f"  {count:3}  by flax: {reason}" for reason, count in reasons.most_common()]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"JaxPatch(served={dict(self.served)!r}, handed_on={dict(self.handed_on)!r})"
+        return (
+            f"JaxPatch(served={dict(self.served)!r}, handed_on={dict(self.handed_on)!r}, "
+            f"normalizations={dict(self.normalizations)!r})"
+        )
 
 
 def _rules() -> dict[Any, Any]:
@@ -151,6 +174,7 @@ class _Switch:
         self._original: Any = None  # JAX's entry, while replaced
         self._ours: Any = None
         self._nested = threading.local()
+        self._flax = FlaxPatch(self._count_normalization)
 
     def acquire(self, record: JaxPatch) -> int:
         with self._lock:
@@ -181,6 +205,7 @@ class _Switch:
             self._original = entry
             self._ours = _entry(entry, self._lower)
             rules[lax.conv_general_dilated_p] = self._ours
+        self._flax.put()
         jax.clear_caches()
 
     def _take(self) -> None:
@@ -189,7 +214,13 @@ class _Switch:
             rules[lax.conv_general_dilated_p] = self._original
             self._ours = None
         # Or someone else's rule, which calls ours, which then calls JAX's.
+        self._flax.take()
         jax.clear_caches()
+
+    def _count_normalization(self, reason: str | None) -> None:
+        with self._counting:
+            for record in self._records:
+                record.normalizations[reason or _SERVED] += 1
 
     def _lower(self, context: Any, *operands: Any, **params: Any) -> Any:
         """The rule. JAX's own may lower convolutions of its own, of parts: those stay JAX's."""
@@ -199,7 +230,7 @@ class _Switch:
         avals = *context.avals_in, *context.avals_out
         lhs, rhs, out = (tuple(aval.shape) for aval in avals)
         dtypes = [aval.dtype.name for aval in avals]
-        found = _refusal(context, params) or serve((lhs, rhs, out), dtypes, params)
+        found = refusal(context, params) or serve((lhs, rhs, out), dtypes, params)
         with self._counting:  # not the other lock: its holder waits for JAX's caches
             for record in records:
                 if isinstance(found, Served):
@@ -216,20 +247,3 @@ class _Switch:
 
 
 _switch = _Switch()
-
-
-def _refusal(context: Any, params: dict[str, Any]) -> str | None:
-    """Why no convolution of the program that is being lowered is ours, if that is so."""
-    module = context.module_context
-    if getattr(module.lowering_parameters, "for_export", False):
-        return "the program is exported"
-    if tuple(module.platforms) != ("cpu",):
-        return "the program is lowered for several platforms"
-    # The context of a program under `shard_map` or `pmap` has no such number.
-    if getattr(module.axis_context, "num_devices", None) != 1:
-        return "the program is spread over devices"
-    shardings = [getattr(a, "sharding", None) for a in (*context.avals_in, *context.avals_out)]
-    meshes = [sharding.mesh for sharding in shardings if sharding is not None]
-    if params.get("out_sharding") is not None or not all(mesh.empty for mesh in meshes):
-        return "arrays with a sharding in their type"
-    return None
