@@ -38,6 +38,7 @@ inline Sizes random_sizes(std::mt19937& random) {
   z.gamma = from(0, 3) != 0;
   z.beta = from(0, 3) != 0;
   z.arrays = from(0, 3) != 0;
+  z.s.activation = static_cast<sepconv::Activation>(from(0, 4));
   return z;
 }
 
@@ -75,7 +76,7 @@ Outputs<T, R> run(const Sizes& z, sepconv::DType dtype, const Operands<T, R>& in
   T* dx = z.arrays ? buffers.output<T>(kDx, n) : nullptr;
   R *dgamma = buffers.output<R>(kDbias, channels), *dbeta = buffers.output<R>(kBias, channels);
   const T* dy = buffers.input(kDy, in.dy);
-  sepconv::batch_norm_backward(dtype, z.s, {x, gamma, mean, variance, dy, dx, dgamma, dbeta},
+  sepconv::batch_norm_backward(dtype, z.s, {x, gamma, beta, mean, variance, dy, dx, dgamma, dbeta},
                                runner);
   CHECK(buffers.intact());
   return {copied(y, n),  copied(mean, channels),   copied(variance, channels),

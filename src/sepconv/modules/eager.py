@@ -288,17 +288,18 @@ _apply_product = _apply(_Product)
 Three = tuple[Tensor, Tensor, Tensor]
 
 
-def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
-    """The normalized images, and the mean and the variance of each channel.
+def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+    """The normalized and activated images, and the mean and the variance of each channel.
 
-    The images have four axes. Gamma and beta have a number a channel, of the images' dtype.
+    The images have four axes. Gamma and beta have a number a channel, of the images' dtype. The
+    activation is its number in C++, that of None for none.
     """
     if _differentiated(x, gamma, beta):
-        return _apply_normalize(x, gamma, beta, epsilon)
-    return _normalize(x, gamma, beta, epsilon)
+        return _apply_normalize(x, gamma, beta, epsilon, activation)
+    return _normalize(x, gamma, beta, epsilon, activation)
 
 
-def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
+def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
     shape, stride = x.shape, x.stride()
     batch, channels, height, width = shape
     pixels = height * width
@@ -315,6 +316,7 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
     _native.batch_norm_forward(
         *sizes,
         epsilon,
+        activation,
         CODES[dtype],
         x.data_ptr(),
         gamma.data_ptr(),
@@ -328,26 +330,29 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
-        y, mean, variance = _normalize(x, gamma, beta, epsilon)
-        ctx.save_for_backward(x, gamma, mean, variance)
+    def forward(
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int
+    ) -> Three:
+        y, mean, variance = _normalize(x, gamma, beta, epsilon, activation)
+        needed = None if activation == _NONE else beta
+        ctx.save_for_backward(x, gamma, needed, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
-        ctx.epsilon = epsilon
+        ctx.rest = epsilon, activation
         return y, mean, variance
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if dy is None:
-            return (None,) * 4
-        x, gamma, mean, variance = ctx.saved_tensors
+            return (None,) * 5
+        x, *vectors = ctx.saved_tensors
         nhwc, axis = channels_last_view(x), 1
         if nhwc is not None:
             x, dy, axis = nhwc, dy.permute(0, 2, 3, 1), 3
         # What is differentiated, or mapped by vmap, is made of PyTorch's own operations.
-        run: Any = batch_norm._gradients_cpu if _once(dy) else batch_norm._composed_gradients
-        dx, dgamma, dbeta = run(x, gamma, mean, variance, dy, axis, ctx.epsilon)
-        return dx if nhwc is None else dx.permute(0, 3, 1, 2), dgamma, dbeta, None
+        run: Any = batch_norm.gradients if _once(dy) else batch_norm.composed_gradients
+        dx, dgamma, dbeta = run(x, *vectors, dy, axis, *ctx.rest)
+        return dx if nhwc is None else dx.permute(0, 3, 1, 2), dgamma, dbeta, None, None
 
 
 _apply_normalize = _apply(_Normalize)

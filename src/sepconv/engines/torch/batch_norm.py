@@ -5,6 +5,9 @@ Derivatives of higher order and in forward mode are those of PyTorch's own opera
 
 As in `torch.nn.functional.batch_norm`, numbers of channels are float32 where x is of a half type:
 everything is computed in float32 then, and the result and its derivatives in x are rounded once.
+
+`gradients` and `composed_gradients` also know an activation after it, by its number in C++. The
+operations have none.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from torch.autograd import forward_ad
 from sepconv import _native
 from sepconv.engines.torch.convolution import CODES
 from sepconv.engines.torch.transforms import autograd_kernel, call_below, leading
+from sepconv.fused import BLOCK_ACTIVATIONS
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "composed_gradients", "gradients"]
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -39,6 +43,7 @@ _library.define(
 _forward = torch.ops.sepconv.batch_norm.default
 _gradients = torch.ops.sepconv.batch_norm_gradients.default
 Three = tuple[Tensor, Tensor, Tensor]
+_NONE = BLOCK_ACTIVATIONS[None]
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, *, axis: int, epsilon: float) -> Three:
@@ -92,20 +97,21 @@ def _run(
     native: Any,
     sizes: tuple[int, int, int],
     epsilon: float,
-    operands: tuple[Tensor, ...],
-    axis: int,
+    activation: int,
+    operands: tuple[Tensor | None, ...],
+    results: Three,
 ) -> Three:
-    """What a function of the kernels makes of operands that fit; the first is x."""
-    x = operands[0]
-    results = _results(x, axis)
-    given = [a.contiguous() for a in operands]
-    native(*sizes, epsilon, CODES[x.dtype], *(a.data_ptr() for a in (*given, *results)))
+    """What a function of the kernels makes of operands that fit; the first result is like x."""
+    given = [None if a is None else a.contiguous() for a in operands]
+    pointers = [None if a is None else a.data_ptr() for a in (*given, *results)]
+    native(*sizes, epsilon, activation, CODES[results[0].dtype], *pointers)
     return results
 
 
 def _forward_cpu(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
-    sizes = _check(x, (gamma, beta), axis)
-    return _run(_native.batch_norm_forward, sizes, epsilon, (x, gamma, beta), axis)
+    sizes, results = _check(x, (gamma, beta), axis), _results(x, axis)
+    operands = x, gamma, beta
+    return _run(_native.batch_norm_forward, sizes, epsilon, _NONE, operands, results)
 
 
 def _gradients_cpu(
@@ -117,14 +123,43 @@ def _gradients_cpu(
     axis: int,
     epsilon: float,
 ) -> Three:
-    sizes = _check(x, (gamma, mean, variance), axis)
+    return gradients(x, gamma, None, mean, variance, dy, axis, epsilon, _NONE)
+
+
+def gradients(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    axis: int,
+    epsilon: float,
+    activation: int,
+) -> Three:
+    """The gradients of x, gamma and beta by our kernels, on the CPU.
+
+    Args:
+        x: what was normalized.
+        gamma: as in `batch_norm`.
+        beta: likewise; needed where there is an activation.
+        mean: what `batch_norm` returned.
+        variance: likewise.
+        dy: the gradient of the result after its activation, like x.
+        axis: as in `batch_norm`.
+        epsilon: likewise.
+        activation: its number in C++.
+    """
+    vectors = (gamma, mean, variance) if beta is None else (gamma, beta, mean, variance)
+    sizes = _check(x, vectors, axis)
     if dy.shape != x.shape or dy.dtype != x.dtype:
         raise ValueError(
             "dy must be like x. Received: "
             f"{tuple(dy.shape)} of {dy.dtype}, and x.shape={tuple(x.shape)} of {x.dtype}"
         )
-    operands = x, gamma, mean, variance, dy
-    return _run(_native.batch_norm_backward, sizes, epsilon, operands, axis)
+    operands = x, gamma, beta, mean, variance, dy
+    results = _results(x, axis)
+    return _run(_native.batch_norm_backward, sizes, epsilon, activation, operands, results)
 
 
 # --- on other devices, and shapes alone ------------------------------------------------------
@@ -176,6 +211,40 @@ def _composed_gradients(
     dx = dy - _along(dbeta / count, x, axis) - normal * _along(dgamma / count, x, axis)
     dx = (dx * _along(gamma * inverse, x, axis)).to(x.dtype)
     return dx.contiguous(), dgamma, dbeta
+
+
+def composed_gradients(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    axis: int,
+    epsilon: float,
+    activation: int,
+) -> Three:
+    """`gradients` in PyTorch's own operations, which are differentiated or mapped in their turn."""
+    if activation != _NONE:
+        normal = _normal(x, axis, epsilon)[0]
+        before = normal * _along(gamma, x, axis) + _along(beta, x, axis)
+        dy = _gradient_before(before, dy, activation)
+    return _composed_gradients(x, gamma, mean, variance, dy, axis, epsilon)
+
+
+def _gradient_before(v: Tensor, dy: Tensor, activation: int) -> Tensor:
+    """The gradient of v from that of its activation."""
+    nothing = torch.zeros_like(dy)
+    if activation == BLOCK_ACTIVATIONS["relu"]:
+        return torch.where(v > 0, dy, nothing)
+    if activation == BLOCK_ACTIVATIONS["relu6"]:
+        return torch.where((v > 0) & (v < 6), dy, nothing)
+    if activation == BLOCK_ACTIVATIONS["hard_silu"]:
+        bent = torch.where(v < 3, dy * (v / 3 + 0.5), dy)
+        return torch.where(v > -3, bent, nothing)
+    assert activation == BLOCK_ACTIVATIONS["silu"]
+    gate = v.sigmoid()
+    return dy * (gate * (v * (1 - gate) + 1))
 
 
 def _results(x: Tensor, axis: int) -> Three:
