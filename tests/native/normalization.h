@@ -59,6 +59,9 @@ Operands<T, R> random_operands(const Sizes& z, uint32_t seed) {
   values(z.gamma ? z.s.channels : 0, 2, in.gamma);
   values(z.beta ? z.s.channels : 0, 3, in.beta);
   for (T& value : in.x) value = static_cast<T>(value + z.offset);
+  // So that results reach all parts of an activation.
+  if (z.s.activation != sepconv::Activation::none)
+    for (R& value : in.gamma) value *= 6;
   return in;
 }
 

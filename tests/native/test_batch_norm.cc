@@ -105,7 +105,7 @@ std::string wrong(const Sizes& z, const Operands<T, R>& in, const Outputs<T, R>&
     // A double that holds the mean is that far from it.
     const double off = std::numeric_limits<double>::epsilon() * std::fabs(mean);
     hold("variance", out.variance[at], variance,
-         100 * variance + 8 * off / unit * std::sqrt(variance));
+         200 * variance + 8 * off / unit * std::sqrt(variance));
     const auto dgamma = static_cast<double>(along), dbeta = static_cast<double>(total);
     hold("dgamma", out.dgamma[at], dgamma, 100 * (1 + size) + off_total / unit);
     hold("dbeta", out.dbeta[at], dbeta, 100 * (1 + size) + off_total / unit);

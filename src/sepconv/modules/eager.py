@@ -299,19 +299,23 @@ def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation
     return _normalize(x, gamma, beta, epsilon, activation)
 
 
-def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int], torch.memory_format]:
+    """Images in dense memory, its sizes before, on and after the channels, and its format."""
     shape, stride = x.shape, x.stride()
     batch, channels, height, width = shape
-    pixels = height * width
     last = stride[1] == 1
-    order, sizes = torch.contiguous_format, (batch, channels, pixels)
-    if last:
-        order, sizes = torch.channels_last, (batch * pixels, channels, 1)
     if not _is_dense(shape, stride, last):
         x = x.permute(0, 2, 3, 1).contiguous() if last else x.contiguous()
-    dtype, real = x.dtype, gamma.dtype
+    if last:
+        return x, (batch * height * width, channels, 1), torch.channels_last
+    return x, (batch, channels, height * width), torch.contiguous_format
+
+
+def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+    shape, dtype, real = x.shape, x.dtype, gamma.dtype
+    x, sizes, order = _layout(x)
     y = torch.empty(shape, dtype=dtype, memory_format=order)
-    mean, variance = torch.empty(channels, dtype=real), torch.empty(channels, dtype=real)
+    mean, variance = torch.empty(sizes[1], dtype=real), torch.empty(sizes[1], dtype=real)
     gamma, beta = gamma.contiguous(), beta.contiguous()
     _native.batch_norm_forward(
         *sizes,
@@ -326,6 +330,41 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activatio
         variance.data_ptr(),
     )
     return y, mean, variance
+
+
+def _normalize_gradients(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    epsilon: float,
+    activation: int,
+) -> Three:
+    shape, dtype, real = x.shape, x.dtype, gamma.dtype
+    x, sizes, order = _layout(x)
+    dy = dy.contiguous(memory_format=order)
+    gamma = gamma.contiguous()
+    beta = None if beta is None else beta.contiguous()
+    dx = torch.empty(shape, dtype=dtype, memory_format=order)
+    dgamma, dbeta = torch.empty(sizes[1], dtype=real), torch.empty(sizes[1], dtype=real)
+    _native.batch_norm_backward(
+        *sizes,
+        epsilon,
+        activation,
+        CODES[dtype],
+        x.data_ptr(),
+        gamma.data_ptr(),
+        None if beta is None else beta.data_ptr(),
+        mean.data_ptr(),
+        variance.data_ptr(),
+        dy.data_ptr(),
+        dx.data_ptr(),
+        dgamma.data_ptr(),
+        dbeta.data_ptr(),
+    )
+    return dx, dgamma, dbeta
 
 
 class _Normalize(torch.autograd.Function):
@@ -345,14 +384,14 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return (None,) * 5
-        x, *vectors = ctx.saved_tensors
-        nhwc, axis = channels_last_view(x), 1
-        if nhwc is not None:
-            x, dy, axis = nhwc, dy.permute(0, 2, 3, 1), 3
         # What is differentiated, or mapped by vmap, is made of PyTorch's own operations.
-        run: Any = batch_norm.gradients if _once(dy) else batch_norm.composed_gradients
-        dx, dgamma, dbeta = run(x, *vectors, dy, axis, *ctx.rest)
-        return dx if nhwc is None else dx.permute(0, 3, 1, 2), dgamma, dbeta, None, None
+        x, gamma, beta, mean, variance = ctx.saved_tensors
+        if _once(dy):
+            found = _normalize_gradients(x, gamma, beta, mean, variance, dy, *ctx.rest)
+        else:
+            rest = dy, 1, *ctx.rest
+            found = batch_norm.composed_gradients(x, gamma, beta, mean, variance, *rest)
+        return *found, None, None
 
 
 _apply_normalize = _apply(_Normalize)

@@ -6,8 +6,8 @@ Derivatives of higher order and in forward mode are those of PyTorch's own opera
 As in `torch.nn.functional.batch_norm`, numbers of channels are float32 where x is of a half type:
 everything is computed in float32 then, and the result and its derivatives in x are rounded once.
 
-`gradients` and `composed_gradients` also know an activation after it, by its number in C++. The
-operations have none.
+`composed_gradients` also knows an activation after it, by its number in C++. The operations know
+none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sepconv.engines.torch.convolution import CODES
 from sepconv.engines.torch.transforms import autograd_kernel, call_below, leading
 from sepconv.fused import BLOCK_ACTIVATIONS
 
-__all__ = ["batch_norm", "composed_gradients", "gradients"]
+__all__ = ["batch_norm", "composed_gradients"]
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -97,21 +97,23 @@ def _run(
     native: Any,
     sizes: tuple[int, int, int],
     epsilon: float,
-    activation: int,
     operands: tuple[Tensor | None, ...],
-    results: Three,
+    axis: int,
 ) -> Three:
-    """What a function of the kernels makes of operands that fit; the first result is like x."""
+    """What a function of the kernels makes of operands that fit; the first is x."""
+    x = operands[0]
+    assert x is not None
+    results = _results(x, axis)
     given = [None if a is None else a.contiguous() for a in operands]
     pointers = [None if a is None else a.data_ptr() for a in (*given, *results)]
-    native(*sizes, epsilon, activation, CODES[results[0].dtype], *pointers)
+    native(*sizes, epsilon, _NONE, CODES[x.dtype], *pointers)
     return results
 
 
 def _forward_cpu(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
-    sizes, results = _check(x, (gamma, beta), axis), _results(x, axis)
+    sizes = _check(x, (gamma, beta), axis)
     operands = x, gamma, beta
-    return _run(_native.batch_norm_forward, sizes, epsilon, _NONE, operands, results)
+    return _run(_native.batch_norm_forward, sizes, epsilon, operands, axis)
 
 
 def _gradients_cpu(
@@ -123,43 +125,14 @@ def _gradients_cpu(
     axis: int,
     epsilon: float,
 ) -> Three:
-    return gradients(x, gamma, None, mean, variance, dy, axis, epsilon, _NONE)
-
-
-def gradients(
-    x: Tensor,
-    gamma: Tensor,
-    beta: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    dy: Tensor,
-    axis: int,
-    epsilon: float,
-    activation: int,
-) -> Three:
-    """The gradients of x, gamma and beta by our kernels, on the CPU.
-
-    Args:
-        x: what was normalized.
-        gamma: as in `batch_norm`.
-        beta: likewise; needed where there is an activation.
-        mean: what `batch_norm` returned.
-        variance: likewise.
-        dy: the gradient of the result after its activation, like x.
-        axis: as in `batch_norm`.
-        epsilon: likewise.
-        activation: its number in C++.
-    """
-    vectors = (gamma, mean, variance) if beta is None else (gamma, beta, mean, variance)
-    sizes = _check(x, vectors, axis)
+    sizes = _check(x, (gamma, mean, variance), axis)
     if dy.shape != x.shape or dy.dtype != x.dtype:
         raise ValueError(
             "dy must be like x. Received: "
             f"{tuple(dy.shape)} of {dy.dtype}, and x.shape={tuple(x.shape)} of {x.dtype}"
         )
-    operands = x, gamma, beta, mean, variance, dy
-    results = _results(x, axis)
-    return _run(_native.batch_norm_backward, sizes, epsilon, activation, operands, results)
+    operands = x, gamma, None, mean, variance, dy
+    return _run(_native.batch_norm_backward, sizes, epsilon, operands, axis)
 
 
 # --- on other devices, and shapes alone ------------------------------------------------------
@@ -224,7 +197,19 @@ def composed_gradients(
     epsilon: float,
     activation: int,
 ) -> Three:
-    """`gradients` in PyTorch's own operations, which are differentiated or mapped in their turn."""
+    """The gradients of x, gamma and beta in PyTorch's own operations, to differentiate or map.
+
+    Args:
+        x: what was normalized.
+        gamma: as in `batch_norm`.
+        beta: likewise; read where there is an activation.
+        mean: what `batch_norm` returned.
+        variance: likewise.
+        dy: the gradient of the result after its activation, like x.
+        axis: as in `batch_norm`.
+        epsilon: likewise.
+        activation: the number in C++ of what follows the normalization.
+    """
     if activation != _NONE:
         normal = _normal(x, axis, epsilon)[0]
         before = normal * _along(gamma, x, axis) + _along(beta, x, axis)
