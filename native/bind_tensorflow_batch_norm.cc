@@ -148,14 +148,14 @@ void run_forward(const Attributes& a, Call& call) {
 }
 
 void run_backward(const Attributes& a, Call& call) {
-  const sepconv::BatchNormBackward args{call.x(),
-                                        call.vector(1, "gamma"),
-                                        call.vector(2, "mean"),
-                                        call.vector(3, "variance"),
-                                        call.like_x(4, "dy"),
-                                        call.output_like_x(0),
-                                        call.output_vector(1),
-                                        call.output_vector(2)};
+  const sepconv::BatchNormBackward args{.x = call.x(),
+                                        .gamma = call.vector(1, "gamma"),
+                                        .mean = call.vector(2, "mean"),
+                                        .variance = call.vector(3, "variance"),
+                                        .dy = call.like_x(4, "dy"),
+                                        .dx = call.output_like_x(0),
+                                        .dgamma = call.output_vector(1),
+                                        .dbeta = call.output_vector(2)};
   call.sizes.epsilon = call.epsilon(5);
   sepconv::batch_norm_backward(a.dtype(), call.sizes, args, sepconv::pool());
 }

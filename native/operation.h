@@ -104,11 +104,13 @@ struct PointwiseBackward {
   void* dbias = nullptr;
 };
 
-// Batch normalization in training: over an array [outer, channels, inner], where channels_last is
-// an inner of 1. Vectors of a number a channel are float32 where arrays are of a half type.
+// Batch normalization in training, and the activation after it: over an array [outer, channels,
+// inner], where channels_last is an inner of 1. Vectors of a number a channel are float32 where
+// arrays are of a half type.
 struct BatchNorm {
   int64_t outer, channels, inner;
   double epsilon;  // added to the variance
+  Activation activation = Activation::none;
 };
 struct BatchNormForward {
   const void* x = nullptr;
@@ -119,7 +121,9 @@ struct BatchNormForward {
 };
 // Gradients of sum(y * dy), from the forward's mean and variance.
 struct BatchNormBackward {
-  const void *x = nullptr, *gamma = nullptr, *mean = nullptr, *variance = nullptr, *dy = nullptr;
+  const void *x = nullptr, *gamma = nullptr;
+  const void* beta = nullptr;  // read where there is an activation
+  const void *mean = nullptr, *variance = nullptr, *dy = nullptr;
   void* dx = nullptr;  // null: the other two alone
   void *dgamma = nullptr, *dbeta = nullptr;
 };

@@ -1,5 +1,6 @@
-// Batch normalization in training: the mean and variance of each channel, the result, and the
-// gradients.
+// Batch normalization in training, and the activation after it: the mean and variance of each
+// channel, the result, and the gradients. The gradients' passes compute the activation's operand
+// again, to the bit as the forward pass did.
 //
 // Arrays of T are read as Real<T>, in which the numbers of channels are too: a half type's are
 // float32's. They are summed in parts whose size depends on the array's shape alone. A part is
@@ -9,6 +10,7 @@
 #pragma once
 #include "../operation.h"
 #include "../tuning.h"
+#include "activation_gradient.h"
 #include "half.h"
 #include "lanes.h"
 #include "parallel.h"
@@ -38,23 +40,42 @@ double value_or(const T* values, int64_t index, double otherwise) {
   return values == nullptr ? otherwise : static_cast<double>(values[index]);
 }
 
-// The factors of dx = a * dy + b * (x - mean) + c, from a channel's sums of dy and of dy * (x -
+// What a channel's differences from the mean are multiplied by: of the variance that is handed on,
+// so that forward and backward have the same bits.
+template <class T>
+double scale_of(const BatchNorm& s, T variance, const void* gamma, int64_t channel) {
+  return inverse_deviation(static_cast<double>(variance), s.epsilon) *
+         value_or(static_cast<const T*>(gamma), channel, 1);
+}
+
+template <class T>
+T shift_of(const void* beta, int64_t channel) {
+  return static_cast<T>(value_or(static_cast<const T*>(beta), channel, 0));
+}
+
+// The result before its activation.
+template <class T>
+inline Vec<T> normalized(Vec<T> x, Vec<T> mean, Vec<T> scale, Vec<T> shift) {
+  return (x - mean) * scale + shift;
+}
+
+// The factors of dx = scale * dy + b * (x - mean) + c, from a channel's sums of dy and of dy * (x -
 // mean); and the gradients of the channel's gamma and beta.
 template <class T>
 struct ChannelGradient {
   ChannelGradient(const BatchNorm& s, const BatchNormBackward& args, int64_t channel, double dy,
                   double dy_x) {
     const double count = static_cast<double>(s.outer * s.inner);
-    const double inverse = inverse_deviation(
-        static_cast<double>(static_cast<const T*>(args.variance)[channel]), s.epsilon);
-    const double scale = inverse * value_or(static_cast<const T*>(args.gamma), channel, 1);
-    a = static_cast<T>(scale);
-    b = static_cast<T>(-scale * inverse * inverse * dy_x / count);
-    c = static_cast<T>(-scale * dy / count);
+    const T variance = static_cast<const T*>(args.variance)[channel];
+    const double inverse = inverse_deviation(static_cast<double>(variance), s.epsilon);
+    const double factor = scale_of(s, variance, args.gamma, channel);
+    scale = static_cast<T>(factor);
+    b = static_cast<T>(-factor * inverse * inverse * dy_x / count);
+    c = static_cast<T>(-factor * dy / count);
     static_cast<T*>(args.dgamma)[channel] = static_cast<T>(inverse * dy_x);
     static_cast<T*>(args.dbeta)[channel] = static_cast<T>(dy);
   }
-  T a, b, c;
+  T scale, b, c;
 };
 
 // ---- channels_last: rows of channels
@@ -96,12 +117,9 @@ struct WideRows {
   int64_t group;  // rows that are read together, one after the other in memory
 };
 
-// Vectors of a row whose numbers stay in registers from row to row: three each.
-inline constexpr int kRowVectors = kRegisters == 32 ? 8 : 4;
-
-// Calls f.operator()<vectors>(column, lanes) for all columns of a row: as many vectors at a time as
-// fit, then fewer, and last the lanes that are left.
-template <class T, class F>
+// Calls f.operator()<vectors>(column, lanes) for all columns of a row: kMost vectors at a time,
+// then fewer, and last the lanes that are left.
+template <class T, int kMost, class F>
 void for_column_blocks(int64_t width, const F& f) {
   int64_t column = 0;
   const auto blocks = [&]<int kVectors>(auto&& self) {
@@ -109,8 +127,39 @@ void for_column_blocks(int64_t width, const F& f) {
       f.template operator()<kVectors>(column, WholeVector<T>{});
     if constexpr (kVectors > 1) self.template operator()<kVectors / 2>(self);
   };
-  blocks.template operator()<kRowVectors>(blocks);
+  blocks.template operator()<kMost>(blocks);
   if (column < width) f.template operator()<1>(column, FirstLanes<T>{width - column});
+}
+
+// Vectors of a row whose `numbers` each are in registers from row to row, or nearly so.
+constexpr int row_vectors(int numbers) {
+  int vectors = kRegisters == 32 ? 8 : 4;
+  while (vectors * numbers > kRegisters) vectors /= 2;
+  return vectors;
+}
+
+// Calls f(offset, lanes, numbers, sums) for every vector of a part: its place in the array, and the
+// numbers and sums of its columns, which are in registers from row to row. In memory each number's,
+// and each sum's, are `rows.padded` behind those of the one before.
+template <int kNumbers, int kSums, class T, class N, class F>
+void for_vectors(const WideRows<T>& rows, int64_t part, const N* numbers, T* sums, const F& f) {
+  rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
+    const auto block = [&]<int kVectors>(int64_t column, auto lanes) {
+      Vec<T> number[kVectors][kNumbers], sum[kVectors][kSums + 1];
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t at = column + v * kLanes<T>;
+        for (int k = 0; k < kNumbers; ++k) number[v][k] = lanes.get(numbers + k * rows.padded + at);
+        for (int k = 0; k < kSums; ++k) sum[v][k] = load(sums + k * rows.padded + at);
+      }
+      for (int64_t r = 0; r < count; ++r)
+        for (int v = 0; v < kVectors; ++v)
+          f(offset + r * rows.width + column + v * kLanes<T>, lanes, number[v], sum[v]);
+      for (int v = 0; v < kVectors; ++v)
+        for (int k = 0; k < kSums; ++k)
+          store(sums + k * rows.padded + column + v * kLanes<T>, sum[v][k]);
+    };
+    for_column_blocks<T, row_vectors(kNumbers + kSums)>(width, block);
+  });
 }
 
 // Channels whose sums are added up together.
@@ -176,28 +225,12 @@ template <class T, class R = Real<T>>
 void part_moments(const WideRows<R>& rows, int64_t part, const T* x, R* means, R* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
   const T* about = x + rows.first(part) * rows.width;
-  rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
-    for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
-      Vec<R> shift[kVectors], total[kVectors], squared[kVectors];
-      for (int v = 0; v < kVectors; ++v) {
-        const int64_t at = column + v * kLanes<R>;
-        shift[v] = lanes.get(about + at);
-        total[v] = load(means + at);
-        squared[v] = load(squares + at);
-      }
-      for (int64_t r = 0; r < count; ++r)
-        for (int v = 0; v < kVectors; ++v) {
-          const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
-          const Vec<R> d = lanes.get(x + at) - shift[v];
-          total[v] += d;
-          squared[v] += d * d;
-        }
-      for (int v = 0; v < kVectors; ++v) {
-        store(means + column + v * kLanes<R>, total[v]);
-        store(squares + column + v * kLanes<R>, squared[v]);
-      }
-    });
-  });
+  for_vectors<1, 2>(rows, part, about, means,
+                    [&](int64_t at, auto lanes, const Vec<R>* shift, Vec<R>* sums) {
+                      const Vec<R> d = lanes.get(x + at) - shift[0];
+                      sums[0] += d;
+                      sums[1] += d * d;
+                    });
   for (int64_t r = 0; r < rows.repeat; ++r) {
     const R values = static_cast<R>(rows.values(part, r));
     if (values == 0) break;
@@ -213,7 +246,6 @@ template <class T>
 void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runner) {
   using R = Real<T>;
   const T* x = static_cast<const T*>(args.x);
-  const R *gamma = static_cast<const R*>(args.gamma), *beta = static_cast<const R*>(args.beta);
   T* const y = static_cast<T*>(args.y);
   const WideRows<R> rows(s.outer, s.channels);
   const PartSums<R> sums(rows);
@@ -239,69 +271,64 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
     for (int64_t i = 0; i < count; ++i) {
       const int64_t c = channel + i;
       const double variance = not_negative(square[i] / total);
+      const R rounded = static_cast<R>(variance);
       static_cast<R*>(args.mean)[c] = static_cast<R>(mean[i]);
-      static_cast<R*>(args.variance)[c] = static_cast<R>(variance);
+      static_cast<R*>(args.variance)[c] = rounded;
       numbers.set(0, c, static_cast<R>(mean[i]));
-      numbers.set(1, c,
-                  static_cast<R>(inverse_deviation(variance, s.epsilon) * value_or(gamma, c, 1)));
-      numbers.set(2, c, static_cast<R>(value_or(beta, c, 0)));
+      numbers.set(1, c, static_cast<R>(scale_of(s, rounded, args.gamma, c)));
+      numbers.set(2, c, shift_of<R>(args.beta, c));
     }
   });
   if (y == nullptr) return;
-  parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
-      for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
-        Vec<R> mean[kVectors], scale[kVectors], shift[kVectors];
-        for (int v = 0; v < kVectors; ++v) {
-          const int64_t at = column + v * kLanes<R>;
-          mean[v] = load(numbers[0] + at);
-          scale[v] = load(numbers[1] + at);
-          shift[v] = load(numbers[2] + at);
-        }
-        for (int64_t r = 0; r < count; ++r)
-          for (int v = 0; v < kVectors; ++v) {
-            const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
-            lanes.put(y + at, (lanes.get(x + at) - mean[v]) * scale[v] + shift[v]);
-          }
-      });
+  with_activation(s.activation, [&]<Activation kActivation>() {
+    parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
+      for_vectors<3, 0>(rows, part, numbers[0], static_cast<R*>(nullptr),
+                        [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
+                          const Vec<R> v = normalized<R>(lanes.get(x + at), n[0], n[1], n[2]);
+                          lanes.put(y + at, activated<R, kActivation>(v));
+                        });
     });
   });
 }
 
-template <class T>
+template <class T, Activation kActivation>
 void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
   using R = Real<T>;
   const T *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
   T* const dx = static_cast<T*>(args.dx);
   const WideRows<R> rows(s.outer, s.channels);
   const PartSums<R> sums(rows);
-  const RowNumbers<R, 4> numbers(rows);
-  for (int64_t c = 0; c < s.channels; ++c) numbers.set(0, c, static_cast<const R*>(args.mean)[c]);
+  // In this order: mean, scale, shift where there is an activation, b and c.
+  constexpr bool kActive = kActivation != Activation::none;
+  constexpr int kB = kActive ? 3 : 2, kC = kB + 1;
+  const RowNumbers<R, kC + 1> numbers(rows);
+  // The gradient of the result before its activation.
+  const auto gradient = [&](int64_t at, auto lanes, Vec<R> value,
+                            const Vec<R>* n) __attribute__((always_inline)) {
+    const Vec<R> d = lanes.get(dy + at);
+    if constexpr (!kActive)
+      return d;
+    else
+      return activation_gradient<R, kActivation>(d, normalized<R>(value, n[0], n[1], n[2]));
+  };
+  for_channels<R>(runner, s.channels, [&](int64_t channel, int64_t count) {
+    for (int64_t c = channel; c < channel + count; ++c) {
+      numbers.set(0, c, static_cast<const R*>(args.mean)[c]);
+      if (!kActive) continue;
+      const R variance = static_cast<const R*>(args.variance)[c];
+      numbers.set(1, c, static_cast<R>(scale_of(s, variance, args.gamma, c)));
+      numbers.set(2, c, shift_of<R>(args.beta, c));
+    }
+  });
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    R *first = sums.first(part), *second = sums.second(part);
-    fill_zero(first, 2 * rows.padded);
-    rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
-      for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
-        Vec<R> mean[kVectors], total[kVectors], product[kVectors];
-        for (int v = 0; v < kVectors; ++v) {
-          const int64_t at = column + v * kLanes<R>;
-          mean[v] = load(numbers[0] + at);
-          total[v] = load(first + at);
-          product[v] = load(second + at);
-        }
-        for (int64_t r = 0; r < count; ++r)
-          for (int v = 0; v < kVectors; ++v) {
-            const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
-            const Vec<R> d = lanes.get(dy + at);
-            total[v] += d;
-            product[v] += d * (lanes.get(x + at) - mean[v]);
-          }
-        for (int v = 0; v < kVectors; ++v) {
-          store(first + column + v * kLanes<R>, total[v]);
-          store(second + column + v * kLanes<R>, product[v]);
-        }
-      });
-    });
+    fill_zero(sums.first(part), 2 * rows.padded);  // the second ones lie behind the first
+    for_vectors<kActive ? 3 : 1, 2>(rows, part, numbers[0], sums.first(part),
+                                    [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>* sum) {
+                                      const Vec<R> value = lanes.get(x + at);
+                                      const Vec<R> d = gradient(at, lanes, value, n);
+                                      sum[0] += d;
+                                      sum[1] += d * (value - n[0]);
+                                    });
   });
   for_channels<R>(runner, s.channels, [&](int64_t channel, int64_t count) {
     double total[kSumChannels] = {}, product[kSumChannels] = {};
@@ -313,31 +340,19 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
     });
     for (int64_t i = 0; i < count; ++i) {
       const ChannelGradient<R> g(s, args, channel + i, total[i], product[i]);
-      numbers.set(1, channel + i, g.a);
-      numbers.set(2, channel + i, g.b);
-      numbers.set(3, channel + i, g.c);
+      numbers.set(1, channel + i, g.scale);
+      numbers.set(kB, channel + i, g.b);
+      numbers.set(kC, channel + i, g.c);
     }
   });
   if (dx == nullptr) return;
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
-      for_column_blocks<R>(width, [&]<int kVectors>(int64_t column, auto lanes) {
-        Vec<R> mean[kVectors], a[kVectors], b[kVectors], c[kVectors];
-        for (int v = 0; v < kVectors; ++v) {
-          const int64_t at = column + v * kLanes<R>;
-          mean[v] = load(numbers[0] + at);
-          a[v] = load(numbers[1] + at);
-          b[v] = load(numbers[2] + at);
-          c[v] = load(numbers[3] + at);
-        }
-        for (int64_t r = 0; r < count; ++r)
-          for (int v = 0; v < kVectors; ++v) {
-            const int64_t at = offset + r * rows.width + column + v * kLanes<R>;
-            lanes.put(dx + at,
-                      a[v] * lanes.get(dy + at) + (b[v] * (lanes.get(x + at) - mean[v]) + c[v]));
-          }
-      });
-    });
+    for_vectors<kC + 1, 0>(rows, part, numbers[0], static_cast<R*>(nullptr),
+                           [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
+                             const Vec<R> value = lanes.get(x + at);
+                             const Vec<R> d = gradient(at, lanes, value, n);
+                             lanes.put(dx + at, n[1] * d + (n[kB] * (value - n[0]) + n[kC]));
+                           });
   });
 }
 
@@ -401,49 +416,59 @@ void planes_forward(const BatchNorm& s, const BatchNormForward& args, Runner& ru
   T* const y = static_cast<T*>(args.y);
   parallel<R>(runner, s.channels, 0, [&](int64_t channel, R*) {
     const ChannelMoments moments = plane_moments<T>(s, channel, x);
+    const R variance = static_cast<R>(moments.variance);
     static_cast<R*>(args.mean)[channel] = static_cast<R>(moments.mean);
-    static_cast<R*>(args.variance)[channel] = static_cast<R>(moments.variance);
+    static_cast<R*>(args.variance)[channel] = variance;
     if (y == nullptr) return;
     const Vec<R> mean = broadcast(static_cast<R>(moments.mean)),
-                 scale = broadcast(
-                     static_cast<R>(inverse_deviation(moments.variance, s.epsilon) *
-                                    value_or(static_cast<const R*>(args.gamma), channel, 1))),
-                 shift = broadcast(
-                     static_cast<R>(value_or(static_cast<const R*>(args.beta), channel, 0)));
-    for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
-      for_columns<R>(count, [&](int64_t at, auto lanes) {
-        lanes.put(y + offset + at, (lanes.get(x + offset + at) - mean) * scale + shift);
+                 scale = broadcast(static_cast<R>(scale_of(s, variance, args.gamma, channel))),
+                 shift = broadcast(shift_of<R>(args.beta, channel));
+    with_activation(s.activation, [&]<Activation kActivation>() {
+      for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
+        for_columns<R>(count, [&](int64_t at, auto lanes) {
+          const Vec<R> v = normalized<R>(lanes.get(x + offset + at), mean, scale, shift);
+          lanes.put(y + offset + at, activated<R, kActivation>(v));
+        });
       });
     });
   });
 }
 
-template <class T>
+template <class T, Activation kActivation>
 void planes_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
   using R = Real<T>;
   const T *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
   T* const dx = static_cast<T*>(args.dx);
   parallel<R>(runner, s.channels, 0, [&](int64_t channel, R*) {
-    const Vec<R> mean = broadcast(static_cast<const R*>(args.mean)[channel]);
+    const R variance = static_cast<const R*>(args.variance)[channel];
+    const Vec<R> mean = broadcast(static_cast<const R*>(args.mean)[channel]),
+                 scale = broadcast(static_cast<R>(scale_of(s, variance, args.gamma, channel))),
+                 shift = broadcast(shift_of<R>(args.beta, channel));
+    // The gradient of the result before its activation.
+    const auto gradient = [&](Vec<R> d, Vec<R> value) __attribute__((always_inline)) {
+      return activation_gradient<R, kActivation>(d, normalized<R>(value, mean, scale, shift));
+    };
     double total = 0, product = 0;
     for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
       R part_total, part_product;
       plane_sums(count, &part_total, &part_product,
                  [&](int64_t at, auto lanes, Vec<R>& a, Vec<R>& b) {
-                   const Vec<R> d = lanes.get(dy + offset + at);
+                   const Vec<R> value = lanes.get(x + offset + at);
+                   const Vec<R> d = gradient(lanes.get(dy + offset + at), value);
                    a += d;
-                   b += d * (lanes.get(x + offset + at) - mean);
+                   b += d * (value - mean);
                  });
       total += static_cast<double>(part_total);
       product += static_cast<double>(part_product);
     });
     const ChannelGradient<R> g(s, args, channel, total, product);
     if (dx == nullptr) return;
-    const Vec<R> a = broadcast(g.a), b = broadcast(g.b), c = broadcast(g.c);
+    const Vec<R> b = broadcast(g.b), c = broadcast(g.c);
     for_plane_parts<R>(s, channel, [&](int64_t offset, int64_t count) {
       for_columns<R>(count, [&](int64_t at, auto lanes) {
         const int64_t i = offset + at;
-        lanes.put(dx + i, a * lanes.get(dy + i) + (b * (lanes.get(x + i) - mean) + c));
+        const Vec<R> value = lanes.get(x + i), d = gradient(lanes.get(dy + i), value);
+        lanes.put(dx + i, scale * d + (b * (value - mean) + c));
       });
     });
   });
@@ -458,7 +483,10 @@ void batch_norm_forward(const BatchNorm& s, const BatchNormForward& args, Runner
 
 template <class T>
 void batch_norm_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
-  s.inner == 1 ? rows_backward<T>(s, args, runner) : planes_backward<T>(s, args, runner);
+  with_activation(s.activation, [&]<Activation kActivation>() {
+    s.inner == 1 ? rows_backward<T, kActivation>(s, args, runner)
+                 : planes_backward<T, kActivation>(s, args, runner);
+  });
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

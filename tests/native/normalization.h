@@ -38,6 +38,7 @@ inline Sizes random_sizes(std::mt19937& random) {
   z.gamma = from(0, 3) != 0;
   z.beta = from(0, 3) != 0;
   z.arrays = from(0, 3) != 0;
+  z.s.activation = static_cast<sepconv::Activation>(from(0, 4));
   return z;
 }
 
@@ -58,6 +59,9 @@ Operands<T, R> random_operands(const Sizes& z, uint32_t seed) {
   values(z.gamma ? z.s.channels : 0, 2, in.gamma);
   values(z.beta ? z.s.channels : 0, 3, in.beta);
   for (T& value : in.x) value = static_cast<T>(value + z.offset);
+  // So that results reach all parts of an activation.
+  if (z.s.activation != sepconv::Activation::none)
+    for (R& value : in.gamma) value *= 6;
   return in;
 }
 
@@ -75,7 +79,7 @@ Outputs<T, R> run(const Sizes& z, sepconv::DType dtype, const Operands<T, R>& in
   T* dx = z.arrays ? buffers.output<T>(kDx, n) : nullptr;
   R *dgamma = buffers.output<R>(kDbias, channels), *dbeta = buffers.output<R>(kBias, channels);
   const T* dy = buffers.input(kDy, in.dy);
-  sepconv::batch_norm_backward(dtype, z.s, {x, gamma, mean, variance, dy, dx, dgamma, dbeta},
+  sepconv::batch_norm_backward(dtype, z.s, {x, gamma, beta, mean, variance, dy, dx, dgamma, dbeta},
                                runner);
   CHECK(buffers.intact());
   return {copied(y, n),  copied(mean, channels),   copied(variance, channels),

@@ -1,5 +1,7 @@
-// Random batch normalizations against plain loops in double, with the same bits on every runner.
+// Random batch normalizations and activations against plain loops in double, with the same bits on
+// every runner.
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <string>
 
@@ -11,6 +13,38 @@
 
 namespace test {
 namespace {
+
+double activated(sepconv::Activation activation, double v) {
+  using sepconv::Activation;
+  if (activation == Activation::relu) return v < 0 ? 0 : v;
+  if (activation == Activation::relu6) return v < 0 ? 0 : v > 6 ? 6 : v;
+  if (activation == Activation::hard_silu) return v * std::min(std::max(v + 3, 0.0), 6.0) / 6;
+  if (activation == Activation::silu) return v / (1 + std::exp(-v));
+  return v;
+}
+
+// An activation's derivative, and how far it may be from that when v is `off` from it: all of a
+// step where v is near one.
+struct Slope {
+  double value, off;
+};
+Slope slope_of(sepconv::Activation activation, double v, double off) {
+  using sepconv::Activation;
+  const auto near = [&](std::initializer_list<double> steps) {
+    for (const double step : steps)
+      if (std::fabs(v - step) <= off) return 1.0;
+    return 0.0;
+  };
+  if (activation == Activation::relu) return {v > 0 ? 1.0 : 0.0, near({0})};
+  if (activation == Activation::relu6) return {v > 0 && v < 6 ? 1.0 : 0.0, near({0, 6})};
+  if (activation == Activation::hard_silu)
+    return {v <= -3 ? 0 : v < 3 ? v / 3 + 0.5 : 1, near({-3, 3}) + off};
+  if (activation == Activation::silu) {
+    const double gate = 1 / (1 + std::exp(-v));
+    return {gate * (1 + v * (1 - gate)), off};
+  }
+  return {1, 0};
+}
 
 // Which results are further from the plain loops' than rounding explains.
 template <class T, class R>
@@ -44,35 +78,47 @@ std::string wrong(const Sizes& z, const Operands<T, R>& in, const Outputs<T, R>&
       squares += static_cast<long double>(d) * d;
     });
     const auto variance = static_cast<double>(squares / static_cast<long double>(count));
-    double size = 0;
+    double size = 0, off_total = 0;
     const double inverse = 1 / std::sqrt(variance + z.s.epsilon);
     // The mean is handed on as a T, whose last place is this far from it in deviations.
     const double shift = std::fabs(mean) * inverse;
-    each([&](size_t i) {
-      const double dy = in.dy[i];
-      total += dy;
-      along += dy * (static_cast<double>(in.x[i]) - mean) * inverse;
-      size += std::fabs(dy) * (1 + shift);
-    });
     const double gamma = z.gamma ? static_cast<double>(in.gamma[at]) : 1;
     const double beta = z.beta ? static_cast<double>(in.beta[at]) : 0;
+    const auto normal_of = [&](size_t i) {
+      return (static_cast<double>(in.x[i]) - mean) * inverse;
+    };
+    // How far a result before its activation may be from what it should be, in units.
+    const auto room_of = [&](size_t i) {
+      return 200 * (1 + std::fabs(normal_of(i)) + shift) * (std::fabs(gamma) + 1);
+    };
+    const auto slope = [&](size_t i) {
+      return slope_of(z.s.activation, normal_of(i) * gamma + beta, unit * room_of(i));
+    };
+    each([&](size_t i) {
+      const double full = in.dy[i], dy = full * slope(i).value;
+      total += dy;
+      along += dy * normal_of(i);
+      size += std::fabs(dy) * (1 + shift);
+      off_total += std::fabs(full) * slope(i).off * (1 + std::fabs(normal_of(i)));
+    });
     hold("mean", out.mean[at], mean, 8 * (1 + std::fabs(mean)));
     // A double that holds the mean is that far from it.
     const double off = std::numeric_limits<double>::epsilon() * std::fabs(mean);
     hold("variance", out.variance[at], variance,
-         100 * variance + 8 * off / unit * std::sqrt(variance));
+         200 * variance + 8 * off / unit * std::sqrt(variance));
     const auto dgamma = static_cast<double>(along), dbeta = static_cast<double>(total);
-    hold("dgamma", out.dgamma[at], dgamma, 100 * (1 + size));
-    hold("dbeta", out.dbeta[at], dbeta, 100 * (1 + size));
+    hold("dgamma", out.dgamma[at], dgamma, 100 * (1 + size) + off_total / unit);
+    hold("dbeta", out.dbeta[at], dbeta, 100 * (1 + size) + off_total / unit);
     if (!z.arrays) continue;
     const double scale = std::fabs(gamma * inverse);
     each([&](size_t i) {
-      const double normal = (static_cast<double>(in.x[i]) - mean) * inverse;
-      const double room = 200 * (1 + std::fabs(normal) + shift);
-      hold_stored("y", out.y[i], normal * gamma + beta, room * (std::fabs(gamma) + 1));
+      const double normal = normal_of(i), dy = in.dy[i];
+      hold_stored("y", out.y[i], activated(z.s.activation, normal * gamma + beta), 2 * room_of(i));
+      const double room = 200 * (1 + std::fabs(normal) + shift) * (1 + std::fabs(normal));
+      const double off = std::fabs(dy) * slope(i).off + off_total / count * (1 + std::fabs(normal));
       hold_stored("dx", out.dx[i],
-                  gamma * inverse * (in.dy[i] - dbeta / count - normal * dgamma / count),
-                  room * scale * (1 + std::fabs(normal)) * (1 + size / count));
+                  gamma * inverse * (dy * slope(i).value - dbeta / count - normal * dgamma / count),
+                  scale * (room * (1 + size / count) + off / unit));
     });
   }
   return text;
@@ -95,10 +141,10 @@ void check_one(sepconv::DType dtype, const Sizes& z, uint32_t seed, Buffers& buf
   if (!CHECK(why.empty()))
     std::fprintf(stderr,
                  "  %sof outer,channels,inner=%ld,%ld,%ld offset=%g gamma,beta,arrays=%d,%d,%d "
-                 "dtype=%d seed=%u\n",
+                 "activation=%d dtype=%d seed=%u\n",
                  why.c_str(), static_cast<long>(z.s.outer), static_cast<long>(z.s.channels),
                  static_cast<long>(z.s.inner), z.offset, z.gamma, z.beta, z.arrays,
-                 static_cast<int>(dtype), seed);
+                 static_cast<int>(z.s.activation), static_cast<int>(dtype), seed);
 }
 
 // Of nothing, mean and variance are NaN, as 0 / 0 is; a channel that never changes has no variance.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "LEAST_ACTIVATED",
     "LEAST_CHANNELS",
     "LEAST_NORMALIZED",
     "MOST_FILTERS",
@@ -25,6 +26,9 @@ LEAST_CHANNELS = 8
 #: 1.8 times as fast.
 LEAST_NORMALIZED = 1 << 17
 MOST_NORMALIZED = 40
+
+#: The fewest elements for which it is faster where it computes the activation after it, too.
+LEAST_ACTIVATED = 1 << 12
 
 #: Why most convolutions are not ours.
 ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"

@@ -1,6 +1,7 @@
 """PyTorch's modules that compute with sepconv, and functions on networks of them; without Keras.
 
-`Conv1d`, `Conv2d` and `BatchNorm2d` are `torch.nn`'s in everything but the computation.
+`Conv1d`, `Conv2d`, `BatchNorm2d` and the activations are `torch.nn`'s in everything but the
+computation.
 `sepconv.accelerate` puts them into a network, and `sepconv.to_stock` takes them out again.
 `ProgramModule` is a whole network as one native call, which `sepconv.optimize` makes of a module.
 
@@ -14,9 +15,20 @@ Example:
 
 from __future__ import annotations
 
+from sepconv.modules.activation import Hardswish, ReLU, ReLU6, SiLU
 from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.convolution import Conv1d, Conv2d
 from sepconv.modules.program_module import ProgramModule
 from sepconv.modules.separable import SeparableConv2d
 
-__all__ = ["BatchNorm2d", "Conv1d", "Conv2d", "ProgramModule", "SeparableConv2d"]
+__all__ = [
+    "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
+    "Hardswish",
+    "ProgramModule",
+    "ReLU",
+    "ReLU6",
+    "SeparableConv2d",
+    "SiLU",
+]

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from sepconv.models.record import Record
-from sepconv.modules.selecting import OURS, refusal
+from sepconv.modules.activation import code_of
+from sepconv.modules.batch_norm import BatchNorm2d
+from sepconv.modules.pairing import pairs
+from sepconv.modules.selecting import OURS, our_activation, refusal
 from sepconv.modules.verify import as_arguments, check_outputs, outputs_of
 
 __all__ = ["Accelerated", "accelerate"]
@@ -41,6 +44,13 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     Only modules of exactly these classes are changed. Others are left alone, and the record says
     why: derived classes, weight norm and parametrizations, a replaced `forward`, lazy and quantized
     modules, other devices than the CPU.
+
+    `torch.nn.ReLU`, `ReLU6`, `SiLU` and `Hardswish` become ours where the source of the module
+    around them shows that a normalization's result goes to them and to nothing else: ``x =
+    self.norm(x)`` and then ``x = self.act(x)``, ``self.act(self.norm(x))``, or neighbours in a
+    `torch.nn.Sequential`. In training both are then one pass over memory, and so are their
+    gradients; the record names these pairs. Each call makes sure of it anew: where either has hooks
+    or was replaced, or the normalization is called from elsewhere, it computes itself alone.
 
     Args:
         module: a network, or one module. Tensors may be contiguous or in ``torch.channels_last``
@@ -76,24 +86,58 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     arguments = None if verify is True or verify is False else as_arguments(verify)
     before = None if arguments is None else outputs_of(module, arguments)
     record = Record("accelerate")
-    changed: list[tuple[nn.Module, type[nn.Module]]] = []
-    for name, part in module.named_modules():
-        if not isinstance(part, _CLASSES):
-            continue
-        kind: type[nn.Module] = type(part)
-        reason = refusal(part)
+    parts = dict(module.named_modules())
+    changed: dict[str, tuple[nn.Module, type[nn.Module]]] = {}
+    reasons = {name: refusal(part) for name, part in parts.items() if isinstance(part, _CLASSES)}
+    for name, reason in reasons.items():
         if reason is None:
-            part.__class__ = OURS[kind]
-            changed.append((part, kind))
-        note = reason or f"sepconv.modules.{OURS[kind].__name__}"
-        record.add(name, kind.__name__, reason is None, note)
+            changed[name] = _change(parts[name], OURS[type(parts[name])])
+    partners = _partners(parts)
+    for name in partners:
+        ours = our_activation(type(parts[name]))
+        if ours is not None:
+            changed[name] = _change(parts[name], ours)
+    for name, part in parts.items():
+        if name not in reasons and name not in partners:
+            continue
+        kind = changed[name][1] if name in changed else type(part)
+        note = f"sepconv.modules.{type(part).__name__}"
+        if name not in changed:
+            note = reasons.get(name) or "sepconv's already"
+        if name in partners:
+            note += f"; one pass with {', '.join(partners[name])}"
+        record.add(name, kind.__name__, name in changed, note)
     if arguments is None:
         record.verification = "not verified: no inputs; verify=inputs compares outputs"
     else:
         try:
             record.verification = check_outputs(before, outputs_of(module, arguments))
         except BaseException:
-            for part, kind in changed:
+            for part, kind in changed.values():
                 part.__class__ = kind
             raise
     return Accelerated(module, record)
+
+
+def _change(part: nn.Module, ours: type[nn.Module]) -> tuple[nn.Module, type[nn.Module]]:
+    """Gives a module a class of ours; it and the class that it had."""
+    kind = type(part)
+    part.__class__ = ours
+    return part, kind
+
+
+def _partners(parts: dict[str, nn.Module]) -> dict[str, list[str]]:
+    """The normalizations of ours and the activations that follow them, each with its partners."""
+    names = {id(part): name for name, part in parts.items()}
+    found: dict[str, list[str]] = {}
+    for owner in parts.values():
+        for norm, activation in pairs(owner):
+            if type(norm) is not BatchNorm2d or "forward" in vars(activation):
+                continue
+            if our_activation(type(activation)) is None and code_of(activation) is None:
+                continue
+            one, other = names[id(norm)], names[id(activation)]
+            for name, partner in ((one, other), (other, one)):
+                if partner not in found.setdefault(name, []):
+                    found[name].append(partner)
+    return found

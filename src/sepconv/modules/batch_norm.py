@@ -7,12 +7,16 @@ from torch import Tensor, nn
 
 from sepconv.engines import thresholds
 from sepconv.engines.torch.batch_norm import batch_norm
+from sepconv.fused import BLOCK_ACTIVATIONS
 from sepconv.modules import eager
+from sepconv.modules.activation import code_of, mark
 from sepconv.modules.convolving import on_cpu
+from sepconv.modules.pairing import following
 
 __all__ = ["BatchNorm2d"]
 
 _COMPUTED_DTYPES = (torch.float32, torch.float64)
+_NONE = BLOCK_ACTIVATIONS[None]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -22,6 +26,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     computes what our kernels do not: inference, other devices than the CPU, inputs of another dtype
     than the parameters, and layers without parameters or with a cumulative average. It also trains
     on the sizes that it computes faster: small images, and many channels that lie last in memory.
+
+    Where an activation of ours surely follows, as after `sepconv.accelerate`, both are one pass
+    over memory, and so are their gradients.
 
     Example:
         >>> import torch
@@ -45,8 +52,16 @@ class BatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         if not _is_served(input, weight, bias, running_mean, running_var):
             return super().forward(input)
-        if eager.is_eager(input, weight, bias):
-            y, mean, variance = eager.normalize(input, weight, bias, self.eps)
+        eagerly = eager.is_eager(input, weight, bias)
+        after = following(self) if eagerly and _may_pay(input) else None
+        activation = code_of(after)
+        if not _pays(input, activation):
+            return super().forward(input)
+        if eagerly:
+            code = _NONE if activation is None else activation
+            y, mean, variance = eager.normalize(input, weight, bias, self.eps, code)
+            if after is not None and activation is not None:
+                mark(y, after)
         else:
             y, mean, variance = batch_norm(input, weight, bias, axis=1, epsilon=self.eps)
         if running_mean is not None and running_var is not None:
@@ -62,7 +77,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def _is_served(x: Tensor, weight: Tensor, bias: Tensor, *running: Tensor | None) -> bool:
-    """Whether our kernels train a layer: of four axes, and all tensors alike."""
+    """Whether our kernels can train a layer: of four axes, and all tensors alike."""
     if not on_cpu(x, weight, bias, *running):
         return False
     shape, dtype = x.shape, x.dtype
@@ -73,12 +88,18 @@ def _is_served(x: Tensor, weight: Tensor, bias: Tensor, *running: Tensor | None)
         and weight.dtype == bias.dtype == dtype
         and all(tensor is None or tensor.dtype == dtype for tensor in running)
         and x.numel() > shape[1]  # else PyTorch raises
-        and _pays(x)
     )
 
 
-def _pays(x: Tensor) -> bool:
-    """Whether our kernels are faster than PyTorch's on images."""
+def _may_pay(x: Tensor) -> bool:
+    """Whether our kernels are faster than PyTorch's if an activation follows."""
+    return x.numel() >= thresholds.LEAST_ACTIVATED
+
+
+def _pays(x: Tensor, activation: int | None) -> bool:
+    """Whether our kernels are faster than PyTorch's on images, with the activation after them."""
+    if activation is not None:
+        return True
     if x.numel() < thresholds.LEAST_NORMALIZED:
         return False
     return x.stride(1) != 1 or x.shape[1] <= thresholds.MOST_NORMALIZED

@@ -282,33 +282,39 @@ _apply_product = _apply(_Product)
 Three = tuple[Tensor, Tensor, Tensor]
 
 
-def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
-    """The normalized images, and the mean and the variance of each channel.
+def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+    """The normalized and activated images, and the mean and the variance of each channel.
 
-    The images have four axes. Gamma and beta have a number a channel, of the images' dtype.
+    The images have four axes. Gamma and beta have a number a channel, of the images' dtype. The
+    activation is its number in C++, that of None for none.
     """
     if _differentiated(x, gamma, beta):
-        return _apply_normalize(x, gamma, beta, epsilon)
-    return _normalize(x, gamma, beta, epsilon)
+        return _apply_normalize(x, gamma, beta, epsilon, activation)
+    return _normalize(x, gamma, beta, epsilon, activation)
 
 
-def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
+def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int], torch.memory_format]:
+    """Images in dense memory, its sizes before, on and after the channels, and its format."""
     shape, stride = x.shape, x.stride()
     batch, channels, height, width = shape
-    pixels = height * width
     last = stride[1] == 1
-    order, sizes = torch.contiguous_format, (batch, channels, pixels)
-    if last:
-        order, sizes = torch.channels_last, (batch * pixels, channels, 1)
     if not _is_dense(shape, stride, last):
         x = x.permute(0, 2, 3, 1).contiguous() if last else x.contiguous()
-    dtype, real = x.dtype, gamma.dtype
+    if last:
+        return x, (batch * height * width, channels, 1), torch.channels_last
+    return x, (batch, channels, height * width), torch.contiguous_format
+
+
+def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+    shape, dtype, real = x.shape, x.dtype, gamma.dtype
+    x, sizes, order = _layout(x)
     y = torch.empty(shape, dtype=dtype, memory_format=order)
-    mean, variance = torch.empty(channels, dtype=real), torch.empty(channels, dtype=real)
+    mean, variance = torch.empty(sizes[1], dtype=real), torch.empty(sizes[1], dtype=real)
     gamma, beta = gamma.contiguous(), beta.contiguous()
     _native.batch_norm_forward(
         *sizes,
         epsilon,
+        activation,
         CODES[dtype],
         x.data_ptr(),
         gamma.data_ptr(),
@@ -320,28 +326,66 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
     return y, mean, variance
 
 
+def _normalize_gradients(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    epsilon: float,
+    activation: int,
+) -> Three:
+    shape, dtype, real = x.shape, x.dtype, gamma.dtype
+    x, sizes, order = _layout(x)
+    dy = dy.contiguous(memory_format=order)
+    gamma = gamma.contiguous()
+    beta = None if beta is None else beta.contiguous()
+    dx = torch.empty(shape, dtype=dtype, memory_format=order)
+    dgamma, dbeta = torch.empty(sizes[1], dtype=real), torch.empty(sizes[1], dtype=real)
+    _native.batch_norm_backward(
+        *sizes,
+        epsilon,
+        activation,
+        CODES[dtype],
+        x.data_ptr(),
+        gamma.data_ptr(),
+        None if beta is None else beta.data_ptr(),
+        mean.data_ptr(),
+        variance.data_ptr(),
+        dy.data_ptr(),
+        dx.data_ptr(),
+        dgamma.data_ptr(),
+        dbeta.data_ptr(),
+    )
+    return dx, dgamma, dbeta
+
+
 class _Normalize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Three:
-        y, mean, variance = _normalize(x, gamma, beta, epsilon)
-        ctx.save_for_backward(x, gamma, mean, variance)
+    def forward(
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int
+    ) -> Three:
+        y, mean, variance = _normalize(x, gamma, beta, epsilon, activation)
+        needed = None if activation == _NONE else beta
+        ctx.save_for_backward(x, gamma, needed, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
-        ctx.epsilon = epsilon
+        ctx.rest = epsilon, activation
         return y, mean, variance
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if dy is None:
-            return (None,) * 4
-        x, gamma, mean, variance = ctx.saved_tensors
-        nhwc, axis = channels_last_view(x), 1
-        if nhwc is not None:
-            x, dy, axis = nhwc, dy.permute(0, 2, 3, 1), 3
+            return (None,) * 5
         # What is differentiated, or mapped by vmap, is made of PyTorch's own operations.
-        run: Any = batch_norm._gradients_cpu if _once(dy) else batch_norm._composed_gradients
-        dx, dgamma, dbeta = run(x, gamma, mean, variance, dy, axis, ctx.epsilon)
-        return dx if nhwc is None else dx.permute(0, 3, 1, 2), dgamma, dbeta, None
+        x, gamma, beta, mean, variance = ctx.saved_tensors
+        if _once(dy):
+            found = _normalize_gradients(x, gamma, beta, mean, variance, dy, *ctx.rest)
+        else:
+            rest = dy, 1, *ctx.rest
+            found = batch_norm.composed_gradients(x, gamma, beta, mean, variance, *rest)
+        return *found, None, None
 
 
 _apply_normalize = _apply(_Normalize)

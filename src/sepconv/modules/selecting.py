@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from sepconv.modules.activation import Activation, Hardswish, ReLU, ReLU6, SiLU, stock_of
 from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.convolution import Conv1d, Conv2d, geometry_of
 from sepconv.modules.convolving import kernels_refusal
+from sepconv.modules.foreign import foreign_class
 
-__all__ = ["OURS", "refusal"]
+__all__ = ["OURS", "our_activation", "refusal", "stock_class"]
 
 #: Our classes by PyTorch's.
 OURS: dict[type[nn.Module], type[nn.Module]] = {
@@ -17,6 +19,37 @@ OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: Conv2d,
     nn.BatchNorm2d: BatchNorm2d,
 }
+
+_STOCK = {ours: theirs for theirs, ours in OURS.items()}
+
+_ACTIVATIONS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.ReLU: ReLU,
+    nn.ReLU6: ReLU6,
+    nn.SiLU: SiLU,
+    nn.Hardswish: Hardswish,
+}
+
+
+def our_activation(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """Our class for an activation's: they become ours where they follow a normalization of ours.
+
+    Example:
+        >>> our_activation(nn.ReLU).__module__, our_activation(nn.Tanh)
+        ('sepconv.modules', None)
+    """
+    return _ACTIVATIONS.get(kind) or foreign_class(kind)
+
+
+def stock_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """PyTorch's class, or another package's, for ours; any other class itself.
+
+    Example:
+        >>> stock_class(Conv2d) is nn.Conv2d, stock_class(ReLU) is nn.ReLU
+        (True, True)
+    """
+    if Activation in kind.__bases__:
+        return stock_of(kind)
+    return _STOCK.get(kind, kind)
 
 
 def refusal(module: nn.Module) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.utils import parametrize
 
-from sepconv.modules.selecting import OURS
+from sepconv.modules.selecting import OURS, stock_class
 
 __all__ = ["to_stock"]
 
@@ -34,15 +34,15 @@ def to_stock(module: nn.Module) -> nn.Module:
         >>> type(sepconv.to_stock(module)) is nn.Conv2d
         True
     """
-    stock = {ours: theirs for theirs, ours in OURS.items()}
     parts = dict(module.named_modules())
     for name, part in parts.items():
-        if parametrize.is_parametrized(part) and isinstance(part, tuple(stock)):
+        if parametrize.is_parametrized(part) and isinstance(part, tuple(OURS.values())):
             raise ValueError(
                 f"The module {name!r} was parametrized after it became sepconv's. Remove that "
                 "with torch.nn.utils.parametrize.remove_parametrizations, or call to_stock first."
             )
     for part in parts.values():
-        if type(part) in stock:
-            part.__class__ = stock[type(part)]
+        kind = stock_class(type(part))
+        if kind is not type(part):
+            part.__class__ = kind
     return module

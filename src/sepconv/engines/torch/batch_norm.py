@@ -5,6 +5,9 @@ Derivatives of higher order and in forward mode are those of PyTorch's own opera
 
 As in `torch.nn.functional.batch_norm`, numbers of channels are float32 where x is of a half type:
 everything is computed in float32 then, and the result and its derivatives in x are rounded once.
+
+`composed_gradients` also knows an activation after it, by its number in C++. The operations know
+none.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from torch.autograd import forward_ad
 from sepconv import _native
 from sepconv.engines.torch.convolution import CODES
 from sepconv.engines.torch.transforms import autograd_kernel, call_below, leading
+from sepconv.fused import BLOCK_ACTIVATIONS
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "composed_gradients"]
 
 _library = torch.library.Library("sepconv", "FRAGMENT")
 _TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -39,6 +43,7 @@ _library.define(
 _forward = torch.ops.sepconv.batch_norm.default
 _gradients = torch.ops.sepconv.batch_norm_gradients.default
 Three = tuple[Tensor, Tensor, Tensor]
+_NONE = BLOCK_ACTIVATIONS[None]
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, *, axis: int, epsilon: float) -> Three:
@@ -92,20 +97,23 @@ def _run(
     native: Any,
     sizes: tuple[int, int, int],
     epsilon: float,
-    operands: tuple[Tensor, ...],
+    operands: tuple[Tensor | None, ...],
     axis: int,
 ) -> Three:
     """What a function of the kernels makes of operands that fit; the first is x."""
     x = operands[0]
+    assert x is not None
     results = _results(x, axis)
-    given = [a.contiguous() for a in operands]
-    native(*sizes, epsilon, CODES[x.dtype], *(a.data_ptr() for a in (*given, *results)))
+    given = [None if a is None else a.contiguous() for a in operands]
+    pointers = [None if a is None else a.data_ptr() for a in (*given, *results)]
+    native(*sizes, epsilon, _NONE, CODES[x.dtype], *pointers)
     return results
 
 
 def _forward_cpu(x: Tensor, gamma: Tensor, beta: Tensor, axis: int, epsilon: float) -> Three:
     sizes = _check(x, (gamma, beta), axis)
-    return _run(_native.batch_norm_forward, sizes, epsilon, (x, gamma, beta), axis)
+    operands = x, gamma, beta
+    return _run(_native.batch_norm_forward, sizes, epsilon, operands, axis)
 
 
 def _gradients_cpu(
@@ -123,7 +131,7 @@ def _gradients_cpu(
             "dy must be like x. Received: "
             f"{tuple(dy.shape)} of {dy.dtype}, and x.shape={tuple(x.shape)} of {x.dtype}"
         )
-    operands = x, gamma, mean, variance, dy
+    operands = x, gamma, None, mean, variance, dy
     return _run(_native.batch_norm_backward, sizes, epsilon, operands, axis)
 
 
@@ -176,6 +184,52 @@ def _composed_gradients(
     dx = dy - _along(dbeta / count, x, axis) - normal * _along(dgamma / count, x, axis)
     dx = (dx * _along(gamma * inverse, x, axis)).to(x.dtype)
     return dx.contiguous(), dgamma, dbeta
+
+
+def composed_gradients(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    dy: Tensor,
+    axis: int,
+    epsilon: float,
+    activation: int,
+) -> Three:
+    """The gradients of x, gamma and beta in PyTorch's own operations, to differentiate or map.
+
+    Args:
+        x: what was normalized.
+        gamma: as in `batch_norm`.
+        beta: likewise; read where there is an activation.
+        mean: what `batch_norm` returned.
+        variance: likewise.
+        dy: the gradient of the result after its activation, like x.
+        axis: as in `batch_norm`.
+        epsilon: likewise.
+        activation: the number in C++ of what follows the normalization.
+    """
+    if activation != _NONE:
+        normal = _normal(x, axis, epsilon)[0]
+        before = normal * _along(gamma, x, axis) + _along(beta, x, axis)
+        dy = _gradient_before(before, dy, activation)
+    return _composed_gradients(x, gamma, mean, variance, dy, axis, epsilon)
+
+
+def _gradient_before(v: Tensor, dy: Tensor, activation: int) -> Tensor:
+    """The gradient of v from that of its activation."""
+    nothing = torch.zeros_like(dy)
+    if activation == BLOCK_ACTIVATIONS["relu"]:
+        return torch.where(v > 0, dy, nothing)
+    if activation == BLOCK_ACTIVATIONS["relu6"]:
+        return torch.where((v > 0) & (v < 6), dy, nothing)
+    if activation == BLOCK_ACTIVATIONS["hard_silu"]:
+        bent = torch.where(v < 3, dy * (v / 3 + 0.5), dy)
+        return torch.where(v > -3, bent, nothing)
+    assert activation == BLOCK_ACTIVATIONS["silu"]
+    gate = v.sigmoid()
+    return dy * (gate * (v * (1 - gate) + 1))
 
 
 def _results(x: Tensor, axis: int) -> Three:

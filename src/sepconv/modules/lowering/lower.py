@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sepconv.modules.lowering import axes, convolutions, elementwise, programs, reshaping
 from sepconv.modules.lowering.call import Call, array_of, path_of, refusal, size_of
 from sepconv.modules.lowering.values import Value, Writer
-from sepconv.modules.selecting import OURS
+from sepconv.modules.selecting import stock_class
 from sepconv.program.building.builder import Builder
 from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
@@ -39,9 +39,6 @@ _CHECKS = (
     "aten._assert_scalar.default",
     "aten.sym_constrain_range_for_size.default",
 )
-
-#: PyTorch's classes by ours, whose operations no table need know.
-_STOCK: dict[type[nn.Module], type[nn.Module]] = {ours: theirs for theirs, ours in OURS.items()}
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -132,7 +129,7 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -
     modes = [(part, part.training, type(part)) for part in module.modules()]
     module.eval()
     for part, _, kind in modes:
-        part.__class__ = _STOCK.get(kind, kind)
+        part.__class__ = stock_class(kind)
     try:
         with torch.no_grad():
             # By running it, as newer versions do unasked; older ones would read its bytecode.
