@@ -172,7 +172,7 @@ def test_to_stock_has_the_rounded_weights(plain, tmp_path):
     # Each weight is exactly a whole number times its channel's scale.
     kernel = stock.get_layer("classes").get_weights()[0]
     file_of = file.decode(plain.model.layers[-1].program_file)
-    (step,) = (step for step in file_of.network.steps if step.operation == "quantized_dense")
+    (step,) = (step for step in file_of.network.steps if step.operation == "dequantized_dense")
     numbers = file_of.network.tensors[step.weights["kernel"]].astype("float32")
     scale = (
         np.float32(kernel[np.abs(numbers).argmax(0), range(10)])
