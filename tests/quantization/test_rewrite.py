@@ -299,6 +299,13 @@ def test_blocks_that_are_kept_are_float():
     assert made.floats == {1: "as asked for"}
 
 
+def test_sums_before_a_block_that_is_kept_become_floats_at_once():
+    drawn = Drawn()
+    y = drawn.ordinary(drawn.ordinary(0, 6, activation="none"), 4)
+    operations = ["quantize", "dequantized_convolution", "convolution"]
+    check(drawn.network(y), ["convolution"], keep={1: "as asked for"}, operations=operations)
+
+
 def test_large_sums_and_infinite_numbers_stay_float():
     drawn = Drawn(shape=(None, 70_000))
     drawn.name = "wide"
