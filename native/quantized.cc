@@ -117,6 +117,11 @@ void PreparedQuantized::forward(const Geometry& g, const uint8_t* x, const uint8
   if (g.n != 0) int8_kernels().forward(g, weights_, {packed_, x, residual, y}, runner);
 }
 
+void PreparedQuantized::forward(const Geometry& g, const uint8_t* x, float* y,
+                                Runner& runner) const {
+  if (g.n != 0) int8_kernels().forward_floats(g, weights_, {packed_, x, nullptr, y}, runner);
+}
+
 QuantizedPlan PreparedQuantized::plan(const Geometry& g, int threads) const {
   if (g.n == 0) return {};
   return int8_kernels().plan(g, weights_, threads);

@@ -32,6 +32,8 @@ class SEPCONV_API PreparedQuantized {
   // may be null, and is where there is no kernel that mixes channels.
   void forward(const Geometry& g, const uint8_t* x, const uint8_t* residual, uint8_t* y,
                Runner& runner) const;
+  // The sums as float32, of weights that mix channels and have no table.
+  void forward(const Geometry& g, const uint8_t* x, float* y, Runner& runner) const;
 
   // How it goes on so many threads.
   QuantizedPlan plan(const Geometry& g, int threads) const;

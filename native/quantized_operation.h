@@ -1,5 +1,5 @@
 // What the int8 operations are: values uint8, weights int8, sums int32, which are rounded to uint8
-// once. How one is called is in quantized.h.
+// once, or are float32 without. How one is called is in quantized.h.
 //
 // A value stands for scale * (q - zero point). What is padded is the zero point, so that it adds
 // nothing. Every operation has the same bits on every level and any number of threads.
@@ -47,11 +47,16 @@ struct QuantizedWeights {
 };
 
 // `packed` is what pack() of the same level made of the weights, whose own tensors are not read.
+// Y is uint8_t; or float, of a convolution that mixes channels and has no table: its results are
+//   y = float32(sum + bias) * scale
+// then, one product, and no byte is rounded to.
+template <class Y>
 struct QuantizedForward {
   const void* packed = nullptr;
   const uint8_t* x = nullptr;
-  const uint8_t* residual = nullptr;  // null: none; only where the convolution mixes channels
-  uint8_t* y = nullptr;
+  // Null: none. Only bytes have one, and only where the convolution mixes channels.
+  const uint8_t* residual = nullptr;
+  Y* y = nullptr;
 };
 
 // How a convolution goes, to look at: what runs over tasks at once, in one step or two.

@@ -18,7 +18,8 @@ int64_t burst(int64_t rounds, void* sink) {
 void replace_int8(Int8Table& table) {
   table = {.packed_bytes = &packed_int8_bytes,
            .pack = &pack_int8,
-           .forward = &forward_int8,
+           .forward = &forward_int8<uint8_t>,
+           .forward_floats = &forward_int8<float>,
            .plan = &plan_int8,
            .quantize = &quantize_bytes,
            .dequantize = &dequantize_bytes,

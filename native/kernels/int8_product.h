@@ -22,11 +22,23 @@ struct ProductPack {
   const uint8_t* table;
 };
 
-// What follows the sums of a product; see Requantize. Vectors of a number a column are as long as
-// packed weights are wide.
-struct QuantizedEpilogue {
+// Sums with their bias, times their scale. Vectors of a number a column are as long as packed
+// weights are wide.
+struct ScaledSums {
   const int32_t* bias;
   const float* scale;
+
+  // Unsigned, since the zero point's share may leave int32 until all is added up.
+  [[gnu::always_inline]] Vec<float> scaled(Vec<int32_t> sums, int64_t n) const {
+    const Vec<uint32_t> all =
+        reinterpret_cast<Vec<uint32_t>>(sums) + reinterpret_cast<Vec<uint32_t>>(load(bias + n));
+    return __builtin_convertvector(reinterpret_cast<Vec<int32_t>>(all), Vec<float>) *
+           load(scale + n);
+  }
+};
+
+// What follows the sums of a product; see Requantize.
+struct QuantizedEpilogue : ScaledSums {
   const uint8_t* residual;  // of C's rows; null: none
   float least, most;        // of rounded sums
   int32_t offset;           // from the bits of a rounded sum to its byte
@@ -35,8 +47,7 @@ struct QuantizedEpilogue {
 
   QuantizedEpilogue(const ProductPack& pack, const QuantizedWeights& w, int64_t n0,
                     const uint8_t* added)
-      : bias(pack.bias + n0),
-        scale(pack.scale + n0),
+      : ScaledSums{pack.bias + n0, pack.scale + n0},
         residual(added == nullptr ? nullptr : added + n0),
         least(static_cast<float>(w.output.lower - w.output.zero_point)),
         most(static_cast<float>(w.output.upper - w.output.zero_point)),
@@ -55,18 +66,10 @@ struct QuantizedEpilogue {
     return e;
   }
 
-  // Sums with their bias. Unsigned, since the zero point's share may leave int32 until all is added
-  // up.
-  [[gnu::always_inline]] Vec<float> total(Vec<int32_t> sums, int64_t n) const {
-    const Vec<uint32_t> all =
-        reinterpret_cast<Vec<uint32_t>>(sums) + reinterpret_cast<Vec<uint32_t>>(load(bias + n));
-    return __builtin_convertvector(reinterpret_cast<Vec<int32_t>>(all), Vec<float>);
-  }
-
   // `added`: the residual's bytes, as int32.
   [[gnu::always_inline]] Vec<int32_t> rounded(Vec<int32_t> sums, int64_t n,
                                               const Vec<int32_t>* added) const {
-    Vec<float> t = total(sums, n) * load(scale + n);
+    Vec<float> t = scaled(sums, n);
     if (added != nullptr)
       t += __builtin_convertvector(*added - residual_zero_point, Vec<float>) * residual_scale;
     return rounded_lanes(t, broadcast(least), broadcast(most), offset);
@@ -105,7 +108,7 @@ struct QuantizedEpilogue {
                                       const Rows& out) const {
     constexpr int kVec = kLanes<int32_t>;
     const auto whole_sum = [&](Vec<int32_t> sum, int row, int v) __attribute__((always_inline)) {
-      Vec<float> t = total(sum, v * kVec) * load(scale + v * kVec);
+      Vec<float> t = scaled(sum, v * kVec);
       if (residual != nullptr) {
         const Vec<int32_t> added = byte_lanes(residual + row * c_row + v * kVec);
         t += __builtin_convertvector(added - residual_zero_point, Vec<float>) * residual_scale;
@@ -152,6 +155,43 @@ struct QuantizedEpilogue {
   }
 
   void finish_late(int64_t, int64_t, uint8_t*, int64_t) const {}
+};
+
+// The same where the results are float32: nothing follows.
+struct ScaledEpilogue : ScaledSums {
+  ScaledEpilogue(const ProductPack& pack, const QuantizedWeights&, int64_t n0, const uint8_t*)
+      : ScaledSums{pack.bias + n0, pack.scale + n0} {}
+
+  bool buffered() const { return false; }
+  bool late() const { return false; }
+  ScaledEpilogue early() const { return *this; }
+  ScaledEpilogue from(int64_t, int64_t n, int64_t) const {
+    ScaledEpilogue e = *this;
+    e.bias += n;
+    e.scale += n;
+    return e;
+  }
+
+  template <int WHOLE, int ROWS, int VECTORS, class Rows>
+  [[gnu::always_inline]] void put(const Vec<int32_t> (&sums)[ROWS][VECTORS], int64_t,
+                                  const Rows& out) const {
+    constexpr int kVec = kLanes<int32_t>;
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < WHOLE; ++v) store(out.row(i) + v * kVec, scaled(sums[i][v], v * kVec));
+  }
+
+  [[gnu::noinline]] void put_partial(int rows, int64_t columns, const int32_t* sums, int sums_row,
+                                     float* c, int64_t c_row) const {
+    for (int64_t n = 0; n < columns; n += kLanes<int32_t>) {
+      const int64_t count = min_of(kLanes<int32_t>, columns - n);
+      for (int i = 0; i < rows; ++i)
+        store_first(c + i * c_row + n, scaled(load(sums + i * sums_row + n), n), count);
+    }
+  }
+
+  void finish_late(int64_t, int64_t, float*, int64_t) const {}
 };
 
 struct ByteProduct {
@@ -215,9 +255,23 @@ struct ByteProduct {
   }
 };
 
+// The same products, whose sums are stored as float32.
+struct ByteProductToFloats : ByteProduct {
+  using C = float;
+  using Epilogue = ScaledEpilogue;
+};
+
 template <>
 struct OperandProduct<ByteProduct::A> {
   using Type = ByteProduct;
+};
+template <>
+struct StoringProduct<ByteProduct::A, uint8_t> {
+  using Type = ByteProduct;
+};
+template <>
+struct StoringProduct<ByteProduct::A, float> {
+  using Type = ByteProductToFloats;
 };
 #if defined(SEPCONV_INT8_IN_PLACE)
 template <>
@@ -276,24 +330,28 @@ MatrixA<Signed> as_operand(const uint8_t* x, int64_t pitch, int64_t rows, int64_
 }
 
 // `rows` rows of bytes, `pitch` apart, by the columns [n0, n1) of the weights, n0 at the start of a
-// panel; `y` and `residual` are at the first row and column 0.
-inline void product_rows(const QuantizedWeights& w, const ProductPack& pack, const uint8_t* x,
-                         int64_t pitch, int64_t rows, int64_t n0, int64_t n1, uint8_t* y,
-                         const uint8_t* residual, uint8_t* scratch) {
+// panel; `y` and `residual` are at the first row and column 0. Y: uint8_t or float, see
+// QuantizedForward.
+template <class Y>
+void product_rows(const QuantizedWeights& w, const ProductPack& pack, const uint8_t* x,
+                  int64_t pitch, int64_t rows, int64_t n0, int64_t n1, Y* y,
+                  const uint8_t* residual, uint8_t* scratch) {
   const int64_t depth = w.depth();
   using A = ByteProduct::A;
+  using P = ProductInto<A, Y>;
   const MatrixA<A> a = as_operand(x, pitch, rows, depth, reinterpret_cast<A*>(scratch));
-  multiply<false, A, ByteProduct>(rows, n1 - n0, depth, a,
-                                  filled(pack.weights + panel_start<A>(depth, n0)), y + n0,
-                                  w.filters, QuantizedEpilogue(pack, w, n0, residual));
-  if (pack.table == nullptr) return;
-  if (n1 - n0 == w.filters) {
-    look_up(pack.table, y, rows * w.filters, y);
-    return;
-  }
-  for (int64_t m = 0; m < rows; ++m) {
-    uint8_t* const part = y + m * w.filters + n0;
-    look_up(pack.table, part, n1 - n0, part);
+  multiply<false, A, P>(rows, n1 - n0, depth, a, filled(pack.weights + panel_start<A>(depth, n0)),
+                        y + n0, w.filters, typename P::Epilogue(pack, w, n0, residual));
+  if constexpr (kSame<Y, uint8_t>) {
+    if (pack.table == nullptr) return;
+    if (n1 - n0 == w.filters) {
+      look_up(pack.table, y, rows * w.filters, y);
+      return;
+    }
+    for (int64_t m = 0; m < rows; ++m) {
+      uint8_t* const part = y + m * w.filters + n0;
+      look_up(pack.table, part, n1 - n0, part);
+    }
   }
 }
 
@@ -317,8 +375,9 @@ inline ProductCut cut_product(int64_t rows, int64_t depth, int64_t filters, int6
 }
 
 // A 1x1 convolution over `rows` pixels.
-inline void product_bytes(const QuantizedWeights& w, const ProductPack& pack, int64_t rows,
-                          const uint8_t* x, const uint8_t* residual, uint8_t* y, Runner& runner) {
+template <class Y>
+void product_bytes(const QuantizedWeights& w, const ProductPack& pack, int64_t rows,
+                   const uint8_t* x, const uint8_t* residual, Y* y, Runner& runner) {
   const int64_t depth = w.depth();
   const ProductCut cut = cut_product(rows, depth, w.filters, runner.concurrency());
   parallel<uint8_t>(

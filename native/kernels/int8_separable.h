@@ -130,8 +130,9 @@ inline SeparableCut cut_separable(const Geometry& g, const QuantizedWeights& w, 
 
 // A band of the depthwise result at a time, which stays in a cache for the product; where there are
 // fewer bands than threads, one step after the other.
-inline void separable_bytes(const Geometry& g, const QuantizedWeights& w,
-                            const QuantizedForward& args, Runner& runner) {
+template <class Y>
+void separable_bytes(const Geometry& g, const QuantizedWeights& w, const QuantizedForward<Y>& args,
+                     Runner& runner) {
   const int64_t middle = w.middle(), pixels = g.ho * g.wo, threads = runner.concurrency();
   const DepthwisePack depthwise = depthwise_pack(w, args.packed);
   const ProductPack product = product_pack(w, args.packed);
@@ -244,8 +245,9 @@ inline bool is_product(const Geometry& g) {
          g.pt == 0 && g.pl == 0;
 }
 
-inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
-                           const QuantizedForward& args, Runner& runner) {
+template <class Y>
+void ordinary_bytes(const Geometry& g, const QuantizedWeights& w, const QuantizedForward<Y>& args,
+                    Runner& runner) {
   const ProductPack product = product_pack(w, args.packed);
   const int64_t pixels = g.ho * g.wo, rows = g.n * pixels, depth = w.depth();
   if (is_product(g)) {
@@ -275,13 +277,14 @@ inline void ordinary_bytes(const Geometry& g, const QuantizedWeights& w,
 
 // ---- any of them
 
-inline void forward_channels_last(const Geometry& g, const QuantizedWeights& w,
-                                  const QuantizedForward& args, Runner& runner) {
+template <class Y>
+void forward_channels_last(const Geometry& g, const QuantizedWeights& w,
+                           const QuantizedForward<Y>& args, Runner& runner) {
   if (!w.is_depthwise())
     ordinary_bytes(g, w, args, runner);
   else if (w.mixes())
     separable_bytes(g, w, args, runner);
-  else
+  else if constexpr (kSame<Y, uint8_t>)
     depthwise_bytes(g, w, depthwise_pack(w, args.packed), args.x, args.y, runner);
 }
 
@@ -310,21 +313,23 @@ inline QuantizedPlan plan_int8(const Geometry& g, const QuantizedWeights& w, int
   return {{step}, 1};
 }
 
-inline void forward_int8(const Geometry& g, const QuantizedWeights& w, const QuantizedForward& args,
-                         Runner& runner) {
+template <class Y>
+void forward_int8(const Geometry& g, const QuantizedWeights& w, const QuantizedForward<Y>& args,
+                  Runner& runner) {
   if (!g.channels_first) {
     forward_channels_last(g, w, args, runner);
     return;
   }
   const int64_t in = g.h * g.w, out = g.ho * g.wo, outputs = w.outputs();
-  const Workspace<uint8_t> x(g.n * in * g.c), y(g.n * out * outputs);
+  const Workspace<uint8_t> x(g.n * in * g.c);
+  const Workspace<Y> y(g.n * out * outputs);
   const Workspace<uint8_t> residual(args.residual == nullptr ? 0 : g.n * out * outputs);
   transpose_images(g.n, g.c, in, args.x, x.get(), runner);
   if (args.residual != nullptr)
     transpose_images(g.n, outputs, out, args.residual, residual.get(), runner);
   Geometry last = g;
   last.channels_first = false;
-  forward_channels_last(last, w, {args.packed, x.get(), residual.get(), y.get()}, runner);
+  forward_channels_last<Y>(last, w, {args.packed, x.get(), residual.get(), y.get()}, runner);
   transpose_images(g.n, out, outputs, y.get(), args.y, runner);
 }
 

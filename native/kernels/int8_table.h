@@ -9,8 +9,10 @@ namespace sepconv {
 struct Int8Table {
   int64_t (*packed_bytes)(const QuantizedWeights&) = nullptr;
   void (*pack)(const QuantizedWeights&, void* packed) = nullptr;
-  void (*forward)(const Geometry&, const QuantizedWeights&, const QuantizedForward&,
+  void (*forward)(const Geometry&, const QuantizedWeights&, const QuantizedForward<uint8_t>&,
                   Runner&) = nullptr;
+  void (*forward_floats)(const Geometry&, const QuantizedWeights&, const QuantizedForward<float>&,
+                         Runner&) = nullptr;
   QuantizedPlan (*plan)(const Geometry&, const QuantizedWeights&, int threads) = nullptr;
   void (*quantize)(const QuantizeStep&, Runner&) = nullptr;
   void (*dequantize)(const DequantizeStep&, Runner&) = nullptr;

@@ -37,6 +37,8 @@ constexpr struct {
     {"dequantize", 1, 1, kBytes, make_dequantize},
     {"quantized_convolution", 1, 2, kBytes, make_quantized_convolution},
     {"quantized_dense", 1, 1, kBytes, make_quantized_dense},
+    {"dequantized_convolution", 1, 1, kBytes, make_dequantized_convolution},
+    {"dequantized_dense", 1, 1, kBytes, make_dequantized_dense},
     {"quantized_binary", 2, 2, kBytes, make_quantized_binary},
     {"lookup", 1, 1, kBytes, make_lookup},
     {"quantized_mean", 1, 1, kBytes, make_quantized_mean},

@@ -1,5 +1,6 @@
-// The convolutions and products of int8 inference, their weights packed. Their meaning, to the bit,
-// is in src/sepconv/program/quantized_reference.py.
+// The convolutions and products of int8 inference, their weights packed: those that give bytes, and
+// those that give the sums as float32. Their meaning, to the bit, is in
+// src/sepconv/program/quantized_reference.py.
 #include <algorithm>
 
 #include "../quantized.h"
@@ -13,10 +14,14 @@ std::string counted(int64_t count, const char* what) {
   return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
 }
 
+// What a step gives: bytes, or float32.
+enum class Gives { bytes, floats };
+
 class ConvolutionCall : public Call {
  public:
-  ConvolutionCall(const PreparedQuantized& prepared, const Geometry& g, bool residual, int rank)
-      : prepared_(prepared), g_(g), residual_(residual), rank_(rank) {
+  ConvolutionCall(const PreparedQuantized& prepared, const Geometry& g, Gives gives, bool residual,
+                  int rank)
+      : prepared_(prepared), g_(g), gives_(gives), residual_(residual), rank_(rank) {
     const QuantizedWeights& w = prepared.weights();
     // Each element of the residual is read once, before what is stored there.
     if (residual) in_place = 1;
@@ -57,16 +62,23 @@ class ConvolutionCall : public Call {
  private:
   void apply(const Geometry& g, const void* x, const void* residual, int64_t before, void* y,
              Runner& runner) const {
-    prepared_.forward(
-        g, static_cast<const uint8_t*>(x),
-        residual == nullptr ? nullptr : static_cast<const uint8_t*>(residual) + before,
-        static_cast<uint8_t*>(y), runner);
+    const auto* const bytes = static_cast<const uint8_t*>(x);
+    if (gives_ == Gives::floats) {
+      prepared_.forward(g, bytes, static_cast<float*>(y), runner);
+      return;
+    }
+    const auto* const added = static_cast<const uint8_t*>(residual);
+    prepared_.forward(g, bytes, added == nullptr ? nullptr : added + before,
+                      static_cast<uint8_t*>(y), runner);
   }
   const PreparedQuantized& prepared_;
   const Geometry g_;
+  const Gives gives_;
   const bool residual_;
   const int rank_;  // of its arrays
 };
+
+DType dtype_of(Gives gives) { return gives == Gives::bytes ? DType::u8 : DType::f32; }
 
 const uint8_t* bytes_of(const TensorView* table) {
   return table == nullptr ? nullptr : static_cast<const uint8_t*>(table->data);
@@ -87,17 +99,20 @@ void set_rounding(const char* prefix, int64_t channels, const TensorView* bias,
 
 class ConvolutionStep : public Step {
  public:
-  ConvolutionStep(const StepDescription& d, const Memory& memory) {
+  ConvolutionStep(const StepDescription& d, Gives gives, const Memory& memory) : gives_(gives) {
     Attributes attributes(d);
+    const bool bytes = gives == Gives::bytes;
     spec_ = attributes.spec();
     QuantizedWeights w;
     w.input_zero_point = byte(attributes, "input_zero_point");
     w.depthwise.zero_point = byte(attributes, "depthwise_zero_point");
     read_bounds(attributes, w.depthwise);
-    w.output.zero_point = byte(attributes, "output_zero_point");
-    read_bounds(attributes, w.output);
-    w.residual_zero_point = byte(attributes, "residual_zero_point");
-    w.residual_scale = finite(attributes, "residual_scale");
+    if (bytes) {
+      w.output.zero_point = byte(attributes, "output_zero_point");
+      read_bounds(attributes, w.output);
+      w.residual_zero_point = byte(attributes, "residual_zero_point");
+      w.residual_scale = finite(attributes, "residual_scale");
+    }
     const TensorView* depthwise = attributes.tensor(DType::i8);
     const TensorView* depthwise_bias = attributes.tensor(DType::i32);
     const TensorView* depthwise_scale = attributes.tensor(DType::f32);
@@ -105,9 +120,10 @@ class ConvolutionStep : public Step {
     const TensorView* pointwise = attributes.tensor(DType::i8);
     const TensorView* bias = attributes.tensor(DType::i32);
     const TensorView* scale = attributes.tensor(DType::f32);
-    const TensorView* table = attributes.tensor(DType::u8);
+    const TensorView* table = bytes ? attributes.tensor(DType::u8) : nullptr;
     residual_ = attributes.inputs() == 2;
     if (depthwise == nullptr && pointwise == nullptr) fail("A convolution needs a kernel.");
+    if (!bytes && pointwise == nullptr) fail("A convolution to float32 needs a pointwise_kernel.");
     if (depthwise == nullptr &&
         (depthwise_bias != nullptr || depthwise_scale != nullptr || depthwise_table != nullptr))
       fail("depthwise_bias, depthwise_scale and depthwise_table come with a depthwise_kernel.");
@@ -145,14 +161,17 @@ class ConvolutionStep : public Step {
   std::unique_ptr<Call> bind(const Shape* inputs) const override {
     const Shape x = image(inputs[0], spec_.channels_first != 0);
     const Geometry g = resolve(spec_, x.sizes(), kernel_.sizes());
-    auto call = std::make_unique<ConvolutionCall>(*prepared_, g, residual_, inputs[0].rank());
+    auto call =
+        std::make_unique<ConvolutionCall>(*prepared_, g, gives_, residual_, inputs[0].rank());
     call->shape = result_shape(g, prepared_->weights().outputs(), inputs[0].rank());
     if (residual_) require_residual(inputs[1], call->shape);
     return call;
   }
   int64_t weight_bytes() const override { return prepared_->bytes(); }
+  DType gives(DType) const override { return dtype_of(gives_); }
 
  private:
+  const Gives gives_;
   Spec spec_;
   Shape kernel_;
   bool residual_;
@@ -161,16 +180,19 @@ class ConvolutionStep : public Step {
 
 class DenseStep : public Step {
  public:
-  DenseStep(const StepDescription& d, const Memory& memory) {
+  DenseStep(const StepDescription& d, Gives gives, const Memory& memory) : gives_(gives) {
     Attributes attributes(d);
+    const bool bytes = gives == Gives::bytes;
     QuantizedWeights w;
     w.input_zero_point = byte(attributes, "input_zero_point");
-    w.output.zero_point = byte(attributes, "output_zero_point");
-    read_bounds(attributes, w.output);
+    if (bytes) {
+      w.output.zero_point = byte(attributes, "output_zero_point");
+      read_bounds(attributes, w.output);
+    }
     const TensorView* kernel = attributes.tensor(DType::i8);
     const TensorView* bias = attributes.tensor(DType::i32);
     const TensorView* scale = attributes.tensor(DType::f32);
-    const TensorView* table = attributes.tensor(DType::u8);
+    const TensorView* table = bytes ? attributes.tensor(DType::u8) : nullptr;
     if (kernel == nullptr) fail("A dense layer needs a kernel.");
     require_rank(kernel->shape, 2, 2);
     if (kernel->shape.elements() == 0) fail("The kernel has no elements.");
@@ -185,14 +207,16 @@ class DenseStep : public Step {
     const Shape& x = inputs[0];
     const QuantizedWeights& w = prepared_->weights();
     const Geometry g = dense_geometry(x, w.c);
-    auto call = std::make_unique<ConvolutionCall>(*prepared_, g, false, 0);
+    auto call = std::make_unique<ConvolutionCall>(*prepared_, g, gives_, false, 0);
     call->shape = x;
     call->shape.set(x.rank() - 1, w.filters);
     return call;
   }
   int64_t weight_bytes() const override { return prepared_->bytes(); }
+  DType gives(DType) const override { return dtype_of(gives_); }
 
  private:
+  const Gives gives_;
   std::unique_ptr<PreparedQuantized> prepared_;
 };
 
@@ -200,10 +224,18 @@ class DenseStep : public Step {
 
 std::unique_ptr<Step> make_quantized_convolution(const StepDescription& d, DType,
                                                  const Memory& memory) {
-  return std::make_unique<ConvolutionStep>(d, memory);
+  return std::make_unique<ConvolutionStep>(d, Gives::bytes, memory);
 }
 std::unique_ptr<Step> make_quantized_dense(const StepDescription& d, DType, const Memory& memory) {
-  return std::make_unique<DenseStep>(d, memory);
+  return std::make_unique<DenseStep>(d, Gives::bytes, memory);
+}
+std::unique_ptr<Step> make_dequantized_convolution(const StepDescription& d, DType,
+                                                   const Memory& memory) {
+  return std::make_unique<ConvolutionStep>(d, Gives::floats, memory);
+}
+std::unique_ptr<Step> make_dequantized_dense(const StepDescription& d, DType,
+                                             const Memory& memory) {
+  return std::make_unique<DenseStep>(d, Gives::floats, memory);
 }
 
 }  // namespace sepconv::program

@@ -254,6 +254,7 @@ StepMaker make_convolution, make_dense, make_scale, make_unary, make_binary, mak
     make_layer_normalization, make_softmax, make_constant, make_cast;
 // Of int8 inference.
 StepMaker make_quantize, make_dequantize, make_lookup, make_quantized_convolution,
-    make_quantized_dense, make_quantized_binary, make_quantized_mean, make_quantized_average_pool;
+    make_quantized_dense, make_dequantized_convolution, make_dequantized_dense,
+    make_quantized_binary, make_quantized_mean, make_quantized_average_pool;
 
 }  // namespace sepconv::program

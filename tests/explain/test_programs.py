@@ -75,7 +75,7 @@ def test_steps_of_int8_say_how_they_go(machine):
     found = explain_program("int8", program, [np.ones((2, 12, 10, 3), "float32")], machine, 0.0)
     plans = {row.operation: row.plan for row in found.rows}
     products = [row for row in found.rows if row.multiply_adds]
-    ordinary, separable, depthwise, dense = products
+    ordinary, separable, depthwise, dense, floats, head = products
     assert re.fullmatch(r"patches in \d+ tasks? of \d+ pixels? by 16 filters", ordinary.plan)
     cut = r"x\d+ in (\d+) tasks? of (\d+) rows?"
     assert re.fullmatch(f"tiles small of 2{cut}", separable.plan)
@@ -84,10 +84,12 @@ def test_steps_of_int8_say_how_they_go(machine):
     rows, tasks, most = map(int, found_rows.groups())
     assert (rows, tasks * most >= 2 * 6) == (1, True)
     assert re.fullmatch(r"product in \d+ tasks? of 2 pixels by 7 filters", dense.plan)
+    assert re.fullmatch(r"product in \d+ tasks? of 2 pixels by 5 filters", floats.plan)
+    assert re.fullmatch(f"tiles small of 2{cut}", head.plan)
     assert plans["lookup"] == plans["dequantize"] == ""
     # Their floor is of int8's arithmetic.
     rates = [row.floor / row.multiply_adds for row in products]
-    assert rates == pytest.approx([rates[0]] * 4)
+    assert rates == pytest.approx([rates[0]] * 6)
     assert dense.floor != 2 * dense.multiply_adds / machine.peak
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sepconv.geometry import conv_spec
-from sepconv.program.network import Input, Network, Step
+from sepconv.program.network import DEQUANTIZED_PRODUCTS, OPERATIONS, Input, Network, Step
 from sepconv.program.shapes import shapes
 
 #: A network's inputs and outputs are float32; whole numbers become uint8 and back as they are.
@@ -42,7 +42,9 @@ class Drawn:
         lower, upper = sorted(self.draw.integers(0, 256, 2).tolist())
         return {f"{prefix}lower": lower, f"{prefix}upper": self.choice((upper, 255))}
 
-    def part(self, prefix: str, kernel: str, shape: tuple[int, ...], channels: int) -> None:
+    def part(
+        self, prefix: str, kernel: str, shape: tuple[int, ...], channels: int, table: bool = True
+    ) -> None:
         """A kernel, whose sums are of so many products a channel, and what follows the sums."""
         products = int(np.prod(shape)) // channels
         spread = 9000 * products**0.5
@@ -52,7 +54,7 @@ class Drawn:
         if self.flag():
             bias = self.draw.integers(-int(spread), int(spread), channels)
             self.weights[f"{prefix}bias"] = bias.astype(np.int32)
-        if self.draw.integers(3) == 0:
+        if table and self.draw.integers(3) == 0:
             self.weights[f"{prefix}table"] = self.draw.integers(0, 256, 256).astype(np.uint8)
 
     def image(self, channels: int) -> tuple[bool, int]:
@@ -81,15 +83,18 @@ class Drawn:
         parts = {part: i for i, part in enumerate(self.weights)}
         given = tuple(range(count, 2 * count))
         steps.append(Step(operation, "step", given, attributes, parts))
-        steps.append(Step("dequantize", "floats", (2 * count,), _AS_FLOATS))
+        if operation not in DEQUANTIZED_PRODUCTS:
+            steps.append(Step("dequantize", "floats", (2 * count,), _AS_FLOATS))
         tensors = list(self.weights.values())
-        return Network("float32", entries, steps, [2 * count + 1], ["y"], tensors)
+        return Network("float32", entries, steps, [count + len(steps) - 1], ["y"], tensors)
 
 
-def _convolution(d: Drawn) -> Network:
+def _convolution(d: Drawn, operation: str = "quantized_convolution") -> Network:
+    floats = operation in DEQUANTIZED_PRODUCTS
     channels = d.choice((1, 3, 16, 24, 40, 64, 80))
     first, rank = d.image(channels)
-    kind = d.choice(("depthwise", "separable", "ordinary", "pointwise"))
+    kinds = ("separable", "ordinary", "pointwise")
+    kind = d.choice(kinds if floats else ("depthwise", *kinds))
     kernel = 1 if kind == "pointwise" else d.choice((2, 3, 3, 5))
     window = (1, kernel) if rank == 1 else (kernel, kernel)
     middle = channels
@@ -100,7 +105,7 @@ def _convolution(d: Drawn) -> Network:
         window = (1, 1)
     if kind != "depthwise":
         filters = d.choice((1, 5, 17, 64, 70))
-        d.part("", "pointwise_kernel", (*window, middle, filters), filters)
+        d.part("", "pointwise_kernel", (*window, middle, filters), filters, not floats)
     attributes = {
         "spec": d.spec(first, rank, kernel),
         "input_zero_point": d.byte(),
@@ -111,20 +116,33 @@ def _convolution(d: Drawn) -> Network:
         "residual_zero_point": d.byte(),
         "residual_scale": float(d.draw.uniform(0, 3)),
     }
-    network = d.network("quantized_convolution", attributes)
-    if kind != "depthwise" and d.flag():
-        d.input(*(s or d.inputs[0].shape[0] for s in shapes(network)[-1]))
-        network = d.network("quantized_convolution", attributes)
+    attributes = {field.name: attributes[field.name] for field in OPERATIONS[operation].fields}
+    network = d.network(operation, attributes)
+    *_, y = shapes(network)  # an error where a window does not fit
+    if not floats and kind != "depthwise" and d.flag():
+        d.input(*(s or d.inputs[0].shape[0] for s in y))
+        network = d.network(operation, attributes)
     return network
 
 
-def _dense(d: Drawn) -> Network:
+def _dequantized_convolution(d: Drawn) -> Network:
+    return _convolution(d, "dequantized_convolution")
+
+
+def _dense(d: Drawn, operation: str = "quantized_dense") -> Network:
+    floats = operation in DEQUANTIZED_PRODUCTS
     shape = d.draw.integers(1, 9, d.choice((1, 2, 3))).tolist()
     depth, units = (int(n) for n in d.draw.integers(1, 70, 2))
     d.input(*shape, depth)
-    d.part("", "kernel", (depth, units), units)
-    points = {"input_zero_point": d.byte(), "output_zero_point": d.byte()}
-    return d.network("quantized_dense", {**points, **d.bounds()})
+    d.part("", "kernel", (depth, units), units, not floats)
+    attributes: dict[str, Any] = {"input_zero_point": d.byte()}
+    if not floats:
+        attributes |= {"output_zero_point": d.byte(), **d.bounds()}
+    return d.network(operation, attributes)
+
+
+def _dequantized_dense(d: Drawn) -> Network:
+    return _dense(d, "dequantized_dense")
 
 
 def _binary(d: Drawn) -> Network:
@@ -175,10 +193,13 @@ def _average_pool(d: Drawn) -> Network:
     return d.network("quantized_average_pool", attributes)
 
 
-#: What draws the network of a kind of step between a `quantize` and a `dequantize`.
+#: What draws the network of a kind of step between a `quantize` and, unless it gives floats itself,
+#: a `dequantize`.
 DRAWN: dict[str, Callable[[Drawn], Network]] = {
     "quantized_convolution": _convolution,
     "quantized_dense": _dense,
+    "dequantized_convolution": _dequantized_convolution,
+    "dequantized_dense": _dequantized_dense,
     "quantized_binary": _binary,
     "lookup": _lookup,
     "quantized_mean": _mean,

@@ -170,8 +170,17 @@ def quantized() -> Network:
     kernel = part("", (480, 7), 7, True)
     step("quantized_dense", 11, weights=kernel, input_zero_point=120, **ends)
     step("dequantize", 12, scale=0.125, zero_point=120)
-    inputs = (Input("x", (None, 12, 10, 3)),)
-    return Network("float32", inputs, tuple(steps), (len(steps),), ("y",), tuple(tensors))
+    kernel = part("", (480, 5), 5, False)
+    step("dequantized_dense", 11, weights=kernel, input_zero_point=120)
+    around |= {"spec": conv_spec(padding="same"), "input_zero_point": 120}
+    separable = {
+        **part("depthwise_", (3, 3, 16, 1), 16, True),
+        **part("pointwise_", (1, 1, 16, 6), 6, False),
+    }
+    step("dequantized_convolution", 3, weights=separable, **around)
+    inputs, outputs = (Input("x", (None, 12, 10, 3)),), (13, 14, 15)
+    names = ("y", "numbers", "image")
+    return Network("float32", inputs, tuple(steps), outputs, names, tuple(tensors))
 
 
 def blocks(dtype: str = "float32") -> Network:
@@ -212,7 +221,7 @@ def split(raw: bytes) -> tuple[bytes, bytes]:
     return raw[32:end], raw[-(-end // 64) * 64 :]
 
 
-def join(header: bytes, tensors: bytes, version: int = 2) -> bytes:
+def join(header: bytes, tensors: bytes, version: int = 3) -> bytes:
     """A file with a right checksum."""
     body = header + bytes(-(32 + len(header)) % 64) + tensors
     sizes = (len(header), 32 + len(body))

@@ -11,6 +11,8 @@ import sepconv
 from sepconv import cli
 from sepconv.layers import ProgramLayer
 from sepconv.models import files, quantize_command
+from sepconv.program import reference
+from sepconv.program.program import Program
 from sepconv.quantization.origin import NOTE, origin_of
 
 
@@ -64,6 +66,24 @@ def test_all_but_the_softmax_is_int8(made):
     assert "blocks in int8" in str(made.record)
     assert made.model.name == "small_int8"
     assert [x.name for x in made.model.inputs] == ["picture"]
+
+
+def test_logits_are_float_without_a_last_rounding(made):
+    program = sepconv.compile(made.model)
+    dense, softmax = program.network.steps[-2:]
+    assert (dense.operation, softmax.operation) == ("dequantized_dense", "softmax")
+    (line,) = (block for block in made.record if block.name == "classes" and block.int8)
+    assert np.isnan([line.least, line.greatest]).all()
+    assert line.decibels > 20
+    # Each is a whole number times its class' scale.
+    network = program.network._replace(
+        steps=program.network.steps[:-1], outputs=[len(program.network.steps) - 1]
+    )
+    logits = Program(network)(pictures(16))
+    numbers = logits / program.network.tensors[dense.weights["scale"]]
+    np.testing.assert_allclose(numbers, np.rint(numbers), rtol=1e-6)
+    assert len(np.unique(logits)) > 60
+    np.testing.assert_array_equal(logits, reference.run(network, pictures(16))[0])
 
 
 def test_it_saves_loads_and_compiles(made, tmp_path):

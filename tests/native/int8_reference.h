@@ -27,10 +27,15 @@ inline float plus(float a, float b) {
   return sum;
 }
 
+// A sum with its bias, times its scale.
+inline float scaled(int64_t sum, const sepconv::Requantize& to, int64_t channel) {
+  const int64_t bias = to.bias == nullptr ? 0 : to.bias[channel];
+  return times(static_cast<float>(static_cast<int32_t>(sum + bias)), to.scale[channel]);
+}
+
 inline uint8_t requantized(int64_t sum, const sepconv::Requantize& to, int64_t channel,
                            float added = 0) {
-  const int64_t bias = to.bias == nullptr ? 0 : to.bias[channel];
-  const float t = times(static_cast<float>(static_cast<int32_t>(sum + bias)), to.scale[channel]);
+  const float t = scaled(sum, to, channel);
   const uint8_t q = rounded(plus(t, added), to.zero_point, to.lower, to.upper);
   return to.table == nullptr ? q : to.table[q];
 }
@@ -54,10 +59,12 @@ void each_tap(const sepconv::Geometry& g, const uint8_t* x, int64_t n, int64_t p
     }
 }
 
-inline std::vector<uint8_t> convolve(const sepconv::Geometry& g, const sepconv::QuantizedWeights& w,
-                                     const uint8_t* x, const uint8_t* residual) {
+// Y: uint8_t, or float for sums that are rounded to no byte, where channels are mixed.
+template <class Y>
+std::vector<Y> convolve(const sepconv::Geometry& g, const sepconv::QuantizedWeights& w,
+                        const uint8_t* x, const uint8_t* residual) {
   const int64_t outputs = w.outputs(), middle = w.middle();
-  std::vector<uint8_t> y(static_cast<size_t>(g.n * g.ho * g.wo * outputs));
+  std::vector<Y> y(static_cast<size_t>(g.n * g.ho * g.wo * outputs));
   std::vector<int64_t> between(static_cast<size_t>(middle));
   for (int64_t n = 0; n < g.n; ++n)
     for (int64_t p = 0; p < g.ho; ++p)
@@ -83,6 +90,10 @@ inline std::vector<uint8_t> convolve(const sepconv::Geometry& g, const sepconv::
                        w.pointwise_kernel[(tap * g.c + c) * w.filters + f];
               });
           const size_t to = at(g, n, p, q, f, g.ho, g.wo, outputs);
+          if constexpr (sizeof(Y) == sizeof(float)) {
+            y[to] = scaled(sum, w.output, f);
+            continue;
+          }
           const float added = residual == nullptr
                                   ? 0
                                   : times(static_cast<float>(residual[to] - w.residual_zero_point),

@@ -155,6 +155,46 @@ const uint8_t* put_in(Guarded& room, const std::vector<uint8_t>& values, Edge ed
   return p;
 }
 
+void print_problem(uint32_t seed, const Problem& p, int threads, const char* more, size_t at,
+                   size_t of) {
+  const Geometry& g = p.g;
+  const QuantizedWeights& w = p.w;
+  std::fprintf(
+      stderr,
+      "  int8, seed %u, %d threads: n %lld, %lld x %lld x %lld -> %lld x %lld x %lld, "
+      "kernel %lld x %lld x %lld, strides %lld %lld, dilations %lld %lld, pads %lld "
+      "%lld%s%s; element %zu of %zu\n",
+      seed, threads, static_cast<long long>(g.n), static_cast<long long>(g.h),
+      static_cast<long long>(g.w), static_cast<long long>(g.c), static_cast<long long>(g.ho),
+      static_cast<long long>(g.wo), static_cast<long long>(w.outputs()),
+      static_cast<long long>(g.kh), static_cast<long long>(g.kw),
+      static_cast<long long>(w.is_depthwise() ? g.m : w.filters), static_cast<long long>(g.sh),
+      static_cast<long long>(g.sw), static_cast<long long>(g.dh), static_cast<long long>(g.dw),
+      static_cast<long long>(g.pt), static_cast<long long>(g.pl),
+      g.channels_first ? ", channels first" : "", more, at, of);
+}
+
+// `run(y, runner)` gives what is expected, to the bit, on any number of threads.
+template <class Y, class Run>
+void check_results(uint32_t seed, const Problem& p, const std::vector<Y>& expected, Guarded& room,
+                   Edge edge, const char* more, const Run& run) {
+  const size_t bytes = expected.size() * sizeof(Y);
+  ReverseRunner reverse;
+  for (int threads = 0; threads <= 3; ++threads) {
+    auto* const y = static_cast<Y*>(room.place(bytes, edge));
+    std::memset(y, 0x5a, bytes);
+    if (threads > 0) sepconv::set_num_threads(threads);
+    run(y, threads == 0 ? static_cast<sepconv::Runner&>(reverse) : sepconv::pool());
+    const bool right = std::memcmp(y, expected.data(), bytes) == 0;
+    if (!CHECK(right && room.intact())) {
+      size_t first = 0;
+      while (first < expected.size() && y[first] == expected[first]) ++first;
+      print_problem(seed, p, threads, more, first, expected.size());
+      return;
+    }
+  }
+}
+
 void check_one(uint32_t seed, Rooms& rooms) {
   Draw draw(seed);
   Problem p = draw_problem(draw);
@@ -173,36 +213,16 @@ void check_one(uint32_t seed, Rooms& rooms) {
       draw.values<uint8_t>(w.mixes() && draw.one_in(3) ? outputs : int64_t{0}, 0, 255);
   const uint8_t* const from = put_in(rooms.x, x, edge);
   const uint8_t* const added = residual.empty() ? nullptr : put_in(rooms.residual, residual, edge);
-  const std::vector<uint8_t> expected = convolve(g, w, from, added);
   const sepconv::PreparedQuantized prepared(w);
-  ReverseRunner reverse;
-  for (int threads = 0; threads <= 3; ++threads) {
-    auto* const y = static_cast<uint8_t*>(rooms.y.place(static_cast<size_t>(outputs), edge));
-    std::memset(y, 0x5a, static_cast<size_t>(outputs));
-    if (threads > 0) sepconv::set_num_threads(threads);
-    prepared.forward(g, from, added, y,
-                     threads == 0 ? static_cast<sepconv::Runner&>(reverse) : sepconv::pool());
-    const bool right = std::memcmp(y, expected.data(), expected.size()) == 0;
-    if (!CHECK(right && rooms.y.intact())) {
-      size_t first = 0;
-      while (first < expected.size() && y[first] == expected[first]) ++first;
-      std::fprintf(
-          stderr,
-          "  int8, seed %u, %d threads: n %lld, %lld x %lld x %lld -> %lld x %lld x %lld, "
-          "kernel %lld x %lld x %lld, strides %lld %lld, dilations %lld %lld, pads %lld "
-          "%lld%s%s; element %zu of %zu\n",
-          seed, threads, static_cast<long long>(g.n), static_cast<long long>(g.h),
-          static_cast<long long>(g.w), static_cast<long long>(g.c), static_cast<long long>(g.ho),
-          static_cast<long long>(g.wo), static_cast<long long>(w.outputs()),
-          static_cast<long long>(g.kh), static_cast<long long>(g.kw),
-          static_cast<long long>(w.is_depthwise() ? g.m : w.filters), static_cast<long long>(g.sh),
-          static_cast<long long>(g.sw), static_cast<long long>(g.dh), static_cast<long long>(g.dw),
-          static_cast<long long>(g.pt), static_cast<long long>(g.pl),
-          g.channels_first ? ", channels first" : "", added != nullptr ? ", residual" : "", first,
-          expected.size());
-      return;
-    }
-  }
+  check_results(seed, p, convolve<uint8_t>(g, w, from, added), rooms.y, edge,
+                added != nullptr ? ", residual" : "", [&](uint8_t* y, sepconv::Runner& runner) {
+                  prepared.forward(g, from, added, y, runner);
+                });
+  if (!w.mixes()) return;
+  w.output.table = nullptr;
+  const sepconv::PreparedQuantized plain(w);
+  check_results(seed, p, convolve<float>(g, w, from, nullptr), rooms.y, edge, ", to float32",
+                [&](float* y, sepconv::Runner& runner) { plain.forward(g, from, y, runner); });
 }
 
 // What could leave int32, or is no byte, is refused.

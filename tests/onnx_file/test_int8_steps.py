@@ -23,7 +23,10 @@ _LEFT_OUT = (
 @pytest.mark.parametrize("optimised", [False, True], ids=["as written", "optimised"])
 @pytest.mark.parametrize("operation", DRAWN)
 def test_a_step_gives_the_references_bytes(operation: str, optimised: bool) -> None:
-    """All within one, and nearly all equal; by a random table one is as far as any other."""
+    """All within one, and nearly all equal; by a random table one is as far as any other.
+
+    Of float32 results, equal are those that differ by no more than rounding.
+    """
     compared = apart = 0
     for seed in range(40):
         drawn = Drawn(seed)
@@ -42,7 +45,10 @@ def test_a_step_gives_the_references_bytes(operation: str, optimised: bool) -> N
         (found,) = onnx_files.run(model, *inputs, optimised=optimised)
         assert found.shape == expected.shape
         far = np.abs(found - expected)
-        if not any(part.endswith("table") for part in weights):
+        if expected.dtype == np.float32:  # sums in float32 on ONNX's side, or bytes before them
+            far = far > 1e-5 * np.abs(expected).max()
+            assert "depthwise_kernel" in weights or not far.any(), seed
+        elif not any(part.endswith("table") for part in weights):
             assert far.max(initial=0) <= 1, seed
         compared, apart = compared + far.size, apart + np.count_nonzero(far)
     assert compared > 1000

@@ -15,7 +15,10 @@ from helpers.documents import ROOT
 
 from sepconv.program import file, header, reference
 from sepconv.program.network import ACTIVATIONS, OPERATIONS, UNARY, Input, Network, Step
+from sepconv.program.program import Program
 from sepconv.program.validate import MOST_STEPS, MOST_TENSORS
+from sepconv.quantization.dequantized import dequantized
+from sepconv.quantization.origin import origin_of
 
 NOTES = {"model": "MobileNet", "remark": "two\nlines, größer"}
 
@@ -93,7 +96,7 @@ def test_any_numbers_and_layouts_of_tensors_are_kept(tmp_path):
 
 def test_the_layout_is_the_documented_one(raw):
     text, tensors = programs.split(raw)
-    assert programs.join(text, tensors) == raw
+    assert programs.join(text, tensors, version=2) == raw
     assert raw[:8] == programs.MAGIC
     assert struct.unpack_from("<I", raw, 8) == (2,)
 
@@ -224,8 +227,8 @@ def test_files_of_other_kinds_are_named(raw, refused):
 
 
 def test_a_newer_version_says_what_to_do(raw, refused):
-    message = refused(programs.join(*programs.split(raw), version=3))
-    assert "it is a program of version 3, and this sepconv reads versions up to 2" in message
+    message = refused(programs.join(*programs.split(raw), version=4))
+    assert "it is a program of version 4, and this sepconv reads versions up to 3" in message
     assert "Install a newer sepconv" in message
     assert "it is a program of version 0" in refused(programs.join(*programs.split(raw), version=0))
 
@@ -241,6 +244,7 @@ def test_files_are_of_the_oldest_version_that_has_all_of_them(tmp_path):
         (programs.every_operation("float64"), 1),
         (programs.every_operation(), 2),
         (programs.halves(), 2),
+        (programs.quantized(), 3),
     ]
     for network, version in networks:
         file.write(tmp_path / "a.sepconv", network)
@@ -256,6 +260,22 @@ def test_files_of_version_1_still_open():
     assert network.tensors[1].shape == (1, 1, 4, 5)
     (classes,) = reference.run(network, np.ones((2, 6, 6, 4)))
     np.testing.assert_allclose(classes.sum(1), 1, rtol=1e-6)
+
+
+def test_files_of_version_2_still_open():
+    """One of int8 from before sums became float32 at once: its bytes, and what they stand for."""
+    network, notes = file.read(ROOT / "tests" / "program" / "data" / "version2.sepconv")
+    assert [step.operation for step in network.steps] == [
+        *("quantize", "quantized_convolution", "quantized_mean", "quantized_dense"),
+        *("dequantize", "softmax"),
+    ]
+    x = np.random.default_rng(0).standard_normal((8, 6, 6, 3)).astype("float32")
+    (expected,) = reference.run(network, x)
+    np.testing.assert_allclose(Program(network)(x), expected, atol=1e-6)
+    floats = dequantized(network, origin_of(network, notes, "it"))
+    np.testing.assert_allclose(Program(floats)(x), expected, atol=0.05)
+    # Written again, it is of the same version.
+    assert file.encode(network, notes)[8] == 2
 
 
 def test_sizes_in_the_prelude_are_not_believed(raw, refused):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sepconv.program import quantized_reference as reference
-from sepconv.program.network import QUANTIZED_OPERATIONS, Input, Network, Step
+from sepconv.program.network import DEQUANTIZED_PRODUCTS, QUANTIZED_OPERATIONS, Input, Network, Step
 from sepconv.program.shapes import shapes
 
 F = np.float32
@@ -24,7 +24,8 @@ def step(operation, *inputs, weights=None, **attributes):
     entries = [Input(f"x{i}", np.shape(x)) for i, x in enumerate(inputs)]
     network = Network("float32", entries, [made], [len(inputs)], ["y"], list(weights.values()))
     assert shapes(network)[-1] == y.shape
-    assert y.dtype == (np.float32 if operation == "dequantize" else np.uint8)
+    floats = operation in ("dequantize", *DEQUANTIZED_PRODUCTS)
+    assert y.dtype == (np.float32 if floats else np.uint8)
     return y
 
 
@@ -119,7 +120,8 @@ def convolved(image, spec, given, weights, residual):
     counts = [count for _, count in pads_of(spec, size, kernel)]
     channels = first.shape[3] if depthwise is None else first.shape[2] * first.shape[3]
     filters = channels if pointwise is None else pointwise.shape[3]
-    result = np.zeros((len(image), *counts, filters), np.uint8)
+    floats = "output_zero_point" not in given
+    result = np.zeros((len(image), *counts, filters), np.float32 if floats else np.uint8)
     for n, y, x in itertools.product(*map(range, result.shape[:3])):
         taps = list(taps_of(spec, size, kernel, y, x))
         pixel = []
@@ -158,6 +160,9 @@ def convolved(image, spec, given, weights, residual):
             ]
         for f, total in enumerate(pixel):
             t = F(total + int(weights["bias"][f])) * weights["scale"][f]
+            if floats:
+                result[n, y, x, f] = t
+                continue
             if residual is not None:
                 r = F(int(residual[n, y, x, f]) - given["residual_zero_point"])
                 t = t + r * F(given["residual_scale"])
@@ -219,14 +224,22 @@ def test_convolutions(form, spec, channels_first):
     if channels_first:
         inputs = [x.transpose(0, 3, 1, 2) for x in inputs]
         expected = expected.transpose(0, 3, 1, 2)
-    found = step(
-        "quantized_convolution",
-        *inputs,
-        spec=(*spec, channels_first),
-        weights=weights,
-        **given,
-    )
+    given["spec"] = (*spec, channels_first)
+    found = step("quantized_convolution", *inputs, weights=weights, **given)
     np.testing.assert_array_equal(found, expected)
+    if form == "depthwise":
+        return
+    # The same without the rounding.
+    weights.pop("table", None)
+    given = {
+        field.name: given[field.name]
+        for field in QUANTIZED_OPERATIONS["dequantized_convolution"].fields
+    }
+    expected = convolved(image, spec, given, weights, None)
+    found = step("dequantized_convolution", inputs[0], weights=weights, **given)
+    np.testing.assert_array_equal(
+        found, expected.transpose(0, 3, 1, 2) if channels_first else expected
+    )
 
 
 def test_a_convolution_of_rows_is_one_of_images_a_pixel_high():
@@ -264,6 +277,21 @@ def test_dense():
         total = sum((int(x[n, m, k]) - 33) * int(kernel[k, f]) for k in range(5))
         t = F(total + int(weights["bias"][f])) * weights["scale"][f]
         assert y[n, m, f] == rounded(t, 140, 20, 230, weights["table"])
+
+
+def test_dense_to_floats_is_one_product():
+    draw = Drawn(1)
+    x, kernel = draw.bytes(2, 3, 5), draw.kernel(5, 4)
+    weights = {"kernel": kernel, "bias": draw.bias(4), "scale": draw.scale(4)}
+    # More than float32 holds exactly: the sum is rounded, and then the product.
+    weights["bias"][1] = 2**25 + 1
+    weights["scale"][2] = 3e38
+    y = step("dequantized_dense", x, weights=weights, input_zero_point=33)
+    for n, m, f in np.ndindex(2, 3, 4):
+        total = sum((int(x[n, m, k]) - 33) * int(kernel[k, f]) for k in range(5))
+        with np.errstate(over="ignore"):
+            assert y[n, m, f] == F(total + int(weights["bias"][f])) * weights["scale"][f]
+    assert np.isinf(y).any()
 
 
 @pytest.mark.parametrize("function", ["add", "multiply"])

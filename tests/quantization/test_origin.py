@@ -49,7 +49,8 @@ def test_every_value_has_its_scale(network, made):
         real = scales[number].real(computed[number].astype(np.uint8))
         wanted = expected[value]
         assert np.sqrt(np.mean((real - wanted) ** 2) / np.mean(wanted**2)) < 0.06
-    floats = [step.operation in ("softmax", "dequantize") for step in made.network.steps]
+    kinds = ("softmax", "dequantize", "dequantized_convolution")
+    floats = [step.operation in kinds for step in made.network.steps]
     assert [scale is None for scale in scales] == [True, *floats]
 
 

@@ -50,7 +50,9 @@ def check(network, floats=(), within=0.03, operations=None, keep=None):
 def test_separable(middle, activation):
     drawn = Drawn()
     y = drawn.separable(0, 6, middle=middle, activation=activation, strides=2)
-    made = check(drawn.network(y), operations=["quantize", "quantized_convolution", "dequantize"])
+    rounded = ["quantized_convolution", "dequantize"]
+    last = ["dequantized_convolution"] if activation == "none" else rounded
+    made = check(drawn.network(y), operations=["quantize", *last])
     weights = made.network.steps[1].weights
     assert ("table" in weights) == (activation == "hard_silu")
     assert ("depthwise_table" in weights) == (middle == "silu")
@@ -85,8 +87,7 @@ def test_squeeze_and_excite_is_all_int8():
             "quantized_convolution",
             "quantized_convolution",
             "quantized_binary",
-            "quantized_convolution",
-            "dequantize",
+            "dequantized_convolution",
         ],
     )
 
@@ -97,10 +98,42 @@ def test_a_classifier_is_int8_up_to_its_softmax():
     y = drawn.softmax(drawn.dense(y, 5), 1)
     made = check(drawn.network(y), floats=["softmax"])
     assert [step.operation for step in made.network.steps][-3:] == [
-        "quantized_dense",
-        "dequantize",
+        "quantized_mean",
+        "dequantized_dense",
         "softmax",
     ]
+
+
+def test_sums_that_are_only_moved_become_floats_at_once():
+    drawn = Drawn()
+    y = drawn.reduce(drawn.ordinary(0, 8), "mean", [1, 2], True)
+    y = drawn.transpose(drawn.reshape(drawn.ordinary(y, 6, 1, "none"), [0, 2, 3]), [0, 2, 1])
+    made = check(drawn.network(y, drawn.softmax(y, 1)), floats=["softmax"])
+    assert [step.operation for step in made.network.steps][-5:] == [
+        "quantized_mean",
+        "dequantized_convolution",
+        *("reshape", "transpose", "softmax"),
+    ]
+    # What is moved is nowhere bytes.
+    assert all(scale is None for value, (_, scale) in made.values.items() if value > 2)
+
+
+@pytest.mark.parametrize("taken", ["clamp", "function", "sum", "bytes", "residual"])
+def test_sums_that_are_not_alone_are_rounded(taken):
+    drawn = Drawn()
+    activation = "relu" if taken == "clamp" else "none"
+    if taken == "residual":
+        y = drawn.separable(0, 8, residual=0, activation="none")
+    else:
+        y = drawn.ordinary(0, 8, activation=activation)
+    outputs = {
+        "function": lambda: [drawn.unary(y, "tanh")],
+        "sum": lambda: [drawn.binary("add", y, 0)],
+        "bytes": lambda: [y, drawn.ordinary(y, 4)],
+    }
+    network = drawn.network(*outputs.get(taken, lambda: [y])())
+    operations = [step.operation for step in check(network, within=0.06).network.steps]
+    assert operations[1] == "quantized_convolution"
 
 
 @pytest.mark.parametrize("function", ["add", "subtract", "multiply"])
@@ -223,7 +256,9 @@ def test_islands_of_float_are_between_conversions():
     y = drawn.dense(drawn.dense(y, 16, "silu"), 8)
     made = check(drawn.network(y), floats=["layer_normalization"], within=0.05)
     operations = [step.operation for step in made.network.steps]
-    assert operations.count("dequantize") == operations.count("quantize") == 2
+    assert operations.count("dequantize") == 1
+    assert operations.count("dequantized_dense") == 1
+    assert operations.count("quantize") == 2
 
 
 def test_what_nobody_computes_in_int8_is_not_quantised():
@@ -262,6 +297,13 @@ def test_blocks_that_are_kept_are_float():
         ],
     )
     assert made.floats == {1: "as asked for"}
+
+
+def test_sums_before_a_block_that_is_kept_become_floats_at_once():
+    drawn = Drawn()
+    y = drawn.ordinary(drawn.ordinary(0, 6, activation="none"), 4)
+    operations = ["quantize", "dequantized_convolution", "convolution"]
+    check(drawn.network(y), ["convolution"], keep={1: "as asked for"}, operations=operations)
 
 
 def test_large_sums_and_infinite_numbers_stay_float():

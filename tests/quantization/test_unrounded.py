@@ -6,6 +6,7 @@ from helpers import programs
 from helpers.float_networks import Drawn, data, values
 
 from sepconv.program import reference
+from sepconv.program.network import INT8_PRODUCTS
 from sepconv.program.validate import validate
 from sepconv.quantization.dequantized import dequantized
 from sepconv.quantization.quantize import quantize_network
@@ -63,7 +64,7 @@ def test_weights_that_move_are_rounded_to_the_nearest(network, made):
     validate(again)
     found = floats_of(again, made.origin)
     for key in moved:
-        if key[1].endswith("kernel") and again.steps[key[0]].operation.startswith("quantized"):
+        if key[1].endswith("kernel") and again.steps[key[0]].operation in INT8_PRODUCTS:
             (product,) = (p for p in products_of(again, made.origin)[key[0]] if p.kernel == key[1])
             scale = found[key[0], product.scale] * product.ratio
             scale = scale.reshape(found[key].shape[-2:]) if product.depthwise else scale

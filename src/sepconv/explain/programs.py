@@ -12,11 +12,9 @@ import numpy as np
 
 from sepconv import _native
 from sepconv.bench.roofline import Machine, measure_peak
+from sepconv.program.network import INT8_PRODUCTS
 
 __all__ = ["ProgramExplanation", "StepRow", "example_inputs", "explain_program"]
-
-#: Steps whose multiply-adds are of bytes.
-_OF_BYTES = ("quantized_convolution", "quantized_dense")
 
 
 class StepRow(NamedTuple):
@@ -118,12 +116,12 @@ def explain_program(
         calls.append(time.perf_counter() - start)
         profiles.append(program.profile(*arrays))
     rows, peaks = [], {False: machine.peak}
-    if any(report.operation in _OF_BYTES for report in profiles[0]):
+    if any(report.operation in INT8_PRODUCTS for report in profiles[0]):
         peaks[True] = measure_peak(machine.threads, min(max(seconds, 0.01), 0.3), "int8")
     for reports in zip(*profiles, strict=True):
         one = reports[0]
         # Two operations a multiply-add.
-        floor = 2 * one.multiply_adds / peaks[one.operation in _OF_BYTES]
+        floor = 2 * one.multiply_adds / peaks[one.operation in INT8_PRODUCTS]
         median = statistics.median(report.seconds for report in reports)
         rows.append(
             StepRow(

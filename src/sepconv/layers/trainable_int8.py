@@ -15,7 +15,7 @@ from sepconv.layers.program_layer import fitting
 from sepconv.layers.steps.int8 import Simulation
 from sepconv.program import header
 from sepconv.program.dtypes import TENSORS
-from sepconv.program.network import Network
+from sepconv.program.network import INT8_PRODUCTS, Network
 from sepconv.program.program import Program
 from sepconv.program.shapes import shapes
 from sepconv.program.validate import validate
@@ -85,7 +85,7 @@ class TrainableInt8(NotExported, keras.layers.Layer):
         for (i, part), array in floats_of(self._network, self._origin).items():
             step = self._network.steps[i]
             fixed = step.operation == "constant" or (
-                step.operation.startswith("quantized_") and part.endswith("scale")
+                step.operation in INT8_PRODUCTS and part.endswith("scale")
             )
             self._weights_of[i, part] = self.add_weight(
                 name=f"{step.name}_{part}".replace("/", "_"),

@@ -1,4 +1,7 @@
-"""Steps of int8 as ONNX nodes: in floats, between a DequantizeLinear and a QuantizeLinear."""
+"""Steps of int8 as ONNX nodes: in floats, between a DequantizeLinear and a QuantizeLinear.
+
+Of steps that give float32, no QuantizeLinear follows.
+"""
 
 from __future__ import annotations
 
@@ -93,16 +96,18 @@ def _convolution(call: Call) -> Written:
     if middle is not None:
         source, bias = _recentered(call, middle.scale, kernel, bias)
         x = call.graph.dequantized(middle.name, source)
-    rounding = call.roundings[-1]
-    sums = rounding.scale.scale
+    whole = call.step.operation == "quantized_convolution"
+    sums = call.roundings[-1].scale.scale if whole else 1.0
     y = _filtered(call, x, "", kernel, bias, source.scale, sums, plain=middle is not None)
+    if not whole:
+        return call.written_image(y)
     if len(call.step.inputs) > 1:
         factor = given["residual_scale"]
         if factor < 0:
             call.refuse(f"its residual_scale is negative, {factor}")
         added = _near(call, 1, factor * sums, given["residual_zero_point"])
         y = call.node("Add", y, call.image(1, added))
-    return _as_image(call, _rounded(call, y, rounding, ""))
+    return _as_image(call, _rounded(call, y, call.roundings[-1], ""))
 
 
 def _as_image(call: Call, made: _Bytes) -> Written:
@@ -159,8 +164,9 @@ def _dense(call: Call) -> Written:
     kernel, bias = call.tensor("kernel"), call.tensor("bias")
     assert kernel is not None
     source = call.scale_of(0, call.given["input_zero_point"])
-    (rounding,) = call.roundings
-    weights, scales = _weights(call, "", kernel, 1, source.scale, rounding.scale.scale)
+    whole = call.step.operation == "quantized_dense"
+    sums = call.roundings[0].scale.scale if whole else 1.0
+    weights, scales = _weights(call, "", kernel, 1, source.scale, sums)
     added = [] if bias is None else [call.graph.weights(bias, scales, 0, "bias")]
     x = call.real(0, False, source)
     if len(call.shape()) == 2:
@@ -168,7 +174,9 @@ def _dense(call: Call) -> Written:
     else:
         y = call.node("MatMul", x, weights)
         y = call.node("Add", y, *added) if added else y
-    made = _rounded(call, y, rounding, "")
+    if not whole:
+        return Written(y)
+    made = _rounded(call, y, call.roundings[0], "")
     return Written(made.name, False, made.scale, whole=True)
 
 
@@ -224,6 +232,8 @@ INT8_STEPS: Mapping[str, Callable[[Call], Written]] = {
     "dequantize": _dequantize,
     "quantized_convolution": _convolution,
     "quantized_dense": _dense,
+    "dequantized_convolution": _convolution,
+    "dequantized_dense": _dense,
     "quantized_binary": _binary,
     "lookup": _lookup,
     "quantized_mean": _mean,

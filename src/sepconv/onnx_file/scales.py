@@ -129,7 +129,7 @@ def _roundings(
     found: list[Rounding] = []
     own = zero_points(step)
     for k, point in enumerate(own):
-        last = k == len(own) - 1
+        last = k == len(own) - 1 and y in scales
         prefix = "depthwise_" if k == 0 and "depthwise_kernel" in step.weights else ""
         part, result = f"{prefix}table", scales[y] if last else 1.0
         if part in step.weights:

@@ -24,7 +24,10 @@ _IR_VERSION = 8
 _STEPS = {**FLOAT_STEPS, **INT8_STEPS}
 
 #: Steps that take an image in the order of their spec.
-_WINDOWS = ("convolution", "pool", "quantized_convolution", "quantized_average_pool")
+_WINDOWS = (
+    *("convolution", "pool"),
+    *("quantized_convolution", "dequantized_convolution", "quantized_average_pool"),
+)
 
 #: Steps that compute in the order of axes that they are asked for.
 _EITHER = (

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sepconv.program.network import QUANTIZED_OPERATIONS, Network, Step
+from sepconv.program.network import DEQUANTIZED_PRODUCTS, QUANTIZED_OPERATIONS, Network, Step
 
 __all__ = [
     "TENSORS",
@@ -62,7 +62,10 @@ _OF_INT8 = {
 }
 
 #: What steps give where it is not of their first input's dtype.
-_GIVES = {"quantize": "uint8", "dequantize": "float32"}
+_GIVES = {
+    "quantize": "uint8",
+    **dict.fromkeys(("dequantize", *DEQUANTIZED_PRODUCTS), "float32"),
+}
 
 #: Steps whose tensors are numbers a channel, which are float32 where values are bfloat16.
 _OF_NUMBERS = ("scale", "layer_normalization")

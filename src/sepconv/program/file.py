@@ -28,7 +28,7 @@ __all__ = ["MAGIC", "VERSION", "Contents", "decode", "encode", "identity", "read
 MAGIC = b"\x89SEPC\r\n\x1a"
 
 #: The newest version of the format. Files of this version and of all before it are read.
-VERSION = 2
+VERSION = 3
 
 #: The kinds of steps of version 1, whose values and tensors are all of the network's dtype.
 _FIRST_OPERATIONS = frozenset(
@@ -51,6 +51,9 @@ _FIRST_OPERATIONS = frozenset(
         "constant",
     )
 )
+
+#: Those that version 3 brought.
+_THIRD_OPERATIONS = frozenset(("dequantized_convolution", "dequantized_dense"))
 
 #: Magic, version, checksum, bytes of the header, bytes of the file.
 _PRELUDE = struct.Struct("<8sIIQQ")
@@ -134,8 +137,11 @@ def _whole(network: Network, notes: Mapping[str, str] | None) -> list[bytes | me
 
 def _version_of(network: Network) -> int:
     """The oldest version that has all that is in a network."""
-    first = all(step.operation in _FIRST_OPERATIONS for step in network.steps)
-    return 1 if first and {tensor_dtype(t) for t in network.tensors} <= {network.dtype} else 2
+    operations = {step.operation for step in network.steps}
+    if operations & _THIRD_OPERATIONS:
+        return 3
+    plain = {tensor_dtype(t) for t in network.tensors} <= {network.dtype}
+    return 1 if plain and operations <= _FIRST_OPERATIONS else 2
 
 
 def _chunks(network: Network, notes: Mapping[str, str]) -> list[bytes | memoryview]:

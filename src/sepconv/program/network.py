@@ -18,6 +18,8 @@ import numpy as np
 __all__ = [
     "ACTIVATIONS",
     "BINARY",
+    "DEQUANTIZED_PRODUCTS",
+    "INT8_PRODUCTS",
     "OPERATIONS",
     "QUANTIZED_OPERATIONS",
     "UNARY",
@@ -124,6 +126,12 @@ _BOUNDS = Field("lower", "int"), Field("upper", "int")
 
 _DEPTHWISE = ("depthwise_kernel", "depthwise_bias", "depthwise_scale", "depthwise_table")
 
+_DEPTHWISE_BOUNDS = (
+    Field("depthwise_zero_point", "int"),
+    Field("depthwise_lower", "int"),
+    Field("depthwise_upper", "int"),
+)
+
 #: Steps of int8 inference: a value of uint8 stands for scale * (q - zero_point). Their meaning, to
 #: the bit, is in `sepconv.program.quantized_reference`.
 QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
@@ -137,9 +145,7 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
         (
             _SPEC,
             Field("input_zero_point", "int"),
-            Field("depthwise_zero_point", "int"),
-            Field("depthwise_lower", "int"),
-            Field("depthwise_upper", "int"),
+            *_DEPTHWISE_BOUNDS,
             Field("output_zero_point", "int"),
             *_BOUNDS,
             Field("residual_zero_point", "int"),
@@ -151,6 +157,20 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
         (1, 1),
         (*_POINTS, *_BOUNDS),
         ("kernel", "bias", "scale", "table"),
+        ("kernel", "scale"),
+    ),
+    # The same with float32 results: sums times scales, which no byte is made of. Of convolutions
+    # those that mix channels.
+    "dequantized_convolution": Operation(
+        (1, 1),
+        (_SPEC, Field("input_zero_point", "int"), *_DEPTHWISE_BOUNDS),
+        (*_DEPTHWISE, "pointwise_kernel", "bias", "scale"),
+        ("pointwise_kernel", "scale"),
+    ),
+    "dequantized_dense": Operation(
+        (1, 1),
+        (Field("input_zero_point", "int"),),
+        ("kernel", "bias", "scale"),
         ("kernel", "scale"),
     ),
     "quantized_binary": Operation(
@@ -188,6 +208,12 @@ QUANTIZED_OPERATIONS: Mapping[str, Operation] = {
         ),
     ),
 }
+
+#: Steps of int8 inference that give their sums as float32.
+DEQUANTIZED_PRODUCTS = ("dequantized_convolution", "dequantized_dense")
+
+#: All of its steps with weights.
+INT8_PRODUCTS = ("quantized_convolution", "quantized_dense", *DEQUANTIZED_PRODUCTS)
 
 #: Every kind of step. `axis` and `axes` count from 0, the batch's.
 OPERATIONS: Mapping[str, Operation] = {

@@ -9,6 +9,9 @@ operation rounded by itself::
     q = clip(round_half_to_even(t), lower - zero_point, upper - zero_point) + zero_point
     y = table[q]                                                   where there is a table
 
+Steps whose names begin with ``dequantized_`` give t itself, float32(sum) * scale, in the units of
+their results: one product, and nothing is rounded to a byte.
+
 Whatever computes these steps gives the same bits, on every processor.
 """
 
@@ -155,8 +158,14 @@ def _from_image(y: np.ndarray, spec: ConvSpec, rank: int) -> np.ndarray:
 def _finished(
     given: Attributes, weights: Arrays, sums: np.ndarray, residual: np.ndarray | None
 ) -> np.ndarray:
-    """Sums with bias, residual, rounding and table, as the last part of a layer has them."""
-    t = _as_float32(sums + weights.get("bias", np.int32(0))) * weights["scale"]
+    """Sums with bias, residual, rounding and table, as the last part of a layer has them.
+
+    Without a zero point to be rounded by, they are float32.
+    """
+    with np.errstate(over="ignore"):
+        t = _as_float32(sums + weights.get("bias", np.int32(0))) * weights["scale"]
+    if "output_zero_point" not in given:
+        return t
     if residual is not None:
         r = _centered(residual, given["residual_zero_point"]).astype(np.float32)
         t = t + r * np.float32(given["residual_scale"])
@@ -254,6 +263,8 @@ QUANTIZED: dict[str, Callable[..., np.ndarray]] = {
     "dequantize": _dequantize,
     "quantized_convolution": _convolution,
     "quantized_dense": _dense,
+    "dequantized_convolution": _convolution,
+    "dequantized_dense": _dense,
     "quantized_binary": _binary,
     "lookup": _lookup,
     "quantized_mean": _mean,

@@ -204,6 +204,8 @@ _SHAPES: dict[str, Callable[[Step, Weights, Inputs], Shape]] = {
     "constant": _constant,
     "quantized_convolution": _convolution,
     "quantized_dense": _dense,
+    "dequantized_convolution": _convolution,
+    "dequantized_dense": _dense,
     "quantized_binary": _binary,
     "quantized_mean": _reduce,
     "quantized_average_pool": _pool,

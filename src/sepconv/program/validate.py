@@ -294,7 +294,7 @@ def _finite_rule(step: Step) -> str | None:
     return None
 
 
-def _quantized_convolution_rule(step: Step) -> str | None:
+def _int8_convolution_rule(step: Step) -> str | None:
     weights = set(step.weights)
     for kernel, prefix in (("depthwise_kernel", "depthwise_"), ("pointwise_kernel", "")):
         parts = {f"{prefix}{part}" for part in ("bias", "scale", "table")}
@@ -303,7 +303,11 @@ def _quantized_convolution_rule(step: Step) -> str | None:
         for part in sorted(parts & weights):
             if kernel not in weights:
                 return f"weights must have {kernel!r} for {part!r}, which is missing"
-    return _convolution_rule(step) or _bounds_rule(step, "depthwise_") or _bounds_rule(step)
+    return _convolution_rule(step) or _bounds_rule(step, "depthwise_")
+
+
+def _quantized_convolution_rule(step: Step) -> str | None:
+    return _int8_convolution_rule(step) or _bounds_rule(step)
 
 
 def _quantized_mean_rule(step: Step) -> str | None:
@@ -363,6 +367,7 @@ _RULES: Mapping[str, Callable[[Step], str | None]] = {
     "dequantize": _finite_rule,
     "quantized_convolution": _quantized_convolution_rule,
     "quantized_dense": _bounds_rule,
+    "dequantized_convolution": _int8_convolution_rule,
     "quantized_binary": _bounds_rule,
     "quantized_mean": _quantized_mean_rule,
     "quantized_average_pool": _quantized_average_pool_rule,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sepconv.program.building.builder import Builder
-from sepconv.program.network import Network, Step
+from sepconv.program.network import INT8_PRODUCTS, Network, Step
 from sepconv.quantization.origin import Origin, Rounding, value_scales
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.unrounded import Product, floats_of, products_of
@@ -32,12 +32,12 @@ def dequantized(network: Network, origin: Origin) -> Network:
         >>> import numpy as np
         >>> from sepconv.program.network import Input
         >>> from sepconv.quantization.quantize import quantize_network
-        >>> step = Step("dense", "d", [0], {"activation": "relu"}, {"kernel": 0})
+        >>> step = Step("dense", "d", [0], {"activation": "none"}, {"kernel": 0})
         >>> tensors = [np.float32([[0.5], [-1.0]])]
         >>> network = Network("float32", [Input("x", (None, 2))], [step], [1], ["y"], tensors)
         >>> found = quantize_network(network, np.eye(2))
         >>> [step.operation for step in found.network.steps]
-        ['quantize', 'quantized_dense', 'dequantize']
+        ['quantize', 'dequantized_dense']
         >>> [step.operation for step in dequantized(found.network, found.origin).steps]
         ['dense']
     """
@@ -69,9 +69,9 @@ class _Writer:
         given, roundings = step.attributes, self._origin[i]
         if step.operation in ("quantize", "dequantize"):
             return inputs[0]
-        if step.operation == "quantized_convolution":
+        if step.operation in INT8_PRODUCTS and "kernel" not in step.weights:
             return self._convolution(i, step, inputs)
-        if step.operation == "quantized_dense":
+        if step.operation in INT8_PRODUCTS:
             (product,) = self._products[i]
             activation, rest = _activation(product.rounding)
             y = self._emit("dense", inputs, {"activation": activation}, product)

@@ -50,8 +50,8 @@ class Rounding(NamedTuple):
     function: Mapping[str, Any] | None = None
 
 
-#: Of every step of an int8 network its roundings: two of a separable convolution, none of steps
-#: that compute in float or move bytes.
+#: Of every step of an int8 network its roundings: two of a separable convolution, or one where its
+#: results are float32; none of other steps that give floats or move bytes.
 Origin = Sequence[Sequence[Rounding]]
 
 #: Where a step holds the zero points of its roundings.
@@ -221,9 +221,10 @@ def zero_points(step: Step) -> list[int]:
         >>> zero_points(Step("quantize", "begin", [0], {"multiplier": 4.0, "zero_point": 3}))
         [3]
     """
-    if step.operation == "quantized_convolution":
+    if step.operation in ("quantized_convolution", "dequantized_convolution"):
         depthwise = "depthwise_kernel" in step.weights, "depthwise_zero_point"
-        ordinary = "pointwise_kernel" in step.weights, "output_zero_point"
+        rounds = step.operation == "quantized_convolution"
+        ordinary = rounds and "pointwise_kernel" in step.weights, "output_zero_point"
         return [step.attributes[point] for there, point in (depthwise, ordinary) if there]
     return [step.attributes[_POINTS[step.operation]]] if step.operation in _POINTS else []
 
@@ -237,11 +238,13 @@ def value_scales(network: Network, origin: Origin) -> list[Scale | None]:
     scales: list[Scale | None] = [None] * len(network.inputs)
     dtypes = value_dtypes(network)[len(network.inputs) :]
     for step, roundings, dtype in zip(network.steps, origin, dtypes, strict=True):
-        if roundings:
+        if dtype != "uint8":
+            scales.append(None)
+        elif roundings:
             scales.append(roundings[-1].result)
         else:
-            if dtype == "uint8" and not step.inputs:
+            if not step.inputs:
                 raise ValueError(f"nothing says what the bytes of the step {step.name!r} are")
             # What only moves bytes leaves them as they are.
-            scales.append(scales[step.inputs[0]] if dtype == "uint8" else None)
+            scales.append(scales[step.inputs[0]])
     return scales

@@ -21,7 +21,7 @@ class Block(NamedTuple):
         operation: its kind.
         int8: whether it computes on bytes.
         why: why it stays float, else nothing.
-        least: the least number that its result may be, where that is quantised.
+        least: the least number that its result may be, where that is quantised; else NaN.
         greatest: the greatest.
         decibels: how far its result's signal is above its noise, the difference from the float
             network's on calibration data: 10 * log10 of the ratio of mean squares. NaN where it is

@@ -1,7 +1,7 @@
 """Rewrites atoms of float to int8 steps, and fuses these to as few as there were in the float one.
 
-Values exist as bytes, as floats or both: a step that is written asks for what it takes, and a
-`quantize` or `dequantize` is put in where that is not there yet.
+A step that is written asks for what it takes, as bytes or as floats (`values.py`). Sums that
+nothing takes as bytes become floats at once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sepconv.program.building.tensors import Tensors
-from sepconv.program.network import Network, Step
+from sepconv.program.network import OPERATIONS, Network, Step
 from sepconv.program.shapes import shapes
 from sepconv.quantization.atoms import CLAMPS, Atoms, consumers
 from sepconv.quantization.forms import (
@@ -30,11 +29,18 @@ from sepconv.quantization.observe import Seen
 from sepconv.quantization.origin import Origin, Rounding
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.scales import shared
+from sepconv.quantization.values import Values
 from sepconv.quantization.weights import Weights, fit, kernel_of
 
 __all__ = ["Rewritten", "rewrite"]
 
 _TOO_LARGE = "its sums could leave int32"
+
+#: Steps that move the numbers of one value, as many as there are, before they are floats.
+_MOVES = ("reshape", "transpose")
+
+#: What sums become that are not rounded.
+_UNIT = Scale(1.0, 0)
 
 
 class Rewritten(NamedTuple):
@@ -92,7 +98,7 @@ class _NotQuantizedError(Exception):
         self.block, self.why = block, why
 
 
-class _Writer:
+class _Writer(Values):
     def __init__(
         self,
         atoms: Atoms,
@@ -102,23 +108,18 @@ class _Writer:
         correct: bool,
         moments: Mapping[int, Moments],
     ) -> None:
-        self._float, self._blocks = atoms
+        #: Blocks that stay float, and why.
+        self.floats = kept_float(atoms, seen, keep)
+        super().__init__(atoms.network, shared(atoms, scales, self.floats))
+        self._blocks = atoms.blocks
         self._seen, self._correct, self._moments = seen, correct, moments
-        self._first = len(self._float.inputs)
         self._shapes = shapes(self._float)
         self._consumers = consumers(self._float)
-        self._steps: list[Step] = []
-        self._tensors = Tensors()
-        #: Of every step that was written.
-        self.origin: list[Sequence[Rounding]] = []
-        self._bytes: dict[int, int] = {}
-        self._floats: dict[int, int] = {i: i for i in range(self._first)}
         self._middles: dict[int, tuple[dict[str, Any], dict[str, np.ndarray], int, Rounding]] = {}
         #: Steps that were written with the one before.
         self._done: set[int] = set()
-        #: Blocks that stay float, and why.
-        self.floats = kept_float(atoms, seen, keep)
-        self._scales = shared(atoms, scales, self.floats)
+        #: Values that are floats though their steps compute on bytes.
+        self._sums: set[int] = set()
 
     def _is_int8(self, i: int) -> bool:
         return self._blocks[i] not in self.floats
@@ -131,24 +132,17 @@ class _Writer:
         found = self._consumers[value]
         return found[0] if len(found) == 1 and found[0] >= 0 and self._is_int8(found[0]) else None
 
-    # ---- what is written
-
-    def network(self) -> Network:
-        """The result."""
-        return self._float._replace(
-            steps=self._steps,
-            outputs=[self._floats[value] for value in self._float.outputs],
-            tensors=self._tensors.arrays,
+    def _ends_as_floats(self, value: int) -> bool:
+        """Whether nothing takes a value as bytes, also where it is only moved before."""
+        users = self._consumers[value]
+        return bool(users) and all(
+            i < 0
+            or not self._is_int8(i)
+            or (self._float.steps[i].operation in _MOVES and self._ends_as_floats(self._first + i))
+            for i in users
         )
 
-    def where(self) -> dict[int, tuple[int, Scale | None]]:
-        """As of `Rewritten`."""
-        found: dict[int, tuple[int, Scale | None]] = {
-            value: (number, None) for value, number in self._floats.items()
-        }
-        return found | {
-            value: (number, self._scales[value]) for value, number in self._bytes.items()
-        }
+    # ---- what is written
 
     def write(self) -> None:
         """Writes all steps, and the outputs as floats."""
@@ -161,55 +155,6 @@ class _Writer:
                 self._write_float(i, step)
         for value in self._float.outputs:
             self._as_float(value)
-
-    def _emit(
-        self,
-        operation: str,
-        name: str,
-        inputs: Sequence[int],
-        attributes: Mapping[str, Any] | None = None,
-        weights: Mapping[str, np.ndarray] | None = None,
-        roundings: Sequence[Rounding] = (),
-    ) -> int:
-        self.origin.append(roundings)
-        parts = {part: self._tensors.add(array) for part, array in (weights or {}).items()}
-        self._steps.append(Step(operation, name, list(inputs), dict(attributes or {}), parts))
-        return self._first + len(self._steps) - 1
-
-    def _name(self, value: int) -> str:
-        i = value - self._first
-        return self._float.inputs[value].name if i < 0 else self._float.steps[i].name
-
-    def _as_bytes(self, value: int) -> int:
-        if value not in self._bytes:
-            scale = self._scales[value]
-            given = {
-                "multiplier": float(1 / np.float32(scale.scale)),
-                "zero_point": scale.zero_point,
-            }
-            self._bytes[value] = self._emit(
-                "quantize",
-                self._name(value),
-                [self._floats[value]],
-                given,
-                roundings=[Rounding(scale, scale)],
-            )
-        return self._bytes[value]
-
-    def _as_float(self, value: int) -> int:
-        if value not in self._floats:
-            given = self._scales[value]._asdict()
-            self._floats[value] = self._emit(
-                "dequantize", self._name(value), [self._bytes[value]], given
-            )
-        return self._floats[value]
-
-    def _write_float(self, i: int, step: Step) -> None:
-        inputs = [self._as_float(value) for value in step.inputs]
-        weights = {part: self._float.tensors[n] for part, n in step.weights.items()}
-        self._floats[self._first + i] = self._emit(
-            step.operation, step.name, inputs, step.attributes, weights
-        )
 
     def _write_int8(self, i: int, step: Step) -> None:
         kind = kind_of(step)
@@ -292,26 +237,46 @@ class _Writer:
     def _multipliers(self, made: Weights, value: int, scale: Scale) -> np.ndarray:
         return (made.scale * self._scales[value].scale / scale.scale).astype(np.float32)
 
+    def _gives_sums(self, i: int, step: Step) -> bool:
+        """Whether a step's sums become floats at once, since nothing else is done to them."""
+        plain = step.attributes.get("activation", "none") == "none" and len(step.inputs) == 1
+        return plain and self._ends_as_floats(self._first + i)
+
     def _write_dense(self, i: int, step: Step) -> None:
-        made = self._fitted(i, step, "kernel")
+        made, source = self._fitted(i, step, "kernel"), step.inputs[0]
+        given = {"input_zero_point": self._scales[source].zero_point}
+        weights = {"kernel": made.kernel, "bias": made.bias}
+        if self._gives_sums(i, step):
+            weights["scale"] = self._multipliers(made, source, _UNIT)
+            self._emit_sums(i, "dequantized_dense", self._as_bytes(source), given, weights)
+            return
         result, rounding, lower, upper, table = self._finish(i)
-        given = {
-            "input_zero_point": self._scales[step.inputs[0]].zero_point,
+        given |= {
             "output_zero_point": rounding.scale.zero_point,
             "lower": lower,
             "upper": upper,
         }
-        weights = {
-            "kernel": made.kernel,
-            "bias": made.bias,
-            "scale": self._multipliers(made, step.inputs[0], rounding.scale),
-        }
+        weights["scale"] = self._multipliers(made, source, rounding.scale)
         if table is not None:
             weights["table"] = table
-        x = self._as_bytes(step.inputs[0])
+        x = self._as_bytes(source)
         self._bytes[result] = self._emit(
             "quantized_dense", step.name, [x], given, weights, [rounding]
         )
+
+    def _emit_sums(
+        self,
+        i: int,
+        operation: str,
+        x: int,
+        given: Mapping[str, Any],
+        weights: Mapping[str, np.ndarray],
+        roundings: Sequence[Rounding] = (),
+    ) -> None:
+        value, name = self._first + i, self._float.steps[i].name
+        own = {field.name: given[field.name] for field in OPERATIONS[operation].fields}
+        self._floats[value] = self._emit(operation, name, [x], own, weights, roundings)
+        self._sums.add(value)
 
     def _write_scale(self, i: int, step: Step) -> None:
         """A number a channel, as a depthwise convolution of one tap."""
@@ -358,9 +323,7 @@ class _Writer:
 
     def _write_ordinary(self, i: int, step: Step) -> None:
         made = self._fitted(i, step, "pointwise_kernel")
-        result, rounding, lower, upper, table = self._finish(i)
-        scale, roundings = rounding.scale, [rounding]
-        source = step.inputs[0]
+        source, roundings = step.inputs[0], list[Rounding]()
         given: dict[str, Any] = {
             "spec": tuple(step.attributes["spec"]),
             "input_zero_point": self._scales[source].zero_point,
@@ -372,7 +335,7 @@ class _Writer:
         weights: dict[str, np.ndarray] = {}
         if source in self._middles:
             given, weights, x, middle = self._middles[source]
-            roundings = [middle, rounding]
+            roundings = [middle]
             # The product centers what it takes by the zero point of the rounding; a table's results
             # have another one.
             apart = given["depthwise_zero_point"] - self._scales[source].zero_point
@@ -383,6 +346,13 @@ class _Writer:
                     self._fail(i, _TOO_LARGE)
         else:
             x = self._as_bytes(source)
+        weights = weights | {"pointwise_kernel": made.kernel, "bias": bias}
+        if self._gives_sums(i, step):
+            weights["scale"] = self._multipliers(made, source, _UNIT)
+            self._emit_sums(i, "dequantized_convolution", x, given, weights, roundings)
+            return
+        result, rounding, lower, upper, table = self._finish(i)
+        scale = rounding.scale
         given = given | {
             "output_zero_point": scale.zero_point,
             "lower": lower,
@@ -396,15 +366,11 @@ class _Writer:
             other = self._scales[step.inputs[1]]
             given["residual_zero_point"] = other.zero_point
             given["residual_scale"] = float(np.float32(other.scale / scale.scale))
-        weights = weights | {
-            "pointwise_kernel": made.kernel,
-            "bias": bias,
-            "scale": self._multipliers(made, source, scale),
-        }
+        weights["scale"] = self._multipliers(made, source, scale)
         if table is not None:
             weights["table"] = table
         self._bytes[result] = self._emit(
-            "quantized_convolution", step.name, inputs, given, weights, roundings
+            "quantized_convolution", step.name, inputs, given, weights, [*roundings, rounding]
         )
 
     # ---- steps without
@@ -452,6 +418,10 @@ class _Writer:
 
     def _write_move(self, i: int, step: Step) -> None:
         value, given = self._first + i, dict(step.attributes)
+        if step.inputs[0] in self._sums:
+            self._write_float(i, step)
+            self._sums.add(value)
+            return
         inputs = [self._as_bytes(each) for each in step.inputs]
         if step.operation == "concatenate":
             target = self._scales[value]

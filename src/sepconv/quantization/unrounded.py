@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sepconv.program.building.tensors import Tensors
-from sepconv.program.network import Network, Step
+from sepconv.program.network import DEQUANTIZED_PRODUCTS, INT8_PRODUCTS, Network, Step
 from sepconv.quantization.forms import function_of, table_of
 from sepconv.quantization.origin import Origin, Rounding, value_scales
 from sepconv.quantization.ranges import Scale
@@ -33,6 +33,9 @@ _LARGEST_WEIGHT = 127.5
 #: And biases beyond this many of theirs, a little above what `sepconv.quantization.weights` gives.
 _LARGEST_BIAS = 1.01 * 2.0**29
 
+#: What stands for the rounding of sums that are not rounded.
+_SUMS = Rounding(Scale(1.0, 0), Scale(1.0, 0))
+
 #: Arrays by the number of their step and their part in it.
 Arrays = Mapping[tuple[int, str], np.ndarray]
 
@@ -47,7 +50,7 @@ class Product(NamedTuple):
         scale: that of the numbers that sums are multiplied by.
         depthwise: whether the kernel is a depthwise one.
         source: the scale of what it takes.
-        rounding: of its results.
+        rounding: of its results; of those that are not rounded, one of the scale 1.
         shift: how far the zero point that it centers its input by is above that of `source`.
     """
 
@@ -82,7 +85,7 @@ def products_of(network: Network, origin: Origin) -> dict[int, list[Product]]:
     scales = value_scales(network, origin)
     found: dict[int, list[Product]] = {}
     for i, (step, roundings) in enumerate(zip(network.steps, origin, strict=True)):
-        if step.operation not in ("quantized_convolution", "quantized_dense"):
+        if step.operation not in INT8_PRODUCTS:
             continue
         source = scales[step.inputs[0]]
         assert source is not None
@@ -90,14 +93,15 @@ def products_of(network: Network, origin: Origin) -> dict[int, list[Product]]:
         if "depthwise_kernel" in step.weights:
             names = "depthwise_kernel", "depthwise_bias", "depthwise_scale"
             parts.append(Product(i, *names, True, source, roundings[0], 0))
-        kernel = "kernel" if step.operation == "quantized_dense" else "pointwise_kernel"
+        kernel = "kernel" if "kernel" in step.weights else "pointwise_kernel"
         if kernel in step.weights:
             shift = 0
             if parts:  # it takes what the first one gives, centered by that one's rounding
                 source = roundings[0].result
                 shift = parts[0].zero - source.zero_point
             names = kernel, "bias", "scale"
-            parts.append(Product(i, *names, False, source, roundings[-1], shift))
+            rounding = _SUMS if step.operation in DEQUANTIZED_PRODUCTS else roundings[-1]
+            parts.append(Product(i, *names, False, source, rounding, shift))
     return found
 
 

@@ -86,18 +86,20 @@ def test_every_operation_in_int8_has_the_bits():
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def _rows(drawn, first):
+def _rows(drawn, first, activation):
     spec = (2, 2, 1, 1, 1, 0, 0, 0, 0, int(first))
     weights = {"depthwise_kernel": drawn.weights(1, 3, 8, 1), "bias": drawn.weights(8)}
     weights["pointwise_kernel"] = drawn.weights(1, 1, 8, 8)
-    given = {"depthwise_activation": "relu", "activation": "silu"}
+    given = {"depthwise_activation": "relu", "activation": activation}
     return drawn.emit("convolution", [0], {"spec": spec, **given}, weights)
 
 
+@pytest.mark.parametrize("activation", ["silu", "none"])
 @pytest.mark.parametrize("first", [False, True])
-def test_rows_in_int8_have_the_bits(first):
+def test_rows_in_int8_have_the_bits(first, activation):
+    """As bytes with an activation, and as float32 without."""
     drawn = Drawn(shape=(None, 8, 20) if first else (None, 20, 8))
-    network = drawn.network(_rows(drawn, first))
+    network = drawn.network(_rows(drawn, first, activation))
     for found, expected in zip(*_simulated(network, data(network)), strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -112,7 +114,8 @@ def test_images_in_int8_have_the_bits():
         for name in ("max", "average")
     )
     y = drawn.binary("subtract", drawn.pad(largest, [(0, 0), (0, 0), (0, 0), (0, 0)], 0.0), mean)
-    network = drawn.network(drawn.ordinary(y, 4, size=1, strides=2))
+    head = drawn.ordinary(y, 5, activation="none")  # of float32
+    network = drawn.network(drawn.ordinary(y, 4, size=1, strides=2), head, drawn.dense(y, 3))
     for found, expected in zip(*_simulated(network, data(network)), strict=True):
         np.testing.assert_array_equal(found, expected)
 

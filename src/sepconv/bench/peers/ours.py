@@ -16,7 +16,7 @@ from sepconv.bench.cases import Arrays, typed
 from sepconv.bench.peers import Build, BuiltCase, Peer
 from sepconv.bench.workloads import Case
 from sepconv.geometry import conv_spec
-from sepconv.program.network import Input, Network, Step
+from sepconv.program.network import INT8_PRODUCTS, Input, Network, Step
 from sepconv.program.program import Program
 
 __all__ = ["Ours", "OursFloat32", "int8_network"]
@@ -132,7 +132,7 @@ def int8_network(case: Case, inputs: Arrays) -> Network:
     from sepconv.quantization.quantize import quantize_network
 
     network: Network = quantize_network(_network(case, inputs), inputs["x"]).network
-    if "quantized_convolution" not in [step.operation for step in network.steps]:
+    if not any(step.operation in INT8_PRODUCTS for step in network.steps):
         raise ValueError("the layer has no int8 form")
     return network
 

@@ -17,7 +17,7 @@ from keras import ops
 
 from sepconv.geometry import ConvSpec
 from sepconv.layers.steps import floats, images
-from sepconv.program.network import Network, Step
+from sepconv.program.network import DEQUANTIZED_PRODUCTS, INT8_PRODUCTS, Network, Step
 from sepconv.quantization.forms import function_of
 from sepconv.quantization.origin import Origin, Rounding, value_scales
 from sepconv.quantization.ranges import Scale
@@ -118,9 +118,9 @@ class Simulation:
         return [values[value] for value in self._network.outputs]
 
     def _step(self, i: int, step: Step, weights: Mapping[str, Any], inputs: list[Any]) -> Any:
-        if step.operation == "quantized_convolution":
+        if step.operation in INT8_PRODUCTS and "kernel" not in step.weights:
             return self._convolution(i, step, weights, *inputs)
-        if step.operation == "quantized_dense":
+        if step.operation in INT8_PRODUCTS:
             (product,) = self._products[i]
             kernel, bias, multiplier = _weights(product, weights)
             sums = ops.matmul(inputs[0], kernel) + bias
@@ -159,6 +159,8 @@ class Simulation:
         return images.from_image(y, spec, len(x.shape))
 
     def _finished(self, product: Product, step: Step, t: Any) -> Any:
+        if step.operation in DEQUANTIZED_PRODUCTS and not product.depthwise:
+            return t
         before = "depthwise_" if product.depthwise else ""
         lower, upper = (step.attributes[f"{before}{end}"] for end in ("lower", "upper"))
         zero = product.rounding.scale.zero_point
