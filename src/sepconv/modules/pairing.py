@@ -42,7 +42,7 @@ def following(module: nn.Module) -> nn.Module | None:
         The module; None where that is not certain.
     """
     # forward, then PyTorch's two functions that call it; with hooks there are others.
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(1).f_back
     if frame is None or frame.f_code is not _CALL:
         return None
     frame = frame.f_back
