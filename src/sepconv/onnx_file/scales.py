@@ -78,13 +78,13 @@ def scales_of(network: Network) -> dict[int, float]:
     for i, step in enumerate(network.steps):
         if dtypes[first + i] == "uint8" or step.operation == "dequantize":
             for ratio in said_ratios(step, first + i, sizes):
-                pair = (ratios.one if v is None else v for v in (ratio.first, ratio.second))
-                ratios.say(*pair, math.log(ratio.times))
+                a, b = (ratios.one if v is None else v for v in (ratio.first, ratio.second))
+                ratios.say(a, b, math.log(ratio.times))
     for i, step in enumerate(network.steps):
         if step.operation == "quantized_binary" and step.attributes["function"] == "multiply":
-            a, b = (ratios.of(value) for value in step.inputs)
-            ratio = abs(step.attributes["a_scale"]) or 1.0
-            ratios.say(first + i, ratios.one, a + b - math.log(ratio))
+            product = sum(ratios.of(value) for value in step.inputs)
+            times = abs(step.attributes["a_scale"]) or 1.0
+            ratios.say(first + i, ratios.one, product - math.log(times))
     bytes_ = [value for value, dtype in enumerate(dtypes) if dtype == "uint8"]
     return {value: float(np.float32(math.exp(ratios.of(value)))) for value in bytes_}
 
