@@ -89,6 +89,24 @@ def test_a_clamp_stays_above_what_was_seen():
     assert greatest[1].min() > 2 * greatest[0].min()
 
 
+def test_a_clamp_leaves_room_for_channels_that_are_asleep():
+    """A channel that the examples leave at next to nothing is large on other data."""
+    drawn = Drawn()
+    network = drawn.network(drawn.ordinary(drawn.ordinary(0, 8, activation="relu6"), 6))
+    atoms = split(network)
+    x = data(network, 8)
+    seen = observe(atoms.network, [x], channel_axes(atoms.network))
+    greatest = seen[1].channels.greatest.copy()
+    greatest[2] = 1e-6
+    seen[1] = seen[1]._replace(channels=seen[1].channels._replace(greatest=greatest))
+    made = equalise(atoms, seen)
+    largest = reference.values(atoms.network, x)[1].max()
+    number = atoms.network.steps[0].weights["pointwise_kernel"]
+    after = made.network.steps[0].weights["pointwise_kernel"]
+    ratio = atoms.network.tensors[number][..., 2] / made.network.tensors[after][..., 2]
+    assert 6 * ratio.max() > 0.19 * largest
+
+
 def test_what_does_not_scale_is_left():
     drawn = Drawn()
     y = drawn.ordinary(drawn.unary(drawn.ordinary(0, 6, activation="none"), "tanh"), 6)

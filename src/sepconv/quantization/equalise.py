@@ -31,6 +31,10 @@ _LARGEST = 2.0**8
 #: How far a clamp stays above the greatest number that was seen of a channel.
 _HEADROOM = 2.0
 
+#: What a channel counts as having reached at least, as a part of the largest one's: other data
+#: wakes channels that the examples leave asleep, and a clamp just above these would cut it off.
+_ASLEEP = 0.1
+
 
 def equalise(atoms: Atoms, seen: Sequence[Seen]) -> Atoms | None:
     """Nearly the same function with other weights.
@@ -197,5 +201,6 @@ def _factors(layers: _Layers, group: _Group, seen: Sequence[Seen]) -> np.ndarray
         wanted = np.divide(size, product, out=np.ones_like(size), where=product > 0)
     factors = np.where(wanted > 0, wanted, 1.0)
     if group.clamped:
-        factors = np.minimum(np.maximum(factors, greatest * _HEADROOM / 6), 1.0)
+        reached = np.maximum(greatest, _ASLEEP * greatest.max())
+        factors = np.minimum(np.maximum(factors, reached * _HEADROOM / 6), 1.0)
     return np.clip(factors, 1 / _LARGEST, _LARGEST)
