@@ -124,9 +124,13 @@ def is_ordinary(operands: Operands) -> bool:
 
 def is_product(kernel_shape: Sequence[Any], spec: ConvSpec) -> bool:
     """Whether an ordinary convolution is the product of each pixel's channels with a matrix."""
-    pads = spec.pad_top, spec.pad_bottom, spec.pad_left, spec.pad_right
     strides = spec.stride_h, spec.stride_w
-    return tuple(kernel_shape[:2]) == (1, 1) == strides and not any(pads)
+    return tuple(kernel_shape[:2]) == (1, 1) == strides and not _has_pads(spec)
+
+
+def _has_pads(spec: ConvSpec) -> bool:
+    # By name: torch.compile of PyTorch 2.6 cannot follow a slice of a named tuple.
+    return any((spec.pad_top, spec.pad_bottom, spec.pad_left, spec.pad_right))
 
 
 def block_spec(
@@ -173,7 +177,7 @@ def block_spec(
         )
     if depthwise is not None or ordinary:
         return BlockSpec(spec, between, last), (1, 1)
-    if any(spec[5:9]):
+    if _has_pads(spec):
         padding = (spec.pad_top, spec.pad_bottom), (spec.pad_left, spec.pad_right)
         raise ValueError(
             "padding around a 1x1 convolution alone must be none. "

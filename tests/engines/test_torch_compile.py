@@ -42,6 +42,8 @@ def test_fullgraph_values_and_gradients(backend, dynamic):
     tensors = _tensors()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        # PyTorch 2.6 says so of its own settings.
+        warnings.filterwarnings("ignore", "Skipping serialization of skipfiles", UserWarning)
         compiled = torch.compile(_function, fullgraph=True, backend=backend, dynamic=dynamic)
         y = compiled(*tensors)
     expected = _function(*tensors)
