@@ -29,7 +29,7 @@ MOST_NORMALIZED = 40
 
 #: The fewest elements for which it is as fast where it computes the activation after it, too, in
 #: any memory: on an AMD EPYC of Zen 4, a call takes 20 to 50 us more than PyTorch's two.
-LEAST_ACTIVATED = 1 << 16
+LEAST_ACTIVATED = 1 << 15
 
 #: Why most convolutions are not ours.
 ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"
