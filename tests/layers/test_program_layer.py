@@ -12,7 +12,7 @@ import pytest
 import sepconv
 from sepconv.layers import ProgramLayer
 from sepconv.program.network import Input, Network, Step
-from sepconv.program.program import Program
+from sepconv.program.program import Program, Tuning
 
 BACKEND = keras.backend.backend()
 
@@ -168,6 +168,16 @@ def test_compile_gives_the_program_back(model, program):
     ]
     same(again(image()), program(image()))
     assert again.outputs == program.outputs
+
+
+def test_compile_keeps_what_was_written_beside_it(program):
+    tuning = Tuning(-1, 1 << 14, 2)
+    noted = served(Program(program.network, tuning=tuning, notes={"by": "hand"}))
+    again = sepconv.compile(noted)
+    assert again.tuning == tuning
+    assert again.notes["by"] == "hand"
+    tuned = sepconv.compile(noted, tune=True, verify=False)
+    assert tuned.notes == {"by": "hand"}
 
 
 def test_compile_takes_its_steps_into_a_larger_network(program):

@@ -161,7 +161,7 @@ def test_what_predicts_otherwise_is_refused(model, monkeypatch) -> None:
     from sepconv.models import compile as compiling
 
     wrong = sepconv.compile(small(), verify=False)
-    monkeypatch.setattr(compiling, "Program", lambda network, notes: lambda x: 1.2 * wrong(x))
+    monkeypatch.setattr(compiling, "as_noted", lambda network, notes: lambda x: 1.2 * wrong(x))
     with pytest.raises(ValueError, match="does not predict what the model does"):
         sepconv.compile(model, dtype="bfloat16")
 

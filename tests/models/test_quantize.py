@@ -94,7 +94,7 @@ def test_it_saves_loads_and_compiles(made, tmp_path):
     np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
     program = sepconv.compile(again)
     np.testing.assert_array_equal(program(x), expected)
-    # The note of what its bytes stand for is kept, and belongs to the network.
+    # Notes are kept; that of what its bytes stand for belongs to the network.
     assert list(program.notes) == [NOTE]
     origin_of(program.network, program.notes, "it")
     assert sepconv.compile(again, tune=True, verify=False).notes == program.notes

@@ -22,7 +22,7 @@ from sepconv.models.running import run, without_collecting
 from sepconv.models.verify import first_run
 from sepconv.program.comparing import changed_outputs
 from sepconv.program.program import Program, as_list
-from sepconv.program.tune import tuned
+from sepconv.program.tune import as_noted, tuned
 
 __all__ = ["compile"]
 
@@ -102,7 +102,7 @@ def compile(
         >>> [part.kind for part in partial.parts]
         ['program', 'keras', 'program']
     """
-    compiled: Callable[..., Program] = tuned if tune else Program
+    compiled: Callable[..., Program] = tuned if tune else as_noted
     program: Program | PartialProgram
     try:
         found = lowered(model, dtype)

@@ -21,7 +21,7 @@ from sepconv.program.comparing import (
     within,
 )
 from sepconv.program.program import Program, as_list
-from sepconv.program.tune import tuned
+from sepconv.program.tune import as_noted, tuned
 
 __all__ = ["compile"]
 
@@ -79,7 +79,7 @@ def compile(
         )
     examples = as_arguments(example_inputs)
     found = lowered(module, examples, dynamic_shapes=dynamic_shapes, dtype=dtype)
-    make: Callable[..., Program] = tuned if tune else Program
+    make: Callable[..., Program] = tuned if tune else as_noted
     program = make(found.network, notes=found.notes)
     if verify is not False:
         precise = _HALF_EPSILON if dtype == "bfloat16" else _EPSILON

@@ -13,7 +13,7 @@ import numpy as np
 from sepconv.program.network import Network
 from sepconv.program.program import Program, Tuning, as_list
 
-__all__ = ["of_notes", "to_notes", "tuned"]
+__all__ = ["as_noted", "of_notes", "to_notes", "tuned"]
 
 #: The name of the note, in a file, that holds a tuning.
 _NOTE = "tuning"
@@ -36,14 +36,28 @@ class _Candidate(NamedTuple):
     seconds: list[float]
 
 
+def as_noted(network: Network, *, notes: Mapping[str, str] | None = None) -> Program:
+    """The program of a network and of the notes beside it, a tuning among them.
+
+    Example:
+        >>> from sepconv.program.network import Input, Step
+        >>> step = Step("unary", "twice", [0], {"function": "linear", "a": 2, "b": 0, "c": 0})
+        >>> network = Network("float32", [Input("x", (None, 2))], [step], [1], ["y"], [])
+        >>> as_noted(network, notes=to_notes(Tuning(-1, 0, 1))).tuning
+        Tuning(chain_from_bytes=-1, strip_bytes=0, most_links=1)
+    """
+    return Program(network, tuning=of_notes(notes or {}), notes=notes)
+
+
 def tuned(network: Network, rounds: int = 15, *, notes: Mapping[str, str] | None = None) -> Program:
     """The fastest program of a network on this machine, for one image of its own size.
 
     Args:
         network: what it computes.
         rounds: how often each way is timed, in turns.
-        notes: as of `Program`.
+        notes: as of `Program`; a tuning among them gives way to the one that is found.
     """
+    others = {name: text for name, text in (notes or {}).items() if name != _NOTE}
     shapes = [
         tuple(
             1 if axis == 0 else 224 if size is None else size for axis, size in enumerate(one.shape)
@@ -53,7 +67,7 @@ def tuned(network: Network, rounds: int = 15, *, notes: Mapping[str, str] | None
     rng = np.random.default_rng(0)
     inputs = [rng.normal(size=shape).astype(network.dtype) for shape in shapes]
     ways = [
-        _Candidate(Program(network, tuning=t, notes=notes), t, []) for t in (None, *_CANDIDATES)
+        _Candidate(Program(network, tuning=t, notes=others), t, []) for t in (None, *_CANDIDATES)
     ]
     first = ways[0].program(*inputs)
     for way in ways:

@@ -22,7 +22,6 @@ __all__ = [
     "NOTE",
     "Origin",
     "Rounding",
-    "notes_of_bytes",
     "origin_of",
     "value_scales",
     "write_origin",
@@ -93,16 +92,6 @@ def _number(value: float) -> float | str:
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return float(value)
-
-
-def notes_of_bytes(notes: Mapping[str, str]) -> dict[str, str]:
-    """Those of a file's notes that go with its network into another file: the origin, or none.
-
-    Example:
-        >>> notes_of_bytes({"quantization": "[[],[]]", "tuning": "{}"})
-        {'quantization': '[[],[]]'}
-    """
-    return {name: text for name, text in notes.items() if name == NOTE}
 
 
 def origin_of(network: Network, notes: Mapping[str, str], name: str) -> Origin:

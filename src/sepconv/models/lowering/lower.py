@@ -16,7 +16,6 @@ from sepconv.program.building.refusal import NotLowered
 from sepconv.program.building.simplify import simplify
 from sepconv.program.file import Contents
 from sepconv.program.network import Input, Network
-from sepconv.quantization.origin import notes_of_bytes
 
 __all__ = ["lower", "lowered"]
 
@@ -55,9 +54,9 @@ def lower(model: Any, dtype: str | None = None) -> Network:
 
 
 def lowered(model: Any, dtype: str | None = None) -> Contents:
-    """The network of a model as `lower` gives it, and the note of what its bytes stand for.
+    """The network of a model as `lower` gives it, and the notes beside it.
 
-    There is one where the model is an int8 program and nothing else.
+    There are some where the model is a program and nothing else: all that its file has.
 
     Raises:
         TypeError: see `lower`.
@@ -71,7 +70,7 @@ def lowered(model: Any, dtype: str | None = None) -> Contents:
     graph = Graph(model)
     whole = whole_program(graph, dtype)
     if whole is not None:
-        return Contents(whole.network, notes_of_bytes(whole.notes))
+        return whole
     own = own_dtype(graph)
     check_steps(graph, own)  # before layers are merged
     names = list(graph.model.output_names)

@@ -21,7 +21,6 @@ from sepconv.program.building.simplify import simplify
 from sepconv.program.file import Contents
 from sepconv.program.network import Input, Network
 from sepconv.program.shapes import Shape
-from sepconv.quantization.origin import notes_of_bytes
 
 __all__ = ["lower", "lowered"]
 
@@ -86,9 +85,9 @@ def lowered(
     dynamic_shapes: Any = None,
     dtype: str | None = None,
 ) -> Contents:
-    """The network of a module as `lower` gives it, and the note of what its bytes stand for.
+    """The network of a module as `lower` gives it, and the notes beside it.
 
-    There is one where the module is an int8 program and nothing else.
+    There are some where the module is a program and nothing else: all that its file has.
 
     Raises:
         ValueError: see `lower`.
@@ -101,7 +100,7 @@ def lowered(
     program = _exported(module, tuple(example_inputs), dynamic_shapes)
     whole = programs.whole_program(module, dtype)
     if whole is not None:
-        return Contents(whole.network, notes_of_bytes(whole.notes))
+        return whole
     halves = dtype == "bfloat16"
     reader = _Reader(program, "float32" if halves else dtype, dynamic_shapes is None)
     simple = simplify(reader.network())
