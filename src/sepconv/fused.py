@@ -78,6 +78,12 @@ class Operands(NamedTuple):
         """Applies a function to every array that is not None."""
         return Operands(*(None if array is None else function(array) for array in self))
 
+    def with_images(self, x: Any, residual: Any) -> Operands:
+        """The same with another input and residual."""
+        # By name: torch.compile of PyTorch 2.6 does not follow `_replace`.
+        kernels = self.depthwise_kernel, self.depthwise_bias, self.pointwise_kernel, self.bias
+        return Operands(x, *kernels, residual)
+
     def bits(self) -> int:
         """Which arrays there are: bit i for the i-th, as the kernels' bindings are told it."""
         return sum([1 << i for i, array in enumerate(self) if array is not None])

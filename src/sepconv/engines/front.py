@@ -246,7 +246,7 @@ def fuse(engine: Engine, operands: Operands, block: BlockSpec, steps: tuple[int,
     if steps != (1, 1):
         rank = "(batch, height, width, channels) in the order of data_format"
         check_rank("x", operands.x.shape, 4, rank)
-        operands = operands._replace(x=strided(operands.x, steps, block.spec))
+        operands = operands.with_images(strided(operands.x, steps, block.spec), operands.residual)
     if not engine.is_traced():
         _check_dtypes(operands._asdict())
         check_block(operands.shapes(), block.spec)

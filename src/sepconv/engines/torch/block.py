@@ -198,6 +198,6 @@ def fuse(operands: Operands, block: BlockSpec) -> Tensor:
             spec = spec.for_channels_last()
             images = Operands(operands.x, residual=operands.residual)
             images = images.map(lambda a: a.permute(0, 2, 3, 1))
-            operands = operands._replace(x=images.x, residual=images.residual)
+            operands = operands.with_images(images.x, images.residual)
     y = _fused(*operands.map(Tensor.contiguous), spec, between, last)
     return y.permute(0, 3, 1, 2) if permuted else y
