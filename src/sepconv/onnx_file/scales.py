@@ -77,15 +77,9 @@ def scales_of(network: Network) -> dict[int, float]:
     ratios = _Ratios(len(dtypes))
     for i, step in enumerate(network.steps):
         if dtypes[first + i] == "uint8" or step.operation == "dequantize":
-<<<<<<< HEAD
             for ratio in said_ratios(step, first + i, sizes):
                 a, b = (ratios.one if v is None else v for v in (ratio.first, ratio.second))
                 ratios.say(a, b, math.log(ratio.times))
-=======
-            for said in said_ratios(step, first + i, sizes):
-                above, below = (ratios.one if v is None else v for v in said[:2])
-                ratios.say(above, below, math.log(said.times))
->>>>>>> breaker
     for i, step in enumerate(network.steps):
         if step.operation == "quantized_binary" and step.attributes["function"] == "multiply":
             product = sum(ratios.of(value) for value in step.inputs)
