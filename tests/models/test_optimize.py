@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from helpers.keras_versions import since
 from keras import layers as L  # noqa: N812
 
 import sepconv
@@ -479,6 +480,7 @@ def test_a_record_is_one_line_a_layer():
     assert [change.layer for change in record] == ["c"]
 
 
+@since("3.15", "the right shape of a lookup's one-hot result")
 @pytest.mark.parametrize(
     "between",
     [(), (keras.layers.Dropout(0.5), keras.layers.Permute((1, 2)))],
