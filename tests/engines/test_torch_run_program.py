@@ -74,8 +74,9 @@ def test_the_operation_checks_what_it_is_given(program):
         operation([x], file.float(), sizes, [len(sizes)], [0])
     with pytest.raises(ValueError, match="The graph was made for a program that gives"):
         operation([x], file, [9, *sizes[1:]], [len(sizes)], [0])
-    with pytest.raises(ValueError, match="cut short"):
-        operation([x], file[:-1].clone(), sizes, [len(sizes)], [0])
+    operation([x], file, sizes, [len(sizes)], [0])
+    with pytest.raises(ValueError, match="cut short"):  # at an address that was known
+        operation([x], file[:-1], sizes, [len(sizes)], [0])
     with pytest.raises(ValueError, match="it has no gradient"):
         operation([x.requires_grad_()], file, sizes, [len(sizes)], [0])
 

@@ -59,7 +59,7 @@ def export_onnx(model: Any, path: str | os.PathLike[str], example_inputs: Any = 
         ...     sepconv.export_onnx(small, f"{folder}/small.onnx")
         ...     nodes = onnx.load(f"{folder}/small.onnx").graph.node
         >>> sum(node.op_type == "QuantizeLinear" for node in nodes)
-        5
+        4
 
     Source:
         The format of pairs: https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html

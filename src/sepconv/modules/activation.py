@@ -75,6 +75,7 @@ class ReLU(Activation, nn.ReLU):
     """`torch.nn.ReLU`, which `BatchNorm2d` computes along with its own result where that is safe.
 
     Example:
+        >>> import torch
         >>> ReLU()(torch.tensor([-1.0, 2.0]))
         tensor([0., 2.])
     """
@@ -86,6 +87,7 @@ class ReLU6(Activation, nn.ReLU6):
     """`torch.nn.ReLU6`. Else as `ReLU`.
 
     Example:
+        >>> import torch
         >>> ReLU6()(torch.tensor([-1.0, 8.0]))
         tensor([0., 6.])
     """
@@ -97,6 +99,7 @@ class SiLU(Activation, nn.SiLU):
     """`torch.nn.SiLU`. Else as `ReLU`.
 
     Example:
+        >>> import torch
         >>> SiLU()(torch.tensor([0.0]))
         tensor([0.])
     """
@@ -108,6 +111,7 @@ class Hardswish(Activation, nn.Hardswish):
     """`torch.nn.Hardswish`. Else as `ReLU`.
 
     Example:
+        >>> import torch
         >>> Hardswish()(torch.tensor([-3.0, 3.0]))
         tensor([-0., 3.])
     """

@@ -110,14 +110,15 @@ def _by_operation(embedded: Embedded, file: Tensor, tensors: list[Tensor]) -> li
 
 # --- on the CPU ------------------------------------------------------------------------------
 
-_Key = tuple[int, bytes]
+_Key = tuple[int, int, bytes]
 _known: weakref.WeakValueDictionary[_Key, Program] = weakref.WeakValueDictionary()
 _kept: OrderedDict[_Key, Program] = OrderedDict()
 _lock = threading.Lock()
 
 
 def _key_of(file: Tensor) -> _Key:
-    return file.data_ptr(), file[:KEY_BYTES].numpy().tobytes()
+    # Another tensor may have the address of one that is gone, and begin alike: cut short, for one.
+    return file.data_ptr(), file.numel(), file[:KEY_BYTES].numpy().tobytes()
 
 
 def _keep(file: Tensor, program: Program) -> None:
