@@ -1,9 +1,6 @@
 """When JAX's convolutions are ours: the patch on and off, caches, exports, devices, threads."""
 
-import os
 import re
-import subprocess
-import sys
 import threading
 
 import jax
@@ -12,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.jax_versions import since
+from helpers.processes import run_on_cpus
 from jax import lax
 from jax._src.interpreters.mlir import _platform_specific_lowerings
 
@@ -299,15 +297,7 @@ sepconv.jax.keep_memory()  # an error once JAX has a backend
     ids=["devices", "no Keras", "starts no backend"],
 )
 def test_in_a_process_of_its_own(script, devices):
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
+    run_on_cpus(script, devices)
 
 
 # --- Threads --------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Flax's batch normalization under `patch_jax`: values, derivatives, what is flax's, on and off."""
 
-import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.convolutions import agree
 from helpers.jax_versions import since, x64
+from helpers.processes import run_on_cpus
 
 import sepconv
 from sepconv.engines.jax import flax_patch
@@ -365,15 +364,7 @@ assert not hasattr(nn.normalization._normalize, "__wrapped__")
     ids=["devices", "flax comes later", "flax comes after the patch"],
 )
 def test_in_a_process_of_its_own(script, devices):
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
+    run_on_cpus(script, devices)
 
 
 # --- On and off -----------------------------------------------------------------------------------

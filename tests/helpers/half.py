@@ -63,25 +63,16 @@ def torch_engine() -> Engine:
     """Autograd of what layers call."""
     import torch
 
+    from helpers.torch_arrays import array_of, tensor_of
     from sepconv.engines.torch.batch_norm import batch_norm
     from sepconv.engines.torch.pointwise import pointwise
 
-    def tensor(a: np.ndarray) -> Any:
-        if a.dtype.name == "bfloat16":
-            return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(a)
-
-    def array(t: Any) -> np.ndarray:
-        if t.dtype == torch.bfloat16:
-            return t.detach().view(torch.int16).numpy().view("bfloat16")
-        return t.detach().numpy()
-
     def derived(function: Any, operands: Any, dy: Any) -> list[np.ndarray]:
-        leaves = [tensor(a).requires_grad_() for a in operands]
+        leaves = [tensor_of(a).requires_grad_() for a in operands]
         y = function(*leaves)
         results = y if isinstance(y, tuple) else (y,)
-        grads = torch.autograd.grad(results[0], leaves, tensor(dy))
-        return [array(t) for t in (*results, *grads)]
+        grads = torch.autograd.grad(results[0], leaves, tensor_of(dy))
+        return [array_of(t) for t in (*results, *grads)]
 
     return Engine(
         lambda a, dy, form: derived(lambda *o: pointwise(*o, data_format=form), a, dy),

@@ -63,30 +63,24 @@ def torch_engine() -> Engine:
     import torch
 
     import sepconv.torch
+    from helpers.torch_arrays import array_of, tensor_of
 
     def tensor(array: np.ndarray) -> Any:
         # PyTorch itself takes neither byte-swapped arrays nor negative strides.
         if not array.dtype.isnative or any(s < 0 for s in array.strides):
             array = array.astype(array.dtype.newbyteorder("="), order="C")
-        if array.dtype.name == "bfloat16":
-            return torch.as_tensor(array.view(np.int16)).view(torch.bfloat16)
-        return torch.as_tensor(array)
-
-    def numpy(tensor: Any) -> np.ndarray:
-        if tensor.dtype == torch.bfloat16:
-            return tensor.detach().view(torch.int16).numpy().view("bfloat16")
-        return tensor.detach().numpy()
+        return tensor_of(array)
 
     def forward(kind: str, arrays: Any, options: Any) -> Any:
         numeric = (a.dtype.kind in "fibc" or a.dtype.name == "bfloat16" for a in arrays.values())
         tensors = [tensor(a) if ok else a for a, ok in zip(arrays.values(), numeric, strict=True)]
-        return numpy(getattr(sepconv.torch, f"{kind}_conv2d")(*tensors, **options))
+        return array_of(getattr(sepconv.torch, f"{kind}_conv2d")(*tensors, **options))
 
     def gradients(kind: str, arrays: Any, dy: Any, options: Any) -> Any:
         tensors = [tensor(a).requires_grad_() for a in arrays.values()]
         y = getattr(sepconv.torch, f"{kind}_conv2d")(*tensors, **options)
         grads = torch.autograd.grad(y, tensors, tensor(dy), allow_unused=True)
-        return [numpy(g) for g in grads if g is not None]
+        return [array_of(g) for g in grads if g is not None]
 
     # RuntimeError: PyTorch's own, for overlapping memory or dtypes without gradients.
     errors = (ValueError, TypeError, RuntimeError)

@@ -27,10 +27,7 @@ _CALL = nn.Module._call_impl.__code__
 _WRAPPED: Any = getattr(nn.Module._wrapped_call_impl, "__code__", None)
 _function_modes = torch._C._len_torch_function_stack
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(
-    getattr(torch_module, f"_global{name}")
-    for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-)
+_GLOBAL_HOOKS = tuple(getattr(torch_module, f"_global{name}") for name in _HOOKS)
 
 
 def following(module: nn.Module) -> nn.Module | None:

@@ -1,0 +1,22 @@
+"""Scripts that JAX runs in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+__all__ = ["run_on_cpus"]
+
+
+def run_on_cpus(script, devices):
+    """Runs a script where JAX has so many devices, all of the CPU; an error if it fails."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
