@@ -220,7 +220,7 @@ void depthwise_forward(const Geometry& g, const S* x, const Real<S>* kernel, con
     exact_forward(g, x, kernel, bias, activation, y, runner);
     return;
   }
-  if (is_turned<S>(g) && wanted == DepthwiseKernel::none) {
+  if (is_turned<S>(g, wanted)) {
     const int64_t in = g.h * g.w, out = g.ho * g.wo;
     const int64_t image = g.c * (in + out) * static_cast<int64_t>(sizeof(S));
     Geometry part = g;

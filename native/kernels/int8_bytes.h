@@ -76,11 +76,25 @@ inline __m128 floats(__m128i v) { return _mm_cvtepi32_ps(v); }
 inline __m128i whole(__m128 v) { return _mm_cvtps_epi32(v); }
 inline __m128 lesser(__m128 a, __m128 b) { return _mm_min_ps(a, b); }
 inline __m128 greater(__m128 a, __m128 b) { return _mm_max_ps(a, b); }
+// What Bytes::bytes() gives of four vectors, with the bytes of each beside each other; and the
+// first and the second half of bytes, stored.
+inline __m128i vectors_of_bytes(__m128i q) { return q; }
+inline void store_halves(__m128i q, uint8_t* first, uint8_t* second) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(first), q);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(second), _mm_unpackhi_epi64(q, q));
+}
 #if defined(__AVX2__)
 inline __m256 floats(__m256i v) { return _mm256_cvtepi32_ps(v); }
 inline __m256i whole(__m256 v) { return _mm256_cvtps_epi32(v); }
 inline __m256 lesser(__m256 a, __m256 b) { return _mm256_min_ps(a, b); }
 inline __m256 greater(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+inline __m256i vectors_of_bytes(__m256i q) {
+  return _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+inline void store_halves(__m256i q, uint8_t* first, uint8_t* second) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(first), _mm256_castsi256_si128(q));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(second), _mm256_extracti128_si256(q, 1));
+}
 #endif
 #if defined(__AVX512BW__)
 inline constexpr __mmask16 kEverySum = 0xffff;
@@ -88,6 +102,18 @@ inline __m512 floats(__m512i v) { return _mm512_maskz_cvtepi32_ps(kEverySum, v);
 inline __m512i whole(__m512 v) { return _mm512_maskz_cvtps_epi32(kEverySum, v); }
 inline __m512 lesser(__m512 a, __m512 b) { return _mm512_maskz_min_ps(kEverySum, a, b); }
 inline __m512 greater(__m512 a, __m512 b) { return _mm512_maskz_max_ps(kEverySum, a, b); }
+inline __m512i vectors_of_bytes(__m512i q) {
+  return _mm512_maskz_permutexvar_epi32(
+      kEverySum, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), q);
+}
+inline void store_halves(__m512i q, uint8_t* first, uint8_t* second) {
+  typedef int64_t Wide __attribute__((vector_size(64)));
+  const auto all = reinterpret_cast<Wide>(q);
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(first),
+                      reinterpret_cast<__m256i>(__builtin_shufflevector(all, all, 0, 1, 2, 3)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(second),
+                      reinterpret_cast<__m256i>(__builtin_shufflevector(all, all, 4, 5, 6, 7)));
+}
 #endif
 
 // P: the prefix of the width's intrinsics, S: what ends the names of those of whole registers.
@@ -125,19 +151,20 @@ inline __m512 greater(__m512 a, __m512 b) { return _mm512_maskz_max_ps(kEverySum
               _mm##P##_set1_epi8(static_cast<char>(r.lower)),                                      \
               _mm##P##_set1_epi8(static_cast<char>(r.upper))};                                     \
     }                                                                                              \
-    /* Two vectors of sums, which stay in int32, rounded and clamped to 16 bits. */                \
-    [[gnu::always_inline]] static Int words(const Int* sums, const float* scale,                   \
-                                            const Limits& limits) {                                \
+    /* Four vectors of int32 as bytes, 16 bytes of each after the other: clamped sums. */          \
+    [[gnu::always_inline]] static Int bytes(Int a, Int b, Int c, Int d, const Limits& limits) {    \
+      const Int ab = _mm##P##_adds_epi16(_mm##P##_packs_epi32(a, b), limits.zero_point);           \
+      const Int cd = _mm##P##_adds_epi16(_mm##P##_packs_epi32(c, d), limits.zero_point);           \
+      const Int q = _mm##P##_packus_epi16(ab, cd);                                                 \
+      return _mm##P##_min_epu8(_mm##P##_max_epu8(q, limits.lower), limits.upper);                  \
+    }                                                                                              \
+    /* Sums that stay in int32. */                                                                 \
+    [[gnu::always_inline]] static void finish(const Int* sums, const float* scale,                 \
+                                              const Limits& limits, uint8_t* y) {                  \
       const auto rounded = [&](int v) __attribute__((always_inline)) {                             \
         return whole(floats(sums[v]) * _mm##P##_loadu_ps(scale + v * W / 4));                      \
       };                                                                                           \
-      return _mm##P##_adds_epi16(_mm##P##_packs_epi32(rounded(0), rounded(1)), limits.zero_point); \
-    }                                                                                              \
-    [[gnu::always_inline]] static void finish(const Int* sums, const float* scale,                 \
-                                              const Limits& limits, uint8_t* y) {                  \
-      const Int q = _mm##P##_packus_epi16(words(sums, scale, limits),                              \
-                                          words(sums + 2, scale + W / 2, limits));                 \
-      put(y, _mm##P##_min_epu8(_mm##P##_max_epu8(q, limits.lower), limits.upper));                 \
+      put(y, bytes(rounded(0), rounded(1), rounded(2), rounded(3), limits));                       \
     }                                                                                              \
   };
 SEPCONV_INT8_BYTES(16, , 128, __m128i)

@@ -157,9 +157,11 @@ template <int W, int ROWS, int OUTPUTS, int KW, int SW>
 #pragma GCC unroll 2
           for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
-            for (int v = 0; v < 4; ++v)
+            for (int v = 0; v < 4; ++v) {
               sums[r][q][v] =
                   B::dot(sums[r][q][v], x[v], B::get(taps + ((r * KW + j) * 4 + v) * kVec));
+              keep_in_register(sums[r][q][v]);
+            }
         }
       }
     }

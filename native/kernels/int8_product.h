@@ -80,7 +80,7 @@ struct QuantizedEpilogue : ScaledSums {
                                   const Rows& out) const {
     constexpr int kVec = kLanes<int32_t>;
     int done = 0;
-#if defined(__AVX512BW__)
+#if defined(SEPCONV_INT8_X86)
     if constexpr (WHOLE == 2) {
 #pragma GCC unroll 8
       for (; done + 2 <= ROWS; done += 2) put_two(sums[done], sums[done + 1], done, c_row, out);
@@ -100,12 +100,13 @@ struct QuantizedEpilogue : ScaledSums {
       }
   }
 
-#if defined(__AVX512BW__)
+#if defined(SEPCONV_INT8_X86)
   // Two rows of two vectors each, row i and the next. Packing clamps, of four vectors at a time.
   template <int VECTORS, class Rows>
   [[gnu::always_inline]] void put_two(const Vec<int32_t> (&a)[VECTORS],
                                       const Vec<int32_t> (&b)[VECTORS], int i, int64_t c_row,
                                       const Rows& out) const {
+    using B = Bytes<SEPCONV_VECTOR_BYTES>;
     constexpr int kVec = kLanes<int32_t>;
     const auto whole_sum = [&](Vec<int32_t> sum, int row, int v) __attribute__((always_inline)) {
       Vec<float> t = scaled(sum, v * kVec);
@@ -114,27 +115,15 @@ struct QuantizedEpilogue : ScaledSums {
         t += __builtin_convertvector(added - residual_zero_point, Vec<float>) * residual_scale;
       }
       // Beyond int32 the conversion gives its least number, which is right below alone.
-      return whole(reinterpret_cast<__m512>(lesser(t, broadcast(0x1p30f))));
+      return whole(lesser(t, broadcast(0x1p30f)));
     };
-    const __m512i zero_point = _mm512_set1_epi16(static_cast<int16_t>(kRoundingBits - offset));
-    const auto words = [&](const Vec<int32_t>(&sums)[VECTORS],
-                           int row) __attribute__((always_inline)) {
-      return _mm512_adds_epi16(
-          _mm512_packs_epi32(whole_sum(sums[0], row, 0), whole_sum(sums[1], row, 1)), zero_point);
-    };
-    __m512i q = _mm512_packus_epi16(words(a, i), words(b, i + 1));
-    const auto limit = [&](float t) __attribute__((always_inline)) {
-      return _mm512_set1_epi8(static_cast<char>(static_cast<int32_t>(t) + kRoundingBits - offset));
-    };
-    q = _mm512_min_epu8(_mm512_max_epu8(q, limit(least)), limit(most));
+    const int32_t zero_point = kRoundingBits - offset;
+    const auto limit = [&](float t) { return static_cast<int32_t>(t) + zero_point; };
+    const auto limits = B::limits({zero_point, limit(least), limit(most)});
     // Each 16 bytes have four columns of a row's first vector, of its second, and of the next row.
-    q = _mm512_maskz_permutexvar_epi32(
-        kEverySum, _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), q);
-    const auto all = reinterpret_cast<Vec<int64_t>>(q);
-    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(out.row(i)),
-                        reinterpret_cast<__m256i>(__builtin_shufflevector(all, all, 0, 1, 2, 3)));
-    _mm256_storeu_si256(reinterpret_cast<__m256i_u*>(out.row(i + 1)),
-                        reinterpret_cast<__m256i>(__builtin_shufflevector(all, all, 4, 5, 6, 7)));
+    const auto q = B::bytes(whole_sum(a[0], i, 0), whole_sum(a[1], i, 1), whole_sum(b[0], i + 1, 0),
+                            whole_sum(b[1], i + 1, 1), limits);
+    store_halves(vectors_of_bytes(q), out.row(i), out.row(i + 1));
   }
 #endif
 

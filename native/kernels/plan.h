@@ -96,9 +96,8 @@ Plan plan_forward(Geometry g, const Operation& operation, int64_t threads) {
   }
   const DepthwiseKernel wanted =
       operation.filters == 0 ? operation.overrule.kernel : DepthwiseKernel::none;
-  const bool turns = is_turned<T>(g) && wanted == DepthwiseKernel::none;
-  add_step(plan,
-           depthwise_step<T>(plan_depthwise_forward<T>(turns ? turned(g) : g, threads, wanted)));
+  add_step(plan, depthwise_step<T>(plan_depthwise_forward<T>(
+                     is_turned<T>(g, wanted) ? turned(g) : g, threads, wanted)));
   if (operation.filters != 0)
     add_step(plan, product_step<T>(plan_product<T>(g.n, g.ho * g.wo, g.channels_first, g.c * g.m,
                                                    operation.filters, operation.packed)));

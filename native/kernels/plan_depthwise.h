@@ -30,13 +30,15 @@ bool is_narrow(const Geometry& g) {
 
 // Whether a depthwise step of tensors with the channels first works on copies with the channels
 // last: planes are so small that a kernel that takes one at a time spends its time on their edges.
-// Of few images, one is copied by several threads, which then read what the others wrote.
+// Of few images, one is copied by several threads, which then read what the others wrote. A kernel
+// that is asked for is given the tensors as they are.
 template <class T>
-bool is_turned(const Geometry& g) {
+bool is_turned(const Geometry& g, DepthwiseKernel wanted = DepthwiseKernel::none) {
   const int64_t pixels = g.h * g.w;
   const int64_t most =
       g.n < tuning::kTurnedImages ? tuning::kTurnedPixelsOfFew : tuning::kTurnedPixels;
-  return g.channels_first && g.m == 1 && g.c >= kLanes<Real<T>> && 0 < pixels && pixels <= most;
+  return wanted == DepthwiseKernel::none && g.channels_first && g.m == 1 &&
+         g.c >= kLanes<Real<T>> && 0 < pixels && pixels <= most;
 }
 
 // The same step of tensors with the channels last.

@@ -19,9 +19,12 @@ inline constexpr int kSmallRows = kRegisters == 32 ? 2 : 1;
 inline constexpr int kSmallColumns = kRegisters == 32 ? 7 : 4;
 
 // The columns of inputs at either side of a tile that may be outside the image, of those that it
-// sees. Wider tiles, whose every check costs, make do with what padding to the same size needs.
+// sees. The widest tiles, whose every check costs, make do with what padding to the same size
+// needs.
+constexpr int64_t padded_columns(int64_t kw) { return kw / 2; }
 template <int KW, int STRIDE, int COLUMNS>
-inline constexpr int kEdge = COLUMNS == kSmallColumns ? KW / 2 : (COLUMNS - 1) * STRIDE + KW;
+inline constexpr int kEdge =
+    COLUMNS == kSmallColumns ? int{padded_columns(KW)} : (COLUMNS - 1) * STRIDE + KW;
 
 // Rows and columns are counted in the input pixels that the tile's taps see: those in [row_first,
 // row_last) x [column_first, column_last) are inside the image.
@@ -91,50 +94,57 @@ void small_tile(const SmallTile<S, Out>& a) {
         }
       }
     }
+    const auto each_output = [&](const auto& f) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+        for (int q = 0; q < COLUMNS; ++q) f(p, q, a.out + p * a.out_row + q * a.out_column + c);
+    };
     if constexpr (kIsHalf<S>) {
       if (is_late(a.activation)) {
         T sums[ROWS * COLUMNS * kVec];
-#pragma GCC unroll 4
-        for (int p = 0; p < ROWS; ++p)
-#pragma GCC unroll 8
-          for (int q = 0; q < COLUMNS; ++q) store(sums + (p * COLUMNS + q) * kVec, acc[p][q]);
+        const auto sum = [&](int p, int q) { return sums + (p * COLUMNS + q) * kVec; };
+        each_output([&](int p, int q, Out*)
+                        __attribute__((always_inline)) { store(sum(p, q), acc[p][q]); });
         activate_late(sums, 1, 0, ROWS * COLUMNS * kVec, a.activation);
-#pragma GCC unroll 4
-        for (int p = 0; p < ROWS; ++p)
-#pragma GCC unroll 8
-          for (int q = 0; q < COLUMNS; ++q)
-            store_rounded<S>(a.out + p * a.out_row + q * a.out_column + c,
-                             load(sums + (p * COLUMNS + q) * kVec));
+        each_output([&](int p, int q, Out* to)
+                        __attribute__((always_inline)) { store_rounded<S>(to, load(sum(p, q))); });
         continue;
       }
     }
-#pragma GCC unroll 4
-    for (int p = 0; p < ROWS; ++p)
-#pragma GCC unroll 8
-      for (int q = 0; q < COLUMNS; ++q)
-        store_sum<S>(a.out + p * a.out_row + q * a.out_column + c,
-                     activate<T>(acc[p][q], a.activation));
+    each_output([&](int p, int q, Out* to) __attribute__((always_inline)) {
+      store_sum<S>(to, activate<T>(acc[p][q], a.activation));
+    });
   }
 }
 
 // The sizes of tiles: 1, 3 and kSmallColumns columns.
 inline constexpr int64_t kTileColumns[3] = {1, 3, kSmallColumns};
 
-// The columns of inputs that a tile sees, from column q of the outputs on, and those of them inside
-// the image.
-struct SeenColumns {
-  int64_t left;
+// A tile of outputs along a row: its size, the first output, and the columns of inputs that it
+// sees, with those of them inside the image.
+struct TileColumns {
+  int size;
+  int64_t q, left;
   Range inside;
-};
-inline SeenColumns seen_columns(const Correlation& g, int64_t q, int size) {
-  const int64_t left = q * g.sw - g.pl;
-  return {left, taps_inside(left, (kTileColumns[size] - 1) * g.sw + g.kw, g.dw, g.in_w)};
-}
 
-// Whether a tile of the largest size leaves out no more columns than it checks.
-inline bool fits_largest(const Correlation& g, const Range& inside) {
-  const int64_t edge = g.kw / 2;
-  return inside.first <= edge && inside.last >= (kSmallColumns - 1) * g.sw + g.kw - edge;
+  TileColumns(const Correlation& g, int64_t q, int size)
+      : size(size),
+        q(q),
+        left(q * g.sw - g.pl),
+        inside(taps_inside(left, (kTileColumns[size] - 1) * g.sw + g.kw, g.dw, g.in_w)) {}
+};
+
+// The tile of the largest size that `count` outputs fill and whose columns outside the image it
+// checks; `first(size)` is the first output.
+template <class First>
+TileColumns tile_columns(const Correlation& g, int64_t count, const First& first) {
+  const int size = count >= kSmallColumns ? 2 : count >= 3 ? 1 : 0;
+  const TileColumns tile(g, first(size), size);
+  const int64_t edge = padded_columns(g.kw);
+  const bool checks =
+      tile.inside.first <= edge && tile.inside.last >= (kSmallColumns - 1) * g.sw + g.kw - edge;
+  return size == 2 && !checks ? TileColumns(g, first(1), 1) : tile;
 }
 
 // The functions of one kernel size and stride, by the size of the tile.
@@ -288,7 +298,6 @@ void correlate_pixels(const SmallFunctions<S, Out>& functions, const Correlation
     const int64_t high = several ? kSmallRows : 1;
     for (int64_t b = 0; b < min_of(g.dw, q1 - q0); ++b) {
       const int64_t columns = ceil_div(q1 - q0 - b, g.dw);
-      const int largest = columns >= kSmallColumns ? 2 : columns >= 3 ? 1 : 0;
       for (int64_t r = 0; r < rows; r += high) {
         const int64_t p = a + min_of(r, rows - high) * g.dh;  // the last tile overlaps
         const int64_t top = (p0 + p) * g.sh - g.pt;
@@ -296,17 +305,15 @@ void correlate_pixels(const SmallFunctions<S, Out>& functions, const Correlation
         tile.row_first = inside_rows.first;
         tile.row_last = inside_rows.last;
         for (int64_t s = 0, wide = 0; s < columns; s += wide) {
-          int size = largest;
-          const auto first = [&] { return b + min_of(s, columns - kTileColumns[size]) * g.dw; };
-          SeenColumns seen = seen_columns(g, q0 + first(), size);
-          if (size == 2 && !fits_largest(g, seen.inside))
-            seen = seen_columns(g, q0 + first(), size = 1);
-          wide = kTileColumns[size];
-          tile.column_first = seen.inside.first;
-          tile.column_last = seen.inside.last;
-          tile.in = pixels.at(top, seen.left);
-          tile.out = out + p * out_row + first() * out_pixel;
-          functions.by_rows[several][size](tile);
+          const TileColumns at = tile_columns(g, columns, [&](int size) {
+            return q0 + b + min_of(s, columns - kTileColumns[size]) * g.dw;
+          });
+          wide = kTileColumns[at.size];
+          tile.column_first = at.inside.first;
+          tile.column_last = at.inside.last;
+          tile.in = pixels.at(top, at.left);
+          tile.out = out + p * out_row + (at.q - q0) * out_pixel;
+          functions.by_rows[several][at.size](tile);
           // A tile that overlaps this one stores all of its sums again.
           if constexpr (!kIsHalf<S>) {
             for (int64_t i = 0; late && i < high; ++i)

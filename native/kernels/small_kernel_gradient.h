@@ -174,17 +174,13 @@ void add_pixels_gradient(const SmallGradientFunctions<S>& functions, const Corre
       for (int64_t b = 0; b < min_of(g.dw, g.out_w); ++b) {
         const int64_t columns = ceil_div(g.out_w - b, g.dw);
         for (int64_t s = 0, wide = 0; s < columns; s += wide) {
-          const int64_t left_over = columns - s;
-          int size = left_over >= kSmallColumns ? 2 : left_over >= 3 ? 1 : 0;
-          const int64_t q = b + s * g.dw;
-          SeenColumns seen = seen_columns(g, q, size);
-          if (size == 2 && !fits_largest(g, seen.inside)) seen = seen_columns(g, q, size = 1);
-          wide = kTileColumns[size];
-          tile.column_first = seen.inside.first;
-          tile.column_last = seen.inside.last;
-          tile.in = pixels.at(top, seen.left);
-          tile.dy = dy + (p * g.out_w + q) * g.channels;
-          functions.by_rows[several][size](tile);
+          const TileColumns at = tile_columns(g, columns - s, [&](int) { return b + s * g.dw; });
+          wide = kTileColumns[at.size];
+          tile.column_first = at.inside.first;
+          tile.column_last = at.inside.last;
+          tile.in = pixels.at(top, at.left);
+          tile.dy = dy + (p * g.out_w + at.q) * g.channels;
+          functions.by_rows[several][at.size](tile);
         }
       }
     }

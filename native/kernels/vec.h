@@ -90,6 +90,18 @@ inline void store_first(T* p, Vec<T> v, int64_t count) {
 }
 #endif
 
+// Ends what a compiler may plan for a vector, such as a sum, ahead of this place. Without it, GCC
+// stores the sums of a loop to memory at every step where few registers are left after the loop,
+// and adds up integers in another order, for which it needs more registers than there are.
+template <class V>
+[[gnu::always_inline]] inline void keep_in_register([[maybe_unused]] V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
+
 template <class T>
 inline Vec<T> zero() {
   return Vec<T>{};
