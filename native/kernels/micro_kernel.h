@@ -105,13 +105,13 @@ template <class P, int ROWS, int VECTORS, bool PACKS = false, bool HALF = false>
     add_row([](const auto* from) { return P::steps(from); });
     in.advance(a_col);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kWhole; ++v) keep_in_register(acc[i][v]);
-    if constexpr (HALF) keep_in_register(last[i]);
-  }
   if constexpr (P::kSteps > 1) {
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kWhole; ++v) keep_in_register(acc[i][v]);
+      if constexpr (HALF) keep_in_register(last[i]);
+    }
     if (const int64_t rest = depth % P::kSteps; rest != 0)
       add_row([&](const auto* from) { return P::first_steps(from, rest); });
   }

@@ -94,27 +94,29 @@ void small_tile(const SmallTile<S, Out>& a) {
         }
       }
     }
-    const auto each_output = [&](const auto& f) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-      for (int p = 0; p < ROWS; ++p)
-#pragma GCC unroll 8
-        for (int q = 0; q < COLUMNS; ++q) f(p, q, a.out + p * a.out_row + q * a.out_column + c);
-    };
     if constexpr (kIsHalf<S>) {
       if (is_late(a.activation)) {
         T sums[ROWS * COLUMNS * kVec];
-        const auto sum = [&](int p, int q) { return sums + (p * COLUMNS + q) * kVec; };
-        each_output([&](int p, int q, Out*)
-                        __attribute__((always_inline)) { store(sum(p, q), acc[p][q]); });
+#pragma GCC unroll 4
+        for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+          for (int q = 0; q < COLUMNS; ++q) store(sums + (p * COLUMNS + q) * kVec, acc[p][q]);
         activate_late(sums, 1, 0, ROWS * COLUMNS * kVec, a.activation);
-        each_output([&](int p, int q, Out* to)
-                        __attribute__((always_inline)) { store_rounded<S>(to, load(sum(p, q))); });
+#pragma GCC unroll 4
+        for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+          for (int q = 0; q < COLUMNS; ++q)
+            store_rounded<S>(a.out + p * a.out_row + q * a.out_column + c,
+                             load(sums + (p * COLUMNS + q) * kVec));
         continue;
       }
     }
-    each_output([&](int p, int q, Out* to) __attribute__((always_inline)) {
-      store_sum<S>(to, activate<T>(acc[p][q], a.activation));
-    });
+#pragma GCC unroll 4
+    for (int p = 0; p < ROWS; ++p)
+#pragma GCC unroll 8
+      for (int q = 0; q < COLUMNS; ++q)
+        store_sum<S>(a.out + p * a.out_row + q * a.out_column + c,
+                     activate<T>(acc[p][q], a.activation));
   }
 }
 
