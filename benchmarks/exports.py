@@ -1,6 +1,7 @@
 """The files of a network that the runtimes read, each written by the converter that suits it.
 
-Keras writes ONNX and LiteRT files on TensorFlow, with a batch of fixed size. On PyTorch it would
+A PyTorch module's ONNX and LiteRT files are written by torch.onnx (which needs onnxscript) and by
+litert-torch. Keras writes its own on TensorFlow, with a batch of fixed size. On PyTorch it would
 put a transpose around every convolution, which costs the runtimes two thirds of their time and
 more. MNN's files come from both, by its own converter. ncnn's come from ONNX by pnnx, which leaves
 out the padding that TensorFlow puts before strided convolutions; so ONNX Runtime's plain
@@ -20,6 +21,8 @@ from typing import Any
 
 import exports_int8
 import numpy as np
+
+from sepconv.models.dispatch import is_torch_module
 
 __all__ = ["FILES", "export"]
 
@@ -51,19 +54,35 @@ class _Writer:
         return path
 
 
-def _keras(written_as: str, single: bool = False) -> Callable[[_Writer, Path], None]:
-    """Keras' own export, of the batch or of one image."""
+def _stock(written_as: str, single: bool = False) -> Callable[[_Writer, Path], None]:
+    """Keras' own export or PyTorch's, of the batch or of one image."""
 
     def write(writer: _Writer, path: Path) -> None:
+        shape = (1, *writer.x.shape[1:]) if single else writer.x.shape
+        if is_torch_module(writer.model):
+            _torch(writer.model, shape, written_as, path)
+            return
         import keras
 
-        shape = (1, *writer.x.shape[1:]) if single else writer.x.shape
         signature = [keras.InputSpec(shape=shape, dtype="float32")]
         writer.model.export(path, format=written_as, input_signature=signature, verbose=False)
         if written_as == "onnx":
             _drop_unread_inputs(path)
 
     return write
+
+
+def _torch(module: Any, shape: tuple[int, ...], written_as: str, path: Path) -> None:
+    """A PyTorch module's file."""
+    import torch
+
+    example = (torch.zeros(shape),)
+    if written_as == "onnx":
+        torch.onnx.export(module, example, path, dynamo=True, external_data=False, verbose=False)
+        return
+    import litert_torch
+
+    litert_torch.convert(module, example).export(str(path))
 
 
 def _mnn(source: str, framework: str) -> Callable[[_Writer, Path], None]:
@@ -122,7 +141,12 @@ def _program(tune: bool, dtype: str | None = None) -> Callable[[_Writer, Path], 
 
         if not hasattr(sepconv, "compile"):
             raise ValueError("this sepconv has no compile()")
-        sepconv.compile(writer.model, tune=tune, dtype=dtype).save(path)
+        example: tuple[Any, ...] = ()
+        if is_torch_module(writer.model):
+            import torch
+
+            example = (torch.from_numpy(writer.x),)
+        sepconv.compile(writer.model, *example, tune=tune, dtype=dtype).save(path)
 
     return write
 
@@ -147,9 +171,9 @@ def _int8_of(source: str, quantise: Callable[..., None]) -> Callable[[_Writer, P
 
 #: Every file, with what writes it.
 FILES: dict[str, Callable[[_Writer, Path], None]] = {
-    "model.onnx": _keras("onnx"),
-    "single.onnx": _keras("onnx", single=True),
-    "model.tflite": _keras("litert"),
+    "model.onnx": _stock("onnx"),
+    "single.onnx": _stock("onnx", single=True),
+    "model.tflite": _stock("litert"),
     "onnx.mnn": _mnn("model.onnx", "ONNX"),
     "tflite.mnn": _mnn("model.tflite", "TFLITE"),
     "model.param": _ncnn,
@@ -176,7 +200,7 @@ def export(
     """Writes a model's files; Keras' backend must be TensorFlow.
 
     Args:
-        model: a Keras model of one input, which has been called.
+        model: a Keras model of one input, which has been called; or a PyTorch module.
         x: a batch of it.
         folder: where the files go.
         names: of `FILES`, those to write.

@@ -1,4 +1,4 @@
-"""Latency of keras.applications' networks: stock Keras, sepconv, inference runtimes.
+"""Latency of networks of keras.applications and of geffnet: stock, sepconv, inference runtimes.
 
     python benchmarks/inference.py --check                     # outputs, on KERAS_BACKEND's engine
     python benchmarks/inference.py MobileNet MobileNetV2       # latencies, all that is installed
@@ -6,6 +6,7 @@
     python benchmarks/inference.py MobileNet --batch 8 --threads 1
     python benchmarks/inference.py MobileNet --dtype bfloat16  # beside float32
     python benchmarks/inference.py MobileNet --dtype int8
+    python benchmarks/inference.py mobilenetv2_100             # of geffnet
 
 Each participant has its own process, on the same cores and with the same weights (batch
 normalization's are random), and is tried in several settings, of which the fastest is measured.
@@ -13,8 +14,10 @@ Outputs are compared first. Then the participants take turns, round after round;
 stopped. sepconv takes part as the optimized network, on an engine, and as a program
 (`sepconv.compile`), which its process loads from a file and runs with NumPy alone. The runtimes get
 the stock network as files (`exports.py`, `runtimes.py`). To install all of them:
-pip install '.[bench,export]'. Prints a table in milliseconds, and the floor: the network's
-multiply-adds at the rate at which this machine multiplies and adds registers.
+pip install '.[bench,export]'. A network of geffnet is a PyTorch module. It takes part as it is, by
+torch.compile with its weights as constants, and optimized. All take images with the channels last
+there, too; pip install geffnet litert-torch onnxscript. Prints a table in milliseconds, and the
+floor: the network's multiply-adds at the rate at which this machine multiplies and adds registers.
 
 With `--dtype bfloat16` those that have it take part a second time: stock Keras under its policy
 mixed_bfloat16, sepconv's networks and programs made with dtype="bfloat16", and runtimes that are
@@ -46,7 +49,7 @@ import exports_int8
 import networks
 import numpy as np
 import runtimes
-from networks import NETWORKS, POLICIES, difference, network
+from networks import GEFFNET, NETWORKS, POLICIES, difference, network
 from runtimes import NARROW, RUNTIMES, Run, dtype_of, without_dtype
 from settings import LEAST_SIGNAL, TOLERANCES, choose, timed
 
@@ -64,6 +67,11 @@ class Problem(NamedTuple):
     batch: int
     threads: int
     dtype: str = "float32"
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether the network is a PyTorch module."""
+        return self.name in GEFFNET
 
     def pictures(self) -> np.ndarray:
         """The input: images that differ."""
@@ -93,11 +101,12 @@ class Problem(NamedTuple):
 # ---- outputs of optimized networks
 
 
-def optimized_network(model: Any, dtype: str) -> Any:
-    """What `sepconv.optimize` makes, and its record."""
+def optimized_network(model: Any, dtype: str, *example: Any) -> Any:
+    """What `sepconv.optimize` makes, and its record; `example` is a PyTorch module's input."""
     import sepconv
 
-    return sepconv.optimize(model) if dtype == "float32" else sepconv.optimize(model, dtype=dtype)
+    options = {} if dtype == "float32" else {"dtype": dtype}
+    return sepconv.optimize(model, *example, **options)
 
 
 def check(names: list[str], size: int | None, dtype: str) -> int:
@@ -168,6 +177,26 @@ def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
     }
 
 
+def compiled_module(module: Any, x: np.ndarray) -> dict[str, Callable[[], Run]]:
+    """The calls of a PyTorch module that may be the fastest."""
+    import torch
+
+    image = torch.from_numpy(x)
+
+    def within(function: Callable[[Any], Any]) -> Run:
+        def run() -> Any:
+            with torch.no_grad():
+                return function(image)
+
+        return run
+
+    def compile() -> Run:
+        torch._inductor.config.freezing = True
+        return within(torch.compile(module))
+
+    return {"eager": lambda: within(module), "compile": compile}
+
+
 def serve(who: str, problem: Problem, folder: Path) -> None:
     """Runs a participant: prepares, then answers each line of input with the seconds of a turn."""
     answers = os.fdopen(os.dup(1), "w")
@@ -189,9 +218,14 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
             torch.set_num_threads(problem.threads)
         dtype = dtype_of(who)
         model = network(problem.name, problem.size, dtype if kind == "keras" else "float32")
-        if kind == "sepconv":
-            model = optimized_network(model, dtype).model
-        runs = {way: lambda run=run: run for way, run in compiled(model, x).items()}
+        if problem.is_torch:
+            if kind == "sepconv":
+                model = optimized_network(model, dtype, torch.from_numpy(x))[0]
+            runs = compiled_module(model, x)
+        else:
+            if kind == "sepconv":
+                model = optimized_network(model, dtype).model
+            runs = {way: lambda run=run: run for way, run in compiled(model, x).items()}
     chosen = choose(runs, folder / "expected.npy", dtype_of(who))
     if isinstance(chosen, str):
         answer({"failed": chosen})
@@ -205,14 +239,26 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
 # ---- all of them
 
 
-def export(problem: Problem, folder: Path, who: list[str]) -> int:
-    """Writes the stock network's cost and files, with Keras on TensorFlow; 1 if one is missing."""
+def operations(problem: Problem, model: Any, x: np.ndarray) -> int:
+    """What a stock network computes: two operations a multiply-add."""
+    if problem.is_torch:
+        import torch
+
+        import sepconv
+
+        program = sepconv.compile(model, torch.from_numpy(x))
+        return 2 * sum(step.multiply_adds for step in program.profile(x))
     from sepconv.models import cost
 
-    model, x = network(problem.name, problem.size), problem.pictures()
     # Keras exports only what has been called.
-    found = [cost.cost(call) for call in cost.calls(model, lambda: model.predict_on_batch(x))]
-    (folder / "operations").write_text(str(sum(one.operations for one in found)))
+    found = cost.calls(model, lambda: model.predict_on_batch(x))
+    return sum(cost.cost(call).operations for call in found)
+
+
+def export(problem: Problem, folder: Path, who: list[str]) -> int:
+    """Writes the stock network's cost and files, of Keras' on TensorFlow; 1 if one is missing."""
+    model, x = network(problem.name, problem.size), problem.pictures()
+    (folder / "operations").write_text(str(operations(problem, model, x)))
     names = dict.fromkeys(name for one in who for name in RUNTIMES[one])
     calibration = None
     if problem.dtype == "int8":
@@ -226,7 +272,9 @@ def export(problem: Problem, folder: Path, who: list[str]) -> int:
 def write_files(problem: Problem, folder: Path, who: list[str]) -> None:
     """Runs `export` in its own process, and prints the files that it could not write."""
     command = problem.command("--export", "--folder", str(folder), "--runtimes", *who)
-    environment = problem.environment() | {"KERAS_BACKEND": "tensorflow"}
+    environment = problem.environment()
+    if not problem.is_torch:
+        environment["KERAS_BACKEND"] = "tensorflow"
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         print(f"{problem.name}: files for the runtimes are missing:\n{done.stderr[-1000:]}")
@@ -343,9 +391,9 @@ def show(problem: Problem, team: dict[str, Participant], floors: dict[str, float
             ratios += " |" if first["signal"] is None else f" {first['signal']:.1f} |"
         way = first["setting"]
         print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratios}")
-    stock = [t for one, t in medians.items() if one.startswith("keras")]
+    stock = [t for one, t in medians.items() if one.startswith(("keras", "stock"))]
     if stock and ours:
-        print(f"best stock Keras / best sepconv: {min(stock) / best:.2f}x")
+        print(f"best stock / best sepconv: {min(stock) / best:.2f}x")
     for one, median in medians.items():
         if without_dtype(one) != one and without_dtype(one) in medians:
             gain = medians[without_dtype(one)] / median
@@ -383,7 +431,8 @@ def main() -> int:
     # A signal that ends this process must also end those that it has stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(NETWORKS))
+    known = NETWORKS + GEFFNET
+    parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(known))
     parser.add_argument("--check", action="store_true", help="compare outputs and time nothing")
     parser.add_argument("--dtype", choices=("float32", *NARROW), default="float32")
     parser.add_argument("--size", type=int, help="of the picture (default: the network's own)")
@@ -397,9 +446,12 @@ def main() -> int:
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--export", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    unknown = set(options.networks) - set(NETWORKS)
+    unknown = set(options.networks) - set(known)
     if unknown:
-        parser.error(f"unknown networks {sorted(unknown)}; there are {NETWORKS}")
+        parser.error(f"unknown networks {sorted(unknown)}; there are {known}")
+    of_torch = set(options.networks) & set(GEFFNET)
+    if of_torch and (options.check or options.dtype == "int8"):
+        parser.error(f"--check and int8 are of Keras' networks. Received: {sorted(of_torch)}")
     if min(options.batch, options.threads, options.rounds) < 1:
         parser.error("--batch, --threads and --rounds must be at least 1")
     problems = [
@@ -421,13 +473,15 @@ def main() -> int:
         return 0
     if options.check:
         return check(options.networks or list(NETWORKS), options.size, options.dtype)
-    who = [f"{kind}-{engine}" for kind in ("keras", "sepconv") for engine in options.engines]
-    who += options.runtimes
-    if options.dtype != "float32":
-        who = with_narrow(who, options.dtype)
     print(versions())
     good = True
     for problem in problems:
+        engines = [e for e in options.engines if e == "torch" or not problem.is_torch]
+        stock = "stock" if problem.is_torch else "keras"
+        who = [f"{kind}-{engine}" for kind in (stock, "sepconv") for engine in engines]
+        who += options.runtimes
+        if options.dtype != "float32":
+            who = with_narrow(who, options.dtype)
         good &= compare(problem, options.rounds, who)
     return 0 if good else 1
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "GEFFNET",
     "NETWORKS",
     "POLICIES",
     "as_array",
@@ -29,6 +30,18 @@ NETWORKS = (
     "NASNetMobile",
 )
 
+#: Networks of geffnet, in PyTorch.
+GEFFNET = (
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "mnasnet_100",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "fbnetc_100",
+    "spnasnet_100",
+    "mixnet_s",
+)
+
 #: Keras' policy of the stock network.
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -39,7 +52,14 @@ _BYTES = ("EfficientNet", "MobileNetV3")
 
 
 def network(name: str, size: int, dtype: str = "float32") -> Any:
-    """A network with random weights from NumPy: the engines' own generators differ."""
+    """A network with random weights from NumPy: the engines' own generators differ.
+
+    One of geffnet is a PyTorch module, which takes images with the channels last, as all others.
+    """
+    if name in GEFFNET:
+        import torch_networks
+
+        return torch_networks.of_channels_last_images(name)
     import keras
 
     build = getattr(keras.applications, name)

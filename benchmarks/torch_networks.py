@@ -23,20 +23,11 @@ import time
 from collections.abc import Callable
 
 import torch
+from networks import GEFFNET
 from torch import nn
 
 import sepconv
 
-GEFFNET = (
-    "mobilenetv2_100",
-    "mobilenetv3_large_100",
-    "mnasnet_100",
-    "efficientnet_b0",
-    "efficientnet_lite0",
-    "fbnetc_100",
-    "spnasnet_100",
-    "mixnet_s",
-)
 TIMM = ("convnext_tiny", "xception41", "repvit_m1", "fastvit_t8", "mobilenetv4_conv_small")
 
 
@@ -59,6 +50,23 @@ def network(name: str) -> nn.Module:
     import geffnet
 
     return geffnet.create_model(name, num_classes=10, drop_rate=0.0, drop_connect_rate=0.0)
+
+
+class _OfChannelsLastImages(nn.Module):
+    """A network that takes images with the channels last."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The network's outputs."""
+        return self.network(images.permute(0, 3, 1, 2))
+
+
+def of_channels_last_images(name: str) -> nn.Module:
+    """A network for inference, in channels_last memory, that takes images in the same order."""
+    return _OfChannelsLastImages(network(name).to(memory_format=torch.channels_last)).eval()
 
 
 def import_torchvision() -> None:
