@@ -16,11 +16,11 @@ namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
 // The tallest kernel that is computed so, and the most columns that a tile sees.
 inline constexpr int64_t kTallest = 8;
-inline constexpr int kMostRowPointers = 12, kMostColumns = 17;
+inline constexpr int kMostRowPointers = 12, kMostColumns = 15;
 
 // Outputs of a row that a tile has, whose sums and the bytes they are made from fit the registers.
 template <int ROWS>
-inline constexpr int kTileOutputs = (kRegisters == 32 ? 6 : 2) / ROWS;
+inline constexpr int kTileOutputs = kRegisters == 32 ? (ROWS == 2 ? 3 : 5) : (ROWS == 2 ? 1 : 2);
 
 inline bool is_quick_width(int64_t kw) { return kw == 1 || kw == 3 || kw == 5 || kw == 7; }
 
