@@ -125,3 +125,8 @@ def test_other_data_is_refused(given, error, message):
 def test_lengths_are_compared():
     with pytest.raises(ValueError, match=r"as many for every input. Received: \[6, 5\]"):
         arrays_of([X, Y[:5]], TWO)
+
+
+def test_names_that_are_no_inputs_are_left_out():
+    (found,) = arrays_of({"label": np.zeros(6), "x": X}, ONE)
+    np.testing.assert_array_equal(found, X)

@@ -103,7 +103,7 @@ def optimize(
             f"{sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)})} "
             "among its outputs"
         )
-    optimized = ProgramModule(program, outputs=structure)
+    optimized = ProgramModule(program, outputs=structure, example_inputs=examples)
     return Optimized(optimized, _record(module, optimized, program.network, examples, verify))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sepconv.program.named import by_name
 from sepconv.program.network import Input
 
 __all__ = ["MOST_EXAMPLES", "arrays_of", "gathered"]
@@ -90,12 +91,7 @@ def gathered(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
 def _structure(given: Any, names: Sequence[str]) -> list[np.ndarray] | None:
     """The arrays of a structure of them; None where it is something else, such as batches."""
     if isinstance(given, Mapping):
-        if set(given) != set(names):
-            raise ValueError(
-                f"calibration must have an array for each of the inputs {list(names)}. Received: "
-                f"{sorted(map(str, given))}"
-            )
-        return [_array(given[name]) for name in names]
+        return [_array(value) for value in by_name(given, names, "calibration")]
     if _is_array(given):
         return [_array(given)] if len(names) == 1 else None
     several = isinstance(given, list | tuple) and len(names) > 1 and len(given) == len(names)
