@@ -138,6 +138,21 @@ def test_a_program_s_module_takes_names(pair):
         module({"a": a})
 
 
+def test_arguments_may_be_given_by_name(pair):
+    a, b = torch.randn(2, 3, 4, 4), torch.randn(2, 8, 4, 4)
+    stock = Several()
+    optimized, _ = sepconv.optimize(stock, (a, b))
+    quantized, _ = sepconv.quantize(stock, (a.repeat(9, 1, 1, 1), b.repeat(9, 1, 1, 1)))
+    program = ProgramModule(sepconv.compile(stock, (a, b)))
+    for module in (optimized, copy.deepcopy(optimized), quantized, program):
+        expected = module(a, b)
+        for found in (module(a, b=b), module(b=b, a=a)):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        for arguments, named in (((a,), {}), ((a, b), {"c": b}), ((a, b), {"b": b})):
+            with pytest.raises((TypeError, ValueError), match="takes"):
+                module(*arguments, **named)
+
+
 def optimized_program(module, inputs):
     return sepconv.compile(module, inputs)
 

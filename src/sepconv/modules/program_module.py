@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from sepconv.program.named import listed
 from sepconv.program.network import Input
 from sepconv.program.program import Program
 
-__all__ = ["ProgramModule"]
+__all__ = ["ProgramModule", "argument_names"]
 
 
 class ProgramModule(nn.Module):
@@ -37,6 +38,8 @@ class ProgramModule(nn.Module):
             for a tensor, or a tuple of several.
         example_inputs: the tuple of what the module is called with where there are dictionaries in
             it, which then count by their keys; None where it is called with the program's inputs.
+        names: of the arguments of a call, where they may be given by name; none for the names of
+            the program's inputs.
 
     Raises:
         ValueError: the program was loaded from a file, and holds packed weights alone; or there is
@@ -62,11 +65,13 @@ class ProgramModule(nn.Module):
         *,
         outputs: pytree.TreeSpec | None = None,
         example_inputs: tuple[Any, ...] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.register_buffer("file", torch.from_numpy(bytes_of(program, "ProgramModule")))
         self._structure = None if outputs is None else pytree.treespec_dumps(outputs)
         self._order = None if example_inputs is None else _order_of(example_inputs)
+        self._names = list(names)
         self._attach()
         self.training = False
 
@@ -87,12 +92,14 @@ class ProgramModule(nn.Module):
         """What it takes: names, and shapes with None for sizes that may be any."""
         return self.program.inputs
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """The network's outputs for its inputs, in the order in which it takes them.
 
-        They may be in the structure of the examples of `sepconv.optimize`; else one mapping by
-        their names will do.
+        They may be given by name, and in the structure of the examples of `sepconv.optimize`; else
+        one mapping by their names will do.
         """
+        if named:
+            inputs = _placed(inputs, named, self._names or [one.name for one in self.inputs])
         tensors = inputs
         if not all(isinstance(x, Tensor) for x in inputs):
             if self._order is None:
@@ -145,6 +152,26 @@ class ProgramModule(nn.Module):
         inputs = ", ".join(f"{one.name}: {one.shape}" for one in self.inputs)
         outputs = ", ".join(f"{one.name}: {one.shape}" for one in self.program.outputs)
         return f"({inputs}) -> ({outputs})"
+
+
+def argument_names(module: nn.Module) -> dict[str, bool]:
+    """The names of what a module can be called with by place, and whether it must be given."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    placed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {each.name: each.default is each.empty for each in parameters if each.kind in placed}
+
+
+def _placed(
+    inputs: tuple[Any, ...], named: Mapping[str, Any], names: Sequence[str]
+) -> tuple[Any, ...]:
+    """The arguments of a call in their order, those after the first of which were given by name."""
+    rest = names[len(inputs) :]
+    if set(rest) != set(named):
+        raise TypeError(
+            f"ProgramModule takes the arguments {list(names)}. Received: {len(inputs)} by their "
+            f"places, and by their names {sorted(named)}"
+        )
+    return (*inputs, *(named[name] for name in rest))
 
 
 def _order_of(structure: Any) -> Any:

@@ -42,11 +42,6 @@ def arrays_of(calibration: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
     for entry, array in zip(inputs, arrays, strict=True):
         _check(entry, array)
     count = len(arrays[0])
-    if not count or any(len(array) != count for array in arrays):
-        raise ValueError(
-            "calibration must have examples, as many for every input. Received: "
-            f"{[len(array) for array in arrays]} of the inputs {[entry.name for entry in inputs]}"
-        )
     batch = inputs[0].shape[0]
     if batch is not None:
         if count < batch:
@@ -65,9 +60,20 @@ def gathered(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
         TypeError: see there.
         ValueError: there are no examples, or batches do not fit each other.
     """
-    whole = _structure(calibration, names)
-    if whole is not None:
-        return [array[:MOST_EXAMPLES] for array in whole]
+    arrays = _structure(calibration, names)
+    if arrays is None:
+        arrays = _joined(calibration, names)
+    counts = [array.shape[:1] for array in arrays]
+    if len(set(counts)) > 1 or not all(counts[0] or (0,)):
+        raise ValueError(
+            "calibration must have examples, as many for every input. Received: the shapes "
+            f"{[array.shape for array in arrays]} of the inputs {list(names)}"
+        )
+    return [array[:MOST_EXAMPLES] for array in arrays]
+
+
+def _joined(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """The arrays of batches."""
     parts: list[list[np.ndarray]] = []
     count = 0
     for batch in _iterated(calibration):
@@ -84,7 +90,7 @@ def gathered(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
                 "Batches of calibration must be of one shape, but for their first axis. Received: "
                 f"{sorted({array.shape for array in arrays})} of the input {name!r}"
             )
-        found.append(np.concatenate(arrays)[:MOST_EXAMPLES])
+        found.append(np.concatenate(arrays))
     return found
 
 
@@ -140,7 +146,9 @@ def _array(value: Any) -> np.ndarray:
     """An array or tensor of any engine as float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = value.float().numpy() if hasattr(value, "float") else value.numpy()
+        # NumPy has no bfloat16. Of complex numbers PyTorch would leave out what is imaginary.
+        value = value if "complex" in str(value.dtype) else value.float()
+        value = value.numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"calibration must hold numbers. Received: an array of {array.dtype}")
