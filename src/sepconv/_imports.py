@@ -6,10 +6,13 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # Its classes are bases that nothing asks for, and it imports twenty modules of Python's.
+    from importlib.abc import Loader
 
 __all__ = ["when_imported"]
 
@@ -43,7 +46,7 @@ def when_imported(name: str, action: Callable[[], None]) -> None:
         spec.__class__ = _UnfinishedSpec
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds a module by the other finders, and makes its loader call the action at the end."""
 
     def __init__(self, name: str) -> None:

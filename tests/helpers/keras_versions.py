@@ -1,8 +1,11 @@
-"""Which tests need a newer Keras than the oldest one."""
+"""Which tests need a newer Keras than the oldest one, and what it can do on its engine."""
 
 from __future__ import annotations
 
+import functools
+
 import keras
+import numpy as np
 import pytest
 
 
@@ -15,3 +18,15 @@ def is_since(version: str) -> bool:
 def since(version: str, what: str) -> pytest.MarkDecorator:
     """Skips a test with the versions of Keras that came before something that it needs."""
     return pytest.mark.skipif(not is_since(version), reason=f"{what}: Keras {version}")
+
+
+@functools.cache
+def convolves_channels_first() -> bool:
+    """Whether Keras' own convolutions take channels_first; on TensorFlow's CPU, only newer ones."""
+    x, kernel = np.zeros((1, 1, 3, 3), "float32"), np.zeros((3, 3, 1, 1), "float32")
+    try:
+        keras.ops.conv(x, kernel, data_format="channels_first")
+    # TensorFlow's errors have a class of their own.
+    except Exception:
+        return False
+    return True

@@ -335,6 +335,10 @@ class Within(nn.Module):
         (lambda x: x.argmax(1), "argmax"),
         (lambda x: (x > 0) * x, "aten.gt.Scalar"),
         (lambda x: x.to(torch.float64), "float32 or in float64 throughout"),
+        (lambda x: x + torch.rand(1), "aten.rand.default.*draws random numbers"),
+        (lambda x: x + torch.randn(4), "aten.randn.default.*draws random numbers"),
+        (lambda x: x * torch.ones(4).bernoulli(), "aten.bernoulli.default.*draws random numbers"),
+        (lambda x: F.dropout(x, 0.5), "aten.(native_)?dropout.default.*draws random numbers"),
     ],
 )
 def test_what_is_refused_is_named(function, message):

@@ -105,6 +105,54 @@ def test_outputs_are_put_together_as_the_module_does():
     assert isinstance(plain(a, b), tuple)
 
 
+class Named(nn.Module):
+    """A dictionary of two inputs, which are treated differently."""
+
+    def forward(self, given, more):
+        return given["b"] - 2 * given["a"] + 3 * more[0]["c"]
+
+
+def test_dictionaries_count_by_their_keys(tmp_path):
+    a, b, c = torch.randn(3, 2, 4)
+    stock = Named()
+    optimized, _ = sepconv.optimize(stock, ({"b": b, "a": a}, [{"c": c}]))
+    torch.save(optimized, tmp_path / "named.pt")
+    loaded = torch.load(tmp_path / "named.pt", weights_only=False)
+    compiled = torch.compile(optimized)
+    for module in (optimized, copy.deepcopy(optimized), loaded, compiled):
+        for given in ({"b": b, "a": a}, {"a": a, "b": b}):
+            found = module(given, ({"c": c},))
+            torch.testing.assert_close(found, stock(given, [{"c": c}]))
+    with pytest.raises(ValueError, match=r"the keys \['b', 'a'\]. Received: \['a'\]"):
+        optimized({"a": a}, [{"c": c}])
+
+
+def test_a_program_s_module_takes_names(pair):
+    a, b = torch.randn(2, 3, 4, 4), torch.randn(2, 8, 4, 4)
+    stock = Several()
+    module = ProgramModule(sepconv.compile(stock, (a, b)))
+    expected = list(stock(a, b).values())
+    for given in ((a, b), ({"b": b, "a": a},), ([a, b],)):
+        torch.testing.assert_close(list(module(*given)), expected)
+    with pytest.raises(ValueError, match="must have an array for each of the inputs"):
+        module({"a": a})
+
+
+def test_arguments_may_be_given_by_name(pair):
+    a, b = torch.randn(2, 3, 4, 4), torch.randn(2, 8, 4, 4)
+    stock = Several()
+    optimized, _ = sepconv.optimize(stock, (a, b))
+    quantized, _ = sepconv.quantize(stock, (a.repeat(9, 1, 1, 1), b.repeat(9, 1, 1, 1)))
+    program = ProgramModule(sepconv.compile(stock, (a, b)))
+    for module in (optimized, copy.deepcopy(optimized), quantized, program):
+        expected = module(a, b)
+        for found in (module(a, b=b), module(b=b, a=a)):
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        for arguments, named in (((a,), {}), ((a, b), {"c": b}), ((a, b), {"b": b})):
+            with pytest.raises((TypeError, ValueError), match="takes"):
+                module(*arguments, **named)
+
+
 def optimized_program(module, inputs):
     return sepconv.compile(module, inputs)
 

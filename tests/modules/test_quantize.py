@@ -78,6 +78,37 @@ def test_batches_of_a_loader_are_taken(module, made, pictures):
     assert torch.equal(found, expected)
 
 
+def test_examples_that_are_all_the_same(module, pictures):
+    same = torch.zeros_like(pictures)
+    small, record = sepconv.quantize(module, same)
+    assert record.error < 0.01
+    found, expected = small(same)["scores"], module(same)["scores"]
+    torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
+
+
+def test_examples_without_a_batch_are_refused(module, pictures):
+    data = torch.utils.data.TensorDataset(pictures, torch.zeros(len(pictures)))
+    for given in (data, pictures[0]):
+        with pytest.raises(ValueError, match=r"not with these inputs, of the shapes \[\(2, \d"):
+            sepconv.quantize(module, given)
+
+
+def test_examples_that_are_none_are_refused(module, pictures):
+    with pytest.raises(ValueError, match="must have examples"):
+        sepconv.quantize(module, pictures[:0])
+    with pytest.raises(TypeError, match=r"must hold numbers. Received: an array of complex64"):
+        sepconv.quantize(module, pictures + 1j)
+
+
+def test_modules_of_other_dtypes(module, made, pictures):
+    double = copy.deepcopy(module).double()
+    for given in (pictures, pictures.double()):
+        small, _ = sepconv.quantize(double, given)
+        assert torch.equal(small(pictures)["scores"], made.model(pictures)["scores"])
+    with pytest.raises(ValueError, match=r"half precision .* are not supported: give module.float"):
+        sepconv.quantize(copy.deepcopy(module).bfloat16(), pictures)
+
+
 def test_a_module_of_two_arguments():
     class Sum(nn.Module):
         def forward(self, first, second, scale=2.0):

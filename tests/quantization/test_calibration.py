@@ -114,6 +114,8 @@ def test_a_fixed_batch_takes_multiples_of_it():
         ("pictures", TypeError, "Received: str"),
         ([None], TypeError, "A batch of calibration must be .* Received: NoneType"),
         ([np.float32(1)], TypeError, "A batch of calibration must be"),
+        (np.float32(1), ValueError, r"must have examples.* the shapes \[\(\)\]"),
+        (X + 1j, TypeError, "must hold numbers. Received: an array of complex128"),
         (np.array(["a"]), TypeError, "must hold numbers. Received: an array of <U1"),
     ],
 )
@@ -123,5 +125,10 @@ def test_other_data_is_refused(given, error, message):
 
 
 def test_lengths_are_compared():
-    with pytest.raises(ValueError, match=r"as many for every input. Received: \[6, 5\]"):
+    with pytest.raises(ValueError, match=r"as many for every input. Received: the shapes"):
         arrays_of([X, Y[:5]], TWO)
+
+
+def test_names_that_are_no_inputs_are_left_out():
+    (found,) = arrays_of({"label": np.zeros(6), "x": X}, ONE)
+    np.testing.assert_array_equal(found, X)

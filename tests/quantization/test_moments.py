@@ -72,3 +72,17 @@ def test_inputs_that_never_vary_are_rounded_one_by_one() -> None:
     matrix = np.array([[0.4, 0.6], [1.6, -0.4]])
     numbers = adapt(matrix, np.ones(2), np.zeros((2, 2)), 0.0)
     np.testing.assert_array_equal(numbers, np.rint(matrix))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_a_covariance_of_roundings_alone_decides_nothing(depthwise: bool) -> None:
+    draw = np.random.default_rng(2)
+    noise = draw.standard_normal((9, 9)) * 1e-9
+    covariance = noise + noise.T  # as of inputs that are always the same: some of it is below zero
+    assert np.linalg.eigvalsh(covariance).min() < -1e-9
+    if depthwise:
+        covariance = np.stack([covariance, np.eye(9)])
+    matrix = draw.standard_normal((9, 2)) * 3
+    found = adapt(matrix, np.full(2, 0.5), covariance, 0.0)
+    assert np.abs(found - matrix / 0.5)[:, -1].max() <= 2
+    assert (found == np.rint(found)).all()

@@ -107,7 +107,8 @@ no gradient: an error says so where one is asked for.
 
 Args:
     program: a `sepconv.program.program.Program`, of `sepconv.compile` or `sepconv.load`.
-    *inputs: what it takes, in its order; of other dtypes they are converted to the program's.
+    *inputs: what it takes, in its order, or one mapping by the names in `Program.inputs`; of other
+        dtypes they are converted to the program's.
 
 Returns:
     An array, or a tuple of them where the program has several outputs.

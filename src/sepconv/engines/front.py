@@ -26,6 +26,7 @@ from sepconv.geometry import (
     require_pointwise_kernel,
 )
 from sepconv.program.embedded import Embedded
+from sepconv.program.named import listed
 from sepconv.program.program import Program
 
 __all__ = [
@@ -296,7 +297,8 @@ def program_function(engine: Engine) -> Callable[..., Any]:
         embedded = vars(program).get("_embedded")
         if embedded is None:
             embedded = vars(program).setdefault("_embedded", Embedded(program, "A program"))
-        found = engine.run_program(embedded, None, inputs)
+        given = listed(inputs, program.inputs, "A program's call")
+        found = engine.run_program(embedded, None, given)
         return found[0] if len(found) == 1 else tuple(found)
 
     document_program(run_program, engine.name)

@@ -14,6 +14,7 @@ from sepconv.engines import adapter
 from sepconv.layers.devices import supports_jit
 from sepconv.layers.exporting import NotExported
 from sepconv.program.embedded import Embedded, bytes_of, open_program, results_of
+from sepconv.program.named import listed
 from sepconv.program.program import Program
 
 __all__ = ["ProgramLayer", "fitting"]
@@ -38,7 +39,8 @@ class ProgramLayer(NotExported, keras.layers.Layer):
         **kwargs: `name` and what else `keras.layers.Layer` takes.
 
     Call arguments:
-        inputs: what the program takes, with the batch first; of several inputs a list.
+        inputs: what the program takes, with the batch first; of several inputs a list, or a
+            mapping by their names.
 
     Output shape:
         The program's; of several outputs a list.
@@ -106,6 +108,11 @@ class ProgramLayer(NotExported, keras.layers.Layer):
         self.supports_jit = supports_jit()
 
     @property
+    def wanted(self) -> Sequence[tuple[str, Sequence[int | None]]]:
+        """The names and shapes of what it takes."""
+        return self.signature["inputs"]
+
+    @property
     def program_file(self) -> np.ndarray:
         """The bytes of the program's file, as `Program.save` writes them."""
         data: np.ndarray = np.asarray(keras.ops.convert_to_numpy(self.file))
@@ -117,14 +124,14 @@ class ProgramLayer(NotExported, keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """See the class."""
-        tensors = fitting(self.name, self.signature["inputs"], inputs)
+        tensors = fitting(self.name, self.wanted, inputs)
         engine = adapter(keras.backend.backend())
         found = engine.run_program(self._embedded, self.file.value, tensors)
         return found[0] if len(found) == 1 else found
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """The results' shapes, with None for sizes that follow from open ones."""
-        fitting(self.name, self.signature["inputs"], inputs)
+        fitting(self.name, self.wanted, inputs)
         found = [
             keras.KerasTensor(shape, dtype=dtype) for _, shape, dtype in self.signature["outputs"]
         ]
@@ -171,12 +178,12 @@ def fitting(
     Args:
         layer: its name.
         wanted: the names and shapes of its inputs, with None for any size.
-        inputs: a tensor, or a structure of several.
+        inputs: a tensor, or a structure of several; in a mapping they have their names.
 
     Raises:
         ValueError: they are more or fewer, or do not fit.
     """
-    tensors = tree.flatten(inputs)
+    tensors = tree.flatten(listed((inputs,), wanted, f"The layer {layer!r}"))
     if len(tensors) != len(wanted):
         raise ValueError(
             f"The layer {layer!r} takes {len(wanted)} inputs: "

@@ -143,8 +143,7 @@ class TrainableInt8(NotExported, keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """See the class."""
         tensors = [
-            keras.ops.cast(tensor, "float32")
-            for tensor in fitting(self.name, self._signature(), inputs)
+            keras.ops.cast(tensor, "float32") for tensor in fitting(self.name, self.wanted, inputs)
         ]
         weights = {
             key: keras.ops.convert_to_tensor(weight) for key, weight in self._weights_of.items()
@@ -152,12 +151,14 @@ class TrainableInt8(NotExported, keras.layers.Layer):
         found = self._simulation(tensors, weights)
         return found[0] if len(found) == 1 else found
 
-    def _signature(self) -> list[tuple[str, tuple[int | None, ...]]]:
+    @property
+    def wanted(self) -> list[tuple[str, tuple[int | None, ...]]]:
+        """The names and shapes of what it takes."""
         return [(entry.name, tuple(entry.shape)) for entry in self._network.inputs]
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """The results' shapes, with None for sizes that follow from open ones."""
-        fitting(self.name, self._signature(), inputs)
+        fitting(self.name, self.wanted, inputs)
         found = [keras.KerasTensor(shape, dtype="float32") for shape in self._output_shapes()]
         return found[0] if len(found) == 1 else found
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
-import keras
-
 from sepconv.models.comparing import (
     allowed,
     differences,
@@ -19,6 +17,7 @@ from sepconv.models.comparing import (
 from sepconv.models.lowering import NotLowered, lowered
 from sepconv.models.partial import PartialProgram, partial_program
 from sepconv.models.running import run, without_collecting
+from sepconv.models.structures import flat_inputs
 from sepconv.models.verify import first_run
 from sepconv.program.comparing import changed_outputs
 from sepconv.program.program import Program, as_list
@@ -122,7 +121,8 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any, dtype: st
         return
     with without_collecting():
         inputs, outcome = first_run(model, verify, ())
-        found = _outputs(program, inputs)
+        given = flat_inputs(model, inputs)
+        found = as_list(program(*given))
         precise = max(precision(model), precision_of(dtype or "float64"))
         bounds = allowed(outcome.outputs, outcome.outputs, precise)
         if within(differences(outcome.outputs, found), bounds):
@@ -132,9 +132,7 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any, dtype: st
         close = run(model, moved(inputs, precise), by_engine=True).outputs
     bounds = allowed(expected, close, precise)
     if precise > precision_of("float32"):
-        bounds = roundings(
-            found, changed_outputs(program, keras.tree.flatten(inputs), precise), bounds
-        )
+        bounds = roundings(found, changed_outputs(program, given, precise), bounds)
     apart = differences(expected, found)
     if not within(apart, bounds):
         raise ValueError(
@@ -142,7 +140,3 @@ def _check(model: Any, program: Program | PartialProgram, verify: Any, dtype: st
             f"outputs differ by {[f'{a:.1e}' for a in apart]} of the largest, where "
             f"{[f'{b:.1e}' for b in bounds]} is allowed. Give verify=False to get it anyway."
         )
-
-
-def _outputs(program: Program | PartialProgram, inputs: Any) -> list[Any]:
-    return as_list(program(*keras.tree.flatten(inputs)))

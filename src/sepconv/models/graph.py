@@ -12,7 +12,8 @@ from typing import Any
 import keras
 from keras import tree
 from keras.src.backend.common.masking import get_keras_mask
-from keras.src.models.functional import Functional
+
+from sepconv.models.structures import flat_inputs, functional, structured
 
 __all__ = ["OTHERWISE", "Graph", "Step", "Value", "computes_otherwise", "connect"]
 
@@ -93,23 +94,23 @@ class Graph:
     """
 
     def __init__(self, model: Any) -> None:
-        functional = _functional(model)
-        if functional is None:
+        whole = functional(model)
+        if whole is None:
             raise TypeError(
                 "model must be a Sequential or Functional Keras model, whose layers can be seen. "
                 f"Received: model={model!r} of the class {type(model).__name__}"
             )
-        self.model = functional
+        self.model = whole
         self.name = model.name
-        self.inputs = [Value(tensor) for tensor in functional.inputs]
+        self.inputs = [Value(tensor) for tensor in whole.inputs]
         self._whole: set[int] = set()  # ids of nested models that stay whole
         known = -1
         # A model that is called twice is dissolved in both calls or in none, to have one copy.
         while known != len(self._whole):
             known = len(self._whole)
             self.steps: list[Step] = []
-            self.outputs = self._trace(functional, self.inputs, ())
-        for name, value in zip(functional.output_names, self.outputs, strict=True):
+            self.outputs = self._trace(whole, self.inputs, ())
+        for name, value in zip(whole.output_names, self.outputs, strict=True):
             producer = self.producer(value)
             if producer is not None and producer.operation is not None:
                 producer.name = name
@@ -127,12 +128,12 @@ class Graph:
                 if node.is_input:
                     continue
                 arguments = node.arguments.fill_in(values)
-                inner = _functional(node.operation)
+                inner = functional(node.operation)
                 here = (*path, node.operation.name)
                 if inner is not None and not _dissolves(inner, *arguments):
                     self._whole.add(id(node.operation))
                 if inner is not None and id(node.operation) not in self._whole:
-                    outputs = self._trace(inner, tree.flatten(arguments[0]), here)
+                    outputs = self._trace(inner, flat_inputs(inner, *arguments[0]), here)
                 else:
                     outputs = [Value(tensor) for tensor in node.outputs]
                     step = Step(node.operation, arguments, outputs, here)
@@ -201,11 +202,8 @@ class Graph:
                 optional=getattr(tensor._keras_history.operation, "optional", False),
             )
         connect(self.steps, tensors, make, fill)
-        inputs = tree.pack_sequence_as(self.model._inputs_struct, [tensors[v] for v in self.inputs])
-        outputs = tree.pack_sequence_as(
-            self.model._outputs_struct, [tensors[v] for v in self.outputs]
-        )
-        return keras.Model(inputs, outputs, name=self.name)
+        inputs, outputs = ([tensors[v] for v in values] for values in (self.inputs, self.outputs))
+        return structured(inputs, outputs, self.model, self.name)
 
 
 def connect(
@@ -255,19 +253,6 @@ def computes_otherwise(operation: Any) -> bool:
     return not {"call", "convolution_op", "__call__"}.isdisjoint(vars(operation))
 
 
-def _functional(model: Any) -> Any:
-    """The functional model that a model is or contains; None for one with a `call` of its own."""
-    if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
-        if model._functional is None:
-            raise ValueError(
-                f"The model {model.name!r} must be built: give it an Input, or call it once."
-            )
-        return model._functional
-    if isinstance(model, Functional) and type(model).call is Functional.call:
-        return model
-    return None
-
-
 def _has_weights(step: Step) -> bool:
     """Whether it computes with weights, which makes integers floats."""
     return bool(getattr(step.operation, "weights", ()))
@@ -278,7 +263,7 @@ def _dissolves(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
 
     It does not where it is given a mask or a mode, or tensors that it casts or reshapes.
     """
-    given = tree.flatten(args)
+    given = flat_inputs(model, *args) if len(args) == 1 else []
     return (
         all(v is None or v is False for v in tree.flatten(kwargs))
         and len(given) == len(model.inputs)

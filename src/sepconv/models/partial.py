@@ -16,6 +16,8 @@ from sepconv.models.lowering import NotLowered, lower
 from sepconv.models.lowering.checks import fits
 from sepconv.models.partition import Partition, Section
 from sepconv.models.running import as_tensor
+from sepconv.models.structures import input_names
+from sepconv.program.named import listed
 from sepconv.program.network import Input, Network
 from sepconv.program.program import Program, as_list
 
@@ -129,8 +131,7 @@ class PartialProgram:
         self.parts = Parts([stage.part for stage in stages])
         # Programs that compute in bfloat16 take and give float32.
         self.dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
-        names = [tensor.name for tensor in graph.model.inputs]
-        self.inputs = _described(names, graph.inputs)
+        self.inputs = _described(input_names(graph.model), graph.inputs)
         self.outputs = _described(graph.model.output_names, graph.outputs)
 
     def __call__(self, *inputs: Any) -> np.ndarray | tuple[np.ndarray, ...]:
@@ -138,7 +139,8 @@ class PartialProgram:
 
         Args:
             inputs: the model's, in its order: arrays, or what NumPy makes arrays of, which are
-                converted to the dtypes that the model takes.
+                converted to the dtypes that the model takes; or one mapping of them by their names;
+                of several also one list.
 
         Returns:
             An array, or a tuple of them where the model has several outputs.
@@ -146,14 +148,15 @@ class PartialProgram:
         Raises:
             ValueError: there are too many or too few inputs, or a shape does not fit.
         """
-        if len(inputs) != len(self._given):
+        arrays = listed(inputs, self.inputs, f"A call of the model {self._name!r}")
+        if len(arrays) != len(self._given):
             raise ValueError(
                 f"The model {self._name!r} takes {len(self._given)} inputs: "
-                f"{[one.name for one in self.inputs]}. Received: {len(inputs)}"
+                f"{[one.name for one in self.inputs]}. Received: {len(arrays)}"
             )
         values = {
             value: self._input(one, value, array)
-            for one, value, array in zip(self.inputs, self._given, inputs, strict=True)
+            for one, value, array in zip(self.inputs, self._given, arrays, strict=True)
         }
         for stage in self._stages:
             arrays = [values[value] for value in stage.inputs]

@@ -11,7 +11,7 @@ from sepconv.layers.program_layer import ProgramLayer
 from sepconv.layers.trainable_int8 import TrainableInt8
 from sepconv.models.copying import copy_model, is_open, settle_jit
 from sepconv.models.lowering import lower
-from sepconv.program.network import Network
+from sepconv.models.structures import structured
 from sepconv.quantization.quantize import Quantized, given, quantize_network
 from sepconv.quantization.record import Record
 
@@ -58,7 +58,7 @@ def quantize(
         layer = TrainableInt8.of(found.network, found.origin, config, name=_NAME)
     else:
         layer = ProgramLayer(found.program(), name=_NAME)
-    return Quantized(model_of(layer, network, f"{model.name}_int8"), found.record)
+    return Quantized(model_of(layer, model, f"{model.name}_int8"), found.record)
 
 
 def trainable_layers(model: Any) -> list[TrainableInt8]:
@@ -68,14 +68,14 @@ def trainable_layers(model: Any) -> list[TrainableInt8]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, TrainableInt8)]
 
 
-def model_of(layer: keras.layers.Layer, network: Network, name: str) -> keras.Model:
-    """A model of one layer, with the inputs of a network."""
+def model_of(layer: keras.layers.Layer, model: Any, name: str) -> keras.Model:
+    """A model of one layer that takes and gives what another model does."""
     inputs = [
-        keras.Input(batch_shape=entry.shape, name=entry.name, dtype="float32")
-        for entry in network.inputs
+        keras.Input(batch_shape=tensor.shape, name=tensor.name, dtype="float32")
+        for tensor in model.inputs
     ]
-    given = inputs[0] if len(inputs) == 1 else inputs
-    return keras.Model(given, layer(given), name=name)
+    outputs = keras.tree.flatten(layer(inputs[0] if len(inputs) == 1 else inputs))
+    return structured(inputs, outputs, model, name)
 
 
 def _frozen(

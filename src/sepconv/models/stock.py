@@ -10,8 +10,10 @@ from sepconv.layers import BatchNormalization, Conv2D, ProgramLayer, TrainableIn
 from sepconv.layers.saving import OURS
 from sepconv.models.copying import copy_model, named_layers, settle_jit
 from sepconv.models.graph import Graph
+from sepconv.models.lowering.programs import program_inputs
 from sepconv.models.quantize import model_of
 from sepconv.models.raising import raise_network
+from sepconv.models.structures import structured
 from sepconv.models.verify import check_copy
 from sepconv.program import file
 from sepconv.program.program import Program
@@ -88,7 +90,7 @@ def _int8_layer(model: Any) -> ProgramLayer | TrainableInt8 | None:
     if len(graph.steps) != 1:
         return None
     (step,) = graph.steps
-    whole = step.inputs == graph.inputs and step.outputs == graph.outputs
+    whole = program_inputs(step) == graph.inputs and step.outputs == graph.outputs
     return found[0] if whole and step.operation is found[0] else None
 
 
@@ -101,9 +103,10 @@ def _of_int8(model: keras.Model, layer: ProgramLayer | TrainableInt8, verify: An
     else:
         network, notes = file.decode(layer.program_file, title)
     floats = dequantized(network, origin_of(network, notes, title))
-    made = raise_network(floats, model.name)
+    raised = raise_network(floats, model.name)
+    made = structured(raised.inputs, raised.outputs, model, model.name)
     check_copy(
-        model_of(ProgramLayer(Program(floats)), floats, model.name), made, verify, title="to_stock"
+        model_of(ProgramLayer(Program(floats)), model, model.name), made, verify, title="to_stock"
     )
     return made
 

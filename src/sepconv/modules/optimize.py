@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 from sepconv.models.record import Record
 from sepconv.modules.compile import compile as compile_module
-from sepconv.modules.program_module import ProgramModule
+from sepconv.modules.program_module import ProgramModule, argument_names
 from sepconv.modules.verify import as_arguments, evaluated, outputs_of
 from sepconv.program.comparing import difference
 from sepconv.program.network import Network, Step
@@ -103,7 +103,12 @@ def optimize(
             f"{sorted({type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor)})} "
             "among its outputs"
         )
-    optimized = ProgramModule(program, outputs=structure)
+    optimized = ProgramModule(
+        program,
+        outputs=structure,
+        example_inputs=examples,
+        names=list(argument_names(module))[: len(examples)],
+    )
     return Optimized(optimized, _record(module, optimized, program.network, examples, verify))
 
 

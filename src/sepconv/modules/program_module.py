@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from torch.utils import _pytree as pytree
 
 from sepconv.engines.torch.program import file_bytes, run_program
 from sepconv.program.embedded import Embedded, bytes_of
+from sepconv.program.named import listed
 from sepconv.program.network import Input
 from sepconv.program.program import Program
 
-__all__ = ["ProgramModule"]
+__all__ = ["ProgramModule", "argument_names"]
 
 
 class ProgramModule(nn.Module):
@@ -34,6 +36,10 @@ class ProgramModule(nn.Module):
             gives it; or the path of its file.
         outputs: how results are put together, as `torch.utils._pytree.tree_structure` says it; None
             for a tensor, or a tuple of several.
+        example_inputs: the tuple of what the module is called with where there are dictionaries in
+            it, which then count by their keys; None where it is called with the program's inputs.
+        names: of the arguments of a call, where they may be given by name; none for the names of
+            the program's inputs.
 
     Raises:
         ValueError: the program was loaded from a file, and holds packed weights alone; or there is
@@ -54,11 +60,18 @@ class ProgramModule(nn.Module):
     file: Tensor
 
     def __init__(
-        self, program: Program | str | os.PathLike[str], *, outputs: pytree.TreeSpec | None = None
+        self,
+        program: Program | str | os.PathLike[str],
+        *,
+        outputs: pytree.TreeSpec | None = None,
+        example_inputs: tuple[Any, ...] | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.register_buffer("file", torch.from_numpy(bytes_of(program, "ProgramModule")))
         self._structure = None if outputs is None else pytree.treespec_dumps(outputs)
+        self._order = None if example_inputs is None else _order_of(example_inputs)
+        self._names = list(names)
         self._attach()
         self.training = False
 
@@ -79,11 +92,21 @@ class ProgramModule(nn.Module):
         """What it takes: names, and shapes with None for sizes that may be any."""
         return self.program.inputs
 
-    def forward(self, *inputs: Any) -> Any:
-        """The network's outputs for its inputs, in the order in which it takes them."""
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """The network's outputs for its inputs, in the order in which it takes them.
+
+        They may be given by name, and in the structure of the examples of `sepconv.optimize`; else
+        one mapping by their names will do.
+        """
+        if named:
+            inputs = _placed(inputs, named, self._names or [one.name for one in self.inputs])
         tensors = inputs
         if not all(isinstance(x, Tensor) for x in inputs):
-            tensors = tuple(x for x in pytree.tree_leaves(inputs) if x is not None)
+            if self._order is None:
+                given: Any = listed(inputs, self.inputs, type(self).__name__)
+            else:
+                given = _reordered(inputs, self._order)
+            tensors = tuple(x for x in pytree.tree_leaves(given) if x is not None)
         found = run_program(self._embedded, self.file, tensors)
         if self._spec is not None:
             return pytree.tree_unflatten(found, self._spec)
@@ -129,6 +152,50 @@ class ProgramModule(nn.Module):
         inputs = ", ".join(f"{one.name}: {one.shape}" for one in self.inputs)
         outputs = ", ".join(f"{one.name}: {one.shape}" for one in self.program.outputs)
         return f"({inputs}) -> ({outputs})"
+
+
+def argument_names(module: nn.Module) -> dict[str, bool]:
+    """The names of what a module can be called with by place, and whether it must be given."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    placed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {each.name: each.default is each.empty for each in parameters if each.kind in placed}
+
+
+def _placed(
+    inputs: tuple[Any, ...], named: Mapping[str, Any], names: Sequence[str]
+) -> tuple[Any, ...]:
+    """The arguments of a call in their order, those after the first of which were given by name."""
+    rest = names[len(inputs) :]
+    if set(rest) != set(named):
+        raise TypeError(
+            f"ProgramModule takes the arguments {list(names)}. Received: {len(inputs)} by their "
+            f"places, and by their names {sorted(named)}"
+        )
+    return (*inputs, *(named[name] for name in rest))
+
+
+def _order_of(structure: Any) -> Any:
+    """The keys of the mappings in a structure, in their order, and None in the place of leaves."""
+    if isinstance(structure, Mapping):
+        return {key: _order_of(value) for key, value in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [_order_of(value) for value in structure]
+    return None
+
+
+def _reordered(structure: Any, order: Any) -> Any:
+    """A structure with the mappings in it in another order, since their leaves follow it."""
+    if isinstance(structure, Mapping) and isinstance(order, dict):
+        if set(structure) != set(order):
+            raise ValueError(
+                f"ProgramModule takes a mapping with the keys {list(order)}. Received: "
+                f"{list(structure)}"
+            )
+        return {key: _reordered(structure[key], order[key]) for key in order}
+    both = isinstance(structure, list | tuple) and isinstance(order, list)
+    if both and len(structure) == len(order):
+        return [_reordered(*pair) for pair in zip(structure, order, strict=True)]
+    return structure
 
 
 ProgramModule.__module__ = "sepconv.modules"  # which files name

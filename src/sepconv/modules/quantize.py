@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from sepconv.modules.lowering import lower
-from sepconv.modules.program_module import ProgramModule
+from sepconv.modules.program_module import ProgramModule, argument_names
 from sepconv.modules.verify import evaluated
 from sepconv.quantization.calibration import gathered
 from sepconv.quantization.quantize import Quantized, quantize_network
 
 __all__ = ["quantize"]
-
-_PLACED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def quantize(
@@ -48,17 +45,15 @@ def quantize(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module. Received: {type(module).__name__}")
-    arrays = gathered(calibration, _arguments(module))
-    examples = tuple(torch.from_numpy(array[:2]) for array in arrays)
+    names = argument_names(module)
+    # Those without a default must be given; where none must, the first is.
+    needed = [name for name, needs in names.items() if needs] or list(names)[:1] or ["x"]
+    arrays = gathered(calibration, needed)
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    examples = tuple(torch.from_numpy(array[:2]).to(own) for array in arrays)
     network = lower(module, examples, dtype="float32")
     found = quantize_network(network, arrays if len(arrays) > 1 else arrays[0], keep, tolerance)
     with evaluated(module):
         structure = pytree.tree_structure(module(*examples))
-    return Quantized(ProgramModule(found.program(), outputs=structure), found.record)
-
-
-def _arguments(module: nn.Module) -> list[str]:
-    """The names of what a module must be called with, or of the first argument."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    placed = [each for each in parameters if each.kind in _PLACED]
-    return [each.name for each in placed if each.default is each.empty] or ["x"]
+    made = ProgramModule(found.program(), outputs=structure, names=needed)
+    return Quantized(made, found.record)

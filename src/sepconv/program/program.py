@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from sepconv import _native
+from sepconv.program.named import listed
 from sepconv.program.network import OPERATIONS, Input, Network, Step
 from sepconv.program.shapes import shapes as shapes_of
 from sepconv.program.validate import validate
@@ -140,7 +141,8 @@ class Program:
         """Computes the outputs.
 
         Args:
-            inputs: the network's, in its order: arrays, or what NumPy makes arrays of. Other
+            inputs: the network's, in its order: arrays, or what NumPy makes arrays of; or one
+                mapping of them by the names in `Program.inputs`; of several also one list. Other
                 floating dtypes, integers and bools are converted to the program's dtype.
             out: None; or an array for the result, or a sequence of them where there are several:
                 C-contiguous, of the program's dtype, and apart from the inputs.
@@ -152,7 +154,7 @@ class Program:
             ValueError: there are too many or too few inputs, or a shape does not fit.
             TypeError: a dtype is of another kind.
         """
-        arrays = [self._array(i, value) for i, value in enumerate(inputs)]
+        arrays = self._arrays(inputs)
         results = self._results(arrays, out)
         self._native.run(arrays, results)
         return results[0] if len(results) == 1 else tuple(results)
@@ -166,7 +168,7 @@ class Program:
         Returns:
             A report a step, in order.
         """
-        arrays = [self._array(i, value) for i, value in enumerate(inputs)]
+        arrays = self._arrays(inputs)
         rows = self._native.profile(arrays, self._results(arrays, None))
         return [
             StepReport(name, operation, shape, seconds, multiply_adds, weight_bytes, plan)
@@ -234,6 +236,11 @@ class Program:
             "processor. Write it to a file with Program.save, and open that with sepconv.load "
             "where it is needed. Threads may share one program, and so may children of fork()."
         )
+
+    def _arrays(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        if len(inputs) == 1 and inputs[0].__class__ is not np.ndarray:
+            inputs = listed(inputs, self.inputs, "A program's call")
+        return [self._array(i, value) for i, value in enumerate(inputs)]
 
     def _array(self, index: int, value: Any) -> np.ndarray:
         # The usual case first: it is what small networks spend their time on.

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sepconv.program.named import by_name
 from sepconv.program.network import Input
 
 __all__ = ["MOST_EXAMPLES", "arrays_of", "gathered"]
@@ -41,11 +42,6 @@ def arrays_of(calibration: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
     for entry, array in zip(inputs, arrays, strict=True):
         _check(entry, array)
     count = len(arrays[0])
-    if not count or any(len(array) != count for array in arrays):
-        raise ValueError(
-            "calibration must have examples, as many for every input. Received: "
-            f"{[len(array) for array in arrays]} of the inputs {[entry.name for entry in inputs]}"
-        )
     batch = inputs[0].shape[0]
     if batch is not None:
         if count < batch:
@@ -64,9 +60,20 @@ def gathered(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
         TypeError: see there.
         ValueError: there are no examples, or batches do not fit each other.
     """
-    whole = _structure(calibration, names)
-    if whole is not None:
-        return [array[:MOST_EXAMPLES] for array in whole]
+    arrays = _structure(calibration, names)
+    if arrays is None:
+        arrays = _joined(calibration, names)
+    counts = [array.shape[:1] for array in arrays]
+    if len(set(counts)) > 1 or not all(counts[0] or (0,)):
+        raise ValueError(
+            "calibration must have examples, as many for every input. Received: the shapes "
+            f"{[array.shape for array in arrays]} of the inputs {list(names)}"
+        )
+    return [array[:MOST_EXAMPLES] for array in arrays]
+
+
+def _joined(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
+    """The arrays of batches."""
     parts: list[list[np.ndarray]] = []
     count = 0
     for batch in _iterated(calibration):
@@ -83,19 +90,14 @@ def gathered(calibration: Any, names: Sequence[str]) -> list[np.ndarray]:
                 "Batches of calibration must be of one shape, but for their first axis. Received: "
                 f"{sorted({array.shape for array in arrays})} of the input {name!r}"
             )
-        found.append(np.concatenate(arrays)[:MOST_EXAMPLES])
+        found.append(np.concatenate(arrays))
     return found
 
 
 def _structure(given: Any, names: Sequence[str]) -> list[np.ndarray] | None:
     """The arrays of a structure of them; None where it is something else, such as batches."""
     if isinstance(given, Mapping):
-        if set(given) != set(names):
-            raise ValueError(
-                f"calibration must have an array for each of the inputs {list(names)}. Received: "
-                f"{sorted(map(str, given))}"
-            )
-        return [_array(given[name]) for name in names]
+        return [_array(value) for value in by_name(given, names, "calibration")]
     if _is_array(given):
         return [_array(given)] if len(names) == 1 else None
     several = isinstance(given, list | tuple) and len(names) > 1 and len(given) == len(names)
@@ -144,7 +146,9 @@ def _array(value: Any) -> np.ndarray:
     """An array or tensor of any engine as float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        value = value.float().numpy() if hasattr(value, "float") else value.numpy()
+        # NumPy has no bfloat16. Of complex numbers PyTorch would leave out what is imaginary.
+        value = value if "complex" in str(value.dtype) else value.float()
+        value = value.numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"calibration must hold numbers. Received: an array of {array.dtype}")

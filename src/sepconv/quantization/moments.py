@@ -157,9 +157,7 @@ def adapt(
     order = np.argsort(-variances.reshape(-1, taps).mean(0))
     damping = np.maximum(_DAMPING * variances.mean(-1), 1e-12) + noise
     sorted_ = covariance[..., order, :][..., order]
-    sorted_ = sorted_ + damping[..., None, None] * np.eye(taps)
-    # The upper factor of the inverse: its rows say what the weights after one make up for.
-    factor = np.swapaxes(np.linalg.cholesky(np.linalg.inv(sorted_)), -1, -2)
+    factor = _factor(sorted_, damping)
     numbers = np.empty_like(matrix)
     left = matrix[order].copy()
     if covariance.ndim == 3:
@@ -179,3 +177,17 @@ def adapt(
             left[i:end] -= factor[i, i:end, None] * errors[i - begin]
         left[end:] -= factor[begin:end, end:].T @ errors
     return numbers
+
+
+def _factor(covariance: np.ndarray, damping: np.ndarray) -> np.ndarray:
+    """The upper factor of the inverse: its rows say what the weights after one make up for.
+
+    Inputs that hardly vary have a covariance of nothing but roundings, which may be below zero by
+    more than the damping: then that grows until it is the larger.
+    """
+    while True:
+        damped = covariance + damping[..., None, None] * np.eye(covariance.shape[-1])
+        try:
+            return np.swapaxes(np.linalg.cholesky(np.linalg.inv(damped)), -1, -2)
+        except np.linalg.LinAlgError:
+            damping = 10 * damping

@@ -97,7 +97,8 @@ def _errors(
                 rounded = scale.real(scale.quantized(values[value])).astype(np.float32)
                 outputs = program(rounded, *(values[each] for each in needed[1:]))
                 outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-                rows.append(_relative(outputs, [values[end] for end in reached]))
+                wanted = [values[end] for end in reached]
+                rows.append(_relative(outputs, wanted, len(batch[0])))
             found[value].append(np.stack(rows))
     result = {}
     for value, parts in found.items():
@@ -106,11 +107,17 @@ def _errors(
     return result
 
 
-def _relative(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> np.ndarray:
-    """Of each example, squared errors over all examples' mean squares, added up over outputs."""
-    total = np.zeros(len(expected[0]))
+def _relative(
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], examples: int
+) -> np.ndarray:
+    """Of each example, squared errors over all examples' mean squares, added up over outputs.
+
+    An output may have several rows an example; one that cannot be shared out counts for all alike.
+    """
+    total = np.zeros(examples)
     for y, wanted in zip(found, expected, strict=True):
-        wide = wanted.astype(np.float64).reshape(len(wanted), -1)
+        rows = 1 if wanted.size % examples else examples
+        wide = wanted.astype(np.float64).reshape(rows, -1)
         signal = (wide * wide).mean()
         if signal:
             total += ((y.reshape(wide.shape) - wide) ** 2).mean(1) / signal

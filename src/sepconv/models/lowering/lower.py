@@ -10,6 +10,7 @@ from sepconv.models.lowering.checks import DTYPES, check_steps, own_dtype
 from sepconv.models.lowering.programs import whole_program
 from sepconv.models.lowering.table import find
 from sepconv.models.optimize import fused_graph
+from sepconv.models.structures import input_names
 from sepconv.program.building.builder import Builder
 from sepconv.program.building.narrow import narrowed
 from sepconv.program.building.refusal import NotLowered
@@ -76,8 +77,8 @@ def lowered(model: Any, dtype: str | None = None) -> Contents:
     names = list(graph.model.output_names)
     graph = fused_graph(model)
     inputs = [
-        Input(tensor.name, value.shape)
-        for tensor, value in zip(graph.model.inputs, graph.inputs, strict=True)
+        Input(name, value.shape)
+        for name, value in zip(input_names(graph.model), graph.inputs, strict=True)
     ]
     halves = (dtype or own) == "bfloat16"
     builder = Builder("float32" if halves else dtype or own, inputs)

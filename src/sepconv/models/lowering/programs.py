@@ -8,25 +8,34 @@ from typing import Any
 import keras
 
 from sepconv.layers.program_layer import ProgramLayer
-from sepconv.models.graph import Graph
+from sepconv.models.graph import Graph, Step, Value
 from sepconv.models.lowering.call import Call
 from sepconv.program import file
 from sepconv.program.dtypes import value_dtypes
+from sepconv.program.named import listed
 
-__all__ = ["LAYERS", "whole_program"]
+__all__ = ["LAYERS", "program_inputs", "whole_program"]
+
+
+def program_inputs(step: Step) -> list[Any]:
+    """What a layer that is a network is called with, in the network's order."""
+    args, kwargs = step.arguments
+    given = args or (kwargs.get("inputs"),)
+    return keras.tree.flatten(listed(given, step.operation.wanted, f"The layer {step.label!r}"))
 
 
 def _program(call: Call) -> Any:
-    args, kwargs = call.step.arguments
-    given = keras.tree.flatten(args)
-    if given != call.step.inputs or any(value not in (None, False) for value in kwargs.values()):
+    _, kwargs = call.step.arguments
+    given = program_inputs(call.step)
+    strange = not all(isinstance(value, Value) for value in given)
+    if strange or any(value not in (None, False) for value in kwargs.values()):
         call.refuse("it is called with something else than a list of tensors")
     network = _contents(call.layer).network
     others = sorted(set(value_dtypes(network)) - {network.dtype})
     if others:
         call.refuse(f"its program has values of {', '.join(others)}, as only a whole program may")
     builder, around = call.builder, call.builder.name
-    numbers = [call.numbers[value] for value in call.step.inputs]
+    numbers = [call.numbers[value] for value in given]
     for step in network.steps:
         builder.name = f"{around}/{step.name}"
         weights = {part: network.tensors[i] for part, i in step.weights.items()}
@@ -49,7 +58,7 @@ def whole_program(graph: Graph, dtype: str | None) -> file.Contents | None:
     if len(graph.steps) != 1 or type(graph.steps[0].operation) is not ProgramLayer:
         return None
     (step,) = graph.steps
-    if step.inputs != graph.inputs or step.outputs != graph.outputs:
+    if program_inputs(step) != graph.inputs or step.outputs != graph.outputs:
         return None
     contents = _contents(step.operation)
     return contents if dtype in (None, contents.network.dtype) else None

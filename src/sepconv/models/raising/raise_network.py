@@ -40,12 +40,12 @@ def raise_network(network: Network, name: str) -> keras.Model:
         >>> [type(layer).__name__ for layer in raise_network(network, "small").layers]
         ['InputLayer', 'Dense']
     """
+    naming = _names(set())
     inputs = [
-        keras.Input(batch_shape=entry.shape, name=entry.name, dtype="float32")
+        keras.Input(batch_shape=entry.shape, name=naming(entry.name), dtype="float32")
         for entry in network.inputs
     ]
     values: list[Any] = list(inputs)
-    naming = _names({entry.name for entry in network.inputs})
     for step in network.steps:
         weights = {part: np.array(network.tensors[n]) for part, n in step.weights.items()}
         call = Call(step, weights, [values[value] for value in step.inputs], naming)

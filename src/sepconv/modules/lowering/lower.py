@@ -136,11 +136,13 @@ def _exported(module: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -
             # With an empty table, operations stay what the module called, but for those in place.
             return found.run_decompositions({})
     except Exception as error:
+        leaves = torch.utils._pytree.tree_leaves(inputs)
+        shapes = [tuple(x.shape) for x in leaves if isinstance(x, Tensor)]
         raise ValueError(
-            "compile: torch.export cannot read this module, or not with these inputs. A module "
-            "whose forward decides by the values of its inputs must be written without; where the "
-            "first axis of an input is no batch, give dynamic_shapes. torch.export says: "
-            f"{type(error).__name__}: {error}"
+            "compile: torch.export cannot read this module, or not with these inputs, of the "
+            f"shapes {shapes}. A module whose forward decides by the values of its inputs must be "
+            "written without; where the first axis of an input is no batch, give dynamic_shapes. "
+            f"torch.export says: {type(error).__name__}: {error}"
         ) from error
     finally:
         for part, training, kind in modes:
@@ -268,6 +270,8 @@ class _Reader:
         )
         if node.target is operator.getitem:
             return args[0][args[1]]
+        if torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
+            raise refusal(node, "it draws random numbers, which a program has not")
         if not any(isinstance(leaf, (Value, torch.SymInt)) for leaf in leaves):
             return node.target(*args, **kwargs)  # type: ignore[operator]
         write = _TABLE.get(str(node.target))
