@@ -46,18 +46,18 @@ def is_one_pass(y):
     return y.grad_fn.name() == "_NormalizeBackward"
 
 
-def check(stock, ours, x, *, one_pass):
+def check(stock, ours, x, *, one_pass, most=1e-4):
     """Both train alike: outputs, gradients, statistics; in one pass or not."""
     y = ours(x)
     assert is_one_pass(y) is one_pass
     stock(x)  # so that both have seen as much
-    assert_close(step(ours, x), step(stock, x))
+    assert_close(step(ours, x), step(stock, x), most)
     assert_close(list(ours.buffers()), list(stock.buffers()))
     with torch.no_grad():
         assert_close([ours(x)], [stock(x)])
     stock.eval()
     ours.eval()
     assert_close([ours(x)], [stock(x)])
-    assert_close(step(ours, x), step(stock, x))
+    assert_close(step(ours, x), step(stock, x), most)
     stock.train()
     ours.train()

@@ -292,7 +292,9 @@ def test_a_mark_for_another_activation_is_an_error():
 
 def test_what_our_kernels_do_not_compute():
     stock, ours, x = pair(dtype=torch.float64)
-    check(stock.bfloat16(), ours.bfloat16(), x.bfloat16(), one_pass=False)
+    # Each rounds gradients once more or less, after the processor.
+    halves = stock.bfloat16(), ours.bfloat16(), x.bfloat16()
+    check(*halves, one_pass=False, most=0.02)
     stock, ours, x = pair()
     for module in (stock, ours):
         module.norm.momentum = None

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import sepconv
+from sepconv.engines import thresholds
 
 FORMATS = pytest.mark.parametrize(
     "memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"]
@@ -215,6 +216,60 @@ def test_gradcheck_and_gradgradcheck(module, memory_format):
     options = {"fast_mode": True, "check_forward_ad": True, "check_batched_grad": True}
     torch.autograd.gradcheck(function, inputs, **options)
     torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
+
+
+LAYERS = pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        lambda: nn.Conv2d(8, 16, 3, stride=2, groups=8, bias=False),
+        lambda: nn.Conv2d(8, 12, 1),
+        lambda: nn.BatchNorm2d(8),
+        lambda: nn.Sequential(nn.BatchNorm2d(8), nn.SiLU()),
+    ],
+    ids=["depthwise", "multiplier", "pointwise", "norm", "norm and activation"],
+)
+
+
+def hooked_step(module, x, change):
+    """A training step whose saved tensors come back changed."""
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, change):
+        return step(module, x)
+
+
+@LAYERS
+@FORMATS
+def test_saved_tensors_that_come_back_in_other_memory(layer, memory_format, monkeypatch):
+    monkeypatch.setattr(thresholds, "LEAST_NORMALIZED", 1)
+    monkeypatch.setattr(thresholds, "LEAST_ACTIVATED", 1)
+    stock = layer().to(memory_format=memory_format)
+    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
+    x = torch.randn(3, 8, 6, 5).to(memory_format=memory_format)
+    expected = step(stock, x)
+    for change in (
+        lambda tensor: torch.stack([tensor, tensor], -1)[..., 0],
+        lambda tensor: tensor.contiguous(),
+    ):
+        assert_close(hooked_step(ours, x, change), expected)
+
+
+@LAYERS
+@FORMATS
+def test_saved_tensors_that_come_back_as_others(layer, memory_format, monkeypatch):
+    """Our kernels do not read them as what was saved."""
+    monkeypatch.setattr(thresholds, "LEAST_NORMALIZED", 1)
+    monkeypatch.setattr(thresholds, "LEAST_ACTIVATED", 1)
+    stock = layer().to(memory_format=memory_format)
+    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
+    x = torch.randn(3, 8, 6, 5).to(memory_format=memory_format)
+    expected = step(stock, x)
+    if isinstance(stock, nn.Conv2d):
+        for change in (torch.Tensor.bfloat16, lambda tensor: tensor[..., :1, :]):
+            with pytest.raises((TypeError, ValueError, RuntimeError)):
+                hooked_step(ours, x, change)
+    else:
+        found = hooked_step(ours, x, torch.Tensor.bfloat16)
+        assert_close(found, expected, 0.05)
 
 
 def test_data_parallel_without_devices():

@@ -28,7 +28,9 @@ LEAST_NORMALIZED = 1 << 17
 MOST_NORMALIZED = 40
 
 #: The fewest elements for which it is as fast where it computes the activation after it, too, in
-#: any memory: on an AMD EPYC of Zen 4, a call takes 20 to 50 us more than PyTorch's two.
+#: any memory: on an AMD EPYC of Zen 4, a call takes 20 to 50 us more than PyTorch's two. On one of
+#: Zen 3, with AVX2 and memory as cold as in a network, SiLU breaks even from 70,000 elements on,
+#: and ReLU does not with 96 channels or more that lie last: it takes 1.1 times as long.
 LEAST_ACTIVATED = 1 << 15
 
 #: Why most convolutions are not ours.

@@ -11,7 +11,7 @@ from sepconv.models.record import Record
 from sepconv.modules.activation import code_of
 from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.pairing import pairs
-from sepconv.modules.selecting import OURS, our_activation, refusal
+from sepconv.modules.selecting import OURS, our_activation, our_squeeze, refusal
 from sepconv.modules.verify import as_arguments, check_outputs, outputs_of
 
 __all__ = ["Accelerated", "accelerate"]
@@ -51,6 +51,8 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     `torch.nn.Sequential`. In training both are then one pass over memory, and so are their
     gradients; the record names these pairs. Each call makes sure of it anew: where either has hooks
     or was replaced, or the normalization is called from elsewhere, it computes itself alone.
+
+    geffnet's squeeze-and-excite modules become ours as well: their gradients need less memory.
 
     Args:
         module: a network, or one module. Tensors may be contiguous or in ``torch.channels_last``
@@ -92,13 +94,17 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     for name, reason in reasons.items():
         if reason is None:
             changed[name] = _change(parts[name], OURS[type(parts[name])])
+    for name, part in parts.items():
+        squeeze = our_squeeze(part)
+        if squeeze is not None:
+            changed[name] = _change(part, squeeze)
     partners = _partners(parts)
     for name in partners:
         ours = our_activation(type(parts[name]))
         if ours is not None:
             changed[name] = _change(parts[name], ours)
     for name, part in parts.items():
-        if name not in reasons and name not in partners:
+        if name not in reasons and name not in partners and name not in changed:
             continue
         kind = changed[name][1] if name in changed else type(part)
         note = f"sepconv.modules.{type(part).__name__}"

@@ -14,7 +14,6 @@ activation often changes them in place, and of a view autograd would then copy t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,16 +72,6 @@ def depthwise_kernel(weight: Tensor, channels: int) -> Tensor:
     return weight.reshape(channels, filters // channels, height, width).permute(2, 3, 0, 1)
 
 
-def _is_dense(shape: Sequence[int], stride: Sequence[int], last: bool) -> bool:
-    """Whether memory of these strides is dense, with the channels second or last."""
-    expected = 1
-    for axis in (1, 3, 2, 0) if last else (3, 2, 1, 0):
-        if shape[axis] != 1 and stride[axis] != expected:
-            return False
-        expected *= shape[axis]
-    return True
-
-
 def _apply(function: Any) -> Any:
     # Function.apply itself looks for torch.func's transforms, of which there are none here.
     return super(torch.autograd.Function, function).apply
@@ -139,8 +128,8 @@ class Plan:
         dtype: torch.dtype,
     ) -> None:
         self.last = stride[1] == 1
-        self.dense = _is_dense(shape, stride, self.last)
-        self.dtype, self.groups, self.depthwise = dtype, groups, depthwise
+        self.x, self.kernel, self.dtype = shape, kernel, dtype
+        self.groups, self.depthwise = groups, depthwise
         self.spec = spec.for_channels_last() if self.last else spec
         self.order = torch.channels_last if self.last else torch.contiguous_format
         batch, channels, height, width = shape
@@ -148,9 +137,9 @@ class Plan:
         self.one_each = filters == groups
         if depthwise:
             image = (batch, height, width, channels) if self.last else shape
-            sizes = (*kernel[2:], groups, filters // groups)
+            self.sizes = (*kernel[2:], groups, filters // groups)
             self.geometry, self.code, _, y = convolution._plan(
-                tuple(self.spec), image, sizes, None, dtype, dtype, None, None
+                tuple(self.spec), image, self.sizes, None, dtype, dtype, None, None
             )
             self.y = (y[0], y[3], y[1], y[2]) if self.last else y
             self.run = self._depthwise
@@ -159,17 +148,25 @@ class Plan:
             self.y = batch, filters, height, width
             self.run = self._product
 
-    def _dense(self, x: Tensor) -> Tensor:
-        """Images that are not dense, with the memory that they should have."""
-        return x.permute(0, 2, 3, 1).contiguous() if self.last else x.contiguous()
+    def fits(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether these are what the plan was made for, and not what a hook made of them."""
+        return (
+            x.shape == self.x
+            and weight.shape == self.kernel
+            and x.dtype is weight.dtype is self.dtype
+            and is_eager(x, weight)
+            and x.is_cpu
+            and weight.is_cpu
+        )
+
+    def _taps(self, weight: Tensor) -> Tensor:
+        """A depthwise kernel in the order in which our kernels read it."""
+        if self.one_each:
+            return weight.permute(2, 3, 0, 1).contiguous()
+        return depthwise_kernel(weight, self.groups).contiguous()
 
     def _depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self.dense:
-            x = self._dense(x)
-        if self.one_each:
-            kernel = weight.permute(2, 3, 0, 1).contiguous()
-        else:
-            kernel = depthwise_kernel(weight, self.groups).contiguous()
+        x, kernel = x.contiguous(memory_format=self.order), self._taps(weight)
         if bias is not None:
             check_bias(bias.shape, self.y[1])
             bias = bias.contiguous()
@@ -190,15 +187,66 @@ class Plan:
         )
         return y
 
+    def depthwise_gradients(
+        self, x: Tensor, weight: Tensor, dy: Tensor, for_x: bool, for_weight: bool, for_bias: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Those that are wanted of x, weight and bias."""
+        dtype, order = self.dtype, self.order
+        kernel, dy = self._taps(weight), dy.contiguous(memory_format=order)
+        dx = dkernel = dbias = None
+        if for_x:
+            dx = torch.empty(self.x, dtype=dtype, memory_format=order)
+        if for_weight:
+            x = x.contiguous(memory_format=order)
+            dkernel = torch.empty(self.sizes, dtype=dtype)
+        if for_bias:
+            dbias = torch.empty(self.kernel[:1], dtype=dtype)
+        _native.backward(
+            self.geometry,
+            self.code,
+            x.data_ptr(),  # read for the kernel's gradient alone
+            kernel.data_ptr(),
+            None,
+            dy.data_ptr(),
+            None if dx is None else dx.data_ptr(),
+            None if dkernel is None else dkernel.data_ptr(),
+            None,
+            None if dbias is None else dbias.data_ptr(),
+            0,
+        )
+        if dkernel is not None:
+            dkernel = dkernel.permute(2, 3, 0, 1)
+            if not self.one_each:
+                dkernel = dkernel.reshape(self.kernel)
+        return dx, dkernel, dbias
+
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self.dense:
-            x = self._dense(x)
+        x = x.contiguous(memory_format=self.order)
         weight = weight.contiguous()  # its last two axes are 1, so their strides do not matter
         y = torch.empty(self.y, dtype=self.dtype, memory_format=self.order)
         _native.pointwise_backward(
             *self.problem, None, weight.data_ptr(), x.data_ptr(), y.data_ptr(), None, None
         )
         return y if bias is None else y.add_(bias.view(-1, 1, 1))
+
+    def product_gradients(
+        self, x: Tensor, weight: Tensor, dy: Tensor, for_x: bool, for_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Those that are wanted of x and weight."""
+        dy = dy.contiguous(memory_format=self.order)
+        outputs = dy.data_ptr()
+        dx = dweight = None
+        if for_x:
+            weight = weight.contiguous()
+            dx = torch.empty(self.x, dtype=self.dtype, memory_format=self.order)
+            matrix, into = weight.data_ptr(), dx.data_ptr()
+            _native.pointwise_forward(*self.problem, outputs, matrix, None, None, into, _NONE)
+        if for_weight:
+            x = x.contiguous(memory_format=self.order)
+            dweight = torch.empty(self.kernel, dtype=self.dtype)
+            inputs, into = x.data_ptr(), dweight.data_ptr()
+            _native.pointwise_backward(*self.problem, outputs, None, inputs, None, into, None)
+        return dx, dweight
 
 
 def convolve(plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -226,12 +274,14 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         plan = ctx.plan
         _, for_x, for_weight, for_bias = ctx.needs_input_grad
+        if _once(dy) and plan.fits(x, weight):
+            found = plan.depthwise_gradients(x, weight, dy, for_x, for_weight, for_bias)
+            return None, *found
         kernel = depthwise_kernel(weight, plan.groups)
         if plan.last:
             x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
-        run: Any = convolution._backward_cpu if _once(dy) else torch.ops.sepconv.backward.default
         wanted = [for_x, for_weight, False, for_bias]
-        dx, dkernel, _, dbias = run(x, kernel, None, dy, plan.spec, wanted)
+        dx, dkernel, _, dbias = convolution._backward(x, kernel, None, dy, plan.spec, wanted)
         if plan.last and for_x:
             dx = dx.permute(0, 3, 1, 2)
         return (
@@ -252,25 +302,26 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.last = plan.last
+        ctx.plan = plan
         return plan.run(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        plan = ctx.plan
         _, for_x, for_weight, for_bias = ctx.needs_input_grad
         dbias = dy.sum((0, 2, 3)) if for_bias else None
-        matrix, first = weight.flatten(1), not ctx.last
-        if ctx.last:
+        if _once(dy) and plan.fits(x, weight):
+            return None, *plan.product_gradients(x, weight, dy, for_x, for_weight), dbias
+        matrix, first = weight.flatten(1), not plan.last
+        if plan.last:
             x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
-        multiply: Any = torch.ops.sepconv.pointwise.default
-        correlate: Any = torch.ops.sepconv.pointwise_kernel_gradient.default
-        if _once(dy):
-            multiply, correlate = pointwise._product_cpu, pointwise._correlation_cpu
-        dx = multiply(dy, matrix, first, False) if for_x else None
-        if dx is not None and ctx.last:
+        dx = pointwise._product(dy, matrix, first, False) if for_x else None
+        if dx is not None and plan.last:
             dx = dx.permute(0, 3, 1, 2)
-        dweight = correlate(dy, x, first).reshape(weight.shape) if for_weight else None
+        dweight = None
+        if for_weight:
+            dweight = pointwise._correlation(dy, x, first).reshape(weight.shape)
         return None, dx, dweight, dbias
 
 
@@ -295,14 +346,11 @@ def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation
 
 def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int], torch.memory_format]:
     """Images in dense memory, its sizes before, on and after the channels, and its format."""
-    shape, stride = x.shape, x.stride()
-    batch, channels, height, width = shape
-    last = stride[1] == 1
-    if not _is_dense(shape, stride, last):
-        x = x.permute(0, 2, 3, 1).contiguous() if last else x.contiguous()
-    if last:
-        return x, (batch * height * width, channels, 1), torch.channels_last
-    return x, (batch, channels, height * width), torch.contiguous_format
+    batch, channels, height, width = x.shape
+    if x.stride(1) == 1:
+        order = torch.channels_last
+        return x.contiguous(memory_format=order), (batch * height * width, channels, 1), order
+    return x.contiguous(), (batch, channels, height * width), torch.contiguous_format
 
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
@@ -339,7 +387,7 @@ def _normalize_gradients(
     shape, dtype, real = x.shape, x.dtype, gamma.dtype
     x, sizes, order = _layout(x)
     dy = dy.contiguous(memory_format=order)
-    gamma = gamma.contiguous()
+    gamma, mean, variance = gamma.contiguous(), mean.contiguous(), variance.contiguous()
     beta = None if beta is None else beta.contiguous()
     dx = torch.empty(shape, dtype=dtype, memory_format=order)
     dgamma, dbeta = torch.empty(sizes[1], dtype=real), torch.empty(sizes[1], dtype=real)
@@ -361,6 +409,19 @@ def _normalize_gradients(
     return dx, dgamma, dbeta
 
 
+def _are_alike(dy: Tensor, x: Tensor, *numbers: Tensor | None) -> bool:
+    """Whether x is like dy, with these numbers of its channels, and not what a hook made of it."""
+    channels, dtype = dy.shape[1:2], dy.dtype
+    if x.shape != dy.shape or x.dtype is not dtype or not (is_eager(x) and x.is_cpu):
+        return False
+    for each in numbers:
+        if each is not None and (
+            each.shape != channels or each.dtype is not dtype or not each.is_cpu
+        ):
+            return False
+    return True
+
+
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -380,7 +441,7 @@ class _Normalize(torch.autograd.Function):
             return (None,) * 5
         # What is differentiated, or mapped by vmap, is made of PyTorch's own operations.
         x, gamma, beta, mean, variance = ctx.saved_tensors
-        if _once(dy):
+        if _once(dy) and _are_alike(dy, x, gamma, beta, mean, variance):
             found = _normalize_gradients(x, gamma, beta, mean, variance, dy, *ctx.rest)
         else:
             rest = dy, 1, *ctx.rest

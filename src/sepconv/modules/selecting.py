@@ -9,9 +9,10 @@ from sepconv.modules.activation import Activation, Hardswish, ReLU, ReLU6, SiLU,
 from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.convolution import Conv1d, Conv2d, geometry_of
 from sepconv.modules.convolving import kernels_refusal
-from sepconv.modules.foreign import foreign_class
+from sepconv.modules.foreign import foreign_class, foreign_squeeze
+from sepconv.modules.squeeze import SqueezeExcite
 
-__all__ = ["OURS", "our_activation", "refusal", "stock_class"]
+__all__ = ["OURS", "our_activation", "our_squeeze", "refusal", "stock_class"]
 
 #: Our classes by PyTorch's.
 OURS: dict[type[nn.Module], type[nn.Module]] = {
@@ -40,6 +41,15 @@ def our_activation(kind: type[nn.Module]) -> type[nn.Module] | None:
     return _ACTIVATIONS.get(kind) or foreign_class(kind)
 
 
+def our_squeeze(module: nn.Module) -> type[nn.Module] | None:
+    """Our class for a squeeze-and-excite module of another package; None for any other.
+
+    Example:
+        >>> our_squeeze(nn.Identity())
+    """
+    return None if "forward" in vars(module) else foreign_squeeze(type(module))
+
+
 def stock_class(kind: type[nn.Module]) -> type[nn.Module]:
     """PyTorch's class, or another package's, for ours; any other class itself.
 
@@ -49,6 +59,8 @@ def stock_class(kind: type[nn.Module]) -> type[nn.Module]:
     """
     if Activation in kind.__bases__:
         return stock_of(kind)
+    if SqueezeExcite in kind.__bases__:
+        return next(base for base in kind.__bases__ if base is not SqueezeExcite)
     return _STOCK.get(kind, kind)
 
 
