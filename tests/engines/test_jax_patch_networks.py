@@ -5,6 +5,8 @@ to JAX as slow.
 """
 
 import importlib
+import re
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -56,6 +58,15 @@ def test_a_training_step_of_mobilenet_in_flax(programs):
     record = record_of(programs, program, ways=3)
     assert record.served == served(2, 2)
     assert record.handed_on == {ORDINARY: 2}  # the first layer and its kernel's gradient
+    with sepconv.patch_jax():
+        patched = calls(program.function, program.arrays)
+    assert patched == calls(program.called, program.arrays)
+
+
+def calls(function, arrays):
+    """How often a compiled program calls each of our operations."""
+    text = jax.jit(function).lower(*arrays).compile().as_text()
+    return Counter(re.findall('custom_call_target="(sepconv_[a-z_]+)"', text))
 
 
 def test_a_training_step_of_convnext_in_flax(programs):

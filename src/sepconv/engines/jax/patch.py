@@ -97,7 +97,7 @@ class JaxPatch(Hold):
     """A call of `patch_jax`, to be used in a ``with`` statement or left alone; prints as a table.
 
     It counts convolutions when JAX compiles them, not when they run. JAX compiles equal ones within
-    a program once.
+    a program once. Both gradients of a convolution count as two, though one call may make them.
 
     Attributes:
         served: for each kind of convolution, how many our kernels compute.
