@@ -38,7 +38,7 @@ from sepconv.engines.jax.transforms import (
 from sepconv.fused import BlockSpec, Operands
 from sepconv.geometry import ACTIVATIONS, ConvSpec, output_shape
 
-__all__ = ["tangent", "transpose"]
+__all__ = ["depthwise_gradients", "tangent", "transpose"]
 
 
 class _Linear(NamedTuple):
@@ -234,6 +234,14 @@ def transpose(block: BlockSpec, operands: Operands, dy: Any) -> Operands:
     linear = _Linear(block.spec, size, shape[1], pointwise is not None, (False,) * 4).of(wanted)
     found = linear.spread(_backward.bind(*linear.join(x, kernel, pointwise), dy, params=linear))
     return Operands(found[0], found[1], None, found[2], found[3])
+
+
+def depthwise_gradients(x: Any, kernel: Any, dy: Any, *, spec: ConvSpec) -> Sequence[Any]:
+    """The gradients of x and of the kernel of a depthwise convolution, by one call."""
+    size = spatial_size(tuple(x.shape), spec)
+    wanted = True, True, False, False
+    params = _Linear(spec, size, tuple(kernel.shape), separable=False, wanted=wanted)
+    return _backward.bind(x, kernel, dy, params=params)
 
 
 def _of_convolution(operands: Operands) -> tuple[Any, Any, Any, Any]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from sepconv._imports import when_imported
 from sepconv.engines.jax import flax_functions
-from sepconv.engines.jax.compat import typeof, varying_axes
+from sepconv.engines.jax.refusal import is_spread
 
 __all__ = ["FlaxPatch"]
 
@@ -213,7 +213,7 @@ def _normalize_refusal(
             return "means or parameters that are not one number for each channel"
         if vector.dtype != x.dtype:
             return "arrays of more than one dtype"
-        if _is_spread(vector):
+        if is_spread(vector):
             return "arrays with a sharding in their type"
     return _refusal(x, given["dtype"])
 
@@ -228,11 +228,4 @@ def _refusal(x: Any, dtype: Any) -> str | None:
         return "sizes that are not known"
     if x.size < _FEWEST:
         return f"fewer than {_FEWEST} elements"
-    return "arrays with a sharding in their type" if _is_spread(x) else None
-
-
-def _is_spread(array: Any) -> bool:
-    """Whether an array's type says how it lies on devices."""
-    aval = typeof(array)
-    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
-    return bool(varying_axes(aval)) or not getattr(mesh, "empty", True)
+    return "arrays with a sharding in their type" if is_spread(x) else None

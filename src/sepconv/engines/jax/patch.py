@@ -1,6 +1,7 @@
 """Replaces JAX's rule for lowering convolutions on the CPU by ours while a patch is on.
 
-Flax's batch normalization goes with it, by `flax_patch`.
+Flax's batch normalization goes with it, by `flax_patch`, and gradients of both operands at once,
+by `patch_gradients`.
 
 Whatever calls `lax.conv_general_dilated`, JAX lowers it by one rule of its table for the platform
 "cpu": after differentiation, `vmap` and `scan` have done their part, and for the forms that they
@@ -22,6 +23,7 @@ from jax.interpreters import mlir
 
 from sepconv._hold import Hold
 from sepconv.engines.jax.flax_patch import FlaxPatch
+from sepconv.engines.jax.patch_gradients import GradientPatch
 from sepconv.engines.jax.refusal import refusal
 from sepconv.engines.jax.served import Served, serve
 from sepconv.versions import TESTED
@@ -95,7 +97,7 @@ class JaxPatch(Hold):
     """A call of `patch_jax`, to be used in a ``with`` statement or left alone; prints as a table.
 
     It counts convolutions when JAX compiles them, not when they run. JAX compiles equal ones within
-    a program once.
+    a program once. Both gradients of a convolution count as two, though one call may make them.
 
     Attributes:
         served: for each kind of convolution, how many our kernels compute.
@@ -175,6 +177,7 @@ class _Switch:
         self._ours: Any = None
         self._nested = threading.local()
         self._flax = FlaxPatch(self._count_normalization)
+        self._gradients = GradientPatch(self._count_gradients)
 
     def acquire(self, record: JaxPatch) -> int:
         with self._lock:
@@ -206,6 +209,7 @@ class _Switch:
             self._ours = _entry(entry, self._lower)
             rules[lax.conv_general_dilated_p] = self._ours
         self._flax.put()
+        self._gradients.put()
         jax.clear_caches()
 
     def _take(self) -> None:
@@ -215,12 +219,20 @@ class _Switch:
             self._ours = None
         # Or someone else's rule, which calls ours, which then calls JAX's.
         self._flax.take()
+        self._gradients.take()
         jax.clear_caches()
 
     def _count_normalization(self, reason: str | None) -> None:
         with self._counting:
             for record in self._records:
                 record.normalizations[reason or _SERVED] += 1
+
+    def _count_gradients(self, kind: str) -> None:
+        """Both of a convolution, by one call."""
+        with self._counting:
+            for record in self._records:
+                record.served[f"{kind}, input gradient"] += 1
+                record.served[f"{kind}, kernel gradient"] += 1
 
     def _lower(self, context: Any, *operands: Any, **params: Any) -> Any:
         """The rule. JAX's own may lower convolutions of its own, of parts: those stay JAX's."""

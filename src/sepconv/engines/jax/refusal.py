@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["refusal"]
+from sepconv.engines.jax.compat import typeof, varying_axes
+
+__all__ = ["is_spread", "refusal"]
 
 
 def refusal(context: Any, params: dict[str, Any]) -> str | None:
@@ -27,3 +29,10 @@ def refusal(context: Any, params: dict[str, Any]) -> str | None:
     if params.get("out_sharding") is not None or not all(mesh.empty for mesh in meshes):
         return "arrays with a sharding in their type"
     return None
+
+
+def is_spread(array: Any) -> bool:
+    """Whether an array's type says how it lies on devices."""
+    aval = typeof(array)
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    return bool(varying_axes(aval)) or not getattr(mesh, "empty", True)

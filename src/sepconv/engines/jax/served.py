@@ -27,6 +27,7 @@ from sepconv.engines.jax.composed import (
     input_shape,
     kernel_gradient,
 )
+from sepconv.engines.jax.convolution import depthwise_gradients
 from sepconv.engines.thresholds import MOST_FILTERS, ORDINARY, few_channels
 from sepconv.fused import Operands
 from sepconv.geometry import ConvSpec, conv_spec, resolve
@@ -48,10 +49,13 @@ class Served(NamedTuple):
     Attributes:
         kind: what it is, for the record.
         run: from lhs and rhs to the result.
+        gradients: from lhs, rhs and the result's gradient to theirs, by one call; None where it
+            takes two.
     """
 
     kind: str
     run: Callable[[Any, Any], Any]
+    gradients: Callable[[Any, Any, Any], Sequence[Any]] | None = None
 
 
 class _Array(NamedTuple):
@@ -296,12 +300,23 @@ def _depthwise(form: _Form) -> Served | str:
     if spec is None:
         return "a padding that cuts off"
 
-    def run(lhs: Any, rhs: Any) -> Any:
-        kernel = lax.transpose(rhs, _kernel_order(form.rhs, layout))
-        kernel = kernel.reshape(axes[0].taps, axes[1].taps, channels, filters // channels)
-        return depthwise(lhs.reshape(_shape(form.lhs, layout)), kernel, spec=spec)
+    size, order = (axes[0].taps, axes[1].taps), _kernel_order(form.rhs, layout)
 
-    return Served("depthwise", functools.partial(_as_result, run, form))
+    def operands(lhs: Any, rhs: Any) -> tuple[Any, Any]:
+        kernel = lax.transpose(rhs.reshape(form.rhs.shape), order)
+        kernel = kernel.reshape(*size, channels, filters // channels)
+        return lhs.reshape(_shape(form.lhs, layout)), kernel
+
+    def run(lhs: Any, rhs: Any) -> Any:
+        return depthwise(*operands(lhs, rhs), spec=spec)
+
+    def gradients(lhs: Any, rhs: Any, dy: Any) -> Sequence[Any]:
+        dy = dy.reshape(_shape(form.out, layout))
+        dx, dkernel = depthwise_gradients(*operands(lhs, rhs), dy, spec=spec)
+        dkernel = _restored(dkernel.reshape(*size, 1, filters), order, rhs.shape)
+        return [dx.reshape(lhs.shape), dkernel]
+
+    return Served("depthwise", functools.partial(_as_result, run, form), gradients)
 
 
 def _input_gradient(form: _Form) -> Served | str:
@@ -396,6 +411,8 @@ def _product(form: _Form) -> Served | str:
     spec = conv_spec(data_format="channels_first" if first else "channels_last")
     turned = form.rhs.first < form.rhs.second  # the matrix is [filters, channels] in memory
     place = 2 if first else 1
+    padding = _pads(axes, place)
+    padded = any(pad != (0, 0, 0) for pad in padding)
 
     def run(lhs: Any, rhs: Any) -> Any:
         x = lhs.reshape(_shape(form.lhs, layout))
@@ -409,20 +426,27 @@ def _product(form: _Form) -> Served | str:
             y = pointwise_backward_call(None, matrix, x, [y], filters, spec)[0]
         else:
             y = forward_call(Operands(x, pointwise_kernel=matrix), y, spec)
-        return y if strided else _padded(y, axes, place)
+        return y if strided or not padded else lax.pad(y, jax.numpy.zeros((), y.dtype), padding)
 
-    return Served("1x1", functools.partial(_as_result, run, form))
+    def gradients(lhs: Any, rhs: Any, dy: Any) -> Sequence[Any]:
+        x = lhs.reshape(_shape(form.lhs, layout))
+        matrix = rhs.reshape(channels, filters)
+        results = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, matrix)]
+        dy = dy.reshape(_shape(form.out, layout))
+        dx, dmatrix = pointwise_backward_call(x, matrix, dy, results, channels, spec)
+        return [dx.reshape(lhs.shape), dmatrix.reshape(rhs.shape)]
+
+    plain = not (turned or strided or padded)
+    return Served("1x1", functools.partial(_as_result, run, form), gradients if plain else None)
 
 
-def _padded(y: Any, axes: Sequence[_Axis], place: int) -> Any:
-    """A product with the zeros around and between its pixels that its windows ask for."""
+def _pads(axes: Sequence[_Axis], place: int) -> list[tuple[int, int, int]]:
+    """The zeros around and between its pixels that a product's windows ask for, an axis each."""
     config = [(0, 0, 0)] * 4
     for i, a in enumerate(axes):
         after = a.outputs - (a.size - 1) * a.spread - 1 - a.before
         config[place + i] = (a.before, after, a.spread - 1)
-    if all(pad == (0, 0, 0) for pad in config):
-        return y
-    return lax.pad(y, jax.numpy.zeros((), y.dtype), config)
+    return config
 
 
 def _correlation(form: _Form) -> Served | str:
