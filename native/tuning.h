@@ -215,10 +215,12 @@ inline constexpr int64_t kReducePartElements = 16384;
 //   benchmarks/training_step.py
 inline constexpr int64_t kBatchNormPartBytes = 128 << 10;
 
-// Bytes of the rows that its passes read together, a few columns of all of them at a time. Fewer
-// load and store the columns' numbers more often; more are read in too many places at once for the
-// processor to ask for memory ahead.
-inline constexpr int64_t kBatchNormGroupBytes = 32 << 10;
+// Bytes of the rows that its passes read together, a few columns of all of them at a time, with 32
+// vector registers and with 16. Fewer load and store the columns' numbers more often; more are read
+// in too many places at once for the processor to ask for memory ahead. With 16, on a Zen 3, 16 KiB
+// took 1.1 to 1.4 times as long after a relu, and single rows 1.5 times as long after a SiLU.
+//   benchmarks/torch_networks.py --tasks training
+inline constexpr int64_t kBatchNormGroupBytesOf32 = 32 << 10, kBatchNormGroupBytesOf16 = 4 << 10;
 
 // --- programs ------------------------------------------------------------------------------------
 

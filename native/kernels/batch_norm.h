@@ -80,6 +80,12 @@ struct ChannelGradient {
 
 // ---- channels_last: rows of channels
 
+// With few registers a pass goes through a row some 64 bytes at a time, which is too little for the
+// processor to ask for memory ahead: the passes ask for the next group of rows themselves.
+inline constexpr bool kFewRegisters = kRegisters < 32;
+inline constexpr int64_t kGroupBytes =
+    kFewRegisters ? tuning::kBatchNormGroupBytesOf16 : tuning::kBatchNormGroupBytesOf32;
+
 // An array [rows, channels] seen as rows that are `repeat` times as wide, so that few channels fill
 // vectors too, and the parts that these rows are cut into.
 template <class T>
@@ -95,7 +101,7 @@ struct WideRows {
     const int64_t a_part =
         max_of(16, tuning::kBatchNormPartBytes / (width * static_cast<int64_t>(sizeof(T))));
     count = max_of(1, whole / a_part);
-    group = max_of(8, tuning::kBatchNormGroupBytes / (width * static_cast<int64_t>(sizeof(T))));
+    group = max_of(kFewRegisters ? 2 : 8, kGroupBytes / (width * static_cast<int64_t>(sizeof(T))));
   }
   int64_t first(int64_t part) const { return part_start(whole, count, part); }
   // Calls f(offset, rows, width) for all rows of a part, some at a time: rows of `width` values
@@ -140,9 +146,12 @@ constexpr int row_vectors(int numbers) {
 
 // Calls f(offset, lanes, numbers, sums) for every vector of a part: its place in the array, and the
 // numbers and sums of its columns, which are in registers from row to row. In memory each number's,
-// and each sum's, are `rows.padded` behind those of the one before.
-template <int kNumbers, int kSums, class T, class N, class F>
-void for_vectors(const WideRows<T>& rows, int64_t part, const N* numbers, T* sums, const F& f) {
+// and each sum's, are `rows.padded` behind those of the one before. `arrays` are those that `f`
+// reads.
+template <int kNumbers, int kSums, class T, class N, class F, class... Arrays>
+void for_vectors(const WideRows<T>& rows, int64_t part, const N* numbers, T* sums, const F& f,
+                 const Arrays*... arrays) {
+  [[maybe_unused]] constexpr int kLineVectors = 64 / SEPCONV_VECTOR_BYTES;
   rows.for_groups(part, [&](int64_t offset, int64_t count, int64_t width) {
     const auto block = [&]<int kVectors>(int64_t column, auto lanes) {
       Vec<T> number[kVectors][kNumbers], sum[kVectors][kSums + 1];
@@ -151,9 +160,13 @@ void for_vectors(const WideRows<T>& rows, int64_t part, const N* numbers, T* sum
         for (int k = 0; k < kNumbers; ++k) number[v][k] = lanes.get(numbers + k * rows.padded + at);
         for (int k = 0; k < kSums; ++k) sum[v][k] = load(sums + k * rows.padded + at);
       }
-      for (int64_t r = 0; r < count; ++r)
-        for (int v = 0; v < kVectors; ++v)
-          f(offset + r * rows.width + column + v * kLanes<T>, lanes, number[v], sum[v]);
+      for (int64_t r = 0; r < count; ++r) {
+        const int64_t at = offset + r * rows.width + column;
+        if constexpr (kFewRegisters)
+          for (int v = 0; v < kVectors; v += kLineVectors)
+            (__builtin_prefetch(arrays + at + rows.group * rows.width + v * kLanes<T>), ...);
+        for (int v = 0; v < kVectors; ++v) f(at + v * kLanes<T>, lanes, number[v], sum[v]);
+      }
       for (int v = 0; v < kVectors; ++v)
         for (int k = 0; k < kSums; ++k)
           store(sums + k * rows.padded + column + v * kLanes<T>, sum[v][k]);
@@ -225,12 +238,14 @@ template <class T, class R = Real<T>>
 void part_moments(const WideRows<R>& rows, int64_t part, const T* x, R* means, R* squares) {
   fill_zero(means, 2 * rows.padded);  // the squares lie behind them
   const T* about = x + rows.first(part) * rows.width;
-  for_vectors<1, 2>(rows, part, about, means,
-                    [&](int64_t at, auto lanes, const Vec<R>* shift, Vec<R>* sums) {
-                      const Vec<R> d = lanes.get(x + at) - shift[0];
-                      sums[0] += d;
-                      sums[1] += d * d;
-                    });
+  for_vectors<1, 2>(
+      rows, part, about, means,
+      [&](int64_t at, auto lanes, const Vec<R>* shift, Vec<R>* sums) {
+        const Vec<R> d = lanes.get(x + at) - shift[0];
+        sums[0] += d;
+        sums[1] += d * d;
+      },
+      x);
   for (int64_t r = 0; r < rows.repeat; ++r) {
     const R values = static_cast<R>(rows.values(part, r));
     if (values == 0) break;
@@ -282,11 +297,13 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
   if (y == nullptr) return;
   with_activation(s.activation, [&]<Activation kActivation>() {
     parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-      for_vectors<3, 0>(rows, part, numbers[0], static_cast<R*>(nullptr),
-                        [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
-                          const Vec<R> v = normalized<R>(lanes.get(x + at), n[0], n[1], n[2]);
-                          lanes.put(y + at, activated<R, kActivation>(v));
-                        });
+      for_vectors<3, 0>(
+          rows, part, numbers[0], static_cast<R*>(nullptr),
+          [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
+            const Vec<R> v = normalized<R>(lanes.get(x + at), n[0], n[1], n[2]);
+            lanes.put(y + at, activated<R, kActivation>(v));
+          },
+          x);
     });
   });
 }
@@ -322,13 +339,15 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
   });
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
     fill_zero(sums.first(part), 2 * rows.padded);  // the second ones lie behind the first
-    for_vectors<kActive ? 3 : 1, 2>(rows, part, numbers[0], sums.first(part),
-                                    [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>* sum) {
-                                      const Vec<R> value = lanes.get(x + at);
-                                      const Vec<R> d = gradient(at, lanes, value, n);
-                                      sum[0] += d;
-                                      sum[1] += d * (value - n[0]);
-                                    });
+    for_vectors<kActive ? 3 : 1, 2>(
+        rows, part, numbers[0], sums.first(part),
+        [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>* sum) {
+          const Vec<R> value = lanes.get(x + at);
+          const Vec<R> d = gradient(at, lanes, value, n);
+          sum[0] += d;
+          sum[1] += d * (value - n[0]);
+        },
+        x, dy);
   });
   for_channels<R>(runner, s.channels, [&](int64_t channel, int64_t count) {
     double total[kSumChannels] = {}, product[kSumChannels] = {};
@@ -347,12 +366,14 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
   });
   if (dx == nullptr) return;
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    for_vectors<kC + 1, 0>(rows, part, numbers[0], static_cast<R*>(nullptr),
-                           [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
-                             const Vec<R> value = lanes.get(x + at);
-                             const Vec<R> d = gradient(at, lanes, value, n);
-                             lanes.put(dx + at, n[1] * d + (n[kB] * (value - n[0]) + n[kC]));
-                           });
+    for_vectors<kC + 1, 0>(
+        rows, part, numbers[0], static_cast<R*>(nullptr),
+        [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
+          const Vec<R> value = lanes.get(x + at);
+          const Vec<R> d = gradient(at, lanes, value, n);
+          lanes.put(dx + at, n[1] * d + (n[kB] * (value - n[0]) + n[kC]));
+        },
+        x, dy);
   });
 }
 
