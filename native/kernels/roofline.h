@@ -38,7 +38,10 @@ int64_t product_burst(int64_t rounds, typename P::Sum* sink) {
   for (int64_t round = 0; round < rounds; ++round) {
     asm volatile("" : "+r"(steps));  // or a compiler adds nothing, knowing that it is nothing
 #pragma GCC unroll 32
-    for (int i = 0; i < kChains; ++i) P::add(chain[i], steps, b);
+    for (int i = 0; i < kChains; ++i) {
+      keep_in_register(b);  // or one multiplication serves all chains, where it is apart
+      P::add(chain[i], steps, b);
+    }
   }
   Vec<Sum> total = zero<Sum>();
   for (int i = 0; i < kChains; ++i) total += chain[i];
