@@ -63,11 +63,15 @@ def check_every_mode(name, dtype, modes, tmp_path):
             cases.save(folder / "answers", answers)
             command = {"case": encode(case), "folder": str(folder), "thorough": False}
             answer = team[name].ask(120, do="prepare", **command)
-            # A setting that adds up in float16 may be off by too much, and is then not timed.
-            assert answer["wrong"] == {} or dtype == "float16", case
+            # A setting that adds up in float16 may be off by too much, as may one in bfloat16
+            # on a processor without an instruction for it. It is then not timed.
+            late = "not tried, since others took long already"
+            wrong = {setting: why for setting, why in answer["wrong"].items() if why != late}
+            rough = dtype in ("float16", "bfloat16")
+            assert wrong == {} or rough, case
             done += 1
-            if not answer["settings"] and dtype == "float16":
-                # OpenVINO computes it in bfloat16 where the processor multiplies that.
+            if not answer["settings"] and rough:
+                # OpenVINO computes float16 in bfloat16 where the processor multiplies that.
                 assert all("off by" in why for why in answer["wrong"].values()), case
                 continue
             assert answer["settings"], case
