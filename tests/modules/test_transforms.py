@@ -231,6 +231,15 @@ LAYERS = pytest.mark.parametrize(
 )
 
 
+def accelerated_layer(layer, memory_format, monkeypatch):
+    """A stock layer, ours of the same weights, however small, and what both take."""
+    monkeypatch.setattr(thresholds, "LEAST_NORMALIZED", 1)
+    monkeypatch.setattr(thresholds, "LEAST_ACTIVATED", 1)
+    stock = layer().to(memory_format=memory_format)
+    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
+    return stock, ours, torch.randn(3, 8, 6, 5).to(memory_format=memory_format)
+
+
 def hooked_step(module, x, change):
     """A training step whose saved tensors come back changed."""
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, change):
@@ -240,11 +249,7 @@ def hooked_step(module, x, change):
 @LAYERS
 @FORMATS
 def test_saved_tensors_that_come_back_in_other_memory(layer, memory_format, monkeypatch):
-    monkeypatch.setattr(thresholds, "LEAST_NORMALIZED", 1)
-    monkeypatch.setattr(thresholds, "LEAST_ACTIVATED", 1)
-    stock = layer().to(memory_format=memory_format)
-    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
-    x = torch.randn(3, 8, 6, 5).to(memory_format=memory_format)
+    stock, ours, x = accelerated_layer(layer, memory_format, monkeypatch)
     expected = step(stock, x)
     for change in (
         lambda tensor: torch.stack([tensor, tensor], -1)[..., 0],
@@ -257,11 +262,7 @@ def test_saved_tensors_that_come_back_in_other_memory(layer, memory_format, monk
 @FORMATS
 def test_saved_tensors_that_come_back_as_others(layer, memory_format, monkeypatch):
     """Our kernels do not read them as what was saved."""
-    monkeypatch.setattr(thresholds, "LEAST_NORMALIZED", 1)
-    monkeypatch.setattr(thresholds, "LEAST_ACTIVATED", 1)
-    stock = layer().to(memory_format=memory_format)
-    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
-    x = torch.randn(3, 8, 6, 5).to(memory_format=memory_format)
+    stock, ours, x = accelerated_layer(layer, memory_format, monkeypatch)
     expected = step(stock, x)
     if isinstance(stock, nn.Conv2d):
         for change in (torch.Tensor.bfloat16, lambda tensor: tensor[..., :1, :]):
