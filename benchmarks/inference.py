@@ -140,6 +140,16 @@ def check(names: list[str], size: int | None, dtype: str) -> int:
 # ---- one process
 
 
+def within(mode: Callable[[], Any], function: Callable[[Any], Any], image: Any) -> Run:
+    """The call of a function on an image in a mode of PyTorch's."""
+
+    def run() -> Any:
+        with mode():
+            return function(image)
+
+    return run
+
+
 def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
     """The calls of a Keras model that may be the fastest on its engine."""
     import keras
@@ -163,17 +173,13 @@ def compiled(model: Any, x: np.ndarray) -> dict[str, Run]:
 
     image = torch.from_numpy(x)
 
-    def within(function: Callable[[Any], Any]) -> Run:
-        def run() -> Any:
-            with torch.inference_mode():
-                return function(image)
-
-        return run
+    def call(x: Any) -> Any:
+        return model(x, training=False)
 
     model.eval()
     return {
-        "eager": within(lambda x: model(x, training=False)),
-        "compile": within(torch.compile(lambda x: model(x, training=False))),
+        "eager": within(torch.inference_mode, call, image),
+        "compile": within(torch.inference_mode, torch.compile(call), image),
     }
 
 
@@ -183,18 +189,11 @@ def compiled_module(module: Any, x: np.ndarray) -> dict[str, Callable[[], Run]]:
 
     image = torch.from_numpy(x)
 
-    def within(function: Callable[[Any], Any]) -> Run:
-        def run() -> Any:
-            with torch.no_grad():
-                return function(image)
-
-        return run
-
     def compile() -> Run:
         torch._inductor.config.freezing = True
-        return within(torch.compile(module))
+        return within(torch.no_grad, torch.compile(module), image)
 
-    return {"eager": lambda: within(module), "compile": compile}
+    return {"eager": lambda: within(torch.no_grad, module, image), "compile": compile}
 
 
 def serve(who: str, problem: Problem, folder: Path) -> None:
