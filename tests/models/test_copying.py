@@ -29,13 +29,13 @@ def plain(value):
     return np.asarray(ops.convert_to_numpy(value))
 
 
-def check(model, x):
+def check(model, x, tolerance=1e-5):
     """A copy through two functions predicts the same and shares no variable."""
     expected = keras.tree.flatten(model(x, training=False))
     fast = sepconv.accelerate(model).model
     for copy in (fast, sepconv.to_stock(fast)):
         for a, b in zip(expected, keras.tree.flatten(copy(x, training=False)), strict=True):
-            assert_near(b, a)
+            assert_near(b, a, tolerance)
         held = {id(variable) for variable in model.variables}
         assert held.isdisjoint(id(variable) for variable in copy.variables)
         assert [v.path for v in copy.variables] == [v.path for v in model.variables]
@@ -112,7 +112,8 @@ def mix(*makers):
 @mix(normalized, discretized, looked_up, hashed, adapted_dense, quantized, policies, masked)
 def test_state_outside_of_the_weights(make):
     model, x = make()
-    copy = check(model, x)
+    # TensorFlow adds products up in bfloat16 on processors without AVX-512, sepconv in float32.
+    copy = check(model, x, tolerance=1e-2 if make is policies else 1e-5)
     for old, new in zip(model._flatten_layers(), copy._flatten_layers(), strict=True):
         assert new.dtype_policy == old.dtype_policy
         assert new.supports_masking == old.supports_masking
