@@ -4,9 +4,9 @@
     python benchmarks/jax_networks.py mobilenet convnext --seconds 60
 
 Prints rows of a table. All ways run the same functions on the same arrays, and their results are
-compared first; then they take turns, so that whatever else the machine does meets all. Each way's
-program is compiled once, ahead of time, so that switching the patch costs nothing in between. The
-column "called" is of networks that are also written with `sepconv.jax`'s functions.
+compared first; then they take turns (`turns.py`). Each way's program is compiled once, ahead of
+time, so that switching the patch costs nothing in between. The column "called" is of networks that
+are also written with `sepconv.jax`'s functions.
 
 The networks are those of `flax_networks.py`; the programs besides, of `jax_programs.py`, are those
 that people have reported as slow.
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax_networks import conformer, convnext, eegnet, mobilenet
 from jax_programs import WAYS, Program, dilated, layer, stack
+from turns import in_turns
 
 import sepconv
 
@@ -77,12 +77,12 @@ def difference(program: Program) -> float:
     return largest
 
 
-def compare(program: Program, seconds: float, turns: int) -> tuple[list[list[float]], Any]:
+def compare(program: Program, seconds: float) -> tuple[list[list[float]], Any]:
     """Runs a program all ways in turns.
 
     Returns:
-        The seconds of stock, of the patch and, where there is one, of the program as called, each
-        turn; and the patch's record.
+        The seconds of each measured step of stock, of the patch and, where there is one, of the
+        program as called; and the patch's record.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
@@ -93,14 +93,8 @@ def compare(program: Program, seconds: float, turns: int) -> tuple[list[list[flo
         ways.append(compiled(program.function))
     if program.called:
         ways.append(compiled(program.called))
-    times: list[list[float]] = [[] for _ in ways]
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < turns:
-        for way, spent in zip(ways, times, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(way(*program.arrays))
-            spent.append(time.perf_counter() - start)
-    return times, record
+    steps = [lambda way=way: jax.block_until_ready(way(*program.arrays)) for way in ways]
+    return in_turns(steps, seconds), record
 
 
 def main() -> int:
@@ -123,7 +117,7 @@ def main() -> int:
         if not apart < 1e-8:
             print(f"{name}: the results differ by {apart:.1e}: not measured", file=sys.stderr)
             return 1
-        times, record = compare(program, options.seconds, turns=3)
+        times, record = compare(program, options.seconds)
         stock, ours, *called = (1e3 * statistics.median(spent) for spent in times)
         columns = (
             name,

@@ -7,7 +7,7 @@ python benchmarks/torch_networks.py --no-compile             without torch.compi
 PyTorch itself computes in channels_last memory, eager and by torch.compile (for inference with
 frozen weights). Ours are the same network after `sepconv.accelerate`, and for inference also after
 `sepconv.optimize` and as a program, which NumPy calls. Losses and predictions are compared first;
-then every way has its turn before any has the next. The networks are of geffnet and timm:
+then they take turns (`turns.py`). The networks are of geffnet and timm:
 
     pip install --no-deps geffnet timm torchvision huggingface_hub safetensors pyyaml
 """
@@ -19,12 +19,12 @@ import copy
 import importlib.util
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import torch
 from networks import GEFFNET
 from torch import nn
+from turns import in_turns
 
 import sepconv
 
@@ -156,18 +156,6 @@ def check(name: str, outputs: dict[str, torch.Tensor]) -> None:
             raise SystemExit(f"{name}: {way} is {apart:.1e} apart from eager")
 
 
-def in_turns(ways: dict[str, Run], seconds: float) -> dict[str, float]:
-    """The median time of each way, in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
 def measure(name: str, task: str, options: argparse.Namespace) -> dict[str, float]:
     """Prints a line, and gives how many times as fast as eager each way is."""
     stock = network(name).to(memory_format=torch.channels_last)
@@ -180,7 +168,8 @@ def measure(name: str, task: str, options: argparse.Namespace) -> dict[str, floa
     check(name, {way: run() for way, run in ways.items()})
     for run in ways.values():
         run()
-    medians = in_turns(ways, options.seconds)
+    times = in_turns(list(ways.values()), options.seconds)
+    medians = {way: 1e3 * statistics.median(each) for way, each in zip(ways, times, strict=True)}
     factors = {way: medians["eager"] / median for way, median in medians.items()}
     columns = "  ".join(
         f"{way} {median:6.1f} ms {factors[way]:.2f}" for way, median in medians.items()

@@ -4,9 +4,9 @@
     python benchmarks/training_step.py --engine torch --model mobilenet --dtype bfloat16
 
 Prints a row of the table in docs/performance.md. The networks have the same weights and their
-outputs are compared first; then they take turns, so that whatever else the machine does meets all.
-The memory is the peak of a separate process for each, during steps, once compiled. With
-`--dtype bfloat16` there are four: either in float32, and under Keras' policy mixed_bfloat16.
+outputs are compared first; then they take turns (`turns.py`). The memory is the peak of a separate
+process for each, during steps, once compiled. With `--dtype bfloat16` there are four: either in
+float32, and under Keras' policy mixed_bfloat16.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from turns import in_turns
 
 from sepconv.bench.models import MODELS, with_sepconv
 
@@ -68,23 +69,6 @@ def compiled(model: Any) -> Any:
         keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
     return model
-
-
-def alternate(
-    steps: Sequence[Callable[[], Any]], seconds: float, at_least: int
-) -> list[list[float]]:
-    """Runs the steps in turns and returns the seconds of each, without the first two turns."""
-    times: list[list[float]] = [[] for _ in steps]
-    for _ in range(2):
-        for step in steps:
-            step()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < at_least:
-        for step, spent in zip(steps, times, strict=True):
-            start = time.perf_counter()
-            step()
-            spent.append(time.perf_counter() - start)
-    return times
 
 
 def spread(seconds: list[float]) -> str:
@@ -221,11 +205,11 @@ def main() -> int:
         return 1
 
     steps = [lambda model=model: float(model.train_on_batch(x, y)) for model in models.values()]
-    times = dict(zip(models, alternate(steps, options.seconds, at_least=5), strict=True))
+    times = dict(zip(models, in_turns(steps, options.seconds, at_least=5), strict=True))
     print(
         f"{options.model}, batch {workload.batch}, on {options.engine} with Keras "
         f"{keras.__version__}; {sepconv.isa_name()}, {sepconv.num_threads()} threads; "
-        f"outputs apart by {told}; {len(times[chosen[0]])} steps each, median (quartiles)",
+        f"outputs apart by {told}; {len(times[chosen[0]])} steps, median (quartiles)",
         file=sys.stderr,
     )
     print(row(options.engine, options.model, times, memory))
