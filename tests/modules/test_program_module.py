@@ -299,7 +299,8 @@ def test_errors(pair):
     _, optimized, x = pair
     with pytest.raises(TypeError, match="example_inputs"):
         sepconv.optimize(nn.ReLU())
-    with pytest.raises(ValueError, match="cannot be compiled"):
+    # Some versions of torch.export read it, and some do not.
+    with pytest.raises(ValueError, match=r"cannot be compiled|torch\.export cannot read"):
         sepconv.optimize(nn.LSTM(3, 4, batch_first=True), torch.zeros(1, 5, 3))
     with pytest.raises(TypeError, match="Received: Linear"):
         ProgramModule(nn.Linear(2, 2))

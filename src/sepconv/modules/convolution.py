@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sepconv.modules.convolving import Geometry, convolve_image, geometry
+from sepconv.modules.convolving import SEQUENCES, Geometry, convolve_image, geometry
 
 __all__ = ["Conv1d", "Conv2d", "geometry_of"]
 
@@ -36,7 +36,7 @@ def _geometry(conv: nn.Conv1d | nn.Conv2d, weight: Tensor) -> Geometry | None:
 
 def _in_a_row(value: Any, down: int) -> Any:
     """A number of the one axis of a sequence as two, of an image of one row."""
-    (right,) = value if isinstance(value, tuple | list) and len(value) == 1 else (value,)
+    (right,) = value if isinstance(value, SEQUENCES) and len(value) == 1 else (value,)
     return down, right
 
 

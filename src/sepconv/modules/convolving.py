@@ -20,6 +20,7 @@ from sepconv.geometry import ACTIVATIONS, ConvSpec, build_spec
 from sepconv.modules import eager
 
 __all__ = [
+    "SEQUENCES",
     "Geometry",
     "Pads",
     "convolve_image",
@@ -28,6 +29,9 @@ __all__ = [
     "kernels_refusal",
     "on_cpu",
 ]
+
+#: For `isinstance` in what `torch.compile` reads: PyTorch 2.6's knows no ``tuple | list``.
+SEQUENCES = (tuple, list)
 
 #: (top, bottom), (left, right).
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -85,7 +89,7 @@ def _pair(value: Any) -> tuple[int, int] | None:
     """One integer, or two; None for anything else."""
     if type(value) is int:
         return value, value
-    if isinstance(value, tuple | list) and len(value) in (1, 2):
+    if isinstance(value, SEQUENCES) and len(value) in (1, 2):
         first, last = value[0], value[-1]
         if type(first) is int and type(last) is int:
             return first, last

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sepconv.engines.torch.program import file_bytes, run_program
+from sepconv.modules.convolving import SEQUENCES
 from sepconv.program.embedded import Embedded, bytes_of
 from sepconv.program.named import listed
 from sepconv.program.network import Input
@@ -178,7 +179,7 @@ def _order_of(structure: Any) -> Any:
     """The keys of the mappings in a structure, in their order, and None in the place of leaves."""
     if isinstance(structure, Mapping):
         return {key: _order_of(value) for key, value in structure.items()}
-    if isinstance(structure, list | tuple):
+    if isinstance(structure, SEQUENCES):
         return [_order_of(value) for value in structure]
     return None
 
@@ -192,7 +193,7 @@ def _reordered(structure: Any, order: Any) -> Any:
                 f"{list(structure)}"
             )
         return {key: _reordered(structure[key], order[key]) for key in order}
-    both = isinstance(structure, list | tuple) and isinstance(order, list)
+    both = isinstance(structure, SEQUENCES) and isinstance(order, list)
     if both and len(structure) == len(order):
         return [_reordered(*pair) for pair in zip(structure, order, strict=True)]
     return structure
