@@ -6,7 +6,7 @@ import numpy as np
 
 from sepconv.program.network import Input, Network, Step
 from sepconv.quantization.atoms import split
-from sepconv.quantization.observe import observe
+from sepconv.quantization.observe import batches_of, observe
 from sepconv.quantization.refine import refined
 from sepconv.quantization.scales import channel_axes, scales_of
 
@@ -40,3 +40,18 @@ def test_values_that_are_named_stay() -> None:
     before = scales_of(atoms, seen)
     everything = range(len(before))
     assert refined(atoms, seen, before, [x], atoms.network.outputs, everything) == list(before)
+
+
+def test_late_values_are_judged_by_more_examples() -> None:
+    """Large numbers that the first batch has not: the last value's range is for them."""
+    draw = np.random.default_rng(0)
+    x = draw.uniform(-1, 1, (128, 64)).astype("float32")
+    x[64:] *= 8
+    same = {"function": "linear", "a": 1.0, "b": 0.0, "c": 0.0}
+    atoms = split(_network(*[same] * 6))
+    seen = observe(atoms.network, [x], channel_axes(atoms.network))
+    assert [len(batch[0]) for batch in batches_of(atoms.network, [x])] == [64, 64]
+    after = refined(atoms, seen, scales_of(atoms, seen), [x], atoms.network.outputs)
+    first = len(atoms.network.inputs)
+    early, late = after[first].scale, after[first + 4].scale
+    assert early < 0.5 * late

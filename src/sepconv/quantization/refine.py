@@ -7,7 +7,9 @@ what becomes of it.
 
 Rounding errs alike on all examples, clamping on the few with large numbers, and on others that are
 not among the examples. A range is therefore judged by the mean error over examples and its
-deviation between them, and of ranges that are nearly as good the widest is taken.
+deviation between them, and of ranges that are nearly as good the widest is taken. The fewer steps
+there are after a value, the more examples it is judged by: these are sooner computed, and it is
+large numbers late in a network that few examples have.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ __all__ = ["refined", "rest_of"]
 
 #: Ranges that are tried, as parts of the extremes that were seen.
 _PARTS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15])
+
+#: How many examples the first value is judged by.
+_FEWEST = 16
 
 #: How many deviations between examples are added to the mean error.
 _DEVIATIONS = 1.0
@@ -49,7 +54,7 @@ def refined(
         atoms: of a float network.
         seen: of each of their values.
         scales: of each of their values.
-        examples: the network's inputs, a few of the calibration data.
+        examples: the network's inputs, of the calibration data; any first ones are like all.
         ends: the values whose errors count, such as the outputs.
         fixed: values whose scales stay.
     """
@@ -82,16 +87,19 @@ def _errors(
 ) -> dict[int, np.ndarray]:
     """Of every value that is rounded by itself, the error of the outputs in each of its scales."""
     run = Runner(network)
-    programs: dict[int, tuple[Program, list[int], list[int]]] = {}
+    programs: dict[int, tuple[Program, list[int], list[int], int]] = {}
     for value in tried:
         rest = rest_of(network, value, ends)
         assert rest is not None
-        programs[value] = Program(rest[0], keep=False), rest[1], rest[2]
+        programs[value] = Program(rest[0], keep=False), rest[1], rest[2], len(rest[0].steps)
     found: dict[int, list[np.ndarray]] = {value: [] for value in tried}
+    done = 0
     for batch in batches_of(network, examples):
         values = dict(run(batch))
         for value, scales in tried.items():
-            program, needed, reached = programs[value]
+            program, needed, reached, steps = programs[value]
+            if done * steps >= _FEWEST * len(network.steps):
+                continue
             rows = []
             for scale in scales:
                 rounded = scale.real(scale.quantized(values[value])).astype(np.float32)
@@ -100,6 +108,7 @@ def _errors(
                 wanted = [values[end] for end in reached]
                 rows.append(_relative(outputs, wanted, len(batch[0])))
             found[value].append(np.stack(rows))
+        done += len(batch[0])
     result = {}
     for value, parts in found.items():
         errors = np.concatenate(parts, 1)

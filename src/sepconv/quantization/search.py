@@ -27,6 +27,9 @@ __all__ = ["blocks_named", "quantized"]
 #: The most examples that errors are measured on.
 _TRIALS = 16
 
+#: The most that ranges are judged by.
+_MOST_JUDGED = 256
+
 
 class _Trial:
     """Examples, and what the float network makes of them.
@@ -198,14 +201,21 @@ def _refined(way: _Way, arrays: Sequence[np.ndarray]) -> list[Scale]:
     network = way.atoms.network
     count = len(arrays[0])
     fixed = network.inputs[0].shape[0]
-    places = np.arange(min(fixed, count)) if fixed is not None else _evenly(count)
-    examples = [array[places] for array in arrays]
+    places = np.arange(count) if fixed is not None else _spread(count)
+    examples = [array[places[:_MOST_JUDGED]] for array in arrays]
     return refined(way.atoms, way.seen, way.scales, examples, logits(network))
 
 
 def _evenly(count: int) -> np.ndarray:
     """As many of `count` examples as are tried, evenly apart."""
     return np.unique(np.linspace(0, count - 1, min(_TRIALS, count)).round().astype(int))
+
+
+def _spread(count: int) -> np.ndarray:
+    """The numbers of `count` examples, those of `_evenly` first, and the others without order."""
+    first = _evenly(count)
+    others = np.setdiff1d(np.arange(count), first)
+    return np.concatenate([first, np.random.default_rng(0).permutation(others)])
 
 
 def _made(way: _Way, keep: Mapping[int, str]) -> Rewritten:
