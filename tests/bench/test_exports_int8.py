@@ -30,13 +30,13 @@ from pathlib import Path
 import keras, numpy as np
 import exports, networks
 folder, names = Path(sys.argv[1]), sys.argv[2:]
+keras.utils.set_random_seed(0)
 layers = [
     keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False),
     keras.layers.BatchNormalization(), keras.layers.ReLU(6.0),
     keras.layers.SeparableConv2D(16, 3, padding="same", activation="relu"),
     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5),
 ]
-keras.utils.set_random_seed(0)
 model = keras.Sequential([keras.Input((16, 16, 3)), *layers])
 x = networks.smooth_pictures("MobileNet", 16, 2, seed=1)
 np.save(folder / "x.npy", x)
