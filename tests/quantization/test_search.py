@@ -28,6 +28,17 @@ def error(network, made, x):
     return math.sqrt(((found - expected) ** 2).mean() / (expected**2).mean())
 
 
+@pytest.mark.parametrize(("batch", "count"), [(100, 300), (300, 600)])
+def test_batches_of_a_fixed_size_stay_whole(batch, count):
+    network = classifier(1)
+    (entry,) = network.inputs
+    x = np.resize(data(network, 32), (count, *entry.shape[1:]))
+    fixed = network._replace(inputs=[entry._replace(shape=(batch, *entry.shape[1:]))])
+    _, record = quantized(fixed, [x])
+    assert record.examples == batch
+    assert record.error < 0.1
+
+
 def test_the_record_says_what_became_of_every_block():
     network = classifier()
     x = data(network, 32)

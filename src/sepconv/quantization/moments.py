@@ -14,7 +14,7 @@ import numpy as np
 from sepconv.geometry import ConvSpec
 from sepconv.program.network import Network, Step
 from sepconv.program.quantized_reference import Windows, as_image
-from sepconv.quantization.observe import Runner, batches_of, spread
+from sepconv.quantization.observe import Runner, batches_of, examples_used, spread
 
 __all__ = ["Moments", "adapt", "moments"]
 
@@ -120,7 +120,8 @@ def moments(
     if not sums:
         return {}
     run = Runner(network, sorted(by_value))
-    for batch in batches_of(network, [array[:most] for array in arrays]):
+    used = examples_used(network, len(arrays[0]), most)
+    for batch in batches_of(network, [array[:used] for array in arrays]):
         for value, x in run(batch):
             if np.isfinite(x).all():
                 for i in by_value[value]:

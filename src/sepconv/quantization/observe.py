@@ -15,7 +15,7 @@ from sepconv.program.network import Network
 from sepconv.program.program import Program
 from sepconv.quantization.ranges import BINS, Histogram
 
-__all__ = ["Channels", "Runner", "Seen", "batches_of", "observe", "spread"]
+__all__ = ["Channels", "Runner", "Seen", "batches_of", "examples_used", "observe", "spread"]
 
 #: Outputs of one program, below what a network may have.
 _MOST_OUTPUTS = 200
@@ -118,6 +118,21 @@ def spread(x: np.ndarray, most: int) -> np.ndarray:
     if len(x) <= most:
         return x
     return x[np.linspace(0, len(x) - 1, most).astype(np.int64)]
+
+
+def examples_used(network: Network, count: int, most: int) -> int:
+    """How many of `count` examples to use, at most `most`.
+
+    Where the network fixes the batch they are whole ones, and one of them at least.
+
+    Example:
+        >>> from sepconv.program.network import Input
+        >>> network = Network("float32", [Input("x", (5, 2))], [], [0], ["y"], [])
+        >>> examples_used(network, 20, 16), examples_used(network, 20, 3)
+        (15, 5)
+    """
+    fixed = network.inputs[0].shape[0]
+    return min(count, most) if fixed is None else min(most // fixed or 1, count // fixed) * fixed
 
 
 def batches_of(network: Network, arrays: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:

@@ -87,19 +87,23 @@ def _errors(
 ) -> dict[int, np.ndarray]:
     """Of every value that is rounded by itself, the error of the outputs in each of its scales."""
     run = Runner(network)
-    programs: dict[int, tuple[Program, list[int], list[int], int]] = {}
+    programs: dict[int, tuple[Program, list[int], list[int]]] = {}
+    enough: dict[int, float] = {}  # examples
     for value in tried:
         rest = rest_of(network, value, ends)
         assert rest is not None
-        programs[value] = Program(rest[0], keep=False), rest[1], rest[2], len(rest[0].steps)
+        programs[value] = Program(rest[0], keep=False), rest[1], rest[2]
+        enough[value] = _FEWEST * len(network.steps) / len(rest[0].steps)
     found: dict[int, list[np.ndarray]] = {value: [] for value in tried}
     done = 0
     for batch in batches_of(network, examples):
+        unjudged = [value for value in tried if done < enough[value]]
+        if not unjudged:
+            break
         values = dict(run(batch))
-        for value, scales in tried.items():
-            program, needed, reached, steps = programs[value]
-            if done * steps >= _FEWEST * len(network.steps):
-                continue
+        for value in unjudged:
+            scales = tried[value]
+            program, needed, reached = programs[value]
             rows = []
             for scale in scales:
                 rounded = scale.real(scale.quantized(values[value])).astype(np.float32)

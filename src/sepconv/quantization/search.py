@@ -15,7 +15,7 @@ from sepconv.program.program import Program
 from sepconv.quantization.atoms import Atoms, split
 from sepconv.quantization.equalise import equalise
 from sepconv.quantization.moments import Moments, moments
-from sepconv.quantization.observe import Runner, Seen, batches_of, observe
+from sepconv.quantization.observe import Runner, Seen, batches_of, examples_used, observe
 from sepconv.quantization.ranges import Scale
 from sepconv.quantization.record import Block, Record
 from sepconv.quantization.refine import refined
@@ -42,10 +42,7 @@ class _Trial:
 
     def __init__(self, atoms: Atoms, arrays: Sequence[np.ndarray], original: Atoms) -> None:
         network = atoms.network
-        count = len(arrays[0])
-        fixed = network.inputs[0].shape[0]
-        wanted = _TRIALS if fixed is None else min(_TRIALS // fixed or 1, count // fixed) * fixed
-        places = _evenly(count) if fixed is None else np.arange(wanted)
+        places = _places(network, len(arrays[0]), _TRIALS)
         self.batches = list(batches_of(network, [array[places] for array in arrays]))
         self.examples = len(places)
         self._logits = logits(network)
@@ -199,23 +196,22 @@ def _ways(atoms: Atoms, arrays: Sequence[np.ndarray], original: Atoms) -> list[_
 def _refined(way: _Way, arrays: Sequence[np.ndarray]) -> list[Scale]:
     """The scales of a way's values, chosen by what they do to the outputs."""
     network = way.atoms.network
-    count = len(arrays[0])
-    fixed = network.inputs[0].shape[0]
-    places = np.arange(count) if fixed is not None else _spread(count)
-    examples = [array[places[:_MOST_JUDGED]] for array in arrays]
+    places = _places(network, len(arrays[0]), _MOST_JUDGED)
+    examples = [array[places] for array in arrays]
     return refined(way.atoms, way.seen, way.scales, examples, logits(network))
 
 
-def _evenly(count: int) -> np.ndarray:
-    """As many of `count` examples as are tried, evenly apart."""
-    return np.unique(np.linspace(0, count - 1, min(_TRIALS, count)).round().astype(int))
+def _places(network: Network, count: int, most: int) -> np.ndarray:
+    """The numbers of some of `count` examples: whole batches where the network fixes their size.
 
-
-def _spread(count: int) -> np.ndarray:
-    """The numbers of `count` examples, those of `_evenly` first, and the others without order."""
-    first = _evenly(count)
+    Else `_TRIALS` that are evenly apart come first, and others after them without order.
+    """
+    used = examples_used(network, count, most)
+    if network.inputs[0].shape[0] is not None:
+        return np.arange(used)
+    first = np.unique(np.linspace(0, count - 1, min(_TRIALS, count)).round().astype(int))
     others = np.setdiff1d(np.arange(count), first)
-    return np.concatenate([first, np.random.default_rng(0).permutation(others)])
+    return np.concatenate([first, np.random.default_rng(0).permutation(others)])[:used]
 
 
 def _made(way: _Way, keep: Mapping[int, str]) -> Rewritten:
