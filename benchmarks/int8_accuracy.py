@@ -31,15 +31,12 @@ import numpy as np
 import photographs
 import runtimes
 import trained
+from networks import signal
 
 #: Crops that a program computes at a time.
 _TOGETHER = 20
-#: The runtimes beside sepconv, and the file that each reads.
-_PEERS = {
-    "onnxruntime-int8": "qdq.onnx",
-    "openvino-int8": "nncf-onnx.xml",
-    "litert-int8": "int8.tflite",
-}
+#: The runtimes beside sepconv. Where one reads several files, the first is counted.
+_PEERS = ("onnxruntime-int8", "openvino-int8", "litert-int8")
 #: A likeliest class that is so far ahead of the next, as a probability, is a clear one.
 _CLEAR = 0.2
 
@@ -101,10 +98,9 @@ def clear(real: np.ndarray) -> np.ndarray:
 def row(name: str, who: str, real: np.ndarray, found: np.ndarray, how: str) -> str:
     """How an int8 network predicts, as a row of a table."""
     same, sure = real.argmax(1) == found.argmax(1), clear(real)
-    noise = 10 * np.log10((real**2).sum() / ((found - real) ** 2).sum())
     return (
         f"| {name} | {who} | {same.mean():.1%} of {len(same)} | {same[sure].sum()} of "
-        f"{sure.sum()} | {noise:.1f} | {how} |"
+        f"{sure.sum()} | {signal(found, real):.1f} | {how} |"
     )
 
 
@@ -131,12 +127,11 @@ def rows(name: str, crops: int, calibration: int, with_peers: bool) -> Iterator[
 def peers(
     model: Any, seen: np.ndarray, tested: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray | str]]:
-    """What the runtimes give for as many crops as there are whole batches of, or why nothing."""
-    if len(tested) % _TOGETHER:
-        raise SystemExit(f"--crops must be a multiple of {_TOGETHER} for the runtimes")
+    """What the runtimes give for whole batches of crops, or why they give nothing."""
     parts = [tested[i : i + _TOGETHER] for i in range(0, len(tested), _TOGETHER)]
     with tempfile.TemporaryDirectory(prefix="sepconv-accuracy-") as folder:
-        for who, file in _PEERS.items():
+        for who in _PEERS:
+            file = runtimes.RUNTIMES[who][0]
             missing = exports.export(model, parts[0], Path(folder), [file], calibration=seen)
             if missing:
                 yield who, missing[file]
@@ -160,6 +155,8 @@ def main() -> None:
     for name in options.networks:
         if name not in NETWORKS:
             parser.error(f"networks are {', '.join(NETWORKS)}. Received: {name}")
+    if options.peers and options.crops % _TOGETHER:
+        parser.error(f"--peers takes a multiple of {_TOGETHER} crops. Received: {options.crops}")
     print("| network | by | same class | where float is sure | signal, dB | how |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in options.networks:

@@ -166,8 +166,6 @@ def measure(name: str, task: str, options: argparse.Namespace) -> dict[str, floa
     )
     ways = make(stock, torch.randn(shape).to(memory_format=torch.channels_last), options.compile)
     check(name, {way: run() for way, run in ways.items()})
-    for run in ways.values():
-        run()
     times = in_turns(list(ways.values()), options.seconds)
     medians = {way: 1e3 * statistics.median(each) for way, each in zip(ways, times, strict=True)}
     factors = {way: medians["eager"] / median for way, median in medians.items()}
