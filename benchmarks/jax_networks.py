@@ -77,8 +77,8 @@ def difference(program: Program) -> float:
     return largest
 
 
-def compare(program: Program, seconds: float) -> tuple[list[list[float]], Any]:
-    """Runs a program all ways in turns.
+def compare(program: Program, seconds: float, at_least: int = 3) -> tuple[list[list[float]], Any]:
+    """Runs a program all ways in turns, each at least so many.
 
     Returns:
         The seconds of each measured step of stock, of the patch and, where there is one, of the
@@ -94,7 +94,7 @@ def compare(program: Program, seconds: float) -> tuple[list[list[float]], Any]:
     if program.called:
         ways.append(compiled(program.called))
     steps = [lambda way=way: jax.block_until_ready(way(*program.arrays)) for way in ways]
-    return in_turns(steps, seconds), record
+    return in_turns(steps, seconds, at_least), record
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["in_turns"]
 
-#: How long a turn lasts beside its unmeasured run, in seconds; a slower way runs once.
+#: How long a turn lasts at most beside its unmeasured run, in seconds; a slower way runs once.
 _TURN = 0.5
 
 
@@ -35,7 +35,7 @@ def in_turns(
         order = list(zip(ways, times, strict=True))
         for way, spent in reversed(order) if turn % 2 else order:
             way()
-            until = time.perf_counter() + _TURN
+            until = time.perf_counter() + min(_TURN, seconds)
             while True:
                 start = time.perf_counter()
                 way()

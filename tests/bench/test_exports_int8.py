@@ -8,12 +8,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+from helpers import scripts
 
 #: Participants, with the modules that make their files and read them.
 MODULES = {
@@ -48,11 +46,8 @@ missing = exports.export(model, x, folder, names, networks.calibration("MobileNe
 
 @pytest.fixture(scope="module")
 def benchmarks():
-    sys.path.insert(0, str(FOLDER))
-    yield {name: importlib.import_module(name) for name in ("runtimes", "settings", "networks")}
-    sys.path.remove(str(FOLDER))
-    for name in ("runtimes", "settings", "networks"):
-        sys.modules.pop(name)
+    with scripts.importable(scripts.BENCHMARKS):
+        yield {name: importlib.import_module(name) for name in ("runtimes", "settings", "networks")}
 
 
 def installed(who):
@@ -69,7 +64,7 @@ def files(benchmarks, tmp_path_factory):
     # Timing several ways would take longer than the rest; its file is like the untuned one.
     names.remove("tuned-int8.sepconv")
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
-    paths = [str(FOLDER), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [str(scripts.BENCHMARKS), *environment.get("PYTHONPATH", "").split(os.pathsep)]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     command = [sys.executable, "-c", CONVERT, str(folder), *names]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)

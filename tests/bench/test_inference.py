@@ -1,23 +1,17 @@
 """benchmarks/inference.py in bfloat16: who takes part, and whose outputs count."""
 
 import importlib
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+from helpers import scripts
 
 
 @pytest.fixture(scope="module")
 def inference():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("inference")
-    sys.path.remove(str(FOLDER))
-    for name in ("inference", "exports", "exports_int8", "networks", "runtimes", "settings"):
-        sys.modules.pop(name)
+    with scripts.importable(scripts.BENCHMARKS):
+        yield importlib.import_module("inference")
 
 
 def test_those_without_bfloat16_are_named_and_left_out(inference, capsys):

@@ -3,20 +3,16 @@
 import dataclasses
 import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
+from helpers import scripts
 
 
 @pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+def module():
+    with scripts.importable(scripts.BENCHMARKS):
+        yield importlib.import_module
 
 
 def test_digits_lose_next_to_nothing(keras, module):

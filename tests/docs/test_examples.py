@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import scripts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PHOTOGRAPHS = EXAMPLES / "efficientnet_lite0"
@@ -23,19 +24,17 @@ def test_a_notebook_runs(path, keras, monkeypatch):
     for needed in ("nbclient", "ipykernel", "matplotlib", "sklearn"):
         pytest.importorskip(needed)
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import notebooks
+    with scripts.importable(EXAMPLES):
+        import notebooks
 
-    assert notebooks.run(path, quick=True) is None
+        assert notebooks.run(path, quick=True) is None
 
 
 @pytest.fixture
-def modules(monkeypatch):
+def modules():
     """The photographs' modules, which find one another as those of a script do."""
-    monkeypatch.syspath_prepend(str(PHOTOGRAPHS))
-    yield __import__
-    for path in PHOTOGRAPHS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    with scripts.importable(PHOTOGRAPHS):
+        yield __import__
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import importlib
 import re
-import sys
 
 import pytest
+from helpers import scripts
 from helpers.documents import ROOT
 
 FIGURES = ROOT / "docs" / "figures"
@@ -13,10 +13,8 @@ DRAW_AGAIN = "run `make figures`"
 
 @pytest.fixture(scope="module")
 def tables():
-    sys.path.insert(0, str(FIGURES))
-    yield importlib.import_module("tables")
-    sys.path.remove(str(FIGURES))
-    sys.modules.pop("tables")
+    with scripts.importable(FIGURES):
+        yield importlib.import_module("tables")
 
 
 def test_tables_in_the_pages_are_current(tables):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import scripts
 
 from sepconv.program.network import Input, Network, Step
 from sepconv.program.program import Program
@@ -38,14 +39,11 @@ def program():
 def modules():
     for needed in ("anyio", "PIL", "starlette", "uvicorn", "python_multipart", "httpx2"):
         pytest.importorskip(needed)
-    sys.path.insert(0, str(FOLDER))
-    import app
-    import pictures
+    with scripts.importable(FOLDER):
+        import app
+        import pictures
 
-    yield app, pictures
-    sys.path.remove(str(FOLDER))
-    for name in ("app", "pictures"):
-        sys.modules.pop(name)
+        yield app, pictures
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +98,14 @@ def test_a_picture_is_turned_as_its_camera_says(modules):
     assert pictures.read(data).size == (30, 40)
 
 
-def test_a_picture_is_prepared_as_for_the_network_in_keras(modules, monkeypatch):
+def test_a_picture_is_prepared_as_for_the_network_in_keras(modules):
     pytest.importorskip("skimage")
     from PIL import Image
     from skimage import data
 
-    monkeypatch.syspath_prepend(str(FOLDER.parent / "efficientnet_lite0"))
-    import photographs
+    with scripts.importable(FOLDER.parent / "efficientnet_lite0"):
+        import photographs
 
-    sys.modules.pop("photographs")
     received = modules[1].prepare(Image.fromarray(data.chelsea()), 224)
     np.testing.assert_array_equal(received, photographs.load("chelsea", 224), strict=True)
 

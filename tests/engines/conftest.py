@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import scripts
 
 DISTRIBUTED = Path(__file__).parents[2] / "examples" / "distributed"
 
@@ -22,7 +23,7 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def training() -> Iterator[ModuleType]:
     """The example that trains in two processes; it bounds their time and leaves none behind."""
-    monkeypatch.syspath_prepend(str(DISTRIBUTED))
-    return importlib.import_module("run")
+    with scripts.importable(DISTRIBUTED):
+        yield importlib.import_module("run")

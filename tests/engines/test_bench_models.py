@@ -1,11 +1,11 @@
 """The networks of the benchmarks compute the same with sepconv as with Keras' own layers."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 
 import keras
 import numpy as np
 import pytest
+from helpers import scripts
 from helpers.selection import keras_backend_is_selected
 
 from sepconv import layers
@@ -57,11 +57,8 @@ def test_outputs_and_a_step_of_training_are_equal(build, shape, replaced):
 
 @pytest.fixture
 def training_step():
-    path = Path(__file__).parents[2] / "benchmarks/training_step.py"
-    spec = importlib.util.spec_from_file_location("training_step", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+    with scripts.importable(scripts.BENCHMARKS):
+        yield importlib.import_module("training_step")
 
 
 def test_steps_in_bfloat16_are_measured_beside_float32(training_step):

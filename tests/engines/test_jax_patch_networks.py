@@ -7,17 +7,16 @@ to JAX as slow.
 import importlib
 import re
 from collections import Counter
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import scripts
 from helpers.convolutions import agree
 
 import sepconv
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"
 FORWARD, X, KERNEL = "depthwise", "depthwise, input gradient", "depthwise, kernel gradient"
 PRODUCT, PRODUCT_KERNEL = "1x1", "1x1, kernel gradient"
@@ -37,17 +36,17 @@ def _quick():
     sepconv.unpatch_jax()
 
 
-@pytest.fixture
-def programs(monkeypatch):
+@pytest.fixture(scope="module")
+def programs():
     """The benchmark's module."""
     pytest.importorskip("flax")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("jax_networks")
+    with scripts.importable(scripts.BENCHMARKS):
+        yield importlib.import_module("jax_networks")
 
 
 def record_of(programs, program, ways=2):
     assert programs.difference(program) < 1e-8
-    times, record = programs.compare(program, seconds=0, turns=1)
+    times, record = programs.compare(program, seconds=0, at_least=1)
     assert [len(spent) for spent in times] == [1] * ways
     return record
 
