@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "huge_pages.h"
 #include "operation.h"
 
 namespace sepconv {
@@ -15,9 +16,11 @@ class Buffer {
  public:
   Buffer(const char* name, nanobind::handle object, int64_t elements, DType dtype, bool writable) {
     if (object.is_none()) return;
+    const auto expected = static_cast<Py_ssize_t>(elements * itemsize(dtype));
     if (PyLong_Check(object.ptr())) {
       address_ = PyLong_AsVoidPtr(object.ptr());
       if (PyErr_Occurred()) throw nanobind::python_error();
+      if (writable) prefer_huge_pages_here(address_, static_cast<size_t>(expected));
       return;
     }
     // The format is not asked for: the protocol has none for bfloat16.
@@ -25,7 +28,6 @@ class Buffer {
     if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nanobind::python_error();
     held_ = true;
     address_ = view_.buf;
-    const auto expected = static_cast<Py_ssize_t>(elements * itemsize(dtype));
     if (view_.len != expected) {
       const std::string message = std::string(name) + ": a buffer of " + std::to_string(expected) +
                                   " bytes was expected. Received: " + std::to_string(view_.len) +
@@ -33,6 +35,7 @@ class Buffer {
       PyBuffer_Release(&view_);
       throw std::invalid_argument(message);
     }
+    if (writable) prefer_huge_pages_here(address_, static_cast<size_t>(expected));
   }
   ~Buffer() {
     if (held_) PyBuffer_Release(&view_);

@@ -72,8 +72,20 @@ void prefer_huge_pages(const void* array, size_t bytes) {
     madvise(reinterpret_cast<void*>(known.first), known.last - known.first, MADV_HUGEPAGE);
   taken.clear(std::memory_order_release);
 }
+
+void prefer_huge_pages_here(const void* array, size_t bytes) {
+  if (bytes < tuning::kHugePageBytes) return;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(array), last = first + bytes;
+  if (resident(first + bytes / 2)) return;
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  const uintptr_t from = first / kHugePage * kHugePage;
+  const uintptr_t to = (last + kHugePage - 1) / kHugePage * kHugePage;
+  // Where a part of that is not memory, the system says so and advises the rest.
+  madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+}
 #else
 void prefer_huge_pages(const void*, size_t) {}
+void prefer_huge_pages_here(const void*, size_t) {}
 #endif
 
 }  // namespace sepconv

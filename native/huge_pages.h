@@ -12,4 +12,9 @@ namespace sepconv {
 // other than Linux.
 SEPCONV_API void prefer_huge_pages(const void* array, size_t bytes);
 
+// The same for the array alone, and for what shares its first and last huge page. For engines that
+// get each array from the C library: its memory grows and shrinks all the time, so that no mapping
+// found stays one.
+SEPCONV_API void prefer_huge_pages_here(const void* array, size_t bytes);
+
 }  // namespace sepconv

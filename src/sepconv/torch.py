@@ -24,11 +24,13 @@ from __future__ import annotations
 
 from sepconv.engines.front import functions, fused_function, program_function
 from sepconv.engines.torch import engine
+from sepconv.engines.torch.memory import keep_memory
 
 __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "fused_conv2d",
+    "keep_memory",
     "run_program",
     "separable_conv1d",
     "separable_conv2d",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 
 import jax
 import pytest
+from helpers.processes import printed_number
 
 import sepconv.jax
 
@@ -31,18 +30,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not GNU's C library")
 def test_steps_have_no_new_memory():
-    faults = {
-        way: int(
-            subprocess.run(
-                [sys.executable, "-c", STEPS, way],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            ).stdout
-        )
-        for way in ("kept", "given back")
-    }
+    faults = {way: printed_number(STEPS, way) for way in ("kept", "given back")}
     assert faults["kept"] < faults["given back"] / 2, faults
 
 

@@ -1,4 +1,4 @@
-"""Scripts that JAX runs in a process of their own."""
+"""Scripts that an engine runs in a process of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import os
 import subprocess
 import sys
 
-__all__ = ["run_on_cpus"]
+__all__ = ["printed_number", "run_on_cpus"]
+
+
+def printed_number(script, *arguments):
+    """The whole number that a script prints."""
+    command = [sys.executable, "-c", script, *arguments]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    return int(run.stdout)
 
 
 def run_on_cpus(script, devices):

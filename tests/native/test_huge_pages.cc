@@ -18,7 +18,7 @@ namespace test {
 #if defined(__linux__)
 namespace {
 
-constexpr size_t kBytes = size_t{64} << 20;
+constexpr size_t kBytes = size_t{64} << 20, kHugePage = size_t{2} << 20;
 
 // Whether the mapping of an address was advised to use huge pages.
 bool advised(const void* address) {
@@ -70,15 +70,31 @@ void check_huge_pages() {
   sepconv::prefer_huge_pages(memory, kBytes);  // in use
   CHECK(memory[0] == 3 && memory[kBytes - 1] == 3);
   munmap(memory, kBytes);
+  // An array alone: the whole pages that it has a part of, and nobody else's.
+  memory = static_cast<char*>(map());
+  char* const array = memory + kBytes / 2;
+  sepconv::prefer_huge_pages_here(array, 1000);
+  CHECK(!advised(array));
+  sepconv::prefer_huge_pages_here(array, kBytes / 8);
+  CHECK(advised(array) == possible && advised(array + kBytes / 8 - 1) == possible);
+  CHECK(!advised(array - kHugePage) && !advised(array + kBytes / 8 + kHugePage));
+  std::memset(array, 5, kBytes / 8);
+  sepconv::prefer_huge_pages_here(array, kBytes / 8);  // in use
+  CHECK(array[-1] == 0 && array[0] == 5 && array[kBytes / 8 - 1] == 5);
+  munmap(memory, kBytes);
+  sepconv::prefer_huge_pages_here(array, kBytes / 8);  // nobody's
   std::vector<char> heap(1 << 20, 4);
   sepconv::prefer_huge_pages(heap.data(), heap.size());
   sepconv::prefer_huge_pages(nullptr, kBytes);
+  sepconv::prefer_huge_pages_here(heap.data(), heap.size());
+  sepconv::prefer_huge_pages_here(nullptr, kBytes);
   CHECK(heap.front() == 4 && heap.back() == 4);
 }
 #else
 void check_huge_pages() {
   std::vector<char> memory(1 << 20, 4);
   sepconv::prefer_huge_pages(memory.data(), memory.size());
+  sepconv::prefer_huge_pages_here(memory.data(), memory.size());
   CHECK(memory.front() == 4 && memory.back() == 4);
 }
 #endif

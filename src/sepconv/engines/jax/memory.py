@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
+from sepconv.engines.memory import keep_freed_memory
 
 __all__ = ["keep_memory"]
-
-# Of GNU's <malloc.h>: what to set, and to what. One pool of memory for all threads, since a
-# thread's own gives back 64 MiB whenever they are free; no mapping that is for one block alone;
-# and no giving back of what is free at the end.
-_SETTINGS = {"M_ARENA_MAX": (-8, 1), "M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
 
 
 def keep_memory() -> bool:
@@ -43,5 +38,4 @@ def keep_memory() -> bool:
                 "keep_memory() must be called before JAX computes anything: put it at the start "
                 "of the program, right after the imports."
             )
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(*setting) for setting in _SETTINGS.values())
+    return keep_freed_memory()
