@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import os
 import signal
 import statistics
@@ -50,8 +49,9 @@ import networks
 import numpy as np
 import runtimes
 from networks import GEFFNET, NETWORKS, POLICIES, difference, network
+from processes import Participant, answer_turns
 from runtimes import NARROW, RUNTIMES, Run, dtype_of, without_dtype
-from settings import LEAST_SIGNAL, TOLERANCES, choose, timed
+from settings import LEAST_SIGNAL, TOLERANCES, choose
 
 ENGINES = ("jax", "torch", "tensorflow")
 DISTRIBUTIONS = (
@@ -196,15 +196,10 @@ def compiled_module(module: Any, x: np.ndarray) -> dict[str, Callable[[], Run]]:
     return {"eager": lambda: within(torch.no_grad, module, image), "compile": compile}
 
 
-def serve(who: str, problem: Problem, folder: Path) -> None:
-    """Runs a participant: prepares, then answers each line of input with the seconds of a turn."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(value: Any) -> None:
-        answers.write(json.dumps(value) + "\n")
-        answers.flush()
-
+def prepared(
+    who: str, problem: Problem, folder: Path
+) -> tuple[dict[str, Any], Callable[[], Any] | None]:
+    """A participant in its process: what it says of itself, and what it runs."""
     x = problem.pictures()
     runs: dict[str, Callable[[], Run]]
     if who in RUNTIMES:
@@ -227,12 +222,8 @@ def serve(who: str, problem: Problem, folder: Path) -> None:
             runs = {way: lambda run=run: run for way, run in compiled(model, x).items()}
     chosen = choose(runs, folder / "expected.npy", dtype_of(who))
     if isinstance(chosen, str):
-        answer({"failed": chosen})
-        return
-    answer({"setting": chosen.setting, "signal": chosen.signal})
-    for line in sys.stdin:
-        chosen.run()
-        answer(timed(chosen.run, int(line)))
+        return {"failed": chosen}, None
+    return {"setting": chosen.setting, "signal": chosen.signal}, chosen.run
 
 
 # ---- all of them
@@ -279,52 +270,13 @@ def write_files(problem: Problem, folder: Path, who: list[str]) -> None:
         print(f"{problem.name}: files for the runtimes are missing:\n{done.stderr[-1000:]}")
 
 
-class Participant:
-    """A process that takes turns."""
-
-    def __init__(self, who: str, problem: Problem, folder: Path) -> None:
-        environment = problem.environment()
-        if who not in RUNTIMES:
-            environment["KERAS_BACKEND"] = without_dtype(who).split("-")[1]
-        command = problem.command("--serve", who, "--folder", str(folder))
-        self.log = folder / f"{who}.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        self.seconds: list[float] = []
-        self.first = self._hear()
-        self.process.send_signal(signal.SIGSTOP)
-
-    def _hear(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if line:
-            return json.loads(line)
-        self.process.wait()
-        lines = [line for line in self.log.read_text().splitlines() if line.strip()]
-        return {"failed": (lines or ["its process ended"])[-1][:300]}
-
-    def turn(self, count: int) -> None:
-        """Runs it `count` times."""
-        assert self.process.stdin is not None
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.write(f"{count}\n")
-        self.process.stdin.flush()
-        answer = self._hear()
-        if isinstance(answer, list):
-            self.seconds += answer
-        self.process.send_signal(signal.SIGSTOP)
-
-    def close(self) -> None:
-        """Ends it."""
-        self.process.kill()
-        self.process.wait()
+def participant(who: str, problem: Problem, folder: Path) -> Participant:
+    """The process of a participant."""
+    environment = problem.environment()
+    if who not in RUNTIMES:
+        environment["KERAS_BACKEND"] = without_dtype(who).split("-")[1]
+    command = problem.command("--serve", who, "--folder", str(folder))
+    return Participant(command, environment, folder / f"{who}.log")
 
 
 def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
@@ -340,18 +292,18 @@ def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
         team = {}
         try:
             for one in who:
-                participant = Participant(one, problem, folder)
-                if "failed" in participant.first:
-                    print(f"{problem.name}: {one} is left out: {participant.first['failed']}")
-                    participant.close()
+                process = participant(one, problem, folder)
+                if "failed" in process.first:
+                    print(f"{problem.name}: {one} is left out: {process.first['failed']}")
+                    process.close()
                 else:
-                    team[one] = participant
+                    team[one] = process
             for _ in range(rounds):
-                for participant in team.values():
-                    participant.turn(5)
+                for process in team.values():
+                    process.turn(5)
         finally:
-            for participant in team.values():
-                participant.close()
+            for process in team.values():
+                process.close()
         peaks += [{d: roofline.measure_peak(problem.threads, 0.5, d) for d in dtypes}]
         path = folder / "operations"
         operations = float(path.read_text()) if path.exists() else float("nan")
@@ -468,7 +420,7 @@ def main() -> int:
     if options.export:
         return export(problems[0], Path(options.folder), options.runtimes)
     if options.serve:
-        serve(options.serve, problems[0], Path(options.folder))
+        answer_turns(lambda: prepared(options.serve, problems[0], Path(options.folder)))
         return 0
     if options.check:
         return check(options.networks or list(NETWORKS), options.size, options.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,9 @@ import networks
 import numpy as np
 from networks import as_array, difference
 from runtimes import Run
+from turns import timed
 
-__all__ = ["LEAST_SIGNAL", "TOLERANCES", "Chosen", "choose", "held_against", "timed"]
+__all__ = ["LEAST_SIGNAL", "TOLERANCES", "Chosen", "choose", "held_against"]
 
 #: Relative to the largest output, of float32 networks. In bfloat16, where each of dozens of layers
 #: rounds to 2^-8, it is only to find what is wrong altogether.
@@ -77,13 +77,3 @@ def held_against(expected: np.ndarray, y: np.ndarray, dtype: str) -> float | Non
     if not signal >= LEAST_SIGNAL:
         raise ValueError(f"the output's signal-to-noise ratio is {signal:.1f} dB")
     return signal
-
-
-def timed(run: Run, count: int) -> list[float]:
-    """The seconds of every call."""
-    seconds = []
-    for _ in range(count):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return seconds

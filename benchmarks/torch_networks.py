@@ -6,8 +6,12 @@ python benchmarks/torch_networks.py --no-compile             without torch.compi
 
 PyTorch itself computes in channels_last memory, eager and by torch.compile (for inference with
 frozen weights). Ours are the same network after `sepconv.accelerate`, and for inference also after
-`sepconv.optimize` and as a program, which NumPy calls. Losses and predictions are compared first;
-then they take turns (`turns.py`). The networks are of geffnet and timm:
+`sepconv.optimize` and as a program, which NumPy calls. Losses and predictions are compared first.
+
+For inference they take turns in one process (`turns.py`). Training steps take turns in a process
+each (`processes.py`), as people train, since what PyTorch frees at a step's end may cost page
+faults in the next: eager and accelerated as they are, and both with `sepconv.torch.keep_memory`.
+The networks are of geffnet and timm:
 
     pip install --no-deps geffnet timm torchvision huggingface_hub safetensors pyyaml
 """
@@ -17,16 +21,30 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import os
+import signal
 import statistics
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from networks import GEFFNET
+from processes import Participant, answer_turns
 from torch import nn
 from turns import in_turns
 
 import sepconv
+import sepconv.torch
+
+TASKS = ("training", "inference")
+#: What a way's name ends with where it keeps the memory that it frees.
+KEPT = ", memory kept"
+#: Measured steps of a turn.
+STEPS = 4
 
 TIMM = ("convnext_tiny", "xception41", "repvit_m1", "fastvit_t8", "mobilenetv4_conv_small")
 
@@ -121,15 +139,45 @@ def compiled(module: nn.Module, task: str) -> Callable[..., torch.Tensor]:
     return torch.compile(module)
 
 
-def ways_of_training(stock: nn.Module, x: torch.Tensor, compile: bool) -> dict[str, Run]:
-    """A step by PyTorch itself, accelerated, and by torch.compile."""
-    modules: dict[str, Callable[..., torch.Tensor]] = {
-        "eager": copy.deepcopy(stock),
-        "accelerated": sepconv.accelerate(copy.deepcopy(stock)).module,
-    }
-    if compile:
-        modules["compiled"] = compiled(copy.deepcopy(stock), "training")
-    return {way: training_step(module, x) for way, module in modules.items()}
+def prepared(
+    way: str, name: str, batch: int, pixels: int
+) -> tuple[dict[str, Any], Callable[[], Any]]:
+    """A way of training in its process: the loss of its first step, and what computes a step."""
+    if way.endswith(KEPT) and not sepconv.torch.keep_memory():
+        raise SystemExit("this C library keeps no memory")
+    module: Any = network(name).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 3, pixels, pixels).to(memory_format=torch.channels_last)
+    if way.startswith("accelerated"):
+        module = sepconv.accelerate(module).module
+    elif way.startswith("compiled"):
+        module = compiled(module, "training")
+    step = training_step(module, x)
+    return {"loss": float(step())}, step
+
+
+def measure_training(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Prints a line, and gives how many times as fast as eager each way of training is."""
+    ways = ["eager", "accelerated", f"eager{KEPT}", f"accelerated{KEPT}"]
+    ways += ["compiled"] * options.compile
+    team: dict[str, Participant] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for way in ways:
+                sizes = ["--batch", options.batch, "--train-pixels", options.train_pixels]
+                command = [sys.executable, __file__, name, *map(str, sizes), "--serve", way]
+                team[way] = Participant(command, dict(os.environ), Path(folder) / "log")
+                if "failed" in team[way].first:
+                    raise SystemExit(f"{name}: {way}: {team[way].first['failed']}")
+            check(name, {way: torch.tensor(each.first["loss"]) for way, each in team.items()})
+            end, turn = time.perf_counter() + options.seconds, 0
+            while time.perf_counter() < end or turn < 4:
+                for each in list(team.values())[:: -1 if turn % 2 else 1]:
+                    each.turn(STEPS)
+                turn += 1
+        finally:
+            for each in team.values():
+                each.close()
+    return told(name, "training", {way: each.seconds for way, each in team.items()})
 
 
 def ways_of_inference(stock: nn.Module, x: torch.Tensor, compile: bool) -> dict[str, Run]:
@@ -156,18 +204,19 @@ def check(name: str, outputs: dict[str, torch.Tensor]) -> None:
             raise SystemExit(f"{name}: {way} is {apart:.1e} apart from eager")
 
 
-def measure(name: str, task: str, options: argparse.Namespace) -> dict[str, float]:
-    """Prints a line, and gives how many times as fast as eager each way is."""
+def measure_inference(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Prints a line, and gives how many times as fast as eager each way of predicting is."""
     stock = network(name).to(memory_format=torch.channels_last)
-    make, shape = (
-        (ways_of_training, (options.batch, 3, options.train_pixels, options.train_pixels))
-        if task == "training"
-        else (ways_of_inference, (1, 3, options.pixels, options.pixels))
-    )
-    ways = make(stock, torch.randn(shape).to(memory_format=torch.channels_last), options.compile)
+    x = torch.randn(1, 3, options.pixels, options.pixels).to(memory_format=torch.channels_last)
+    ways = ways_of_inference(stock, x, options.compile)
     check(name, {way: run() for way, run in ways.items()})
     times = in_turns(list(ways.values()), options.seconds)
-    medians = {way: 1e3 * statistics.median(each) for way, each in zip(ways, times, strict=True)}
+    return told(name, "inference", dict(zip(ways, times, strict=True)))
+
+
+def told(name: str, task: str, times: dict[str, list[float]]) -> dict[str, float]:
+    """Prints medians, and gives the factors beside eager."""
+    medians = {way: 1e3 * statistics.median(each) for way, each in times.items()}
     factors = {way: medians["eager"] / median for way, median in medians.items()}
     columns = "  ".join(
         f"{way} {median:6.1f} ms {factors[way]:.2f}" for way, median in medians.items()
@@ -180,15 +229,23 @@ def main() -> None:
     """Measures each network at each task, and prints the geometric means."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("networks", nargs="*", help=f"some of {', '.join(GEFFNET + TIMM)}")
-    parser.add_argument("--tasks", nargs="+", default=["training", "inference"])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--seconds", type=float, default=10.0, help="a network and a task")
     parser.add_argument("--batch", type=int, default=8, help="images of a training step")
     parser.add_argument("--train-pixels", type=int, default=128)
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        sizes = options.batch, options.train_pixels
+        answer_turns(lambda: prepared(options.serve, *options.networks, *sizes))
+        return
+    # A signal that ends this process must also end those that it has stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for task in options.tasks:
-        rows = [measure(name, task, options) for name in options.networks or installed()]
+        measure = measure_training if task == "training" else measure_inference
+        rows = [measure(name, options) for name in options.networks or installed()]
         for way in rows[0]:
             mean = statistics.geometric_mean(row[way] for row in rows)
             print(f"{task}: {way} is {mean:.2f} times as fast as eager in the mean")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["in_turns"]
+__all__ = ["in_turns", "timed"]
 
 #: How long a turn lasts at most beside its unmeasured run, in seconds; a slower way runs once.
 _TURN = 0.5
@@ -45,3 +45,13 @@ def in_turns(
                     break
         turn += 1
     return times
+
+
+def timed(run: Callable[[], Any], count: int) -> list[float]:
+    """The seconds of each of so many runs."""
+    seconds = []
+    for _ in range(count):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds
