@@ -203,6 +203,13 @@ inline constexpr int64_t kGroupBytes = 8 << 20;
 //   --mode pointwise-training
 inline constexpr int64_t kGroupPixels = 1024;
 
+// Where a pointwise kernel has at least so many times as many channels as filters, and images at
+// least so many pixels together, its gradient is computed with the two exchanged and then
+// transposed. The pixels of the channels are packed, those of the filters are not: packing pays for
+// itself where there are many filters.
+//   --mode pointwise-training
+inline constexpr int64_t kExchangedChannels = 2, kExchangedPixels = 512;
+
 // Rows, and elements of a row, that are added up in an array's dtype before the next ones are, as
 // vectors in registers; and the elements at least of a part of a large reduction, which has a
 // partial result of its own. Reckoned, not measured: fewer lose fewer digits and take more

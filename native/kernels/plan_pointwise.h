@@ -158,13 +158,23 @@ int64_t largest_channel_part(int64_t channels, int64_t parts) {
 }
 
 struct ProductGradientPlan {
+  bool exchanged;  // whether channels and filters are exchanged, in all of what follows, too
   int64_t images;  // 1 where pixels follow each other from image to image
   Cut tiles;       // of the pixels of an image
   int64_t groups, channel_parts, tasks, scratch;  // as in PlanStep; scratch in elements
 };
 
+// The problem whose kernel is the other's transposed.
+inline Pointwise with_exchanged(const Pointwise& s) {
+  return {s.images, s.pixels, s.filters, s.channels, s.channels_first};
+}
+
 template <class T>
-ProductGradientPlan plan_product_gradient(const Pointwise& s, int64_t threads) {
+ProductGradientPlan plan_product_gradient(const Pointwise& given, int64_t threads) {
+  const bool exchanged = !given.channels_first &&
+                         given.channels >= tuning::kExchangedChannels * given.filters &&
+                         given.images * given.pixels >= tuning::kExchangedPixels;
+  const Pointwise s = exchanged ? with_exchanged(given) : given;
   const int64_t images = s.channels_first ? s.images : 1;
   const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;
   const int64_t least = ceil_div(pixels, kGradientPixels);
@@ -172,7 +182,8 @@ ProductGradientPlan plan_product_gradient(const Pointwise& s, int64_t threads) {
       gradient_cut<T>(images * least, images * pixels, s.channels, s.filters, true, threads);
   const Cut tiles = cut_into(pixels, images == 1 ? round_up(least, cut.groups) : least);
   const int64_t largest = largest_channel_part<T>(s.channels, cut.channel_parts);
-  return {.images = images,
+  return {.exchanged = exchanged,
+          .images = images,
           .tiles = tiles,
           .groups = cut.groups,
           .channel_parts = cut.channel_parts,

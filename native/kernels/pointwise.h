@@ -4,6 +4,7 @@
 #include "gemm.h"
 #include "plan_pointwise.h"
 #include "sums.h"
+#include "turned.h"
 #include "window.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
@@ -276,12 +277,11 @@ Prefetcher next_rows(const T* dy, int64_t filters, int64_t pixel, int64_t pixels
   return {dy + pixel * filters, min_of(most, pixels - pixel) * filters};
 }
 
-// As T or in Real<T>.
+// As planned, whether for this problem or for the one that is exchanged.
 template <class T, class Stored>
-void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, Stored* dkernel,
-                               Runner& runner) {
+void planned_kernel_gradient(const ProductGradientPlan& plan, const Pointwise& s, const T* x,
+                             const T* dy, Stored* dkernel, Runner& runner) {
   using M = Multiplied<T>;
-  const ProductGradientPlan plan = plan_product_gradient<T>(s, runner.concurrency());
   const int64_t groups = plan.groups, parts = plan.channel_parts;
   const int64_t tiles = plan.tiles.count, pixels = plan.tiles.total;
   const int64_t units = plan.images * tiles;
@@ -309,6 +309,20 @@ void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, Stor
     }
   });
   sums.add_up(runner);
+}
+
+// As T or in Real<T>.
+template <class T, class Stored>
+void pointwise_kernel_gradient(const Pointwise& s, const T* x, const T* dy, Stored* dkernel,
+                               Runner& runner) {
+  const ProductGradientPlan plan = plan_product_gradient<T>(s, runner.concurrency());
+  if (!plan.exchanged) {
+    planned_kernel_gradient(plan, s, x, dy, dkernel, runner);
+    return;
+  }
+  const Turned<Stored> transposed(1, s.channels, s.filters, true);
+  planned_kernel_gradient(plan, with_exchanged(s), dy, x, transposed.get(), runner);
+  transposed.put_back(dkernel, runner);
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -251,6 +251,22 @@ void check_product(const ProductRow& row) {
   }
 }
 
+// With far more channels than filters a kernel's gradient is that of the kernel transposed.
+void check_exchanged() {
+  const auto gradient = [](int64_t channels, int64_t filters, int64_t pixels, bool first) {
+    return sepconv::make_plan(DType::f32, sepconv::Pointwise{2, pixels, channels, filters, first},
+                              Pass::pointwise_kernel_gradient, false, 2)
+        .steps[0];
+  };
+  const auto same = [](const PlanStep& a, const PlanStep& b) {
+    return a.tasks == b.tasks && a.channel_parts == b.channel_parts && a.bands == b.bands &&
+           a.scratch_bytes == b.scratch_bytes;
+  };
+  CHECK(same(gradient(384, 64, 4096, false), gradient(64, 384, 4096, false)));
+  // Not where there are few pixels.
+  CHECK(!same(gradient(384, 64, 16, false), gradient(64, 384, 16, false)));
+}
+
 // Packed weights are kept by nobody, and what there is no pass of is refused.
 void check_operations() {
   const sepconv::Geometry g = geometry_of(kRows[0].layer);
@@ -289,6 +305,7 @@ void check_plans() {
     check_separable(row, g);
   }
   for (const ProductRow& row : kProducts) check_product(row);
+  check_exchanged();
   check_operations();
 }
 
