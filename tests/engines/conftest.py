@@ -23,6 +23,22 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture
+def quick_jax() -> Iterator[None]:
+    """JAX compiles without most optimizations: compiling takes nearly all the time of many tests.
+
+    `patch_jax` is undone afterwards.
+    """
+    import jax
+
+    import sepconv
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    sepconv.unpatch_jax()
+
+
+@pytest.fixture
 def training() -> Iterator[ModuleType]:
     """The example that trains in two processes; it bounds their time and leaves none behind."""
     with scripts.importable(DISTRIBUTED):

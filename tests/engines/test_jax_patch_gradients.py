@@ -21,10 +21,8 @@ GRADIENTS = {
 
 
 @pytest.fixture(autouse=True)
-def _quick():
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compiling
+def _rule(quick_jax):
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     sepconv.unpatch_jax()
     assert ad.primitive_jvps[lax.conv_general_dilated_p] is RULE
 

@@ -28,12 +28,7 @@ def served(depthwise, products):
     return kinds | {PRODUCT: products, "1x1, input gradient": products, PRODUCT_KERNEL: products}
 
 
-@pytest.fixture(autouse=True)
-def _quick():
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time is compiling
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    sepconv.unpatch_jax()
+pytestmark = pytest.mark.usefixtures("quick_jax")
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,7 @@ FORWARD, X, KERNEL = "depthwise", "depthwise, input gradient", "depthwise, kerne
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 
 
-@pytest.fixture(autouse=True)
-def _quick():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    sepconv.unpatch_jax()
+pytestmark = pytest.mark.usefixtures("quick_jax")
 
 
 def both(function, *arrays, tolerance=1e-5):

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 from helpers.configurations import TOLERANCE
-from helpers.jax_versions import x64
 from jax import lax
 
 import sepconv
@@ -13,13 +12,7 @@ import sepconv.jax
 CONFIGURATIONS = 200
 
 
-@pytest.fixture(autouse=True)
-def _settings():
-    # Nearly all the time goes into compiling the stock convolution: for that, no optimizations.
-    jax.config.update("jax_disable_most_optimizations", True)
-    with x64():
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_jax", "x64")
 
 
 def random_case(seed):

@@ -9,18 +9,6 @@ from torch import nn
 
 import sepconv
 
-#: All networks of geffnet that the stress test and the benchmark take.
-GEFFNET = (
-    "mobilenetv2_100",
-    "mobilenetv3_large_100",
-    "mnasnet_100",
-    "efficientnet_b0",
-    "efficientnet_lite0",
-    "fbnetc_100",
-    "spnasnet_100",
-    "mixnet_s",
-)
-
 
 def geffnet_network(name, classes=10):
     """A network with random weights, without dropout."""

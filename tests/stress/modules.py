@@ -18,7 +18,10 @@ import sepconv
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.torch_networks import GEFFNET
+from helpers import scripts
+
+with scripts.importable(scripts.BENCHMARKS):
+    from networks import GEFFNET
 
 #: What rounding may change, of the largest output.
 MOST = 1e-4

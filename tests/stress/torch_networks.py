@@ -19,7 +19,11 @@ import sepconv
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers.torch_networks import GEFFNET, assert_close, geffnet_network, step
+from helpers import scripts
+from helpers.torch_networks import assert_close, geffnet_network, step
+
+with scripts.importable(scripts.BENCHMARKS):
+    from networks import GEFFNET
 
 
 def check(name: str, memory_format: torch.memory_format) -> None:
