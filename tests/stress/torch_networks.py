@@ -38,7 +38,8 @@ def check(name: str, memory_format: torch.memory_format) -> None:
     ours, stock, x = ours.float(), stock.float(), x.float()
     with torch.no_grad():
         assert_close([ours(x)], [stock(x)])
-        assert_close([ours.train()(x)], [stock.train()(x)])
+        # The last normalizations are over eight numbers: stock itself is up to 1.2e-4 from float64.
+        assert_close([ours.train()(x)], [stock.train()(x)], 5e-4)
     print(f"{name:22} {memory_format}: {record.changed} of {len(record)} layers, as stock")
 
 
