@@ -12,6 +12,7 @@ float32, and under Keras' policy mixed_bfloat16.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import resource
 import statistics
@@ -159,12 +160,12 @@ def main() -> int:
     parser.add_argument(
         "--keep-memory",
         action="store_true",
-        help="call sepconv.jax.keep_memory() first, for all networks",
+        help="call keep_memory() of sepconv.jax or sepconv.torch first, for all networks",
     )
     parser.add_argument("--way", help="only print the memory of one, in MB, such as stock-float32")
     options = parser.parse_args()
-    if options.keep_memory and options.engine != "jax":
-        parser.error("--keep-memory is for JAX")
+    if options.keep_memory and options.engine == "tensorflow":
+        parser.error("--keep-memory is for JAX and PyTorch")
     os.environ["KERAS_BACKEND"] = options.engine
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     chosen = ways(options.dtype)
@@ -180,9 +181,7 @@ def main() -> int:
     import sepconv
 
     if options.keep_memory:
-        import sepconv.jax
-
-        sepconv.jax.keep_memory()
+        importlib.import_module(f"sepconv.{options.engine}").keep_memory()
     keras.utils.set_random_seed(0)
     workload = MODELS[options.model]
     x = np.random.default_rng(0).standard_normal((workload.batch, *workload.shape), "float32")
