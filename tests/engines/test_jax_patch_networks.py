@@ -17,6 +17,8 @@ from helpers.convolutions import agree
 
 import sepconv
 
+pytestmark = pytest.mark.usefixtures("quick_jax")
+
 ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"
 FORWARD, X, KERNEL = "depthwise", "depthwise, input gradient", "depthwise, kernel gradient"
 PRODUCT, PRODUCT_KERNEL = "1x1", "1x1, kernel gradient"
@@ -26,9 +28,6 @@ def served(depthwise, products):
     """What a record has of so many layers all of whose gradients are wanted."""
     kinds = {FORWARD: depthwise, X: depthwise, KERNEL: depthwise}
     return kinds | {PRODUCT: products, "1x1, input gradient": products, PRODUCT_KERNEL: products}
-
-
-pytestmark = pytest.mark.usefixtures("quick_jax")
 
 
 @pytest.fixture(scope="module")

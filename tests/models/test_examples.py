@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 import re
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import scripts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+    with scripts.importable(EXAMPLES):
+        return importlib.import_module(name)
 
 
 def test_factorize_digits(capsys):

@@ -253,8 +253,8 @@ void check_product(const ProductRow& row) {
 
 // With far more channels than filters a kernel's gradient is that of the kernel transposed.
 void check_exchanged() {
-  const auto gradient = [](int64_t channels, int64_t filters, int64_t pixels, bool first) {
-    return sepconv::make_plan(DType::f32, sepconv::Pointwise{2, pixels, channels, filters, first},
+  const auto gradient = [](int64_t channels, int64_t filters, int64_t pixels) {
+    return sepconv::make_plan(DType::f32, sepconv::Pointwise{2, pixels, channels, filters, false},
                               Pass::pointwise_kernel_gradient, false, 2)
         .steps[0];
   };
@@ -262,9 +262,9 @@ void check_exchanged() {
     return a.tasks == b.tasks && a.channel_parts == b.channel_parts && a.bands == b.bands &&
            a.scratch_bytes == b.scratch_bytes;
   };
-  CHECK(same(gradient(384, 64, 4096, false), gradient(64, 384, 4096, false)));
+  CHECK(same(gradient(384, 64, 4096), gradient(64, 384, 4096)));
   // Not where there are few pixels.
-  CHECK(!same(gradient(384, 64, 16, false), gradient(64, 384, 16, false)));
+  CHECK(!same(gradient(384, 64, 16), gradient(64, 384, 16)));
 }
 
 // Packed weights are kept by nobody, and what there is no pass of is refused.
