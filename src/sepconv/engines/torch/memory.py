@@ -12,7 +12,7 @@ def keep_memory() -> bool:
 
     PyTorch asks for the memory of each tensor and frees the last of a step at its end. The C
     library then gives it back to the system, and the next step pays a page fault for every 4 KiB:
-    a tenth to a fifth of the time that networks such as MobileNetV2 take to train in stock PyTorch.
+    a tenth to a quarter of the time that networks like MobileNetV2 take to train in stock PyTorch.
     Modules that `sepconv.accelerate` changed pay less, since our results ask for larger pages. Call
     this once, at the start of a program:
 
