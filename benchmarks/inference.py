@@ -34,7 +34,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -49,7 +48,7 @@ import networks
 import numpy as np
 import runtimes
 from networks import GEFFNET, NETWORKS, POLICIES, difference, network
-from processes import Participant, answer_turns
+from processes import Participant, answer_turns, team
 from runtimes import NARROW, RUNTIMES, Run, dtype_of, without_dtype
 from settings import LEAST_SIGNAL, TOLERANCES, choose
 
@@ -289,37 +288,33 @@ def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
         # Of bfloat16 the peak is float32's: not every level multiplies it by itself.
         dtypes = ("float32", "int8")[: 2 if problem.dtype == "int8" else 1]
         peaks = [{d: roofline.measure_peak(problem.threads, 0.5, d) for d in dtypes}]
-        team = {}
-        try:
+        with team() as members:
             for one in who:
-                process = participant(one, problem, folder)
-                if "failed" in process.first:
-                    print(f"{problem.name}: {one} is left out: {process.first['failed']}")
-                    process.close()
+                member = participant(one, problem, folder)
+                if "failed" in member.first:
+                    print(f"{problem.name}: {one} is left out: {member.first['failed']}")
+                    member.close()
                 else:
-                    team[one] = process
+                    members[one] = member
             for _ in range(rounds):
-                for process in team.values():
-                    process.turn(5)
-        finally:
-            for process in team.values():
-                process.close()
+                for member in members.values():
+                    member.turn(5)
         peaks += [{d: roofline.measure_peak(problem.threads, 0.5, d) for d in dtypes}]
         path = folder / "operations"
         operations = float(path.read_text()) if path.exists() else float("nan")
-    show(problem, team, {d: operations / max(peak[d] for peak in peaks) for d in dtypes})
+    show(problem, members, {d: operations / max(peak[d] for peak in peaks) for d in dtypes})
     sys.stdout.flush()
-    return len(team) == len(who)
+    return len(members) == len(who)
 
 
-def show(problem: Problem, team: dict[str, Participant], floors: dict[str, float]) -> None:
+def show(problem: Problem, members: dict[str, Participant], floors: dict[str, float]) -> None:
     """Prints the medians, each relative to the floor of its dtype and to sepconv's best."""
-    medians = {one: statistics.median(p.seconds) for one, p in team.items() if p.seconds}
+    medians = {one: statistics.median(p.seconds) for one, p in members.items() if p.seconds}
     ours = {one: t for one, t in medians.items() if one.startswith("sepconv")}
     name, size, batch, threads, dtype = problem
     bounds = {
         dtype_of(one): LEAST_SIGNAL if dtype_of(one) == "int8" else TOLERANCES[dtype_of(one)]
-        for one in team
+        for one in members
     }
     told = ", ".join(
         f"{bound} dB above the noise in int8" if dtype == "int8" else f"{bound} in {dtype}"
@@ -334,8 +329,8 @@ def show(problem: Problem, team: dict[str, Participant], floors: dict[str, float
         print(f"| {what} | {1e3 * floor:.2f} | | | | |{' |' if last else ''}")
     best = min(ours.values(), default=float("nan"))
     for one, median in sorted(medians.items(), key=lambda item: item[1]):
-        low, _, high = (1e3 * q for q in statistics.quantiles(team[one].seconds, n=4))
-        first = team[one].first
+        low, _, high = (1e3 * q for q in statistics.quantiles(members[one].seconds, n=4))
+        first = members[one].first
         floor = floors.get(dtype_of(one), floors["float32"])
         ratios = f"{median / floor:.2f}x | {median / best:.2f}x |"
         if last:
@@ -379,8 +374,6 @@ def versions() -> str:
 
 def main() -> int:
     """Runs the command line above."""
-    # A signal that ends this process must also end those that it has stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     known = NETWORKS + GEFFNET
     parser.add_argument("networks", nargs="*", default=[], metavar="NETWORK", help=str(known))

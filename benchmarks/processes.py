@@ -11,13 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from turns import timed
 
-__all__ = ["Participant", "answer_turns"]
+__all__ = ["Participant", "answer_turns", "team"]
 
 
 class Participant:
@@ -48,25 +49,44 @@ class Participant:
         line = self.process.stdout.readline()
         if line:
             return json.loads(line)
-        self.process.wait()
+        code = self.process.wait()
+        ended = f"its process ended with {signal.Signals(-code).name if code < 0 else code}"
         lines = [line for line in self.log.read_text().splitlines() if line.strip()]
-        return {"failed": (lines or ["its process ended"])[-1][:300]}
+        return {"failed": ": ".join([ended, *lines[-1:]])[:300]}
 
     def turn(self, count: int) -> None:
-        """Runs it `count` times."""
+        """Runs it `count` times.
+
+        Raises:
+            RuntimeError: its process ended, with what it wrote last.
+        """
         assert self.process.stdin is not None
         self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
         answer = self._hear()
-        if isinstance(answer, list):
-            self.seconds += answer
+        if isinstance(answer, dict):
+            raise RuntimeError(f"{self.log.stem}: {answer['failed']}")
+        self.seconds += answer
         self.process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
         """Ends it."""
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def team() -> Iterator[dict[str, Participant]]:
+    """A dictionary for participants, who end when the block ends, also by a signal."""
+    members: dict[str, Participant] = {}
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        yield members
+    finally:
+        for member in members.values():
+            member.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def answer_turns(prepare: Callable[[], tuple[dict[str, Any], Callable[[], Any] | None]]) -> None:

@@ -22,7 +22,6 @@ import argparse
 import copy
 import importlib.util
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -33,7 +32,7 @@ from typing import Any
 
 import torch
 from networks import GEFFNET
-from processes import Participant, answer_turns
+from processes import Participant, answer_turns, team
 from torch import nn
 from turns import in_turns
 
@@ -159,25 +158,21 @@ def measure_training(name: str, options: argparse.Namespace) -> dict[str, float]
     """Prints a line, and gives how many times as fast as eager each way of training is."""
     ways = ["eager", "accelerated", f"eager{KEPT}", f"accelerated{KEPT}"]
     ways += ["compiled"] * options.compile
-    team: dict[str, Participant] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for way in ways:
-                sizes = ["--batch", options.batch, "--train-pixels", options.train_pixels]
-                command = [sys.executable, __file__, name, *map(str, sizes), "--serve", way]
-                team[way] = Participant(command, dict(os.environ), Path(folder) / "log")
-                if "failed" in team[way].first:
-                    raise SystemExit(f"{name}: {way}: {team[way].first['failed']}")
-            check(name, {way: torch.tensor(each.first["loss"]) for way, each in team.items()})
-            end, turn = time.perf_counter() + options.seconds, 0
-            while time.perf_counter() < end or turn < 4:
-                for each in list(team.values())[:: -1 if turn % 2 else 1]:
-                    each.turn(STEPS)
-                turn += 1
-        finally:
-            for each in team.values():
-                each.close()
-    return told(name, "training", {way: each.seconds for way, each in team.items()})
+    with tempfile.TemporaryDirectory() as folder, team() as members:
+        for way in ways:
+            sizes = ["--batch", options.batch, "--train-pixels", options.train_pixels]
+            command = [sys.executable, __file__, name, *map(str, sizes), "--serve", way]
+            member = Participant(command, dict(os.environ), Path(folder) / way)
+            members[way] = member
+            if "failed" in member.first:
+                raise SystemExit(f"{name}: {way}: {member.first['failed']}")
+        check(name, {way: torch.tensor(each.first["loss"]) for way, each in members.items()})
+        end, turn = time.perf_counter() + options.seconds, 0
+        while time.perf_counter() < end or turn < 4:
+            for each in list(members.values())[:: -1 if turn % 2 else 1]:
+                each.turn(STEPS)
+            turn += 1
+    return told(name, "training", {way: each.seconds for way, each in members.items()})
 
 
 def ways_of_inference(stock: nn.Module, x: torch.Tensor, compile: bool) -> dict[str, Run]:
@@ -241,8 +236,6 @@ def main() -> None:
         sizes = options.batch, options.train_pixels
         answer_turns(lambda: prepared(options.serve, *options.networks, *sizes))
         return
-    # A signal that ends this process must also end those that it has stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for task in options.tasks:
         measure = measure_training if task == "training" else measure_inference
         rows = [measure(name, options) for name in options.networks or installed()]
