@@ -138,10 +138,14 @@ inline Vec<float> silu<float>(Vec<float> v) {
 #endif
 
 template <class T>
-inline Vec<T> late_activation(Vec<T> v, Activation activation) {
-  if (activation == Activation::silu) return silu<T>(v);
+inline Vec<T> hard_silu(Vec<T> v) {
   const Vec<T> gate = activate<T>(v + T(3), Activation::relu6);
   return v * gate * T(1.0 / 6);
+}
+
+template <class T>
+inline Vec<T> late_activation(Vec<T> v, Activation activation) {
+  return activation == Activation::silu ? silu<T>(v) : hard_silu<T>(v);
 }
 
 // Applies a late activation in place: to `rows` rows of `count` numbers each, `step` apart.
@@ -171,9 +175,7 @@ template <class T>
   if (activation == Activation::silu)
     all([](Vec<T> v) __attribute__((always_inline)) { return silu<T>(v); });
   else
-    all([=](Vec<T> v) __attribute__((always_inline)) {
-      return late_activation<T>(v, Activation::hard_silu);
-    });
+    all([](Vec<T> v) __attribute__((always_inline)) { return hard_silu<T>(v); });
 }
 
 }  // namespace sepconv::SEPCONV_ISA_NAMESPACE

@@ -26,6 +26,7 @@ struct PairProduct {
   static constexpr int kVectors = tuning::kProductVectors;
   static constexpr int kColumns = kVectors * kLanes<Sum>;
   static constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64;
+  static constexpr int kPanelRows = 1;
 
   // The first of a pair is the lower half, since bytes are little endian.
   using Steps = uint32_t;

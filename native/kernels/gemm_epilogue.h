@@ -2,15 +2,15 @@
 //
 // An epilogue, of whatever types, has
 //
-//   early()           itself without what is done to a stored tile
 //   from(m, n, c_row) itself for the tile that begins at row m and column n of C
+//   move(m, n, c_row) becomes that of the tile which begins m rows below and n columns beside
 //   put<WHOLE>(sums, c_row, out)   stores the first WHOLE vectors of each of the tile's
 //                     rows; row i begins at out.row(i)
 //   put_partial(rows, columns, sums, sums_row, c, c_row)   stores a tile whose columns are no whole
 //                     vectors; `sums` has rows of `sums_row`, which are read as whole vectors
 //   buffered()        whether whole tiles, too, are left to put_partial()
 //   late(), finish_late(rows, columns, c, c_row)   whether something is done to a stored tile, and
-//                     that
+//                     that; put() and put_partial() leave it out
 //
 // What it adds to a sum, it adds in one order: the row's bias, the column's, the addend.
 #pragma once
@@ -30,21 +30,21 @@ struct Epilogue {
 
   static constexpr bool kRounds = !kSame<T, Stored>;
 
-  // What is rounded is rounded once: no activation may come after that.
-  bool buffered() const { return kRounds && is_late(activation); }
-  bool late() const { return !kRounds && is_late(activation); }
+  // SiLU needs more registers than sums leave, so it is applied to a stored tile; but what is
+  // rounded is rounded once, and no activation may come after that.
+  bool buffered() const { return kRounds && activation == Activation::silu; }
+  bool late() const { return !kRounds && activation == Activation::silu; }
 
-  Epilogue early() const {
-    Epilogue e = *this;
-    if (late()) e.activation = Activation::none;
-    return e;
+  // Changes members one by one: a copy of the whole would read two of them at once, and a processor
+  // waits where it stored them one by one just before.
+  void move(int64_t m, int64_t n, int64_t c_row) {
+    if (addend != nullptr) addend += m * c_row + n;
+    if (column_bias != nullptr) column_bias += n;
+    if (row_bias != nullptr) row_bias += m;
   }
-
   Epilogue from(int64_t m, int64_t n, int64_t c_row) const {
     Epilogue e = *this;
-    if (e.addend != nullptr) e.addend += m * c_row + n;
-    if (e.column_bias != nullptr) e.column_bias += n;
-    if (e.row_bias != nullptr) e.row_bias += m;
+    e.move(m, n, c_row);
     return e;
   }
 
@@ -71,10 +71,12 @@ struct Epilogue {
     }
     if (addend != nullptr)
       each([&](Vec<T>& sum, int i, int v) { sum += load_real(addend + i * c_row + v * kVec); });
-    if (activation != Activation::none)
+    if (early(activation) != Activation::none)
       each([](Vec<T>& sum, int, int) { sum = not_below<T>(sum, zero<T>()); });
     if (activation == Activation::relu6)
       each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
+    if (activation == Activation::hard_silu)
+      each([](Vec<T>& sum, int, int) { sum = hard_silu<T>(sum); });
     each([&](Vec<T>& sum, int i, int v) { store_sum<Stored>(out.row(i) + v * kVec, sum); });
   }
 
@@ -89,7 +91,9 @@ struct Epilogue {
         if (row_bias != nullptr) value += real(row_bias[i]);
         value += bias;
         if (addend != nullptr) value += load_real_first(addend + i * c_row + n, count);
-        value = buffered() ? late_activation<T>(value, activation) : activate<T>(value, activation);
+        if (!late())
+          value = is_late(activation) ? late_activation<T>(value, activation)
+                                      : activate<T>(value, activation);
         store_real_first(c + i * c_row + n, value, count);
       }
     }

@@ -24,13 +24,10 @@ struct MatrixA {
 // for one panel, which each fills in turn.
 template <class T, class Source = T>
 struct MatrixB {
-  T* panels;
+  T* panels = nullptr;
   const Source* source = nullptr;
   int64_t source_row = 0;
   bool once = false;
-  // What is asked for ahead of its use: a line at each step of k, `next_step` elements apart.
-  const T* next = nullptr;
-  int64_t next_step = 0;
 };
 
 // B with filled panels, which are only read.

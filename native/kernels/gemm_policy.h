@@ -8,6 +8,7 @@
 //   kRows, kVectors   the register tile: rows of A, and vectors of sums in each
 //   kColumns          the columns of those vectors, which are a panel's
 //   kHalves           whether the last columns of a tile may be half a vector
+//   kPanelRows        rows of a panel that one round of a micro-kernel's loop multiplies
 //   Steps             kSteps elements of A's row, as they are multiplied with a vector of B
 //   steps(a)          those that lie at `a`
 //   first_steps(a, count)   the first `count` alone, where k ends within a row of a panel: the
@@ -51,11 +52,25 @@ struct FloatProduct {
   static constexpr int kVectors = tuning::kProductVectors;
   static constexpr int kColumns = kVectors * kLanes<Sum>;
   static constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64 && sizeof(Sum) == 4;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  static constexpr bool kInPlace = kSame<T, float>;
+#else
+  static constexpr bool kInPlace = false;
+#endif
+  static constexpr int kPanelRows = kInPlace ? tuning::kPanelRowsARound : 1;
 
   using Steps = A;
   [[gnu::always_inline]] static Steps steps(const A* a) { return *a; }
   template <class Vector>
   [[gnu::always_inline]] static void add(Vector& sums, Steps a, const Vector& b) {
+#if defined(__AVX2__)
+    // Sums stay in their registers: GCC 12 would put some where a factor was, which takes copies,
+    // and memory where several rows are multiplied in a round.
+    if constexpr (kInPlace) {
+      asm("vfmadd231ps %2, %1, %0" : "+x"(sums) : "x"(broadcast(a)), "x"(b));
+      return;
+    }
+#endif
     sums += a * b;
   }
 };

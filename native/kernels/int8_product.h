@@ -57,12 +57,14 @@ struct QuantizedEpilogue : ScaledSums {
 
   bool buffered() const { return false; }
   bool late() const { return false; }
-  QuantizedEpilogue early() const { return *this; }
+  void move(int64_t m, int64_t n, int64_t c_row) {
+    bias += n;
+    scale += n;
+    if (residual != nullptr) residual += m * c_row + n;
+  }
   QuantizedEpilogue from(int64_t m, int64_t n, int64_t c_row) const {
     QuantizedEpilogue e = *this;
-    e.bias += n;
-    e.scale += n;
-    if (e.residual != nullptr) e.residual += m * c_row + n;
+    e.move(m, n, c_row);
     return e;
   }
 
@@ -153,11 +155,13 @@ struct ScaledEpilogue : ScaledSums {
 
   bool buffered() const { return false; }
   bool late() const { return false; }
-  ScaledEpilogue early() const { return *this; }
-  ScaledEpilogue from(int64_t, int64_t n, int64_t) const {
+  void move(int64_t, int64_t n, int64_t) {
+    bias += n;
+    scale += n;
+  }
+  ScaledEpilogue from(int64_t m, int64_t n, int64_t c_row) const {
     ScaledEpilogue e = *this;
-    e.bias += n;
-    e.scale += n;
+    e.move(m, n, c_row);
     return e;
   }
 
@@ -183,6 +187,14 @@ struct ScaledEpilogue : ScaledSums {
   void finish_late(int64_t, int64_t, float*, int64_t) const {}
 };
 
+// Whether pairs of 16 bits are multiplied with the vectors of AVX2, and sums kept where they are;
+// see FloatProduct.
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(SEPCONV_INT8_VNNI)
+inline constexpr bool kWordsInPlace = true;
+#else
+inline constexpr bool kWordsInPlace = false;
+#endif
+
 struct ByteProduct {
 #if defined(SEPCONV_INT8_IN_PLACE)
   using A = uint8_t;
@@ -198,6 +210,7 @@ struct ByteProduct {
   static constexpr int kVectors = tuning::kProductVectors;
   static constexpr int kColumns = kVectors * kLanes<Sum>;
   static constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64;
+  static constexpr int kPanelRows = kWordsInPlace ? tuning::kPanelRowsARound : 1;
 
   using Steps = uint32_t;
   [[gnu::always_inline]] static Steps steps(const A* a) {
@@ -222,6 +235,13 @@ struct ByteProduct {
 #if defined(__AVX2__)
     if constexpr (sizeof(Sums) == 32)
       taps = reinterpret_cast<I>(_mm256_set1_epi32(static_cast<int>(a)));
+    if constexpr (kWordsInPlace && sizeof(Sums) == 32) {
+      Sums products;
+      asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+          : "+x"(sums), "=&x"(products)
+          : "x"(taps), "x"(b));
+      return;
+    }
 #endif
 #if defined(__AVX512BW__)
     if constexpr (sizeof(Sums) == 64)

@@ -42,8 +42,9 @@ struct SmallTile {
   int64_t channels;
 };
 
-template <class S, class Out, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
-void small_tile(const SmallTile<S, Out>& a) {
+// INSIDE: all inputs that the tile sees are inside the image.
+template <class S, class Out, int KH, int KW, int STRIDE, int ROWS, int COLUMNS, bool INSIDE>
+[[gnu::always_inline]] inline void sum_tile(const SmallTile<S, Out>& a) {
   using T = Real<S>;
   constexpr int kVec = kLanes<T>;
   // The weights in registers: all of them, or a row of taps for each row of outputs.
@@ -70,7 +71,7 @@ void small_tile(const SmallTile<S, Out>& a) {
     const S* row = a.in + c;
 #pragma GCC unroll 8
     for (int r = 0; r < (ROWS - 1) * STRIDE + KH; ++r, row += a.in_row) {
-      if (r < a.row_first || r >= a.row_last) continue;
+      if (!INSIDE && (r < a.row_first || r >= a.row_last)) continue;
       if constexpr (!kAll) {
 #pragma GCC unroll 4
         for (int p = 0; p < ROWS; ++p)
@@ -79,8 +80,8 @@ void small_tile(const SmallTile<S, Out>& a) {
       const S* from = row;
 #pragma GCC unroll 32
       for (int t = 0; t < kSeen; ++t, from += a.in_column) {
-        if (t < kChecked && t < a.column_first) continue;
-        if (t >= kSeen - kChecked && t >= a.column_last) continue;
+        if (!INSIDE && t < kChecked && t < a.column_first) continue;
+        if (!INSIDE && t >= kSeen - kChecked && t >= a.column_last) continue;
         const Vec<T> v = load_real(from);
 #pragma GCC unroll 4
         for (int p = 0; p < ROWS; ++p) {
@@ -111,13 +112,33 @@ void small_tile(const SmallTile<S, Out>& a) {
         continue;
       }
     }
+    const auto each = [&](auto&& f) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-    for (int p = 0; p < ROWS; ++p)
+      for (int p = 0; p < ROWS; ++p)
 #pragma GCC unroll 8
-      for (int q = 0; q < COLUMNS; ++q)
-        store_sum<S>(a.out + p * a.out_row + q * a.out_column + c,
-                     activate<T>(acc[p][q], a.activation));
+        for (int q = 0; q < COLUMNS; ++q) f(acc[p][q], p, q);
+    };
+    if (a.activation != Activation::none)
+      each([](Vec<T>& sum, int, int) { sum = activate<T>(sum, Activation::relu); });
+    if (a.activation == Activation::relu6)
+      each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
+    each([&](const Vec<T>& sum, int p, int q) {
+      store_sum<S>(a.out + p * a.out_row + q * a.out_column + c, sum);
+    });
   }
+}
+
+// With 16 registers a tile is so small that the checks of its edges take as long as a third of its
+// sums: most tiles go without.
+template <class S, class Out, int KH, int KW, int STRIDE, int ROWS, int COLUMNS>
+void small_tile(const SmallTile<S, Out>& given) {
+  // A copy, which no result that is stored can be part of.
+  const SmallTile<S, Out> a = given;
+  if constexpr (kRegisters == 16)
+    if (a.row_first == 0 && a.row_last >= (ROWS - 1) * STRIDE + KH && a.column_first == 0 &&
+        a.column_last >= (COLUMNS - 1) * STRIDE + KW)
+      return sum_tile<S, Out, KH, KW, STRIDE, ROWS, COLUMNS, true>(a);
+  sum_tile<S, Out, KH, KW, STRIDE, ROWS, COLUMNS, false>(a);
 }
 
 // The sizes of tiles: 1, 3 and kSmallColumns columns.

@@ -16,11 +16,13 @@ template <class Stored>
 struct PairEpilogue {
   test::PairResult result;
 
-  PairEpilogue early() const { return *this; }
-  PairEpilogue from(int64_t m, int64_t n, int64_t) const {
+  void move(int64_t m, int64_t n, int64_t) {
+    if (result.row_bias != nullptr) result.row_bias += m;
+    if (result.column_bias != nullptr) result.column_bias += n;
+  }
+  PairEpilogue from(int64_t m, int64_t n, int64_t c_row) const {
     PairEpilogue e = *this;
-    if (e.result.row_bias != nullptr) e.result.row_bias += m;
-    if (e.result.column_bias != nullptr) e.result.column_bias += n;
+    e.move(m, n, c_row);
     return e;
   }
   template <int WHOLE, int ROWS, int VECTORS, class Rows>
@@ -62,6 +64,7 @@ struct PairProduct {
   static constexpr int kSteps = 2, kRows = 5, kVectors = 3;
   static constexpr int kColumns = kVectors * kLanes<Sum>;
   static constexpr bool kHalves = true;
+  static constexpr int kPanelRows = 3;
 
   struct Steps {
     int32_t first, second;
