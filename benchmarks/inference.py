@@ -53,6 +53,8 @@ from runtimes import NARROW, RUNTIMES, Run, dtype_of, without_dtype
 from settings import LEAST_SIGNAL, TOLERANCES, choose
 
 ENGINES = ("jax", "torch", "tensorflow")
+#: Calls of a turn.
+TURN = 5
 DISTRIBUTIONS = (
     "keras jax torch tensorflow-cpu onnxruntime openvino nncf ai-edge-litert mnn ncnn pnnx"
 )
@@ -298,13 +300,26 @@ def compare(problem: Problem, rounds: int, who: list[str]) -> bool:
                     members[one] = member
             for _ in range(rounds):
                 for member in members.values():
-                    member.turn(5)
+                    member.turn(TURN)
         peaks += [{d: roofline.measure_peak(problem.threads, 0.5, d) for d in dtypes}]
         path = folder / "operations"
         operations = float(path.read_text()) if path.exists() else float("nan")
     show(problem, members, {d: operations / max(peak[d] for peak in peaks) for d in dtypes})
     sys.stdout.flush()
     return len(members) == len(who)
+
+
+def ratio(one: Participant, other: Participant) -> float:
+    """How many times as long one takes as another: the median of the turns' ratios.
+
+    A turn and the next are of the same moment, whatever else the machine does at times.
+    """
+
+    def turns(member: Participant) -> list[float]:
+        starts = range(0, len(member.seconds), TURN)
+        return [statistics.median(member.seconds[start : start + TURN]) for start in starts]
+
+    return statistics.median(a / b for a, b in zip(turns(one), turns(other), strict=True))
 
 
 def show(problem: Problem, members: dict[str, Participant], floors: dict[str, float]) -> None:
@@ -327,19 +342,20 @@ def show(problem: Problem, members: dict[str, Participant], floors: dict[str, fl
     for of, floor in floors.items():
         what = "multiply-adds at the machine's peak" + f", {of}" * (len(floors) > 1)
         print(f"| {what} | {1e3 * floor:.2f} | | | | |{' |' if last else ''}")
-    best = min(ours.values(), default=float("nan"))
+    best = min(ours, key=lambda one: ours[one], default=None)
     for one, median in sorted(medians.items(), key=lambda item: item[1]):
         low, _, high = (1e3 * q for q in statistics.quantiles(members[one].seconds, n=4))
         first = members[one].first
         floor = floors.get(dtype_of(one), floors["float32"])
-        ratios = f"{median / floor:.2f}x | {median / best:.2f}x |"
+        slower = float("nan") if best is None else ratio(members[one], members[best])
+        ratios = f"{median / floor:.2f}x | {slower:.2f}x |"
         if last:
             ratios += " |" if first["signal"] is None else f" {first['signal']:.1f} |"
         way = first["setting"]
         print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratios}")
     stock = [t for one, t in medians.items() if one.startswith(("keras", "stock"))]
     if stock and ours:
-        print(f"best stock / best sepconv: {min(stock) / best:.2f}x")
+        print(f"best stock / best sepconv: {min(stock) / min(ours.values()):.2f}x")
     for one, median in medians.items():
         if without_dtype(one) != one and without_dtype(one) in medians:
             gain = medians[without_dtype(one)] / median
@@ -382,7 +398,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, help="of the picture (default: the network's own)")
     parser.add_argument("--batch", type=int, default=1, help="pictures a call")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=12, help="turns of 5 calls each")
+    parser.add_argument("--rounds", type=int, default=40, help=f"turns of {TURN} calls each")
     parser.add_argument("--engines", nargs="*", choices=ENGINES, default=list(ENGINES))
     wide = [name for name in RUNTIMES if without_dtype(name) == name]
     parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=wide)
