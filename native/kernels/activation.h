@@ -112,9 +112,10 @@ inline Vec<T> silu(Vec<T> v) {
   return (v < broadcast(-most) ? v * zero<T>() : v) / whole;
 }
 #if !defined(__AVX512F__)
-// 1 + e^-v, within 2e-7 of itself. e^-v = 2^n e^r, as in exponential(), with a polynomial of one
+// e^-v = 2^n e^r, as in exponential(), with a polynomial of one
 // degree less (1e-7). Where n is 128, 2^n is infinite; where n is -127, 2^n is 0.
-inline Vec<float> one_plus_exponential_of_minus(Vec<float> v) {
+template <>
+inline Vec<float> silu<float>(Vec<float> v) {
   typedef int Integers __attribute__((vector_size(SEPCONV_VECTOR_BYTES)));
   const Vec<float> near = between<float>(v, -89, 88);
   // 1.5 * 2^23 and what an exponent's bits are for 2^0: its last bits are those of 2^n.
@@ -128,12 +129,7 @@ inline Vec<float> one_plus_exponential_of_minus(Vec<float> v) {
   p = p * r + 4.9999148e-1f;
   p = p * r + 9.9999971e-1f;
   p = p * r + 1.0f;
-  return p * reinterpret_cast<Vec<float> >(reinterpret_cast<Integers>(shifted) << 23) + 1.0f;
-}
-
-template <>
-inline Vec<float> silu<float>(Vec<float> v) {
-  return v / one_plus_exponential_of_minus(v);
+  return v / (p * reinterpret_cast<Vec<float> >(reinterpret_cast<Integers>(shifted) << 23) + 1.0f);
 }
 #endif
 #if defined(__AVX512F__)

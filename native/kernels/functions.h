@@ -174,12 +174,6 @@ inline Vec<T> sigmoid_of(Vec<T> v) {
   const Vec<T> near = at_least(at_most(v, kMost), -kMost);
   return v < broadcast(-kMost) ? zero<T>() : T(1) / (T(1) + exponential(-near));
 }
-#if !defined(__AVX512F__)
-template <>
-inline Vec<float> sigmoid_of<float>(Vec<float> v) {
-  return v < broadcast(-87.0f) ? zero<float>() : 1.0f / one_plus_exponential_of_minus(v);
-}
-#endif
 
 // v * factor, where a factor of 0 stands for more than 0: 0, also of -infinity.
 template <class T>
