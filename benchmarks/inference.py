@@ -342,7 +342,7 @@ def show(problem: Problem, members: dict[str, Participant], floors: dict[str, fl
     for of, floor in floors.items():
         what = "multiply-adds at the machine's peak" + f", {of}" * (len(floors) > 1)
         print(f"| {what} | {1e3 * floor:.2f} | | | | |{' |' if last else ''}")
-    best = min(ours, key=lambda one: ours[one], default=None)
+    best = min(ours, key=ours.__getitem__, default=None)
     for one, median in sorted(medians.items(), key=lambda item: item[1]):
         low, _, high = (1e3 * q for q in statistics.quantiles(members[one].seconds, n=4))
         first = members[one].first
@@ -353,12 +353,13 @@ def show(problem: Problem, members: dict[str, Participant], floors: dict[str, fl
             ratios += " |" if first["signal"] is None else f" {first['signal']:.1f} |"
         way = first["setting"]
         print(f"| {one} | {1e3 * median:.2f} | {low:.2f} to {high:.2f} | {way} | {ratios}")
-    stock = [t for one, t in medians.items() if one.startswith(("keras", "stock"))]
-    if stock and ours:
-        print(f"best stock / best sepconv: {min(stock) / min(ours.values()):.2f}x")
-    for one, median in medians.items():
+    stock = [one for one in medians if one.startswith(("keras", "stock"))]
+    if stock and best is not None:
+        slower = ratio(members[min(stock, key=medians.__getitem__)], members[best])
+        print(f"best stock / best sepconv: {slower:.2f}x")
+    for one in medians:
         if without_dtype(one) != one and without_dtype(one) in medians:
-            gain = medians[without_dtype(one)] / median
+            gain = ratio(members[without_dtype(one)], members[one])
             print(f"{without_dtype(one)}: float32 / {dtype_of(one)}: {gain:.2f}x")
 
 

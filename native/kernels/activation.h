@@ -1,6 +1,7 @@
 // The activations that follow a convolution. Those that cost an instruction or two are applied to
 // sums in registers. The others ("late" ones) are applied to stored results while those are in the
-// first cache, so that they take no registers from the kernels.
+// first cache, so that they take no registers from the kernels; but a product computes hard SiLU in
+// registers (gemm_epilogue.h).
 #pragma once
 #include "../operation.h"
 #include "vec.h"
@@ -112,8 +113,8 @@ inline Vec<T> silu(Vec<T> v) {
   return (v < broadcast(-most) ? v * zero<T>() : v) / whole;
 }
 #if !defined(__AVX512F__)
-// e^-v = 2^n e^r, as in exponential(), with a polynomial of one
-// degree less (1e-7). Where n is 128, 2^n is infinite; where n is -127, 2^n is 0.
+// e^-v = 2^n e^r, as in exponential(), with a polynomial of one degree less (1e-7). Far below 0, n
+// is 128, 2^n infinite and the result 0; far above, n is -127, 2^n is 0 and the result v.
 template <>
 inline Vec<float> silu<float>(Vec<float> v) {
   typedef int Integers __attribute__((vector_size(SEPCONV_VECTOR_BYTES)));
@@ -131,8 +132,7 @@ inline Vec<float> silu<float>(Vec<float> v) {
   p = p * r + 1.0f;
   return v / (p * reinterpret_cast<Vec<float> >(reinterpret_cast<Integers>(shifted) << 23) + 1.0f);
 }
-#endif
-#if defined(__AVX512F__)
+#else
 // The fractions of e^-v = 2^n e^r, where n is a multiple of 1/16: one register holds them all, and
 // a polynomial of degree 3 does for e^r.
 alignas(64) inline constexpr float kSixteenthPowers[16] = {
@@ -164,9 +164,22 @@ inline Vec<T> hard_silu(Vec<T> v) {
   return v * gate * T(1.0 / 6);
 }
 
+// Any activation, late or not.
 template <class T>
-inline Vec<T> late_activation(Vec<T> v, Activation activation) {
-  return activation == Activation::silu ? silu<T>(v) : hard_silu<T>(v);
+inline Vec<T> activate_fully(Vec<T> v, Activation activation) {
+  if (activation == Activation::silu) return silu<T>(v);
+  if (activation == Activation::hard_silu) return hard_silu<T>(v);
+  return activate<T>(v, activation);
+}
+
+// An activation that is not late, of sums in registers: each(f) calls f(sum, i, j) for all of them.
+// The choice is made once, not for every sum.
+template <class T, class Each>
+[[gnu::always_inline]] inline void activate_each(Activation activation, const Each& each) {
+  if (activation != Activation::none)
+    each([](Vec<T>& sum, int, int) { sum = not_below<T>(sum, zero<T>()); });
+  if (activation == Activation::relu6)
+    each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
 }
 
 // Applies a late activation in place: to `rows` rows of `count` numbers each, `step` apart.

@@ -23,10 +23,7 @@ void with_activation(Activation activation, const F& f) {
 
 template <class T, Activation kActivation>
 inline Vec<T> activated(Vec<T> v) {
-  if constexpr (is_late(kActivation))
-    return late_activation<T>(v, kActivation);
-  else
-    return activate<T>(v, kActivation);
+  return activate_fully<T>(v, kActivation);
 }
 
 // The gradient of v, from that of activated(v). A gradient of NaN or infinity is 0 where the

@@ -71,10 +71,7 @@ struct Epilogue {
     }
     if (addend != nullptr)
       each([&](Vec<T>& sum, int i, int v) { sum += load_real(addend + i * c_row + v * kVec); });
-    if (early(activation) != Activation::none)
-      each([](Vec<T>& sum, int, int) { sum = not_below<T>(sum, zero<T>()); });
-    if (activation == Activation::relu6)
-      each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
+    activate_each<T>(early(activation), each);
     if (activation == Activation::hard_silu)
       each([](Vec<T>& sum, int, int) { sum = hard_silu<T>(sum); });
     each([&](Vec<T>& sum, int i, int v) { store_sum<Stored>(out.row(i) + v * kVec, sum); });
@@ -91,9 +88,7 @@ struct Epilogue {
         if (row_bias != nullptr) value += real(row_bias[i]);
         value += bias;
         if (addend != nullptr) value += load_real_first(addend + i * c_row + n, count);
-        if (!late())
-          value = is_late(activation) ? late_activation<T>(value, activation)
-                                      : activate<T>(value, activation);
+        if (!late()) value = activate_fully<T>(value, activation);
         store_real_first(c + i * c_row + n, value, count);
       }
     }

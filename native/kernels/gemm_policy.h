@@ -39,6 +39,15 @@ struct HalfVecTypes {
 template <>
 struct HalfVecTypes<BFloat16> : HalfVecTypes<uint16_t> {};
 
+// Whether sums are kept in their registers by instructions written down: with the 16 of AVX2, GCC
+// 12 would put some where a factor was, which takes copies, and memory where several rows of a
+// panel are multiplied in a round.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+inline constexpr bool kSumsInPlace = true;
+#else
+inline constexpr bool kSumsInPlace = false;
+#endif
+
 // float32 and float64: everything is of one type, or what is stored of a half type.
 template <class T, class Stored = T>
 struct FloatProduct {
@@ -52,11 +61,7 @@ struct FloatProduct {
   static constexpr int kVectors = tuning::kProductVectors;
   static constexpr int kColumns = kVectors * kLanes<Sum>;
   static constexpr bool kHalves = SEPCONV_VECTOR_BYTES == 64 && sizeof(Sum) == 4;
-#if defined(__AVX2__) && !defined(__AVX512F__)
-  static constexpr bool kInPlace = kSame<T, float>;
-#else
-  static constexpr bool kInPlace = false;
-#endif
+  static constexpr bool kInPlace = kSumsInPlace && kSame<T, float>;
   static constexpr int kPanelRows = kInPlace ? tuning::kPanelRowsARound : 1;
 
   using Steps = A;
@@ -64,8 +69,6 @@ struct FloatProduct {
   template <class Vector>
   [[gnu::always_inline]] static void add(Vector& sums, Steps a, const Vector& b) {
 #if defined(__AVX2__)
-    // Sums stay in their registers: GCC 12 would put some where a factor was, which takes copies,
-    // and memory where several rows are multiplied in a round.
     if constexpr (kInPlace) {
       asm("vfmadd231ps %2, %1, %0" : "+x"(sums) : "x"(broadcast(a)), "x"(b));
       return;

@@ -187,12 +187,11 @@ struct ScaledEpilogue : ScaledSums {
   void finish_late(int64_t, int64_t, float*, int64_t) const {}
 };
 
-// Whether pairs of 16 bits are multiplied with the vectors of AVX2, and sums kept where they are;
-// see FloatProduct.
-#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(SEPCONV_INT8_VNNI)
-inline constexpr bool kWordsInPlace = true;
-#else
+// Whether pairs of 16 bits are multiplied with the vectors of AVX2, and sums kept where they are.
+#if defined(SEPCONV_INT8_VNNI)
 inline constexpr bool kWordsInPlace = false;
+#else
+inline constexpr bool kWordsInPlace = kSumsInPlace;
 #endif
 
 struct ByteProduct {

@@ -187,8 +187,10 @@ template <class P, int ROWS, int VECTORS, bool PACKS, bool HALF>
     next = panel;
   };
   if constexpr (kRound > 1) {
-    if (!asks && a_col == P::kSteps) add_rounds(P::kSteps);
-    if (!asks && a_col == ROWS * P::kSteps && ROWS > 1) add_rounds(ROWS * P::kSteps);  // packed
+    if (!asks && a_col == P::kSteps)
+      add_rounds(P::kSteps);
+    else if (!asks && a_col == ROWS * P::kSteps)
+      add_rounds(ROWS * P::kSteps);  // packed
   }
   for (; panel != end; panel += kPanelRow) {
     __builtin_prefetch(next, 0, 2);

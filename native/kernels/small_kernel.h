@@ -118,10 +118,7 @@ template <class S, class Out, int KH, int KW, int STRIDE, int ROWS, int COLUMNS,
 #pragma GCC unroll 8
         for (int q = 0; q < COLUMNS; ++q) f(acc[p][q], p, q);
     };
-    if (a.activation != Activation::none)
-      each([](Vec<T>& sum, int, int) { sum = activate<T>(sum, Activation::relu); });
-    if (a.activation == Activation::relu6)
-      each([](Vec<T>& sum, int, int) { sum = not_above<T>(sum, broadcast<T>(6)); });
+    activate_each<T>(a.activation, each);
     each([&](const Vec<T>& sum, int p, int q) {
       store_sum<S>(a.out + p * a.out_row + q * a.out_column + c, sum);
     });
