@@ -15,6 +15,7 @@
 #include <string>
 #include <tuple>
 
+#include "bind_batch_norm.h"
 #include "bind_buffer.h"
 #include "bind_program.h"
 #include "bind_quantized.h"
@@ -271,61 +272,6 @@ nb::dict plan_pointwise(int64_t images, int64_t pixels, int64_t channels, int64_
                                   by_name<sepconv::Pass>("pass", kPasses, pass), packed, threads));
 }
 
-void batch_norm_forward(int64_t outer, int64_t channels, int64_t inner, double epsilon,
-                        int activation, int dtype, nb::handle x, nb::handle gamma, nb::handle beta,
-                        nb::handle y, nb::handle mean, nb::handle variance) {
-  const sepconv::DType type = sepconv::dtype_of(dtype), real = sepconv::real_dtype(type);
-  const int64_t size = outer * channels * inner;
-  Buffer bx("x", x, size, type, false);
-  Buffer bg("gamma", gamma, channels, real, false);
-  Buffer bb("beta", beta, channels, real, false);
-  Buffer by("y", y, size, type, true);
-  Buffer bm("mean", mean, channels, real, true);
-  Buffer bv("variance", variance, channels, real, true);
-  const sepconv::BatchNorm sizes{outer, channels, inner, epsilon,
-                                 sepconv::activation_of(activation)};
-  const sepconv::WithoutGil unlocked;
-  sepconv::batch_norm_forward(type, sizes,
-                              {.x = bx.get(),
-                               .gamma = bg.get(),
-                               .beta = bb.get(),
-                               .y = by.get(),
-                               .mean = bm.get(),
-                               .variance = bv.get()},
-                              sepconv::pool());
-}
-
-void batch_norm_backward(int64_t outer, int64_t channels, int64_t inner, double epsilon,
-                         int activation, int dtype, nb::handle x, nb::handle gamma, nb::handle beta,
-                         nb::handle mean, nb::handle variance, nb::handle dy, nb::handle dx,
-                         nb::handle dgamma, nb::handle dbeta) {
-  const sepconv::DType type = sepconv::dtype_of(dtype), real = sepconv::real_dtype(type);
-  const int64_t size = outer * channels * inner;
-  Buffer bx("x", x, size, type, false);
-  Buffer bg("gamma", gamma, channels, real, false);
-  Buffer bb("beta", beta, channels, real, false);
-  Buffer bm("mean", mean, channels, real, false);
-  Buffer bv("variance", variance, channels, real, false);
-  Buffer bdy("dy", dy, size, type, false);
-  Buffer bdx("dx", dx, size, type, true);
-  Buffer bdg("dgamma", dgamma, channels, real, true);
-  Buffer bdb("dbeta", dbeta, channels, real, true);
-  const sepconv::BatchNorm sizes{outer, channels, inner, epsilon,
-                                 sepconv::activation_of(activation)};
-  const sepconv::WithoutGil unlocked;
-  sepconv::batch_norm_backward(type, sizes,
-                               {.x = bx.get(),
-                                .gamma = bg.get(),
-                                .beta = bb.get(),
-                                .mean = bm.get(),
-                                .variance = bv.get(),
-                                .dy = bdy.get(),
-                                .dx = bdx.get(),
-                                .dgamma = bdg.get(),
-                                .dbeta = bdb.get()},
-                               sepconv::pool());
-}
-
 void check_measure(int threads, double seconds) {
   check_threads(threads);
   if (!(seconds > 0 && seconds <= 60))
@@ -366,6 +312,7 @@ NB_MODULE(_native, m) {
   // PyTorch keeps the functions registered with it, and so what their caches hold, until the
   // process ends: nanobind would report that as leaks at every exit.
   nb::set_leak_warnings(false);
+  bind_batch_norm(m);
   bind_program(m);
   bind_quantized(m);
   nb::class_<sepconv::Geometry>(m, "Geometry")
@@ -406,12 +353,6 @@ NB_MODULE(_native, m) {
   m.def("pointwise_backward", &pointwise_backward, "images"_a, "pixels"_a, "channels"_a,
         "filters"_a, "channels_first"_a, "dtype"_a, "x"_a.none(), "pointwise_kernel"_a.none(),
         "dy"_a, "dx"_a.none(), "dpointwise"_a.none(), "dbias"_a.none());
-  m.def("batch_norm_forward", &batch_norm_forward, "outer"_a, "channels"_a, "inner"_a, "epsilon"_a,
-        "activation"_a, "dtype"_a, "x"_a, "gamma"_a.none(), "beta"_a.none(), "y"_a, "mean"_a,
-        "variance"_a);
-  m.def("batch_norm_backward", &batch_norm_backward, "outer"_a, "channels"_a, "inner"_a,
-        "epsilon"_a, "activation"_a, "dtype"_a, "x"_a, "gamma"_a.none(), "beta"_a.none(), "mean"_a,
-        "variance"_a, "dy"_a, "dx"_a, "dgamma"_a, "dbeta"_a);
   nb::class_<sepconv::PreparedConvolution>(m, "PreparedConvolution")
       .def("forward", &prepared_forward, "geometry"_a, "x"_a, "residual"_a.none(), "y"_a);
   m.def("prepare", &prepare, "dtype"_a, "channels_first"_a, "taps"_a, "channels"_a,

@@ -128,4 +128,14 @@ struct BatchNormBackward {
   void *dgamma = nullptr, *dbeta = nullptr;
 };
 
+// Gradients of sum(y * dy), where y is what a batch normalization, and the activation after it,
+// make of the result of a depthwise or a 1x1 convolution without bias, all with the channels last.
+struct NormalizedBackward {
+  const void* x = nullptr;       // of the convolution
+  const void* kernel = nullptr;  // [kh, kw, C, M] or, of a 1x1 convolution, [filters, channels]
+  // x is the convolution's result; dx is not read.
+  BatchNormBackward norm = {};
+  void *dx = nullptr, *dkernel = nullptr;  // of the convolution; null: not wanted
+};
+
 }  // namespace sepconv

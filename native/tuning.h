@@ -228,6 +228,18 @@ inline constexpr int64_t kReducePartElements = 16384;
 //   benchmarks/training_step.py
 inline constexpr int64_t kBatchNormPartBytes = 128 << 10;
 
+// Elements of what is between a depthwise convolution and a batch normalization after it that both
+// go backward through together: whole images, at least one. The order of a sum depends on it.
+//   benchmarks/torch_networks.py --tasks training
+inline constexpr int64_t kNormalizedElements = 1 << 19;
+
+// With a 1x1 convolution: bytes of a tile of what is between the two, which a second cache holds;
+// the pixels of a group, at least; and the fewest groups that keep threads busy. The order of a sum
+// depends on them.
+//   benchmarks/torch_networks.py --tasks training
+inline constexpr int64_t kNormalizedTileBytes = 192 << 10;
+inline constexpr int64_t kNormalizedGroupPixels = 512, kNormalizedGroups = 8;
+
 // Bytes of the rows that its passes read together, a few columns of all of them at a time, with 32
 // vector registers and with 16. Fewer load and store the columns' numbers more often; more are read
 // in too many places at once for the processor to ask for memory ahead. With 16, on a Zen 3, 16 KiB

@@ -308,44 +308,53 @@ void rows_forward(const BatchNorm& s, const BatchNormForward& args, Runner& runn
   });
 }
 
+// What the gradient of a channel's values is made of, in the order in which a row of numbers a
+// channel follows the one before: dx = scale * d + (slope * (x - mean) + offset), where d is the
+// gradient before the activation, of (x - mean) * scale + shift.
+enum Factor { kMean, kScale, kShift, kSlope, kOffset };
+
+// The gradient before the activation, from dy; `n` are a column's numbers, by Factor.
+template <class R, Activation kActivation>
+inline Vec<R> before_activation(Vec<R> dy, Vec<R> x, const Vec<R>* n) {
+  if constexpr (kActivation == Activation::none)
+    return dy;
+  else
+    return activation_gradient<R, kActivation>(dy,
+                                               normalized<R>(x, n[kMean], n[kScale], n[kShift]));
+}
+
+inline constexpr int64_t kBatchNormFactors = kOffset + 1;
+
+// Sums up dy and dy * (x - mean): dgamma, dbeta, and the factors of dx, [kBatchNormFactors,
+// channels].
 template <class T, Activation kActivation>
-void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
+void rows_factors(const BatchNorm& s, const BatchNormBackward& args, Real<T>* factors,
+                  Runner& runner) {
   using R = Real<T>;
   const T *x = static_cast<const T*>(args.x), *dy = static_cast<const T*>(args.dy);
-  T* const dx = static_cast<T*>(args.dx);
   const WideRows<R> rows(s.outer, s.channels);
   const PartSums<R> sums(rows);
-  // In this order: mean, scale, shift where there is an activation, b and c.
-  constexpr bool kActive = kActivation != Activation::none;
-  constexpr int kB = kActive ? 3 : 2, kC = kB + 1;
-  const RowNumbers<R, kC + 1> numbers(rows);
-  // The gradient of the result before its activation.
-  const auto gradient = [&](int64_t at, auto lanes, Vec<R> value,
-                            const Vec<R>* n) __attribute__((always_inline)) {
-    const Vec<R> d = lanes.get(dy + at);
-    if constexpr (!kActive)
-      return d;
-    else
-      return activation_gradient<R, kActivation>(d, normalized<R>(value, n[0], n[1], n[2]));
-  };
+  // Without an activation the gradient before it takes the mean alone.
+  constexpr int kNumbers = kActivation == Activation::none ? kMean + 1 : kShift + 1;
+  const RowNumbers<R, kNumbers> numbers(rows);
   for_channels<R>(runner, s.channels, [&](int64_t channel, int64_t count) {
     for (int64_t c = channel; c < channel + count; ++c) {
-      numbers.set(0, c, static_cast<const R*>(args.mean)[c]);
-      if (!kActive) continue;
       const R variance = static_cast<const R*>(args.variance)[c];
-      numbers.set(1, c, static_cast<R>(scale_of(s, variance, args.gamma, c)));
-      numbers.set(2, c, shift_of<R>(args.beta, c));
+      factors[kMean * s.channels + c] = static_cast<const R*>(args.mean)[c];
+      factors[kScale * s.channels + c] = static_cast<R>(scale_of(s, variance, args.gamma, c));
+      factors[kShift * s.channels + c] = shift_of<R>(args.beta, c);
+      for (int k = 0; k < kNumbers; ++k) numbers.set(k, c, factors[k * s.channels + c]);
     }
   });
   parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
     fill_zero(sums.first(part), 2 * rows.padded);  // the second ones lie behind the first
-    for_vectors<kActive ? 3 : 1, 2>(
+    for_vectors<kNumbers, 2>(
         rows, part, numbers[0], sums.first(part),
         [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>* sum) {
           const Vec<R> value = lanes.get(x + at);
-          const Vec<R> d = gradient(at, lanes, value, n);
+          const Vec<R> d = before_activation<R, kActivation>(lanes.get(dy + at), value, n);
           sum[0] += d;
-          sum[1] += d * (value - n[0]);
+          sum[1] += d * (value - n[kMean]);
         },
         x, dy);
   });
@@ -359,23 +368,48 @@ void rows_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& ru
     });
     for (int64_t i = 0; i < count; ++i) {
       const ChannelGradient<R> g(s, args, channel + i, total[i], product[i]);
-      numbers.set(1, channel + i, g.scale);
-      numbers.set(kB, channel + i, g.b);
-      numbers.set(kC, channel + i, g.c);
+      factors[kSlope * s.channels + channel + i] = g.b;
+      factors[kOffset * s.channels + channel + i] = g.c;
     }
   });
-  if (dx == nullptr) return;
-  parallel<R>(runner, rows.count, 0, [&](int64_t part, R*) {
-    for_vectors<kC + 1, 0>(
-        rows, part, numbers[0], static_cast<R*>(nullptr),
+}
+
+// dx of any rows, from the factors of all.
+template <class T, Activation kActivation>
+class RowGradient {
+  using R = Real<T>;
+
+ public:
+  RowGradient(int64_t channels, const R* factors) : any_(1, channels), numbers_(any_) {
+    for (int k = 0; k <= kOffset; ++k)
+      for (int64_t c = 0; c < channels; ++c) numbers_.set(k, c, factors[k * channels + c]);
+  }
+  // Of one of the parts that rows of these channels are cut into.
+  void put(const WideRows<R>& rows, int64_t part, const T* x, const T* dy, T* dx) const {
+    for_vectors<kOffset + 1, 0>(
+        rows, part, numbers_[0], static_cast<R*>(nullptr),
         [&](int64_t at, auto lanes, const Vec<R>* n, Vec<R>*) {
           const Vec<R> value = lanes.get(x + at);
-          const Vec<R> d = gradient(at, lanes, value, n);
-          lanes.put(dx + at, n[1] * d + (n[kB] * (value - n[0]) + n[kC]));
+          const Vec<R> d = before_activation<R, kActivation>(lanes.get(dy + at), value, n);
+          lanes.put(dx + at, n[kScale] * d + (n[kSlope] * (value - n[kMean]) + n[kOffset]));
         },
         x, dy);
-  });
-}
+  }
+  // Of `count` rows.
+  void put(int64_t count, const T* x, const T* dy, T* dx) const {
+    const WideRows<R> rows(count, any_.channels);
+    for (int64_t part = 0; part < rows.count; ++part) put(rows, part, x, dy, dx);
+  }
+  // The same by all threads.
+  void put(int64_t count, const T* x, const T* dy, T* dx, Runner& runner) const {
+    const WideRows<R> rows(count, any_.channels);
+    parallel<T>(runner, rows.count, 0, [&](int64_t part, T*) { put(rows, part, x, dy, dx); });
+  }
+
+ private:
+  const WideRows<R> any_;  // the place of a channel's numbers does not depend on how many rows
+  const RowNumbers<R, kOffset + 1> numbers_;
+};
 
 // ---- channels_first: planes
 
@@ -505,8 +539,16 @@ void batch_norm_forward(const BatchNorm& s, const BatchNormForward& args, Runner
 template <class T>
 void batch_norm_backward(const BatchNorm& s, const BatchNormBackward& args, Runner& runner) {
   with_activation(s.activation, [&]<Activation kActivation>() {
-    s.inner == 1 ? rows_backward<T, kActivation>(s, args, runner)
-                 : planes_backward<T, kActivation>(s, args, runner);
+    if (s.inner != 1) {
+      planes_backward<T, kActivation>(s, args, runner);
+      return;
+    }
+    const Workspace<Real<T>> factors(kBatchNormFactors * s.channels);
+    rows_factors<T, kActivation>(s, args, factors.get(), runner);
+    if (args.dx == nullptr) return;
+    const RowGradient<T, kActivation> gradient(s.channels, factors.get());
+    gradient.put(s.outer, static_cast<const T*>(args.x), static_cast<const T*>(args.dy),
+                 static_cast<T*>(args.dx), runner);
   });
 }
 

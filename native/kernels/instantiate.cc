@@ -4,6 +4,7 @@
 #include "batch_norm.h"
 #include "convolution.h"
 #include "kernel_table.h"
+#include "normalized.h"
 #include "plan.h"
 #include "products.h"
 #include "roofline.h"
@@ -37,6 +38,8 @@ void SEPCONV_REPLACE(KernelTable& table) {
            .fma_burst = &burst,
            .batch_norm_forward = &batch_norm_forward<T>,
            .batch_norm_backward = &batch_norm_backward<T>,
+           .normalized_depthwise_backward = &normalized_depthwise_backward<T>,
+           .normalized_product_backward = &normalized_product_backward<T>,
            .read_stream = &read,
            .copy_stream = &copy};
 }

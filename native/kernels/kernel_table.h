@@ -22,6 +22,11 @@ struct KernelTable {
   // Of the half types, with numbers of channels in float32.
   void (*batch_norm_forward)(const BatchNorm&, const BatchNormForward&, Runner&) = nullptr;
   void (*batch_norm_backward)(const BatchNorm&, const BatchNormBackward&, Runner&) = nullptr;
+  // These two are null for the half types.
+  void (*normalized_depthwise_backward)(const Geometry&, const BatchNorm&,
+                                        const NormalizedBackward&, Runner&) = nullptr;
+  void (*normalized_product_backward)(const Pointwise&, const BatchNorm&, const NormalizedBackward&,
+                                      Runner&) = nullptr;
   // For measure_bandwidth (roofline.h); null for the half types.
   void (*read_stream)(const void* from, int64_t count, void* sink) = nullptr;
   void (*copy_stream)(const void* from, void* to, int64_t count) = nullptr;

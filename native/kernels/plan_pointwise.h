@@ -169,11 +169,15 @@ inline Pointwise with_exchanged(const Pointwise& s) {
   return {s.images, s.pixels, s.filters, s.channels, s.channels_first};
 }
 
+// Whether the kernel's gradient is computed for that problem.
+inline bool is_exchanged(const Pointwise& s) {
+  return !s.channels_first && s.channels >= tuning::kExchangedChannels * s.filters &&
+         s.images * s.pixels >= tuning::kExchangedPixels;
+}
+
 template <class T>
 ProductGradientPlan plan_product_gradient(const Pointwise& given, int64_t threads) {
-  const bool exchanged = !given.channels_first &&
-                         given.channels >= tuning::kExchangedChannels * given.filters &&
-                         given.images * given.pixels >= tuning::kExchangedPixels;
+  const bool exchanged = is_exchanged(given);
   const Pointwise s = exchanged ? with_exchanged(given) : given;
   const int64_t images = s.channels_first ? s.images : 1;
   const int64_t pixels = s.channels_first ? s.pixels : s.images * s.pixels;

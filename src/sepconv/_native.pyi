@@ -115,6 +115,44 @@ def batch_norm_backward(
     dgamma: Any,
     dbeta: Any,
 ) -> None: ...
+def normalized_depthwise_backward(
+    geometry: Geometry,
+    epsilon: float,
+    activation: int,
+    dtype: int,
+    x: Any,
+    kernel: Any,
+    v: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    variance: Any,
+    dy: Any,
+    dx: Any,
+    dkernel: Any,
+    dgamma: Any,
+    dbeta: Any,
+) -> None: ...
+def normalized_pointwise_backward(
+    pixels: int,
+    channels: int,
+    filters: int,
+    epsilon: float,
+    activation: int,
+    dtype: int,
+    x: Any,
+    kernel: Any,
+    v: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    variance: Any,
+    dy: Any,
+    dx: Any,
+    dkernel: Any,
+    dgamma: Any,
+    dbeta: Any,
+) -> None: ...
 
 class PreparedConvolution:
     """Copies of a convolution's weights, in the order in which kernels read them."""

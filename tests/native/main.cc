@@ -59,6 +59,7 @@ void run_sections(double effort) {
   test::check_int8(times(600));
   test::check_int8_arrays(times(100));
   test::check_batch_norm(times(150));
+  test::check_normalized(times(100));
   test::check_programs(times(12));
   test::check_elementwise(times(12));
   test::check_arrays(times(150));

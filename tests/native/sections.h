@@ -14,6 +14,7 @@ void check_half_steps(int problems);   // convolutions of half types, and where 
 void check_int8(int problems);         // convolutions of int8, to the bit
 void check_int8_arrays(int rounds);    // and what is between them
 void check_batch_norm(int problems);   // batch normalization in training, and its gradients
+void check_normalized(int problems);   // and those of the convolution before it, together
 void check_elementwise(int rounds);    // operations an element at a time, of one array and of two
 void check_arrays(int problems);       // windows, reductions, normalization, moves of elements
 void check_narrow_arrays(int rounds);  // those of bfloat16 and uint8, against float32's

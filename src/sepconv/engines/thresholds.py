@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "LEAST_ACTIVATED",
     "LEAST_CHANNELS",
+    "LEAST_JOINT",
     "LEAST_NORMALIZED",
     "MOST_FILTERS",
     "MOST_NORMALIZED",
@@ -32,6 +33,10 @@ MOST_NORMALIZED = 40
 #: Zen 3, with AVX2 and memory as cold as in a network, SiLU breaks even from 70,000 elements on,
 #: and ReLU does not with 96 channels or more that lie last: it takes 1.1 times as long.
 LEAST_ACTIVATED = 1 << 15
+
+#: The fewest elements of a convolution's result for which its gradients are computed together with
+#: those of the normalization after it: 2 MiB of float32. Smaller ones stay in a cache anyway.
+LEAST_JOINT = 1 << 19
 
 #: Why most convolutions are not ours.
 ORDINARY = "an ordinary convolution, neither a depthwise nor a 1x1 one"

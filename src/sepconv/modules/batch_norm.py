@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sepconv.engines import thresholds
 from sepconv.engines.torch.batch_norm import batch_norm
 from sepconv.fused import BLOCK_ACTIVATIONS
-from sepconv.modules import eager
+from sepconv.modules import eager, joint
 from sepconv.modules.activation import code_of, mark
 from sepconv.modules.convolving import on_cpu
 from sepconv.modules.pairing import following
@@ -53,13 +53,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not _is_served(input, weight, bias, running_mean, running_var):
             return super().forward(input)
         eagerly = eager.is_eager(input, weight, bias)
+        offered = joint.take(input, self) if eagerly else None
         after = following(self) if eagerly and _may_pay(input) else None
         activation = code_of(after)
         if not _pays(input, activation):
             return super().forward(input)
         if eagerly:
             code = _NONE if activation is None else activation
-            y, mean, variance = eager.normalize(input, weight, bias, self.eps, code)
+            rest = weight, bias, self.eps, code
+            if offered is None:
+                y, mean, variance = eager.normalize(input, *rest)
+            else:
+                y, mean, variance = joint.normalize(offered, input, *rest)
             if after is not None and activation is not None:
                 mark(y, after)
         else:

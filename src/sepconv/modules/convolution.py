@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sepconv.modules import joint
+from sepconv.modules.batch_norm import BatchNorm2d
 from sepconv.modules.convolving import SEQUENCES, Geometry, convolve_image, geometry
+from sepconv.modules.pairing import following
 
 __all__ = ["Conv1d", "Conv2d", "geometry_of"]
 
@@ -63,9 +66,15 @@ class Conv2d(nn.Conv2d):
             if weight is None or "bias" not in own:  # computed from others, as by weight norm
                 weight, bias = self.weight, self.bias
             found = _geometry(self, weight)
-            y = None if found is None else convolve_image(input, weight, bias, *found, self.groups)
-            if y is not None:
-                return y
+            if found is not None:
+                norm = None
+                if self.training and bias is None and joint.may_pay(input, weight, found[0]):
+                    norm = following(self)
+                    if type(norm) is not BatchNorm2d or not norm.training:
+                        norm = None
+                y = convolve_image(input, weight, bias, *found, self.groups, norm)
+                if y is not None:
+                    return y
         return super().forward(input)
 
 

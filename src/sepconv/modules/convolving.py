@@ -12,12 +12,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sepconv.engines.thresholds import MOST_FILTERS, ORDINARY, few_channels
 from sepconv.engines.torch.convolution import CODES, as_array, is_traced
 from sepconv.geometry import ACTIVATIONS, ConvSpec, build_spec
-from sepconv.modules import eager
+from sepconv.modules import eager, joint
 
 __all__ = [
     "SEQUENCES",
@@ -145,6 +145,7 @@ def convolve_image(
     pads: Pads,
     dilation: tuple[int, int],
     groups: int,
+    norm: nn.Module | None = None,
 ) -> Tensor | None:
     """A convolution of images [batch, channels, height, width], differentiable to any order.
 
@@ -156,6 +157,7 @@ def convolve_image(
         pads: the rows and columns of zeros around each image.
         dilation: (height, width).
         groups: how many parts the channels are cut into.
+        norm: the normalization that alone gets the result, which is offered to it (see `joint`).
 
     Returns:
         The result; None where our kernels do not serve the convolution, or PyTorch's own raises.
@@ -175,7 +177,10 @@ def convolve_image(
             x = _strided(x, stride)
             plan = _plan(x.shape, x.stride(), weight.shape, (1, 1), pads, dilation, groups, x.dtype)
             assert plan is not None
-        return eager.convolve(plan, x, weight, bias)
+        y = eager.convolve(plan, x, weight, bias)
+        if norm is not None and bias is None:
+            joint.offer(y, plan, x, weight, norm)
+        return y
     # While a compiler traces, sizes may be symbols, which neither hashes nor tests may tie down.
     traced = is_traced()
     choose: Any = _choice if traced or type(x.shape[0]) is not int else _cached_choice

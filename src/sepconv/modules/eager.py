@@ -26,15 +26,21 @@ from sepconv.engines.torch.convolution import CODES
 from sepconv.geometry import ACTIVATIONS, ConvSpec, check_bias
 
 __all__ = [
+    "NO_ACTIVATION",
     "Plan",
+    "Three",
+    "apply_of",
+    "are_alike",
     "channels_last_view",
     "convolve",
     "depthwise_kernel",
     "is_eager",
     "normalize",
+    "normalized",
+    "once",
 ]
 
-_NONE = ACTIVATIONS[None]
+NO_ACTIVATION = ACTIVATIONS[None]
 _PLAIN = (Tensor, nn.Parameter, type(None))
 
 _is_compiling = torch.compiler.is_compiling
@@ -72,8 +78,11 @@ def depthwise_kernel(weight: Tensor, channels: int) -> Tensor:
     return weight.reshape(channels, filters // channels, height, width).permute(2, 3, 0, 1)
 
 
-def _apply(function: Any) -> Any:
-    # Function.apply itself looks for torch.func's transforms, of which there are none here.
+def apply_of(function: Any) -> Any:
+    """A `torch.autograd.Function`'s `apply`, for tensors that `is_eager` lets through.
+
+    That of the class itself looks for torch.func's transforms, of which there are none here.
+    """
     return super(torch.autograd.Function, function).apply
 
 
@@ -83,7 +92,7 @@ def _differentiated(*tensors: Tensor | None) -> bool:
     return any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _once(dy: Tensor) -> bool:
+def once(dy: Tensor) -> bool:
     """Whether a gradient is one alone, and will not be differentiated in its turn.
 
     Batches of gradients (``is_grads_batched=True``) have no memory of their own.
@@ -144,7 +153,8 @@ class Plan:
             self.y = (y[0], y[3], y[1], y[2]) if self.last else y
             self.run = self._depthwise
         else:
-            self.problem = batch, height * width, filters, channels, not self.last, CODES[dtype]
+            self.code = CODES[dtype]
+            self.problem = batch, height * width, filters, channels, not self.last, self.code
             self.y = batch, filters, height, width
             self.run = self._product
 
@@ -159,14 +169,21 @@ class Plan:
             and weight.is_cpu
         )
 
-    def _taps(self, weight: Tensor) -> Tensor:
+    def taps(self, weight: Tensor) -> Tensor:
         """A depthwise kernel in the order in which our kernels read it."""
         if self.one_each:
             return weight.permute(2, 3, 0, 1).contiguous()
         return depthwise_kernel(weight, self.groups).contiguous()
 
+    def kernel_of_taps(self, taps: Tensor | None) -> Tensor | None:
+        """What `taps` made of a kernel, as a kernel again."""
+        if taps is None:
+            return None
+        kernel = taps.permute(2, 3, 0, 1)
+        return kernel if self.one_each else kernel.reshape(self.kernel)
+
     def _depthwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, kernel = x.contiguous(memory_format=self.order), self._taps(weight)
+        x, kernel = x.contiguous(memory_format=self.order), self.taps(weight)
         if bias is not None:
             check_bias(bias.shape, self.y[1])
             bias = bias.contiguous()
@@ -182,8 +199,8 @@ class Plan:
             None,
             y.data_ptr(),
             0,
-            _NONE,
-            _NONE,
+            NO_ACTIVATION,
+            NO_ACTIVATION,
         )
         return y
 
@@ -192,7 +209,7 @@ class Plan:
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Those that are wanted of x, weight and bias."""
         dtype, order = self.dtype, self.order
-        kernel, dy = self._taps(weight), dy.contiguous(memory_format=order)
+        kernel, dy = self.taps(weight), dy.contiguous(memory_format=order)
         dx = dkernel = dbias = None
         if for_x:
             dx = torch.empty(self.x, dtype=dtype, memory_format=order)
@@ -214,11 +231,47 @@ class Plan:
             None if dbias is None else dbias.data_ptr(),
             0,
         )
-        if dkernel is not None:
-            dkernel = dkernel.permute(2, 3, 0, 1)
-            if not self.one_each:
-                dkernel = dkernel.reshape(self.kernel)
-        return dx, dkernel, dbias
+        return dx, self.kernel_of_taps(dkernel), dbias
+
+    # By the registered operations, where gradients are differentiated in their turn or mapped.
+
+    def differentiable(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution, without a bias."""
+        if self.last:
+            x = x.permute(0, 2, 3, 1).contiguous()
+        if self.depthwise:
+            kernel = depthwise_kernel(weight, self.groups)
+            y = convolution._forward(x, kernel, None, None, list(self.spec), NO_ACTIVATION)
+        else:
+            y = pointwise._product(x, weight.flatten(1), not self.last, True)
+        return y.permute(0, 3, 1, 2) if self.last else y
+
+    def differentiable_gradients(
+        self, x: Tensor, weight: Tensor, dy: Tensor, for_x: bool, for_weight: bool, for_bias: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Those that are wanted of x, weight and bias."""
+        dx = dweight = dbias = None
+        if for_bias:
+            dbias = _bias_gradient(dy)
+        if self.last:
+            x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
+        if self.depthwise:
+            kernel, wanted = (
+                depthwise_kernel(weight, self.groups),
+                [for_x, for_weight, False, False],
+            )
+            dx, taps, *_ = convolution._backward(x, kernel, None, dy, list(self.spec), wanted)
+            dx = dx if for_x else None
+            dweight = taps.permute(2, 3, 0, 1).reshape(weight.shape) if for_weight else None
+        else:
+            first = not self.last
+            if for_x:
+                dx = pointwise._product(dy, weight.flatten(1), first, False)
+            if for_weight:
+                dweight = pointwise._correlation(dy, x, first).reshape(weight.shape)
+        if dx is not None and self.last:
+            dx = dx.permute(0, 3, 1, 2)
+        return dx, dweight, dbias
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x = x.contiguous(memory_format=self.order)
@@ -240,13 +293,19 @@ class Plan:
             weight = weight.contiguous()
             dx = torch.empty(self.x, dtype=self.dtype, memory_format=self.order)
             matrix, into = weight.data_ptr(), dx.data_ptr()
-            _native.pointwise_forward(*self.problem, outputs, matrix, None, None, into, _NONE)
+            _native.pointwise_forward(
+                *self.problem, outputs, matrix, None, None, into, NO_ACTIVATION
+            )
         if for_weight:
             x = x.contiguous(memory_format=self.order)
             dweight = torch.empty(self.kernel, dtype=self.dtype)
             inputs, into = x.data_ptr(), dweight.data_ptr()
             _native.pointwise_backward(*self.problem, outputs, None, inputs, None, into, None)
         return dx, dweight
+
+
+def _bias_gradient(dy: Tensor) -> Tensor:
+    return dy.sum((0, 2, 3))
 
 
 def convolve(plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -274,25 +333,14 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         plan = ctx.plan
         _, for_x, for_weight, for_bias = ctx.needs_input_grad
-        if _once(dy) and plan.fits(x, weight):
+        if once(dy) and plan.fits(x, weight):
             found = plan.depthwise_gradients(x, weight, dy, for_x, for_weight, for_bias)
             return None, *found
-        kernel = depthwise_kernel(weight, plan.groups)
-        if plan.last:
-            x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
-        wanted = [for_x, for_weight, False, for_bias]
-        dx, dkernel, _, dbias = convolution._backward(x, kernel, None, dy, plan.spec, wanted)
-        if plan.last and for_x:
-            dx = dx.permute(0, 3, 1, 2)
-        return (
-            None,
-            dx if for_x else None,
-            dkernel.permute(2, 3, 0, 1).reshape(weight.shape) if for_weight else None,
-            dbias if for_bias else None,
-        )
+        wanted = for_x, for_weight, for_bias
+        return None, *plan.differentiable_gradients(x, weight, dy, *wanted)
 
 
-_apply_depthwise = _apply(_Depthwise)
+_apply_depthwise = apply_of(_Depthwise)
 
 
 # --- 1x1 convolutions ------------------------------------------------------------------------
@@ -310,22 +358,14 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         plan = ctx.plan
         _, for_x, for_weight, for_bias = ctx.needs_input_grad
-        dbias = dy.sum((0, 2, 3)) if for_bias else None
-        if _once(dy) and plan.fits(x, weight):
+        if once(dy) and plan.fits(x, weight):
+            dbias = _bias_gradient(dy) if for_bias else None
             return None, *plan.product_gradients(x, weight, dy, for_x, for_weight), dbias
-        matrix, first = weight.flatten(1), not plan.last
-        if plan.last:
-            x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
-        dx = pointwise._product(dy, matrix, first, False) if for_x else None
-        if dx is not None and plan.last:
-            dx = dx.permute(0, 3, 1, 2)
-        dweight = None
-        if for_weight:
-            dweight = pointwise._correlation(dy, x, first).reshape(weight.shape)
-        return None, dx, dweight, dbias
+        wanted = for_x, for_weight, for_bias
+        return None, *plan.differentiable_gradients(x, weight, dy, *wanted)
 
 
-_apply_product = _apply(_Product)
+_apply_product = apply_of(_Product)
 
 
 # --- batch normalization ---------------------------------------------------------------------
@@ -341,7 +381,7 @@ def normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation
     """
     if _differentiated(x, gamma, beta):
         return _apply_normalize(x, gamma, beta, epsilon, activation)
-    return _normalize(x, gamma, beta, epsilon, activation)
+    return normalized(x, gamma, beta, epsilon, activation)
 
 
 def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int], torch.memory_format]:
@@ -353,7 +393,8 @@ def _layout(x: Tensor) -> tuple[Tensor, tuple[int, int, int], torch.memory_forma
     return x.contiguous(), (batch, channels, height * width), torch.contiguous_format
 
 
-def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+def normalized(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int) -> Three:
+    """As `normalize`, without a node of autograd."""
     shape, dtype, real = x.shape, x.dtype, gamma.dtype
     x, sizes, order = _layout(x)
     y = torch.empty(shape, dtype=dtype, memory_format=order)
@@ -409,7 +450,7 @@ def _normalize_gradients(
     return dx, dgamma, dbeta
 
 
-def _are_alike(dy: Tensor, x: Tensor, *numbers: Tensor | None) -> bool:
+def are_alike(dy: Tensor, x: Tensor, *numbers: Tensor | None) -> bool:
     """Whether x is like dy, with these numbers of its channels, and not what a hook made of it."""
     channels, dtype = dy.shape[1:2], dy.dtype
     if x.shape != dy.shape or x.dtype is not dtype or not (is_eager(x) and x.is_cpu):
@@ -427,8 +468,8 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, activation: int
     ) -> Three:
-        y, mean, variance = _normalize(x, gamma, beta, epsilon, activation)
-        needed = None if activation == _NONE else beta
+        y, mean, variance = normalized(x, gamma, beta, epsilon, activation)
+        needed = None if activation == NO_ACTIVATION else beta
         ctx.save_for_backward(x, gamma, needed, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
@@ -441,7 +482,7 @@ class _Normalize(torch.autograd.Function):
             return (None,) * 5
         # What is differentiated, or mapped by vmap, is made of PyTorch's own operations.
         x, gamma, beta, mean, variance = ctx.saved_tensors
-        if _once(dy) and _are_alike(dy, x, gamma, beta, mean, variance):
+        if once(dy) and are_alike(dy, x, gamma, beta, mean, variance):
             found = _normalize_gradients(x, gamma, beta, mean, variance, dy, *ctx.rest)
         else:
             rest = dy, 1, *ctx.rest
@@ -449,4 +490,4 @@ class _Normalize(torch.autograd.Function):
         return *found, None, None
 
 
-_apply_normalize = _apply(_Normalize)
+_apply_normalize = apply_of(_Normalize)

@@ -1,4 +1,4 @@
-"""Which activation follows a normalization, surely and with nothing between the two.
+"""Which module surely gets another's result, alone and with nothing between the two.
 
 A normalization computes the activation after it, too, only in a call of which all this holds: it
 was called by the module that has both, at a place of which `call_sites` proves that the result goes
@@ -6,6 +6,7 @@ to that activation alone; the module still has both under these names; neither h
 `forward` of its own that would see what is between, and no mode sees every function; and the
 activation is one of ours, which knows a result that is meant for it. Nothing is stored in modules,
 so copies, files and replaced modules need no care. Any other call computes the normalization alone.
+The same holds of a convolution and the normalization whose gradients are computed together.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepconv.modules.eager import _apply, _once, is_eager
+from sepconv.modules.eager import apply_of, is_eager, once
 
 __all__ = ["SqueezeExcite", "runs"]
 
@@ -65,12 +65,12 @@ class _Gated(torch.autograd.Function):
         dgate = product.sum((2, 3), keepdim=True)
         if not for_x:
             return None, dgate
-        if _once(dy) and is_eager(x, gate) and product.dtype is dy.dtype is gate.dtype:
+        if once(dy) and is_eager(x, gate) and product.dtype is dy.dtype is gate.dtype:
             return torch.mul(dy, gate, out=product), dgate
         return dy * gate, dgate
 
 
-_apply_mean, _apply_gated = _apply(_Mean), _apply(_Gated)
+_apply_mean, _apply_gated = apply_of(_Mean), apply_of(_Gated)
 
 
 class SqueezeExcite(nn.Module):
