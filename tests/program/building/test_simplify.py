@@ -302,3 +302,78 @@ def test_a_depthwise_convolution_that_is_used_twice_stays():
 def test_a_1x1_convolution_with_strides_stays():
     network = simplified((6, 6, 4), lambda b, x: depthwise_and_pointwise(b, x, stride=2)[1])
     assert operations(network) == ["convolution"] * 2
+
+
+def test_what_follows_joined_convolutions():
+    def scaled(b, x):
+        joined = b.concatenate([mix(b, x, 3), dense(b, x, 2), mix(b, x, 4)], 3)
+        return b.unary(b.scale(joined, 3, numbers(9), numbers(9)), "silu")
+
+    network = simplified((5, 5, 4), scaled)
+    assert operations(network) == ["convolution", "dense", "convolution", "concatenate"]
+    assert [step.attributes["activation"] for step in network.steps[:3]] == ["silu"] * 3
+    assert network.steps[-1].name == "last"
+
+    def scaled_alike(b, x):
+        joined = b.concatenate([depthwise(b, x), depthwise(b, x)], 1)
+        return b.relu(b.linear(joined, 3.0, -1.0))
+
+    network = simplified((5, 5, 4), scaled_alike)
+    assert operations(network) == ["convolution", "convolution", "concatenate"]
+
+    def without_a_shift(b, x):
+        return b.scale(b.concatenate([mix(b, x), mix(b, x)], 3), 3, numbers(8))
+
+    assert len(simplified((5, 5, 4), without_a_shift).steps) == 3
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        # Of another axis than the channels, of what is no convolution, of one that is active or has
+        # another use, of one value twice.
+        lambda b, x: b.scale(b.concatenate([mix(b, x), mix(b, x)], 1), 3, numbers(4)),
+        lambda b, x: b.scale(b.concatenate([mix(b, x), mix(b, x)], 1), 1, numbers(10)),
+        lambda b, x: b.unary(b.concatenate([mix(b, x), x], 3), "silu"),
+        lambda b, x: b.unary(b.concatenate([mix(b, x, activation="relu"), mix(b, x)], 3), "silu"),
+        lambda b, x: b.unary(b.concatenate([mix(b, x)] * 2, 3), "silu"),
+        lambda b, x: b.unary(b.concatenate([mix(b, x), mix(b, x)], 3), "tanh"),
+        lambda b, x: b.scale(
+            b.concatenate([b.binary("add", mix(b, x), x), mix(b, x)], 3), 3, numbers(8)
+        ),
+    ],
+)
+def test_what_joined_convolutions_cannot_take(build):
+    assert operations(simplified((5, 5, 4), build))[-1] in ("scale", "unary")
+
+
+def test_a_joined_value_that_others_use():
+    def build(b, x):
+        joined = b.concatenate([mix(b, x), mix(b, x)], 3)
+        one = mix(b, x)
+        return [joined, b.unary(joined, "silu"), one, b.unary(b.concatenate([one, x], 3), "silu")]
+
+    assert operations(simplified((5, 5, 4), build)).count("unary") == 2
+
+
+def test_slices_of_joined_values():
+    def whole(b, x):
+        joined = b.concatenate([b.unary(x, "exp"), b.unary(x, "sin"), x], 1)
+        return [
+            b.slice(joined, {1: (0, 3, 1)}),
+            b.slice(joined, {1: (3, 6, 1), 2: (1, 3, 1)}),
+            b.slice(joined, {1: (-3, None, 1)}),
+            b.slice(joined, {1: (3, -4, 1)}),
+            b.slice(joined, {1: (0, 3, 2)}),
+        ]
+
+    network = simplified((3, 4), whole)
+    assert operations(network) == ["unary", "unary", "slice", "slice", "slice"]
+    assert network.outputs[0] == 1
+    assert network.outputs[2] == 0
+
+    def across(b, x):
+        joined = b.concatenate([b.unary(x, "exp"), x], 1)
+        return [b.slice(joined, {1: (2, 4, 1)}), b.slice(joined, {1: (0, None, 4)})]
+
+    assert operations(simplified((3, 4), across)).count("slice") == 2

@@ -1,9 +1,9 @@
 """Simplifies a network: fewer steps that compute the same.
 
 A rule looks at one node and those before it, and says whether it changed something. Most leave
-every bit of the results as it was. The others are `factor_into_weights`, `join_affine`,
-`hard_sigmoid`, `hard_silu` and `fold_constants`, which round once where there were two roundings,
-and `residual`, whose sum is rounded in another order.
+every bit of the results as it was. The others are `factor_into_weights`, `into_branches`,
+`join_affine`, `hard_sigmoid`, `hard_silu` and `fold_constants`, which round once where there were
+two roundings, and `residual`, whose sum is rounded in another order.
 """
 
 from __future__ import annotations
@@ -104,6 +104,31 @@ def join_transposes(nodes: Nodes, node: Node) -> bool:
     return True
 
 
+def slice_of_one(nodes: Nodes, node: Node) -> bool:
+    """Takes a slice of several joined values from the one of them that it lies in."""
+    before = node.inputs[0] if node.inputs else None
+    if node.operation != "slice" or before is None or before.operation != "concatenate":
+        return False
+    axis, given = before.attributes["axis"], node.attributes
+    sizes = [part.shape[axis] for part in before.inputs]
+    if None in sizes:
+        return False
+    bounds = slice(given["starts"][axis], given["stops"][axis], given["steps"][axis])
+    taken = range(sum(size for size in sizes if size is not None))[bounds]
+    first = 0
+    for part, size in zip(before.inputs, sizes, strict=True):
+        assert size is not None
+        if taken and first <= taken[0] and taken[-1] < first + size:
+            starts, stops = list(given["starts"]), list(given["stops"])
+            starts[axis] = taken[0] - first
+            stops[axis] = None if taken[-1] + 1 == first + size else taken[-1] + 1 - first
+            node.attributes.update(starts=starts, stops=stops)
+            node.inputs = [part]
+            return True
+        first += size
+    return False
+
+
 def fold_constants(nodes: Nodes, node: Node) -> bool:
     """Makes a step of constants alone a constant."""
     if not node.inputs or any(other.operation != "constant" for other in node.inputs):
@@ -177,24 +202,31 @@ def gated(nodes: Nodes, node: Node) -> bool:
     return False
 
 
+def _applied(node: Node) -> str | None:
+    """The name of an activation that convolutions and products apply themselves; else None."""
+    if _is_relu(node, math.inf):
+        return "relu"
+    if _is_relu(node, 6):
+        return "relu6"
+    if node.is_unary("silu") or node.is_unary("hard_silu"):
+        name: str = node.attributes["function"]
+        return name
+    return None
+
+
 def activation(nodes: Nodes, node: Node) -> bool:
     """Lets a convolution or product apply the activation after it."""
-    before = nodes.only_input(node)
-    if before is None or before.operation not in _ACTIVE:
-        return False
-    if before.attributes["activation"] != "none":
-        return False
-    if _is_relu(node, math.inf):
-        known = "relu"
-    elif _is_relu(node, 6):
-        known = "relu6"
-    elif node.is_unary("silu") or node.is_unary("hard_silu"):
-        known = node.attributes["function"]
-    else:
+    before, known = nodes.only_input(node), _applied(node)
+    if before is None or known is None or not _is_plain(before):
         return False
     before.attributes["activation"] = known
     nodes.take_over(node, before)
     return True
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a step is a convolution or product without an activation."""
+    return node.operation in _ACTIVE and node.attributes["activation"] == "none"
 
 
 def residual(nodes: Nodes, node: Node) -> bool:
@@ -243,17 +275,24 @@ def _channel_axis(node: Node) -> int:
 def factor_into_weights(nodes: Nodes, node: Node) -> bool:
     """Puts what scales and shifts the results of a convolution or product into its weights."""
     affine, before = _affine(node), nodes.only_input(node)
-    if affine is None or before is None or before.operation not in _ACTIVE:
+    if affine is None or before is None or not _takes(before, affine[2]):
         return False
-    scale, shift, axis = affine
-    if before.attributes["activation"] != "none" or len(before.inputs) != 1:
-        return False
-    if axis not in (None, _channel_axis(before)):
-        return False
-    weights = before.weights
+    _factor(before, *affine[:2])
+    nodes.take_over(node, before)
+    return True
+
+
+def _takes(node: Node, axis: int | None) -> bool:
+    """Whether the weights of a step can take a scale along an axis, or one number."""
+    return _is_plain(node) and len(node.inputs) == 1 and axis in (None, _channel_axis(node))
+
+
+def _factor(node: Node, scale: Any, shift: Any) -> None:
+    """Puts scale and shift, each a number or one a channel, into the weights of a step."""
+    weights = node.weights
     part = next(p for p in ("pointwise_kernel", "depthwise_kernel", "kernel") if p in weights)
     kernel = weights[part].astype(np.float64)
-    outputs = before.shape[_channel_axis(before)]
+    outputs = node.shape[_channel_axis(node)]
     assert outputs is not None  # a kernel has that size
     each = np.broadcast_to(scale, outputs)
     if part == "depthwise_kernel":
@@ -262,6 +301,34 @@ def factor_into_weights(nodes: Nodes, node: Node) -> bool:
     weights[part] = kernel * each
     if "bias" in weights or np.any(shift):
         weights["bias"] = bias
+
+
+def into_branches(nodes: Nodes, node: Node) -> bool:
+    """Lets convolutions and products whose results are joined apply what follows, each its part."""
+    before = nodes.only_input(node)
+    if before is None or before.operation != "concatenate":
+        return False
+    branches, joined = before.inputs, before.attributes["axis"]
+    if any(nodes.uses(branch) != 1 for branch in branches):
+        return False
+    known, affine = _applied(node), _affine(node)
+    if known is not None:
+        if not all(_is_plain(branch) for branch in branches):
+            return False
+        for branch in branches:
+            branch.attributes["activation"] = known
+    elif affine is not None:
+        scale, shift, axis = affine
+        if axis not in (None, joined) or not all(_takes(branch, axis) for branch in branches):
+            return False
+        first = 0
+        for branch in branches:
+            size = branch.shape[joined] if axis is not None else None
+            own = slice(first, None if size is None else first + size)
+            _factor(branch, *(part if np.ndim(part) == 0 else part[own] for part in (scale, shift)))
+            first += size or 0
+    else:
+        return False
     nodes.take_over(node, before)
     return True
 
@@ -344,6 +411,7 @@ def separable(nodes: Nodes, node: Node) -> bool:
 _RULES = (
     identity,
     join_transposes,
+    slice_of_one,
     fold_constants,
     hard_sigmoid,
     hard_silu,
@@ -351,6 +419,7 @@ _RULES = (
     activation,
     residual,
     factor_into_weights,
+    into_branches,
     join_affine,
     padding,
     separable,
