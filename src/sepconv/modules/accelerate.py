@@ -50,7 +50,9 @@ def accelerate(module: nn.Module, *, verify: Any = True) -> Accelerated:
     self.norm(x)`` and then ``x = self.act(x)``, ``self.act(self.norm(x))``, or neighbours in a
     `torch.nn.Sequential`. In training both are then one pass over memory, and so are their
     gradients; the record names these pairs. Each call makes sure of it anew: where either has hooks
-    or was replaced, or the normalization is called from elsewhere, it computes itself alone.
+    or was replaced, or the normalization is called from elsewhere, it computes itself alone. Where
+    a large result of a convolution without bias surely goes to a normalization alone, in
+    ``torch.channels_last`` memory, the gradients of these two are computed together as well.
 
     geffnet's squeeze-and-excite modules become ours as well: their gradients need less memory.
 

@@ -256,10 +256,8 @@ class Plan:
         if self.last:
             x, dy = x.permute(0, 2, 3, 1).contiguous(), dy.permute(0, 2, 3, 1)
         if self.depthwise:
-            kernel, wanted = (
-                depthwise_kernel(weight, self.groups),
-                [for_x, for_weight, False, False],
-            )
+            kernel = depthwise_kernel(weight, self.groups)
+            wanted = [for_x, for_weight, False, False]
             dx, taps, *_ = convolution._backward(x, kernel, None, dy, list(self.spec), wanted)
             dx = dx if for_x else None
             dweight = taps.permute(2, 3, 0, 1).reshape(weight.shape) if for_weight else None
