@@ -164,6 +164,7 @@ def test_a_program_gives_a_program(model):
     [
         ({"keep": "stem"}, TypeError, "keep must be a list of names. Received: keep='stem'"),
         ({"keep": ["no such"]}, ValueError, "'no such', which fits none"),
+        ({"tolerance": "0.1"}, TypeError, "tolerance must be a number or None. Received: tol"),
         ({"tolerance": 0}, ValueError, "tolerance must be above 0. Received: tolerance=0"),
         ({"calibration": pictures()[:, 1:]}, ValueError, r"must have the shape \(None, 12, 12, 3"),
         ({"model": "mobilenet"}, TypeError, "model"),

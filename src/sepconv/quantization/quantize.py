@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 from sepconv.models.dispatch import is_torch_module
@@ -74,7 +75,7 @@ def quantize(
         no float network that it could be the error from.
 
     Raises:
-        TypeError: the model or the calibration data is of another kind.
+        TypeError: the model, the calibration data or an argument is of another kind.
         ValueError: the model does not compile, see `sepconv.compile`; the data does not fit it; a
             name of `keep` is of no block; or a trained model's weights cannot be rounded.
 
@@ -167,6 +168,8 @@ def quantize_network(
     """
     if isinstance(keep, str):
         raise TypeError(f"keep must be a list of names. Received: keep={keep!r}")
+    if not (tolerance is None or (isinstance(tolerance, Real) and tolerance is not True)):
+        raise TypeError(f"tolerance must be a number or None. Received: tolerance={tolerance!r}")
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be above 0. Received: tolerance={tolerance}")
     dtypes = sorted(set(value_dtypes(network)) | {network.dtype})
