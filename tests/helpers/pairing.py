@@ -32,12 +32,19 @@ class Block(nn.Module):
         return x
 
 
-def pair(kind=Block, *arguments, dtype=torch.float32, memory_format=torch.channels_last, **options):
-    """A stock module, an accelerated copy of it, and images."""
+def pair(
+    kind=Block,
+    *arguments,
+    dtype=torch.float32,
+    memory_format=torch.channels_last,
+    size=(6, 5),
+    **options,
+):
+    """A stock module, an accelerated copy of it, and images of eight channels and this size."""
     torch.manual_seed(0)
     stock = kind(*arguments, **options).to(dtype).to(memory_format=memory_format)
     ours, _ = sepconv.accelerate(copy.deepcopy(stock))
-    x = torch.randn(3, 8, 6, 5, dtype=dtype).to(memory_format=memory_format)
+    x = torch.randn(3, 8, *size, dtype=dtype).to(memory_format=memory_format)
     return stock, ours, x
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import functools
 
+import helpers.pairing
 import pytest
 import torch
 from helpers.pairing import Block
@@ -53,13 +54,7 @@ class Projecting(nn.Module):
         return self.norm(self.conv(x))
 
 
-def pair(kind, *arguments, dtype=torch.float64, memory_format=torch.channels_last, **options):
-    """A stock module, an accelerated copy of it, and images."""
-    torch.manual_seed(0)
-    stock = kind(*arguments, **options).to(dtype).to(memory_format=memory_format)
-    ours, _ = sepconv.accelerate(copy.deepcopy(stock))
-    x = torch.randn(3, 8, 12, 11, dtype=dtype).to(memory_format=memory_format)
-    return stock, ours, x
+pair = functools.partial(helpers.pairing.pair, dtype=torch.float64, size=(12, 11))
 
 
 def joints(y):
@@ -129,9 +124,8 @@ def test_a_row_of_blocks():
 
 def test_many_pixels():
     """More of them than fit into one part."""
-    for kind, size in itertools.product((Pointwise, Depthwise), ((2, 8, 300, 220),)):
-        stock, ours, _ = pair(kind, dtype=torch.float32)
-        x = torch.randn(*size).contiguous(memory_format=torch.channels_last)
+    for kind in (Pointwise, Depthwise):
+        stock, ours, x = pair(kind, dtype=torch.float32, size=(300, 150))
         assert joints(ours(x)) == 1
         double, exact = copy.deepcopy(stock).double(), x.double()
         found, expected, true = step(ours, x), step(stock, x), step(double, exact)
@@ -308,7 +302,7 @@ def test_an_offer_is_for_one_normalization():
 
 @pytest.mark.parametrize("kind", [Pointwise, Depthwise])
 def test_transforms_forward_mode_and_compilers(kind):
-    stock, ours, x = pair(kind, nn.SiLU, False) if kind is Pointwise else pair(kind, nn.SiLU)
+    stock, ours, x = pair(kind, nn.SiLU)
     results = []
     for module in (stock, ours):
         values = {k: v.detach() for k, v in module.named_parameters()}

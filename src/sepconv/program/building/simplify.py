@@ -321,12 +321,13 @@ def into_branches(nodes: Nodes, node: Node) -> bool:
         scale, shift, axis = affine
         if axis not in (None, joined) or not all(_takes(branch, axis) for branch in branches):
             return False
-        first = 0
-        for branch in branches:
-            size = branch.shape[joined] if axis is not None else None
-            own = slice(first, None if size is None else first + size)
-            _factor(branch, *(part if np.ndim(part) == 0 else part[own] for part in (scale, shift)))
-            first += size or 0
+        parts: Any = [(scale, shift)] * len(branches)
+        if axis is not None:
+            ends = np.cumsum([branch.shape[axis] for branch in branches])
+            whole = (np.broadcast_to(numbers, ends[-1]) for numbers in (scale, shift))
+            parts = zip(*(np.split(numbers, ends[:-1]) for numbers in whole), strict=True)
+        for branch, part in zip(branches, parts, strict=True):
+            _factor(branch, *part)
     else:
         return False
     nodes.take_over(node, before)
