@@ -117,6 +117,11 @@ inline constexpr int kProductRowsOf32 = 12, kProductRowsOf16 = 6;
 //   --mode pointwise --workloads mobilenet_v2, with SEPCONV_ISA=x86-64-v3
 inline constexpr int kPanelRowsARound = 4;
 
+// Bytes of a panel up to which tiles have the short way of plain_product.h: half of the first
+// cache. A larger panel is better asked for line by line while a tile is computed.
+//   --mode pointwise --batch 1, with SEPCONV_ISA=x86-64-v3
+inline constexpr int64_t kPlainPanelBytes = 16 << 10;
+
 // Rows of B that go through all panels in turn where it is packed: fewer read less of a row of
 // memory at a time, more leave less of the panels' lines in the first cache.
 //   --mode pointwise --batch 1

@@ -4,7 +4,7 @@
 // A micro-kernel holds kRows x kColumns sums in registers, and a step loads one row of a panel of B
 // and broadcasts kRows values of A.
 #pragma once
-#include "micro_kernel.h"
+#include "plain_product.h"
 
 namespace sepconv::SEPCONV_ISA_NAMESPACE {
 
@@ -36,7 +36,11 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
                        .next = nullptr,
                        .next_lines = 0,
                        .ahead = ahead};
-  for (int64_t n = 0; n < columns; n += P::kColumns) {
+  int64_t computed = 0;
+  if constexpr (kPlain<P> && !PACKED)
+    if (b.source == nullptr && !b.once && ahead.done())
+      computed = plain_product<P>(parts, columns, depth, a, b.panels, c, c_row, epilogue);
+  for (int64_t n = computed; n < columns; n += P::kColumns) {
     const int64_t width = min_of(P::kColumns, columns - n);
     column.a.data = a.data;
     column.b = {b.once ? b.panels : b.panels + n * steps};

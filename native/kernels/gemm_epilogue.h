@@ -11,6 +11,9 @@
 //   buffered()        whether whole tiles, too, are left to put_partial()
 //   late(), finish_late(rows, columns, c, c_row)   whether something is done to a stored tile, and
 //                     that; put() and put_partial() leave it out
+//   Column, column(n) what of it is the same for all rows of a column of tiles, which begins at
+//                     column n: has put<WHOLE>() too
+//   is_columns()      whether that is all that put() does
 //
 // What it adds to a sum, it adds in one order: the row's bias, the column's, the addend.
 #pragma once
@@ -29,6 +32,22 @@ struct Epilogue {
   Activation activation = Activation::none;
 
   static constexpr bool kRounds = !kSame<T, Stored>;
+
+  struct Column {
+    const Stored* bias;
+    Activation activation;
+
+    template <int WHOLE, int ROWS, int VECTORS, class Rows>
+    [[gnu::always_inline]] void put(Vec<T> (&sums)[ROWS][VECTORS], int64_t c_row,
+                                    const Rows& out) const {
+      const Epilogue whole{.column_bias = bias, .activation = activation};
+      whole.template put<WHOLE>(sums, c_row, out);
+    }
+  };
+  bool is_columns() const { return addend == nullptr && row_bias == nullptr && !buffered(); }
+  Column column(int64_t n) const {
+    return {column_bias == nullptr ? nullptr : column_bias + n, activation};
+  }
 
   // SiLU needs more registers than sums leave, so it is applied to a stored tile; but what is
   // rounded is rounded once, and no activation may come after that.

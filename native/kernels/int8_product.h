@@ -55,6 +55,10 @@ struct QuantizedEpilogue : ScaledSums {
         residual_zero_point(w.residual_zero_point),
         residual_scale(w.residual_scale) {}
 
+  using Column = QuantizedEpilogue;
+  bool is_columns() const { return residual == nullptr; }
+  Column column(int64_t n) const { return from(0, n, 0); }
+
   bool buffered() const { return false; }
   bool late() const { return false; }
   void move(int64_t m, int64_t n, int64_t c_row) {
@@ -152,6 +156,10 @@ struct QuantizedEpilogue : ScaledSums {
 struct ScaledEpilogue : ScaledSums {
   ScaledEpilogue(const ProductPack& pack, const QuantizedWeights&, int64_t n0, const uint8_t*)
       : ScaledSums{pack.bias + n0, pack.scale + n0} {}
+
+  using Column = ScaledEpilogue;
+  bool is_columns() const { return true; }
+  Column column(int64_t n) const { return from(0, n, 0); }
 
   bool buffered() const { return false; }
   bool late() const { return false; }

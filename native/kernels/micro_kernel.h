@@ -50,6 +50,7 @@ class Prefetcher {
   }
   // Sets the number of calls of prefetch_next().
   void share_out(int64_t calls) { each_ = ceil_div(lines_, max_of(1, calls)); }
+  bool done() const { return lines_ <= 0; }
   void prefetch_next() {
     for (const int64_t left = max_of(0, lines_ - each_); lines_ > left; --lines_, next_ += 64)
       __builtin_prefetch(next_, 0, 2);
@@ -67,6 +68,18 @@ struct TileRows {
   int64_t step;
   T* row(int i) const { return first + i * step; }
 };
+
+// Prefetches the lines of a tile of C, so that they are here when the sums are done. Where a row
+// begins within a line, the tile before has had that.
+template <int ROWS, int WIDTH, class T>
+[[gnu::always_inline]] inline void prefetch_tile(const TileRows<T>& out) {
+  constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+#pragma GCC unroll 16
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+    for (int last_of = WIDTH < kLine ? WIDTH : kLine; last_of <= WIDTH; last_of += kLine)
+      __builtin_prefetch(out.row(i) + last_of - 1, 1);
+}
 
 // A column of register tiles, one below the other, of one panel of B. All that is of rows is that
 // of the next tile to compute.
@@ -117,16 +130,7 @@ template <class P, int ROWS, int VECTORS, bool PACKS, bool HALF>
   const int64_t c_row = column.c_row, columns = column.columns;
   const typename P::Epilogue& e = column.epilogue;
   const TileRows<typename P::C> out{c, c_row};
-  {
-    // Prefetches C's lines, so that they are here when the sums are done. Where a row begins within
-    // a line, the tile before has had that.
-    constexpr int kWidth = VECTORS * kVec, kLine = 64 / static_cast<int>(sizeof(*c));
-#pragma GCC unroll 16
-    for (int i = 0; i < ROWS; ++i)
-#pragma GCC unroll 4
-      for (int last_of = kWidth < kLine ? kWidth : kLine; last_of <= kWidth; last_of += kLine)
-        __builtin_prefetch(out.row(i) + last_of - 1, 1);
-  }
+  prefetch_tile<ROWS, VECTORS * kVec>(out);
   Vec<Sum> acc[ROWS][VECTORS];
   [[maybe_unused]] Half last[ROWS];
 #pragma GCC unroll 16

@@ -38,6 +38,9 @@ struct PairEpilogue {
       for (int64_t n = 0; n < columns; ++n)
         put_one(sums[i * sums_row + n], i, n, c + i * c_row + n);
   }
+  using Column = PairEpilogue;
+  bool is_columns() const { return result.row_bias == nullptr; }
+  Column column(int64_t n) const { return from(0, n, 0); }
   bool buffered() const { return false; }
   bool late() const { return result.inverted; }
   void finish_late(int64_t rows, int64_t columns, Stored* c, int64_t c_row) const {
