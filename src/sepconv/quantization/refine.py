@@ -104,10 +104,10 @@ def _errors(
         for value in unjudged:
             scales = tried[value]
             program, needed, reached = programs[value]
+            others = [values[each] for each in needed[1:]]
             rows = []
             for scale in scales:
-                rounded = scale.real(scale.quantized(values[value])).astype(np.float32)
-                outputs = program(rounded, *(values[each] for each in needed[1:]))
+                outputs = program(scale.rounded(values[value]), *others)
                 outputs = outputs if isinstance(outputs, tuple) else (outputs,)
                 wanted = [values[end] for end in reached]
                 rows.append(_relative(outputs, wanted, len(batch[0])))
