@@ -23,6 +23,11 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
   // at every step.
   const bool one_set = a.row * static_cast<int64_t>(sizeof(A)) % tuning::kOneSetBytes == 0;
   const RowParts parts(rows, !PACKED && one_set ? min_of(tuning::kOneSetRows, P::kRows) : P::kRows);
+  int64_t computed = 0;
+  if constexpr (kPlain<P> && !PACKED)
+    if (b.source == nullptr && !b.once && ahead.done())
+      computed = plain_product<P>(parts, columns, depth, a, b.panels, c, c_row, epilogue);
+  if (computed == columns) return;
   ahead.share_out(parts.count * panels<B>(columns));
   const int64_t steps = round_up(depth, P::kSteps);
   TileColumn<P> column{.depth = depth,
@@ -36,10 +41,6 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const MatrixA<A>& a,
                        .next = nullptr,
                        .next_lines = 0,
                        .ahead = ahead};
-  int64_t computed = 0;
-  if constexpr (kPlain<P> && !PACKED)
-    if (b.source == nullptr && !b.once && ahead.done())
-      computed = plain_product<P>(parts, columns, depth, a, b.panels, c, c_row, epilogue);
   for (int64_t n = computed; n < columns; n += P::kColumns) {
     const int64_t width = min_of(P::kColumns, columns - n);
     column.a.data = a.data;

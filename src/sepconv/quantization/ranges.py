@@ -49,7 +49,7 @@ class Scale(NamedTuple):
         return -self.zero_point * self.scale, (255 - self.zero_point) * self.scale
 
     def quantized(self, x: np.ndarray) -> np.ndarray:
-        """The nearest of the 256 numbers; to be used for tables and the like."""
+        """The nearest of the 256 numbers."""
         # In place, since whole activations go through here some thousand times a network.
         whole = np.array(x, np.float64)
         whole /= self.scale
